@@ -1,0 +1,140 @@
+//! What operators, the lab and tests ask of a running daemon on its control socket; framing as in [`crate::cni`].
+//! A connection carries any number of requests, answered in order.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// A request to felix's socket. A CNI call is one of them, so that a node has one socket to protect.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "op")]
+pub enum FelixRequest {
+    /// A call of the plugin; answered by [`crate::cni::CniReply`].
+    Cni(crate::cni::CniRequest),
+    /// Answered by [`FelixStatus`].
+    Status,
+    /// Answered by [`FelixStatus`] once everything up to `revision` is in the kernel, or after `timeout_ms`.
+    Wait {
+        /// Revision of the datastore.
+        revision: u64,
+        /// Upper limit of the wait in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Answered by a JSON array, one object per address in use: `{address, namespace, pod, container_id, ifname}`.
+    Addresses,
+    /// The compiled ruleset as felix means it, for `twill policy show`; answered by a JSON object.
+    Ruleset,
+}
+
+/// State of felix.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FelixStatus {
+    /// The node it serves.
+    pub node: String,
+    /// Whether it has heard all of the datastore, and the kernel holds what it wants.
+    pub in_sync: bool,
+    /// Revision of the datastore up to which the kernel holds what it wants.
+    pub revision: u64,
+    /// Workload endpoints attached here.
+    pub endpoints: u32,
+    /// Changes by others to our table or routes that were repaired.
+    pub repairs: u64,
+    /// What is wrong, one sentence each.
+    #[serde(default)]
+    pub problems: Vec<String>,
+}
+
+/// A request to bgpd's socket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "op")]
+pub enum BgpdRequest {
+    /// Answered by [`BgpdStatus`].
+    Status,
+    /// Answered by [`BgpdStatus`] once everything up to `revision` has been applied, or after `timeout_ms`.
+    Wait {
+        /// Revision of the datastore.
+        revision: u64,
+        /// Upper limit of the wait in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Answered by a JSON array of [`PeerStatus`].
+    Peers,
+    /// Answered by a JSON array of [`RouteStatus`].
+    Routes {
+        /// Only routes inside or equal to this prefix.
+        #[serde(default)]
+        prefix: Option<IpNet>,
+    },
+}
+
+/// State of bgpd.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpdStatus {
+    /// The node it serves; empty for a speaker that runs alone.
+    pub node: String,
+    /// Whether it has heard all of the datastore.
+    pub in_sync: bool,
+    /// Revision of the datastore that has been applied.
+    pub revision: u64,
+    /// Sessions configured.
+    pub peers: u32,
+    /// Of those, in Established.
+    pub established: u32,
+    /// Kernel routes that others removed or changed and that were repaired.
+    pub repairs: u64,
+    /// What is wrong, one sentence each.
+    #[serde(default)]
+    pub problems: Vec<String>,
+}
+
+/// One peer as `twill peers` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// Name in the configuration.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its AS; 0 while it is `external` and unknown.
+    pub asn: u32,
+    /// RFC 4271 section 8.2.2: `Idle`, `Connect`, `Active`, `OpenSent`, `OpenConfirm`, `Established`.
+    pub state: String,
+    /// Seconds in that state.
+    pub since: u64,
+    /// Prefixes in its Adj-RIB-In.
+    pub received: u64,
+    /// Prefixes in its Adj-RIB-Out.
+    pub advertised: u64,
+    /// Why the last session ended, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// One path of one prefix as `twill routes` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteStatus {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Next hop; absent for a prefix of our own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<IpAddr>,
+    /// Name of the peer that sent it; empty for our own.
+    #[serde(default)]
+    pub peer: String,
+    /// AS_PATH as text.
+    #[serde(default)]
+    pub as_path: String,
+    /// Whether decision chose it (several with ECMP).
+    pub best: bool,
+    /// Whether the kernel has it.
+    pub installed: bool,
+    /// How the kernel sends it: `plain`, `VXLAN`, `IPIP`, `unreachable`; empty when it is not installed.
+    #[serde(default)]
+    pub encapsulation: String,
+    /// Why it is best or is not, or why it is not installed.
+    #[serde(default)]
+    pub reason: String,
+}

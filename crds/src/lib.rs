@@ -1,0 +1,21 @@
+//! The API of Twill: its own kinds, the Kubernetes kinds it reads, and every name, number and message on which two
+//! components must agree.
+//!
+//! In flows nothing; out flow types. This crate is pure: it opens no socket, reads no clock, touches no file.
+
+pub mod bgp;
+pub mod cni;
+pub mod control;
+pub mod ippool;
+pub mod kind;
+pub mod names;
+pub mod node_network;
+pub mod validate;
+
+pub use bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec};
+pub use ippool::{Encapsulation, IPBlock, IPBlockSpec, IPPool, IPPoolSpec, Protocol, When};
+pub use kind::{Kind, Object};
+pub use node_network::{NodeNetwork, NodeNetworkSpec, NodeNetworkStatus};
+
+pub use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+pub use k8s_openapi::api::networking::v1::NetworkPolicy;

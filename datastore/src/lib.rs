@@ -1,0 +1,16 @@
+//! One typed get, list, watch, create, update and delete over several engines.
+//!
+//! In flow the calls of the daemons and commands; out flow objects exactly as the Kubernetes API would show them, whatever
+//! the engine. [`Engine`] is the small, untyped interface that an engine implements; [`Datastore`] is the typed handle that
+//! everybody uses. Conflict, not-found and already-exists are values of [`Error`], for callers to act on.
+
+pub mod engine;
+pub mod error;
+pub mod index;
+pub mod io;
+mod store;
+
+pub use engine::{Engine, Filter, Key, Page, Preconditions, RawEvent, Revision};
+pub use error::Error;
+pub use index::{Change, Index};
+pub use store::{Datastore, List, WatchEvent, WatchStream};

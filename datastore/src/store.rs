@@ -1,0 +1,141 @@
+//! The typed handle.
+
+use crate::{Engine, Error, Filter, Key, Preconditions, RawEvent, Revision};
+use futures::stream::{BoxStream, StreamExt};
+use std::sync::Arc;
+use twill_crds::Object;
+
+/// A handle to the datastore; cheap to clone.
+#[derive(Clone)]
+pub struct Datastore {
+    engine: Arc<dyn Engine>,
+}
+
+/// Objects that existed together at one revision.
+#[derive(Clone, Debug)]
+pub struct List<K> {
+    /// The objects, ordered by key; malformed ones are left out and logged.
+    pub items: Vec<K>,
+    /// The revision to watch from.
+    pub revision: Revision,
+}
+
+/// One step of history.
+#[derive(Clone, Debug)]
+pub enum WatchEvent<K> {
+    /// Created, changed, or came into the filter.
+    Applied(K, Revision),
+    /// Deleted, or left the filter; its last state.
+    Deleted(K, Revision),
+    /// All events up to here have been told.
+    Bookmark(Revision),
+}
+
+/// A watch of one kind.
+pub type WatchStream<K> = BoxStream<'static, Result<WatchEvent<K>, Error>>;
+
+impl Datastore {
+    /// A handle on an engine.
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
+        Self { engine }
+    }
+
+    /// The untyped engine, for objects whose kind is known only at run time.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// The object, or none.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Malformed`].
+    pub async fn get<K: Object>(&self, key: &Key) -> Result<Option<K>, Error> {
+        self.engine.get(&K::kind(), key).await?.map(decode).transpose()
+    }
+
+    /// All objects within the filter.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn list<K: Object>(&self, filter: &Filter) -> Result<List<K>, Error> {
+        let page = self.engine.list(&K::kind(), filter).await?;
+        Ok(List { items: page.items.into_iter().filter_map(decode_or_log).collect(), revision: page.revision })
+    }
+
+    /// What happens after `from`. See [`Engine::watch`].
+    ///
+    /// # Errors
+    /// [`Error::Expired`], [`Error::Unavailable`].
+    pub async fn watch<K: Object>(&self, filter: &Filter, from: Revision) -> Result<WatchStream<K>, Error> {
+        let events = self.engine.watch(&K::kind(), filter, from).await?;
+        let typed = events.filter_map(|event| async move {
+            match event {
+                Ok(RawEvent::Applied(value, revision)) => {
+                    decode_or_log(value).map(|object| Ok(WatchEvent::Applied(object, revision)))
+                }
+                Ok(RawEvent::Deleted(value, revision)) => {
+                    decode_or_log(value).map(|object| Ok(WatchEvent::Deleted(object, revision)))
+                }
+                Ok(RawEvent::Bookmark(revision)) => Some(Ok(WatchEvent::Bookmark(revision))),
+                Err(error) => Some(Err(error)),
+            }
+        });
+        Ok(typed.boxed())
+    }
+
+    /// Creates it.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::Invalid`], [`Error::Unavailable`], [`Error::Full`].
+    pub async fn create<K: Object>(&self, object: &K) -> Result<K, Error> {
+        decode(self.engine.create(&K::kind(), encode(object)?).await?)
+    }
+
+    /// Replaces all but the status, by compare-and-swap on the revision that `object` carries.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Conflict`], [`Error::Invalid`], [`Error::Unavailable`], [`Error::Full`].
+    pub async fn update<K: Object>(&self, object: &K) -> Result<K, Error> {
+        decode(self.engine.update(&K::kind(), encode(object)?).await?)
+    }
+
+    /// Replaces the status, by compare-and-swap on the revision that `object` carries.
+    ///
+    /// # Errors
+    /// As [`Datastore::update`].
+    pub async fn update_status<K: Object>(&self, object: &K) -> Result<K, Error> {
+        decode(self.engine.update_status(&K::kind(), encode(object)?).await?)
+    }
+
+    /// Deletes it if the preconditions hold.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Conflict`], [`Error::Unavailable`].
+    pub async fn delete<K: Object>(&self, key: &Key, preconditions: &Preconditions) -> Result<(), Error> {
+        self.engine.delete(&K::kind(), key, preconditions).await
+    }
+
+    /// A revision at least as late as every change of these kinds until now; an index that has heard it is fresh.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn barrier(&self, kinds: &[twill_crds::Kind]) -> Result<Revision, Error> {
+        self.engine.barrier(kinds).await
+    }
+}
+
+fn encode<K: Object>(object: &K) -> Result<serde_json::Value, Error> {
+    serde_json::to_value(object)
+        .map_err(|e| Error::Malformed { what: format!("{} {}", K::kind().kind, object.name()), problem: e.to_string() })
+}
+
+fn decode<K: Object>(value: serde_json::Value) -> Result<K, Error> {
+    let name = value.pointer("/metadata/name").and_then(|n| n.as_str()).unwrap_or_default().to_owned();
+    serde_json::from_value(value)
+        .map_err(|e| Error::Malformed { what: format!("{} {name}", K::kind().kind), problem: e.to_string() })
+}
+
+fn decode_or_log<K: Object>(value: serde_json::Value) -> Option<K> {
+    decode(value).inspect_err(|error| tracing::warn!(%error, "stored object left out")).ok()
+}
