@@ -1,1 +1,9 @@
-//! felix
+//! The node agent: policy into nftables, pods onto the network.
+//!
+//! In flow the datastore's objects, the runtime's CNI calls and the kernel's events; out flow one nftables table, the
+//! workload interfaces with their local routes, and answers on one Unix socket. Everything outside [`io`] is pure: no
+//! socket, no clock, no file.
+
+pub mod cni;
+pub mod io;
+pub mod workload;

@@ -1,0 +1,1 @@
+//! The runtime's calls: what is asked, judged before anything is touched, and what is answered.

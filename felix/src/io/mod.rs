@@ -1,0 +1,1 @@
+//! The world: sockets, files, clocks, the kernel.
