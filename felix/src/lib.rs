@@ -4,6 +4,8 @@
 //! workload interfaces with their local routes, and answers on one Unix socket. Everything outside [`io`] is pure: no
 //! socket, no clock, no file.
 
+pub mod base;
 pub mod cni;
 pub mod io;
+pub mod ruleset;
 pub mod workload;

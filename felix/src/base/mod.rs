@@ -1,0 +1,40 @@
+//! The static part of table `inet twill`: names, and the skeleton of base chains and sets that policy is hung into.
+
+use crate::ruleset::Name;
+
+/// Version of the skeleton. Base chains carry it in their names: a changed skeleton brings new, fully populated base chains
+/// in one commit and removes the old in a later one, because deleting and re-creating a base chain in one leaks packets.
+pub const SCHEMA: u32 = 1;
+
+/// Set of interface names: workload interfaces that felix has set up. What is not in it is closed.
+pub const KNOWN: &str = "known";
+/// Set `interface . IPv4 address`: what a workload may send from.
+pub const SOURCE_V4: &str = "source4";
+/// Set `interface . IPv6 address`: what a workload may send from.
+pub const SOURCE_V6: &str = "source6";
+/// Expiring set `IPv4 source . destination . protocol . source port . destination port`: connections to be cut.
+pub const CUT_V4: &str = "cut4";
+/// The same for IPv6.
+pub const CUT_V6: &str = "cut6";
+/// Verdict map by interface name: the egress list of the workload behind it. No element: not isolated.
+pub const FROM_POD: &str = "from_pod";
+/// Verdict map by interface name: the ingress list of the workload behind it. No element: not isolated.
+pub const TO_POD: &str = "to_pod";
+/// Interval set: IPv4 pools.
+pub const POOLS_V4: &str = "pools4";
+/// Interval set: IPv6 pools.
+pub const POOLS_V6: &str = "pools6";
+/// Interval set: IPv4 pools with natOutgoing.
+pub const NAT_V4: &str = "nat4";
+/// Interval set: IPv6 pools with natOutgoing.
+pub const NAT_V6: &str = "nat6";
+/// Hash set: IPv4 addresses of all nodes, which may send us tunnel packets.
+pub const NODES_V4: &str = "nodes4";
+/// Hash set: IPv6 addresses of all nodes.
+pub const NODES_V6: &str = "nodes6";
+
+/// A name of the skeleton as the ruleset's type.
+#[must_use]
+pub fn name(name: &str) -> Name {
+    Name::from(name)
+}

@@ -1,0 +1,275 @@
+//! The difference of two rulesets, which is what one commit carries.
+//!
+//! A delta says what, not in which order: the order inside a batch (sets, chains and rules, map elements, removals) is the
+//! encoder's, since it follows from what the kernel refers to.
+
+use super::{Chain, Key, Match, Name, Rule, Ruleset, Set, Value, Verdict};
+use crate::ruleset::{Action, KeyType};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Changes to a table. Empty: nothing to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// Sets to create, with their elements.
+    pub add_sets: BTreeMap<Name, Set>,
+    /// Chains to create, with their rules.
+    pub add_chains: BTreeMap<Name, Chain>,
+    /// Existing chains, base chains too, whose rules are to be these. Old and new change over in one instant.
+    pub replace_rules: BTreeMap<Name, Vec<Rule>>,
+    /// Changes to the elements of existing sets.
+    pub elements: BTreeMap<Name, ElementChange>,
+    /// Chains to delete. Nothing that stays may refer to them.
+    pub remove_chains: BTreeSet<Name>,
+    /// Sets to delete. Nothing that stays may refer to them.
+    pub remove_sets: BTreeSet<Name>,
+}
+
+/// Changes to the elements of one set. Removals happen before additions: the same key in both changes its value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ElementChange {
+    /// Elements to remove, each with the value that it has (an interval's end is part of its identity). One that is not there
+    /// fails the batch.
+    pub remove: BTreeMap<Key, Value>,
+    /// Elements to add. One that is there already with the same value is fine, with another value fails the batch.
+    pub add: BTreeMap<Key, Value>,
+}
+
+/// A ruleset that the kernel would refuse, or that would not mean what it says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{object}: {problem}")]
+pub struct Fault {
+    /// `chain NAME` or `set NAME`.
+    pub object: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl Delta {
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.add_sets.is_empty()
+            && self.add_chains.is_empty()
+            && self.replace_rules.is_empty()
+            && self.elements.is_empty()
+            && self.remove_chains.is_empty()
+            && self.remove_sets.is_empty()
+    }
+
+    /// Adds an element to an existing set.
+    pub fn add_element(&mut self, set: &Name, key: Key, value: Value) {
+        self.elements.entry(set.clone()).or_default().add.insert(key, value);
+    }
+
+    /// Removes an element, which has this value, from an existing set.
+    pub fn remove_element(&mut self, set: &Name, key: Key, value: Value) {
+        self.elements.entry(set.clone()).or_default().remove.insert(key, value);
+    }
+}
+
+impl Ruleset {
+    /// What must change so that this becomes `desired`. A set whose declaration changed cannot become the other in place: it is
+    /// removed and added under the same name, and so are the rules that refer to it (see [`Delta`]); elements of expiring sets
+    /// are left to the kernel.
+    #[must_use]
+    pub fn difference(&self, desired: &Ruleset) -> Delta {
+        let mut delta = Delta::default();
+        let mut recreated = BTreeSet::new();
+        for (name, set) in &desired.sets {
+            match self.sets.get(name) {
+                Some(actual) if actual.same_declaration(set) => {
+                    let change = if set.timeout.is_some() { ElementChange::default() } else { changed(actual, set) };
+                    if change != ElementChange::default() {
+                        delta.elements.insert(name.clone(), change);
+                    }
+                }
+                Some(_) => {
+                    recreated.insert(name.clone());
+                    delta.remove_sets.insert(name.clone());
+                    delta.add_sets.insert(name.clone(), set.clone());
+                }
+                None => {
+                    delta.add_sets.insert(name.clone(), set.clone());
+                }
+            }
+        }
+        delta.remove_sets.extend(self.sets.keys().filter(|n| !desired.sets.contains_key(*n)).cloned());
+        for (name, chain) in &desired.chains {
+            match self.chains.get(name) {
+                Some(actual) if actual.base == chain.base => {
+                    if actual.rules != chain.rules || chain.refers_to_any(&recreated) {
+                        delta.replace_rules.insert(name.clone(), chain.rules.clone());
+                    }
+                }
+                Some(_) => {
+                    delta.remove_chains.insert(name.clone());
+                    delta.add_chains.insert(name.clone(), chain.clone());
+                }
+                None => {
+                    delta.add_chains.insert(name.clone(), chain.clone());
+                }
+            }
+        }
+        delta.remove_chains.extend(self.chains.keys().filter(|n| !desired.chains.contains_key(*n)).cloned());
+        delta
+    }
+
+    /// Performs a delta on the typed form. Elements of expiring sets are not remembered: the kernel forgets them, too.
+    pub fn apply(&mut self, delta: &Delta) {
+        for name in &delta.remove_chains {
+            self.chains.remove(name);
+        }
+        for name in &delta.remove_sets {
+            self.sets.remove(name);
+        }
+        for (name, set) in &delta.add_sets {
+            let mut set = set.clone();
+            if set.timeout.is_some() {
+                set.elements.clear();
+            }
+            self.sets.insert(name.clone(), set);
+        }
+        self.chains.extend(delta.add_chains.iter().map(|(n, c)| (n.clone(), c.clone())));
+        for (name, rules) in &delta.replace_rules {
+            if let Some(chain) = self.chains.get_mut(name) {
+                chain.rules.clone_from(rules);
+            }
+        }
+        for (name, change) in &delta.elements {
+            let Some(set) = self.sets.get_mut(name).filter(|s| s.timeout.is_none()) else { continue };
+            for key in change.remove.keys() {
+                set.elements.remove(key);
+            }
+            set.elements.extend(change.add.iter().map(|(k, v)| (k.clone(), v.clone())));
+        }
+    }
+
+    /// Every reference has its object, every key its set's type. What passes here, the kernel accepts.
+    ///
+    /// # Errors
+    /// The first fault found.
+    pub fn check(&self) -> Result<(), Fault> {
+        for (name, set) in &self.sets {
+            check_set(self, set).map_err(|problem| Fault { object: format!("set {name}"), problem })?;
+        }
+        for (name, chain) in &self.chains {
+            for (i, rule) in chain.rules.iter().enumerate() {
+                check_rule(self, rule)
+                    .map_err(|problem| Fault { object: format!("chain {name}, rule {}", i + 1), problem })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Chain {
+    fn refers_to_any(&self, sets: &BTreeSet<Name>) -> bool {
+        !sets.is_empty() && self.rules.iter().any(|r| r.sets().any(|s| sets.contains(s)))
+    }
+}
+
+impl Rule {
+    /// Names of the sets and maps that it looks into.
+    pub fn sets(&self) -> impl Iterator<Item = &Name> {
+        let looked_up = self.matches.iter().filter_map(|m| match m {
+            Match::Set { set, .. } => Some(set),
+            _ => None,
+        });
+        looked_up.chain(match &self.action {
+            Action::Map { map, .. } => Some(map),
+            _ => None,
+        })
+    }
+}
+
+impl Verdict {
+    /// The chain that it leads to.
+    #[must_use]
+    pub fn chain(&self) -> Option<&Name> {
+        match self {
+            Verdict::Jump(name) | Verdict::Goto(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+fn changed(actual: &Set, desired: &Set) -> ElementChange {
+    let differs = |from: &Set, key: &Key, value: &Value| from.elements.get(key) != Some(value);
+    let pick = |of: &Set, from: &Set| {
+        let picked = of.elements.iter().filter(|(k, v)| differs(from, k, v));
+        picked.map(|(k, v)| (k.clone(), v.clone())).collect()
+    };
+    ElementChange { remove: pick(actual, desired), add: pick(desired, actual) }
+}
+
+fn check_set(all: &Ruleset, set: &Set) -> Result<(), String> {
+    let bytes = match set.key.as_slice() {
+        [] => return Err("the key has no part".into()),
+        [one] => one.width(),
+        parts => parts.iter().map(|p| p.padded()).sum(),
+    };
+    if bytes > 64 {
+        return Err(format!("the key has {bytes} bytes, the kernel takes 64"));
+    }
+    if set.interval && !matches!(set.key.as_slice(), [KeyType::V4 | KeyType::V6]) {
+        return Err("only a set of addresses can have intervals".into());
+    }
+    let mut last: Option<&Key> = None;
+    for (key, value) in &set.elements {
+        let name = || key.text(&set.key);
+        if key.bytes().len() != bytes {
+            return Err(format!("element {} has {} bytes, the key {bytes}", name(), key.bytes().len()));
+        }
+        let fits = match value {
+            Value::Plain => !set.map,
+            Value::Through(end) => set.interval && end.bytes().len() == bytes && end > key,
+            Value::Verdict(verdict) => {
+                if let Some(chain) = verdict.chain().filter(|c| !all.chains.contains_key(*c)) {
+                    return Err(format!("element {} leads to chain {chain}, which does not exist", name()));
+                }
+                set.map
+            }
+            Value::Expires(_) => set.timeout.is_some(),
+        };
+        if !fits {
+            return Err(format!("element {} has a value that this kind of set cannot hold", name()));
+        }
+        if set.interval && last.is_some_and(|last| last >= key) {
+            return Err(format!("element {} overlaps the one before", name()));
+        }
+        last = Some(if let Value::Through(end) = value { end } else { key });
+    }
+    Ok(())
+}
+
+fn check_rule(all: &Ruleset, rule: &Rule) -> Result<(), String> {
+    for m in &rule.matches {
+        match m {
+            Match::Set { key, set, .. } => check_lookup(all, key, set, false)?,
+            Match::Ports { ranges, .. } if ranges.is_empty() || ranges.iter().any(|r| r.is_empty()) => {
+                return Err("a port match without ports".into());
+            }
+            Match::Icmpv6Types(types) if types.is_empty() => return Err("an ICMPv6 match without types".into()),
+            _ => {}
+        }
+    }
+    match &rule.action {
+        Action::Map { key, map } => check_lookup(all, key, map, true),
+        Action::Verdict(verdict) => match verdict.chain().filter(|c| !all.chains.contains_key(*c)) {
+            Some(chain) => Err(format!("leads to chain {chain}, which does not exist")),
+            None => Ok(()),
+        },
+        Action::Masquerade => Ok(()),
+    }
+}
+
+fn check_lookup(all: &Ruleset, key: &[super::Field], set: &Name, map: bool) -> Result<(), String> {
+    let Some(found) = all.sets.get(set) else { return Err(format!("looks into set {set}, which does not exist")) };
+    if found.map != map {
+        return Err(format!("set {set} is {} map", if found.map { "a" } else { "no" }));
+    }
+    if found.key != key.iter().map(|f| f.key_type()).collect::<Vec<_>>() {
+        return Err(format!("looks into set {set} with a key of another type"));
+    }
+    Ok(())
+}

@@ -1,0 +1,402 @@
+//! The typed form of what table `inet twill` holds: chains with rules, sets with elements.
+//!
+//! The policy compiler and [`crate::base`] produce it; `io::nft` turns it into netlink messages and back; [`Delta`] is the
+//! difference of two of them and the unit of one commit. Nothing here knows how the kernel encodes it, except [`Key`], which
+//! keeps a set element in the kernel's own bytes so that a hundred thousand of them stay small and compare fast.
+//!
+//! What a [`Match`] needs to be meaningful (an address match needs its family, a port match its protocol) is part of the match:
+//! there is no rule that reads IPv6 bytes as an IPv4 address.
+
+mod delta;
+mod key;
+mod text;
+
+pub use delta::{Delta, ElementChange, Fault};
+pub use key::{Key, KeyType};
+
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Name of a chain or a set. At most 100 bytes of `[A-Za-z0-9_]`, first a letter, and no word of nft's language (`fwd`…).
+pub type Name = Arc<str>;
+
+/// The whole table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    /// Chains by name.
+    pub chains: BTreeMap<Name, Chain>,
+    /// Sets and maps by name.
+    pub sets: BTreeMap<Name, Set>,
+}
+
+/// A chain. Its policy is always accept: denial is an explicit rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Where the kernel enters it; `None` for a chain that is only jumped to.
+    pub base: Option<Base>,
+    /// Its rules in order.
+    pub rules: Vec<Rule>,
+}
+
+/// The hook of a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Base {
+    /// Filter or NAT.
+    pub kind: BaseKind,
+    /// Where in the packet's way.
+    pub hook: Hook,
+    /// Order among chains of one hook, lowest first.
+    pub priority: i32,
+}
+
+/// Type of a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BaseKind {
+    /// Sees every packet.
+    Filter,
+    /// Sees the first packet of a connection.
+    Nat,
+}
+
+/// A netfilter hook of family inet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// Before the routing decision.
+    Prerouting,
+    /// To this host.
+    Input,
+    /// Through this host.
+    Forward,
+    /// From this host.
+    Output,
+    /// After the routing decision.
+    Postrouting,
+}
+
+/// One rule: all of `matches` must hold, then `action` happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Conditions, judged in order; none: every packet.
+    pub matches: Vec<Match>,
+    /// Whether it counts packets and bytes. Every drop does.
+    pub counter: bool,
+    /// What happens.
+    pub action: Action,
+    /// Shown by `nft list`; says whose rule it is. Cut at 127 bytes.
+    pub comment: String,
+}
+
+impl Rule {
+    /// A rule without counter and comment.
+    #[must_use]
+    pub fn new(matches: Vec<Match>, action: Action) -> Rule {
+        Rule { matches, counter: false, action, comment: String::new() }
+    }
+
+    /// `return`, as an allow in a list chain.
+    #[must_use]
+    pub fn allow(matches: Vec<Match>) -> Rule {
+        Rule::new(matches, Action::Verdict(Verdict::Return))
+    }
+
+    /// `counter drop`.
+    #[must_use]
+    pub fn deny(matches: Vec<Match>) -> Rule {
+        Rule { counter: true, ..Rule::new(matches, Action::Verdict(Verdict::Drop)) }
+    }
+
+    /// The same with this comment.
+    #[must_use]
+    pub fn comment(self, comment: impl Into<String>) -> Rule {
+        Rule { comment: comment.into(), ..self }
+    }
+}
+
+/// What a rule does with a packet that matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A verdict.
+    Verdict(Verdict),
+    /// The verdict that `map` holds for the key; the next rule if it holds none.
+    Map {
+        /// What is looked up.
+        key: Vec<Field>,
+        /// A set whose `map` is true.
+        map: Name,
+    },
+    /// Source NAT to the address of the outgoing interface, ports fully random. Only in a NAT chain at postrouting.
+    Masquerade,
+}
+
+/// A verdict, of a rule or of a map's element.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Done with this hook's chain of ours: other tables still judge.
+    Accept,
+    /// Gone.
+    Drop,
+    /// Back to after the last jump; the end for a base chain.
+    Return,
+    /// To a chain, and back here when it returns.
+    Jump(Name),
+    /// To a chain; its return goes to where we would have returned.
+    Goto(Name),
+}
+
+/// One condition. Conditions that need a family or a protocol bring it with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// The packet's family.
+    Family(Family),
+    /// The interface it came in on or leaves by.
+    Interface {
+        /// In or out. A packet to this host has no out, one from this host no in: then nothing matches, negated or not.
+        side: Direction,
+        /// Which.
+        name: Interface,
+        /// Any but this.
+        negated: bool,
+    },
+    /// The concatenated fields are an element of a set. A negated match still demands the family of its fields.
+    Set {
+        /// At least one field; types as the set's key.
+        key: Vec<Field>,
+        /// The set.
+        set: Name,
+        /// Not an element.
+        negated: bool,
+    },
+    /// Source or destination address inside a network; its family is demanded even when negated.
+    Address {
+        /// Source or destination.
+        side: End,
+        /// The network.
+        net: IpNet,
+        /// Outside.
+        negated: bool,
+    },
+    /// Layer 4 protocol (IPv6: after extension headers).
+    Protocol(u8),
+    /// A port of TCP, UDP or SCTP in one of the ranges; demands the protocol.
+    Ports {
+        /// IANA number of the protocol.
+        protocol: u8,
+        /// Source or destination.
+        side: End,
+        /// Inclusive, not overlapping, at least one.
+        ranges: Vec<RangeInclusive<u16>>,
+    },
+    /// ICMPv6 type is one of these (at least one); demands ICMPv6.
+    Icmpv6Types(Vec<u8>),
+    /// State of the packet's connection is one of these.
+    CtState(CtStates),
+    /// TCP flags under a mask; demands TCP.
+    TcpFlags {
+        /// Which flags are looked at.
+        mask: u8,
+        /// Their values.
+        value: u8,
+        /// Anything else.
+        negated: bool,
+    },
+    /// Network identifier of a VXLAN packet to this UDP port; demands UDP and the port.
+    VxlanVni {
+        /// UDP destination port.
+        port: u16,
+        /// 24 bits.
+        vni: u32,
+        /// Any other.
+        negated: bool,
+    },
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Which interface of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// The one it came in on.
+    In,
+    /// The one it leaves by.
+    Out,
+}
+
+/// Which end of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum End {
+    /// Its source.
+    Source,
+    /// Its destination.
+    Destination,
+}
+
+/// An interface by name, at most 15 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// This one.
+    Named(String),
+    /// Those that begin so.
+    Prefix(String),
+}
+
+/// A field of a packet that can be part of a set's key. Address fields demand their family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Field {
+    /// Name of the interface it came in on.
+    InInterface,
+    /// Name of the interface it leaves by.
+    OutInterface,
+    /// IPv4 source.
+    SourceV4,
+    /// IPv4 destination.
+    DestinationV4,
+    /// IPv6 source.
+    SourceV6,
+    /// IPv6 destination.
+    DestinationV6,
+    /// Layer 4 protocol.
+    Protocol,
+    /// Source port; for a protocol without ports whatever stands there, so use it beside [`Field::Protocol`] only.
+    SourcePort,
+    /// Destination port; the same caveat.
+    DestinationPort,
+}
+
+impl Field {
+    /// Type that a set's key must have in this place.
+    #[must_use]
+    pub fn key_type(self) -> KeyType {
+        match self {
+            Field::InInterface | Field::OutInterface => KeyType::Interface,
+            Field::SourceV4 | Field::DestinationV4 => KeyType::V4,
+            Field::SourceV6 | Field::DestinationV6 => KeyType::V6,
+            Field::Protocol => KeyType::Protocol,
+            Field::SourcePort | Field::DestinationPort => KeyType::Port,
+        }
+    }
+
+    /// Family that it demands.
+    #[must_use]
+    pub fn family(self) -> Option<Family> {
+        match self {
+            Field::SourceV4 | Field::DestinationV4 => Some(Family::V4),
+            Field::SourceV6 | Field::DestinationV6 => Some(Family::V6),
+            _ => None,
+        }
+    }
+}
+
+/// A set of connection states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CtStates(u32);
+
+impl CtStates {
+    /// Belongs to no connection, or to none that makes sense.
+    pub const INVALID: CtStates = CtStates(1);
+    /// Of a connection that was answered.
+    pub const ESTABLISHED: CtStates = CtStates(2);
+    /// About a connection: an ICMP error, a helper's data channel.
+    pub const RELATED: CtStates = CtStates(4);
+    /// The first of a connection.
+    pub const NEW: CtStates = CtStates(8);
+
+    /// Any of both.
+    #[must_use]
+    pub const fn or(self, other: CtStates) -> CtStates {
+        CtStates(self.0 | other.0)
+    }
+
+    /// The kernel's bits (`NF_CT_STATE_*_BIT`).
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+/// A set, or a map to verdicts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Set {
+    /// Types of the key's parts.
+    pub key: Vec<KeyType>,
+    /// Elements are ranges: for ipBlocks and pools only, such a set costs O(n) per commit. One part of type V4 or V6.
+    pub interval: bool,
+    /// Elements expire, after this by default. Such a set is never compared: the kernel changes it by itself.
+    pub timeout: Option<Duration>,
+    /// Upper limit of elements, and half the memory and time to load; a batch that exceeds it fails whole.
+    pub size: Option<u32>,
+    /// Elements carry a verdict.
+    pub map: bool,
+    /// The elements.
+    pub elements: BTreeMap<Key, Value>,
+    /// Shown by `nft list`.
+    pub comment: String,
+}
+
+impl Set {
+    /// A hash set of this key, empty.
+    #[must_use]
+    pub fn of(key: impl Into<Vec<KeyType>>) -> Set {
+        Set { key: key.into(), ..Set::default() }
+    }
+
+    /// The same as a set of ranges.
+    #[must_use]
+    pub fn interval(self) -> Set {
+        Set { interval: true, ..self }
+    }
+
+    /// The same as a map to verdicts.
+    #[must_use]
+    pub fn verdict_map(self) -> Set {
+        Set { map: true, ..self }
+    }
+
+    /// The same with elements that expire.
+    #[must_use]
+    pub fn expiring(self, after: Duration) -> Set {
+        Set { timeout: Some(after), ..self }
+    }
+
+    /// The same with this comment.
+    #[must_use]
+    pub fn comment(self, comment: impl Into<String>) -> Set {
+        Set { comment: comment.into(), ..self }
+    }
+
+    /// The same with these elements.
+    #[must_use]
+    pub fn with(self, elements: impl IntoIterator<Item = (Key, Value)>) -> Set {
+        Set { elements: elements.into_iter().collect(), ..self }
+    }
+
+    /// Whether both can be one kernel object: everything but the elements is equal.
+    #[must_use]
+    pub fn same_declaration(&self, other: &Set) -> bool {
+        (&self.key, self.interval, self.timeout, self.size, self.map)
+            == (&other.key, other.interval, other.timeout, other.size, other.map)
+    }
+}
+
+/// What stands beside an element's key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// The range's last key, itself included; only in an interval set, where `Plain` means one key.
+    Through(Key),
+    /// The verdict; only in a map.
+    Verdict(Verdict),
+    /// Time until it expires, instead of the set's default; only in a set with timeout.
+    Expires(Duration),
+}
