@@ -1,1 +1,3 @@
 //! bgpd
+
+pub mod rib;

@@ -1,0 +1,310 @@
+//! Attribute sets, each stored once and named by a number, with what decision needs of them; and their next hops.
+
+use hashbrown::{HashMap, HashTable};
+use rustc_hash::FxBuildHasher;
+use std::hash::{BuildHasher, Hash};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// An attribute set as decision sees it.
+pub trait AttributeSet: Eq + Hash {
+    /// What paths with this set are compared by.
+    fn rank(&self) -> Rank;
+    /// Where packets go; none for a prefix of our own.
+    fn next_hop(&self) -> Option<IpAddr>;
+}
+
+/// What of an attribute set RFC 4271 section 9.1.2.2 and RFC 4456 section 9 compare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rank {
+    /// LOCAL_PREF, or 100.
+    pub local_pref: u32,
+    /// Length of AS_PATH; an AS_SET counts once.
+    pub as_path_length: u16,
+    /// ORIGIN: 0 IGP, 1 EGP, 2 INCOMPLETE.
+    pub origin: u8,
+    /// MULTI_EXIT_DISC, or 0.
+    pub med: u32,
+    /// First AS of AS_PATH, 0 if it is empty: MED is compared only where this is equal.
+    pub neighbour_as: u32,
+    /// ORIGINATOR_ID, in place of the peer's BGP identifier.
+    pub originator: Option<u32>,
+    /// Length of CLUSTER_LIST.
+    pub cluster_length: u16,
+}
+
+/// Number of an attribute set. Valid while a path refers to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttrId(u32);
+
+impl AttrId {
+    /// The bare number, for tables indexed by it.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Number of a next hop. Valid while an attribute set refers to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HopId(u32);
+
+/// The one HopId of sets without next hop.
+const OWN: HopId = HopId(0);
+
+struct Slot<A> {
+    value: Option<Arc<A>>,
+    rank: Rank,
+    hop: HopId,
+    references: u32,
+    serial: u32,
+}
+
+struct Hop {
+    address: Option<IpAddr>,
+    reachable: bool,
+    references: u32,
+}
+
+/// All attribute sets in use.
+pub struct Attributes<A> {
+    slots: Vec<Slot<A>>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+    hops: Vec<Hop>,
+    free_hops: Vec<u32>,
+    hop_index: HashMap<IpAddr, u32, FxBuildHasher>,
+    tracking: bool,
+    new_hops: Vec<IpAddr>,
+    old_hops: Vec<IpAddr>,
+    serial: u32,
+}
+
+impl<A: AttributeSet> Attributes<A> {
+    /// Nothing yet. With `tracking` a next hop counts as unreachable until [`Attributes::set_reachable`] says otherwise.
+    #[must_use]
+    pub fn new(tracking: bool) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            hops: vec![Hop { address: None, reachable: true, references: 1 }],
+            free_hops: Vec::new(),
+            hop_index: HashMap::default(),
+            tracking,
+            new_hops: Vec::new(),
+            old_hops: Vec::new(),
+            serial: 0,
+        }
+    }
+
+    /// The number of the set equal to `value`, with one reference more.
+    pub fn intern(&mut self, value: &Arc<A>) -> AttrId {
+        let hash = FxBuildHasher.hash_one(value.as_ref());
+        let equal = |id: &u32| self.slots[*id as usize].value.as_deref() == Some(value.as_ref());
+        if let Some(id) = self.index.find(hash, equal) {
+            let id = AttrId(*id);
+            self.retain(id);
+            return id;
+        }
+        let hop = self.intern_hop(value.next_hop());
+        self.serial = self.serial.wrapping_add(1);
+        let slot = Slot { rank: value.rank(), value: Some(Arc::clone(value)), hop, references: 1, serial: self.serial };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.slots[id as usize] = slot;
+                id
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() as u32 - 1
+            }
+        };
+        let slots = &self.slots;
+        let rehash = |id: &u32| slots[*id as usize].value.as_deref().map_or(0, |value| FxBuildHasher.hash_one(value));
+        self.index.insert_unique(hash, id, rehash);
+        AttrId(id)
+    }
+
+    /// One reference more.
+    pub fn retain(&mut self, id: AttrId) {
+        self.slots[id.index()].references += 1;
+    }
+
+    /// One reference less; the last one frees the number.
+    pub fn release(&mut self, id: AttrId) {
+        let slot = &mut self.slots[id.index()];
+        slot.references -= 1;
+        if slot.references > 0 {
+            return;
+        }
+        let hop = slot.hop;
+        if let Some(value) = slot.value.take() {
+            let hash = FxBuildHasher.hash_one(value.as_ref());
+            if let Ok(entry) = self.index.find_entry(hash, |other| *other == id.0) {
+                entry.remove();
+            }
+        }
+        self.free.push(id.0);
+        self.release_hop(hop);
+    }
+
+    /// The set itself. `None` only for a number that is no longer valid.
+    #[must_use]
+    pub fn value(&self, id: AttrId) -> Option<&Arc<A>> {
+        self.slots[id.index()].value.as_ref()
+    }
+
+    /// Tells one life of a number from the next, for caches keyed by number.
+    #[must_use]
+    pub fn serial(&self, id: AttrId) -> u32 {
+        self.slots[id.index()].serial
+    }
+
+    /// What paths with this set are compared by.
+    #[must_use]
+    pub fn rank(&self, id: AttrId) -> &Rank {
+        &self.slots[id.index()].rank
+    }
+
+    /// Its next hop's number.
+    #[must_use]
+    pub fn hop(&self, id: AttrId) -> HopId {
+        self.slots[id.index()].hop
+    }
+
+    /// Its next hop.
+    #[must_use]
+    pub fn next_hop(&self, id: AttrId) -> Option<IpAddr> {
+        self.hops[self.slots[id.index()].hop.0 as usize].address
+    }
+
+    /// Whether its next hop can be reached.
+    #[must_use]
+    pub fn reachable(&self, id: AttrId) -> bool {
+        self.hops[self.slots[id.index()].hop.0 as usize].reachable
+    }
+
+    /// Takes note that `address` can or cannot be reached; its number if that changes anything.
+    pub fn set_reachable(&mut self, address: IpAddr, reachable: bool) -> Option<HopId> {
+        let id = *self.hop_index.get(&address)?;
+        let hop = &mut self.hops[id as usize];
+        if hop.reachable == reachable {
+            return None;
+        }
+        hop.reachable = reachable;
+        Some(HopId(id))
+    }
+
+    /// Next hops that came into use and that went out of use since the last call, in that order.
+    pub fn hop_changes(&mut self) -> (Vec<IpAddr>, Vec<IpAddr>) {
+        (std::mem::take(&mut self.new_hops), std::mem::take(&mut self.old_hops))
+    }
+
+    /// How many sets there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether there is no set at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    fn intern_hop(&mut self, address: Option<IpAddr>) -> HopId {
+        let Some(address) = address else { return OWN };
+        if let Some(id) = self.hop_index.get(&address) {
+            self.hops[*id as usize].references += 1;
+            return HopId(*id);
+        }
+        let hop = Hop { address: Some(address), reachable: !self.tracking, references: 1 };
+        let id = match self.free_hops.pop() {
+            Some(id) => {
+                self.hops[id as usize] = hop;
+                id
+            }
+            None => {
+                self.hops.push(hop);
+                self.hops.len() as u32 - 1
+            }
+        };
+        self.hop_index.insert(address, id);
+        if self.tracking {
+            self.old_hops.retain(|old| *old != address);
+            self.new_hops.push(address);
+        }
+        HopId(id)
+    }
+
+    fn release_hop(&mut self, id: HopId) {
+        if id == OWN {
+            return;
+        }
+        let hop = &mut self.hops[id.0 as usize];
+        hop.references -= 1;
+        if hop.references > 0 {
+            return;
+        }
+        if let Some(address) = hop.address.take() {
+            self.hop_index.remove(&address);
+            if self.tracking {
+                self.new_hops.retain(|new| *new != address);
+                self.old_hops.push(address);
+            }
+        }
+        self.free_hops.push(id.0);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[derive(PartialEq, Eq, Hash)]
+    struct Set(u8, Option<IpAddr>);
+
+    impl AttributeSet for Set {
+        fn rank(&self) -> Rank {
+            Rank { local_pref: u32::from(self.0), ..Rank::default() }
+        }
+        fn next_hop(&self) -> Option<IpAddr> {
+            self.1
+        }
+    }
+
+    #[test]
+    fn equal_sets_share_a_number_until_the_last_reference_is_gone() {
+        let hop = Some([10, 0, 0, 1].into());
+        let mut attributes = Attributes::new(false);
+        let first = attributes.intern(&Arc::new(Set(1, hop)));
+        assert_eq!(attributes.intern(&Arc::new(Set(1, hop))), first);
+        assert_ne!(attributes.intern(&Arc::new(Set(2, hop))), first);
+        let serial = attributes.serial(first);
+        attributes.release(first);
+        assert_eq!(attributes.rank(first).local_pref, 1);
+        attributes.release(first);
+        assert!(attributes.value(first).is_none());
+        let again = attributes.intern(&Arc::new(Set(3, None)));
+        assert_eq!((again, attributes.serial(again) == serial, attributes.len()), (first, false, 2));
+    }
+
+    #[test]
+    fn a_tracked_next_hop_is_unreachable_until_told_and_is_reported_once() {
+        let hop: IpAddr = [10, 0, 0, 1].into();
+        let mut attributes = Attributes::new(true);
+        let one = attributes.intern(&Arc::new(Set(1, Some(hop))));
+        let two = attributes.intern(&Arc::new(Set(2, Some(hop))));
+        assert_eq!(attributes.hop_changes(), (vec![hop], vec![]));
+        assert!(!attributes.reachable(one));
+        assert_eq!(attributes.set_reachable(hop, true), Some(attributes.hop(two)));
+        assert!(attributes.set_reachable(hop, true).is_none() && attributes.reachable(two));
+        attributes.release(one);
+        attributes.release(two);
+        assert_eq!(attributes.hop_changes(), (vec![], vec![hop]));
+        let own = attributes.intern(&Arc::new(Set(1, None)));
+        assert!(attributes.reachable(own));
+    }
+}
