@@ -10,6 +10,7 @@ pub mod ippool;
 pub mod kind;
 pub mod names;
 pub mod node_network;
+pub mod selector;
 pub mod validate;
 
 pub use bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec};
