@@ -1,5 +1,9 @@
 //! The static part of table `inet twill`: names, and the skeleton of base chains and sets that policy is hung into.
 
+mod skeleton;
+
+pub use skeleton::{Settings, skeleton};
+
 use crate::ruleset::Name;
 
 /// Version of the skeleton. Base chains carry it in their names: a changed skeleton brings new, fully populated base chains
@@ -33,8 +37,16 @@ pub const NODES_V4: &str = "nodes4";
 /// Hash set: IPv6 addresses of all nodes.
 pub const NODES_V6: &str = "nodes6";
 
-/// A name of the skeleton as the ruleset's type.
+/// The name of a set of the skeleton as the ruleset's type. Sets carry no version: a set's use does not change with its place,
+/// and they would have to be loaded twice.
 #[must_use]
-pub fn name(name: &str) -> Name {
-    Name::from(name)
+pub fn name(set: &str) -> Name {
+    Name::from(set)
+}
+
+/// The name of a chain of the skeleton, with the schema's version. List chains of policy bring names of their own, which begin
+/// with `list_`.
+#[must_use]
+pub fn chain_name(chain: &str) -> Name {
+    Name::from(format!("{chain}_v{SCHEMA}"))
 }

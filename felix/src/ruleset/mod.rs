@@ -153,7 +153,7 @@ pub enum Match {
     Family(Family),
     /// The interface it came in on or leaves by.
     Interface {
-        /// In or out. A packet to this host has no out, one from this host no in: then nothing matches, negated or not.
+        /// In or out. A packet to this host has no out, one from this host no in: its name is then empty.
         side: Direction,
         /// Which.
         name: Interface,

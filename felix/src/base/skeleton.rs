@@ -1,0 +1,282 @@
+//! Base chains and the sets they look into. The order of the rules is the design; each step says why it stands where it does.
+
+use super::{
+    CUT_V4, CUT_V6, FROM_POD, KNOWN, NAT_V4, NAT_V6, NODES_V4, NODES_V6, POOLS_V4, POOLS_V6, SOURCE_V4, SOURCE_V6,
+    TO_POD, chain_name, name,
+};
+use crate::ruleset::{
+    Action, Base, BaseKind, Chain, CtStates, Direction, End, Family, Field, Hook, Interface, KeyType, Match, Name,
+    Rule, Ruleset, Set, Verdict,
+};
+use std::time::Duration;
+use twill_crds::names;
+
+/// What the skeleton depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// UDP port of the VXLAN device.
+    pub vxlan_port: u16,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { vxlan_port: names::VXLAN_PORT }
+    }
+}
+
+const FILTER: i32 = 0;
+/// After kube-proxy's (100): its masquerading of Service traffic decides first.
+const SOURCE_NAT: i32 = 110;
+/// Longer than a TCP sender keeps retransmitting (15 retries, 924 s with Linux's defaults): until then one late segment of the
+/// denied connection would be taken for a new flow, in either direction.
+const CUT_FOR: Duration = Duration::from_secs(1200);
+
+const IP_IN_IP: u8 = 4;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// FIN, SYN, RST, ACK.
+const TCP_FLAGS: u8 = 0x17;
+const TCP_SYN: u8 = 0x02;
+/// MLD query, report and done, router and neighbour solicitation, neighbour advertisement, MLDv2 report: what an IPv6 host says
+/// on its link. Router advertisements and redirects are not among them: no workload is its node's router.
+const LINK_TYPES: [u8; 7] = [130, 131, 132, 133, 135, 136, 143];
+
+/// The table with no workload and no policy: every workload interface is closed, every tunnel packet dropped.
+///
+/// Filter chains stand at priority filter, after destination NAT and before source NAT, so policy sees pods' own addresses.
+/// Chains at the output hook do not exist: a node always reaches its own pods.
+#[must_use]
+pub fn skeleton(settings: &Settings) -> Ruleset {
+    let chain = |base, rules| Chain { base, rules };
+    let filter = |hook| Some(Base { kind: BaseKind::Filter, hook, priority: FILTER });
+    let nat = Some(Base { kind: BaseKind::Nat, hook: Hook::Postrouting, priority: SOURCE_NAT });
+    Ruleset {
+        chains: [
+            (chain_name("forward"), chain(filter(Hook::Forward), forward())),
+            (chain_name("input"), chain(filter(Hook::Input), input(settings))),
+            (chain_name("postrouting"), chain(nat, postrouting())),
+            (chain_name("workload"), chain(None, workload(settings))),
+            (chain_name("workload_input"), chain(None, workload_input())),
+            (chain_name("tunnel"), chain(None, tunnel())),
+            (chain_name("cut"), chain(None, cut())),
+        ]
+        .into(),
+        sets: sets(),
+    }
+}
+
+fn sets() -> std::collections::BTreeMap<Name, Set> {
+    use KeyType::{Interface, Port, Protocol, V4, V6};
+    [
+        (name(KNOWN), Set::of([Interface]).comment("workload interfaces set up by felix")),
+        (name(SOURCE_V4), Set::of([Interface, V4]).comment("what workloads may send from")),
+        (name(SOURCE_V6), Set::of([Interface, V6]).comment("what workloads may send from")),
+        (name(CUT_V4), Set::of([V4, V4, Protocol, Port, Port]).expiring(CUT_FOR).comment("connections to be cut")),
+        (name(CUT_V6), Set::of([V6, V6, Protocol, Port, Port]).expiring(CUT_FOR).comment("connections to be cut")),
+        (name(FROM_POD), Set::of([Interface]).verdict_map().comment("egress lists")),
+        (name(TO_POD), Set::of([Interface]).verdict_map().comment("ingress lists")),
+        (name(POOLS_V4), Set::of([V4]).interval().comment("all pools")),
+        (name(POOLS_V6), Set::of([V6]).interval().comment("all pools")),
+        (name(NAT_V4), Set::of([V4]).interval().comment("pools with natOutgoing")),
+        (name(NAT_V6), Set::of([V6]).interval().comment("pools with natOutgoing")),
+        (name(NODES_V4), Set::of([V4]).comment("nodes")),
+        (name(NODES_V6), Set::of([V6]).comment("nodes")),
+    ]
+    .into()
+}
+
+fn forward() -> Vec<Rule> {
+    vec![
+        // Before anything about connections: an interface is closed from its first moment, whatever conntrack remembers of
+        // the one that had its address before, and it stays closed while no agent runs.
+        unknown(Direction::In),
+        unknown(Direction::Out),
+        Rule::new(vec![workload_interface(Direction::In)], jump("workload")),
+        Rule::new(vec![device(Direction::In, names::VXLAN_DEVICE, false)], jump("tunnel")),
+        Rule::new(vec![device(Direction::In, names::IPIP_DEVICE, false)], jump("tunnel")),
+        // Before established: a cut connection is one.
+        Rule::new(vec![], jump("cut")),
+        // For workload interfaces only: what else this host forwards is not ours to judge.
+        established(Direction::In),
+        established(Direction::Out),
+        invalid(Direction::In),
+        invalid(Direction::Out),
+        // Lists return when they allow: a packet from one pod to another of this node passes both.
+        dispatch(Field::InInterface, FROM_POD),
+        dispatch(Field::OutInterface, TO_POD),
+    ]
+}
+
+fn input(settings: &Settings) -> Vec<Rule> {
+    let udp_port =
+        |port| Match::Ports { protocol: UDP, side: End::Destination, ranges: std::iter::once(port..=port).collect() };
+    let port = settings.vxlan_port;
+    let not_a_node = |family| {
+        let (field, set) = if family == Family::V4 { (Field::SourceV4, NODES_V4) } else { (Field::SourceV6, NODES_V6) };
+        Match::Set { key: vec![field], set: name(set), negated: true }
+    };
+    let vni = Match::VxlanVni { port, vni: names::VXLAN_VNI, negated: true };
+    let stranger = "tunnel packet from other than a node";
+    vec![
+        Rule::new(
+            vec![workload_interface(Direction::In)],
+            Action::Verdict(Verdict::Goto(chain_name("workload_input"))),
+        ),
+        Rule::new(vec![device(Direction::In, names::VXLAN_DEVICE, false)], jump("tunnel")),
+        Rule::new(vec![device(Direction::In, names::IPIP_DEVICE, false)], jump("tunnel")),
+        // The tunnel devices are collect-metadata devices: they take packets from anybody, so this is their only guard.
+        Rule::deny(vec![Match::Protocol(IP_IN_IP), not_a_node(Family::V4)]).comment(stranger),
+        Rule::deny(vec![udp_port(port), not_a_node(Family::V4)]).comment(stranger),
+        Rule::deny(vec![udp_port(port), not_a_node(Family::V6)]).comment(stranger),
+        Rule::deny(vec![vni]).comment("foreign VXLAN network"),
+    ]
+}
+
+/// A pod to its own node: egress lists apply, and nothing else does.
+fn workload_input() -> Vec<Rule> {
+    let link = |more: Option<Match>| {
+        let matches = std::iter::once(Match::Icmpv6Types(LINK_TYPES.to_vec())).chain(more).collect();
+        Rule::new(matches, Action::Verdict(Verdict::Accept))
+    };
+    let from = |net: ipnet::IpNet| Match::Address { side: End::Source, net, negated: false };
+    let link_local = ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+    let unspecified = ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::UNSPECIFIED, 128);
+    vec![
+        unknown(Direction::In),
+        // Neighbour discovery never depends on policy: without it there is no IPv6 at all. Its sources are link-local, or none
+        // while an address is being probed; with another source it must pass the source check first.
+        link(Some(from(link_local.into()))),
+        link(Some(from(unspecified.into()))),
+        Rule::new(vec![], jump("workload")),
+        link(None),
+        Rule::new(vec![], jump("cut")),
+        // Answers to the node's own connections, such as probes.
+        established(Direction::In),
+        invalid(Direction::In),
+        dispatch(Field::InInterface, FROM_POD),
+    ]
+}
+
+/// What every packet from a workload must satisfy.
+fn workload(settings: &Settings) -> Vec<Rule> {
+    let vxlan = settings.vxlan_port..=settings.vxlan_port;
+    let foreign_source = |field, set| {
+        let check = Match::Set { key: vec![Field::InInterface, field], set: name(set), negated: true };
+        Rule::deny(vec![check]).comment("source is not the workload's")
+    };
+    vec![
+        foreign_source(Field::SourceV4, SOURCE_V4),
+        foreign_source(Field::SourceV6, SOURCE_V6),
+        // With natOutgoing a workload's packet to another node carries this node's address, so the other node would take a
+        // tunnel packet for one of ours: it has to end here. Before established, which costs two comparisons, so that no
+        // connection state can let one through.
+        Rule::deny(vec![Match::Protocol(IP_IN_IP)]).comment("tunnel packet from a workload"),
+        Rule::deny(vec![Match::Ports { protocol: UDP, side: End::Destination, ranges: vec![vxlan] }])
+            .comment("tunnel packet from a workload"),
+    ]
+}
+
+/// What every packet out of a tunnel must satisfy: its sender lives in a pool.
+fn tunnel() -> Vec<Rule> {
+    let outside = |field, set| {
+        Rule::deny(vec![Match::Set { key: vec![field], set: name(set), negated: true }])
+            .comment("source out of a tunnel is in no pool")
+    };
+    vec![outside(Field::SourceV4, POOLS_V4), outside(Field::SourceV6, POOLS_V6)]
+}
+
+fn cut() -> Vec<Rule> {
+    let flow = |source, destination, set| {
+        let key = vec![source, destination, Field::Protocol, Field::SourcePort, Field::DestinationPort];
+        Rule::deny(vec![Match::Set { key, set: name(set), negated: false }]).comment("connection was cut by policy")
+    };
+    let bare_syn = Match::TcpFlags { mask: TCP_FLAGS, value: TCP_SYN, negated: false };
+    vec![
+        // A new connection with the old ports is judged by policy as any other.
+        Rule::new(vec![Match::Protocol(TCP), bare_syn], Action::Verdict(Verdict::Return)),
+        flow(Field::SourceV4, Field::DestinationV4, CUT_V4),
+        flow(Field::SourceV6, Field::DestinationV6, CUT_V6),
+    ]
+}
+
+/// natOutgoing: what leaves all pools carries the node's address. There is no MSS clamping beside it: routes through tunnels
+/// carry their MTU, and the ICMP errors that tell a pod pass as related.
+fn postrouting() -> Vec<Rule> {
+    let masquerade = |source, nat, destination, pools| {
+        Rule::new(
+            vec![
+                Match::Set { key: vec![source], set: name(nat), negated: false },
+                Match::Set { key: vec![destination], set: name(pools), negated: true },
+                Match::Interface {
+                    side: Direction::Out,
+                    name: Interface::Prefix(names::WORKLOAD_PREFIX.into()),
+                    negated: true,
+                },
+                device(Direction::Out, names::VXLAN_DEVICE, true),
+                device(Direction::Out, names::IPIP_DEVICE, true),
+            ],
+            Action::Masquerade,
+        )
+        .comment("natOutgoing")
+    };
+    vec![
+        masquerade(Field::SourceV4, NAT_V4, Field::DestinationV4, POOLS_V4),
+        masquerade(Field::SourceV6, NAT_V6, Field::DestinationV6, POOLS_V6),
+    ]
+}
+
+fn unknown(side: Direction) -> Rule {
+    let field = if side == Direction::In { Field::InInterface } else { Field::OutInterface };
+    let known = Match::Set { key: vec![field], set: name(KNOWN), negated: true };
+    Rule::deny(vec![workload_interface(side), known]).comment("unknown workload interface")
+}
+
+fn established(side: Direction) -> Rule {
+    let states = CtStates::ESTABLISHED.or(CtStates::RELATED);
+    Rule::new(vec![workload_interface(side), Match::CtState(states)], Action::Verdict(Verdict::Accept))
+}
+
+fn invalid(side: Direction) -> Rule {
+    Rule::deny(vec![workload_interface(side), Match::CtState(CtStates::INVALID)]).comment("invalid connection state")
+}
+
+fn dispatch(field: Field, map: &str) -> Rule {
+    Rule::new(vec![], Action::Map { key: vec![field], map: name(map) })
+}
+
+fn workload_interface(side: Direction) -> Match {
+    Match::Interface { side, name: Interface::Prefix(names::WORKLOAD_PREFIX.into()), negated: false }
+}
+
+fn device(side: Direction, device: &str, negated: bool) -> Match {
+    Match::Interface { side, name: Interface::Named(device.into()), negated }
+}
+
+fn jump(chain: &str) -> Action {
+    Action::Verdict(Verdict::Jump(chain_name(chain)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_of_the_skeleton_has_its_object() {
+        skeleton(&Settings::default()).check().unwrap();
+    }
+
+    #[test]
+    fn the_skeleton_reads_as_designed() {
+        insta::assert_snapshot!(skeleton(&Settings::default()));
+    }
+
+    #[test]
+    fn every_drop_counts() {
+        let all = skeleton(&Settings::default());
+        let drops = |r: &&Rule| r.action == Action::Verdict(Verdict::Drop);
+        let rules = all.chains.values().flat_map(|c| &c.rules);
+        assert!(rules.clone().filter(drops).count() > 10);
+        assert!(rules.filter(drops).all(|r| r.counter));
+    }
+}
