@@ -1,1 +1,27 @@
-fn main() {}
+//! The `twill` binary: every daemon, the lab, and the operator's commands.
+
+mod args;
+mod commands;
+mod io;
+mod output;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    io::log::start(args.log_format);
+    commands::run(args).unwrap_or_else(|error| {
+        eprintln!("twill: {error:#}");
+        ExitCode::from(1)
+    })
+}
+
+/// Help and version go to standard output with exit code 0, anything else is a usage error: 3.
+fn usage(error: &clap::Error) -> ExitCode {
+    let printed = error.print();
+    if printed.is_err() || error.use_stderr() { ExitCode::from(3) } else { ExitCode::SUCCESS }
+}

@@ -1,0 +1,33 @@
+//! One file per command.
+
+mod ipam;
+mod policy;
+mod routing;
+mod status;
+
+use crate::args::{Args, Command};
+use clap::CommandFactory;
+use std::process::ExitCode;
+
+/// Exit code of an answer that reports something wrong, denied or different.
+pub(crate) const DEGRADED: u8 = 2;
+
+/// Runs what the command line asks for.
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Status { node, output } => status::run(&node, output.output),
+        Command::Peers { node, output } => routing::peers(&node, output.output),
+        Command::Routes { prefix, node, output } => routing::routes(&node, prefix, output.output),
+        Command::Ipam(command) => ipam::run(command),
+        Command::Policy(command) => policy::run(command),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "twill", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// 0 if all is well, else [`DEGRADED`].
+pub(crate) fn exit(well: bool) -> ExitCode {
+    if well { ExitCode::SUCCESS } else { ExitCode::from(DEGRADED) }
+}

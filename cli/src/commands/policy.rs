@@ -1,0 +1,19 @@
+//! `twill policy`: what felix means the kernel to hold.
+
+use crate::args::Policy;
+use crate::io::control::ask;
+use crate::output::{Format, print_value};
+use serde_json::Value;
+use std::process::ExitCode;
+use twill_crds::control::FelixRequest;
+use twill_crds::names::FELIX_SOCKET;
+
+pub(crate) fn run(command: Policy) -> anyhow::Result<ExitCode> {
+    let Policy::Show { node, output } = command;
+    let ruleset: Value = ask(&node.run_dir.join(FELIX_SOCKET), &FelixRequest::Ruleset)?;
+    match (output.output, ruleset.get("text").and_then(Value::as_str)) {
+        (Format::Table, Some(text)) => println!("{text}"),
+        (format, _) => print_value(format, &ruleset)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

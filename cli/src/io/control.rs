@@ -1,0 +1,27 @@
+//! One question to a daemon's control socket.
+
+use anyhow::Context;
+use serde::{Serialize, de::DeserializeOwned};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// A daemon that is alive answers at once; one that does not within this long is stuck.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Sends `request` to the daemon that listens at `socket` and reads its answer.
+pub(crate) fn ask<Q: Serialize, A: DeserializeOwned>(socket: &Path, request: &Q) -> anyhow::Result<A> {
+    let at = socket.display();
+    let mut stream = UnixStream::connect(socket)
+        .with_context(|| format!("no daemon answers at {at}; is it running, and is --run-dir its directory?"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line).with_context(|| format!("the daemon at {at} does not listen"))?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).with_context(|| format!("the daemon at {at} does not answer"))?;
+    serde_json::from_str(&answer)
+        .with_context(|| format!("the daemon at {at} gave no answer of this release: {answer:?}"))
+}

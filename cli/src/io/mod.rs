@@ -1,0 +1,4 @@
+//! Sockets and the log.
+
+pub(crate) mod control;
+pub(crate) mod log;
