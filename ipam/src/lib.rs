@@ -4,6 +4,14 @@
 //! out. Everything outside [`io`] is pure.
 
 pub mod claim;
+pub mod error;
+pub mod io;
+pub mod ledger;
+pub mod pool;
 pub mod range;
+pub mod warm;
 
 pub use claim::{Claim, PoolFull, Seen, Step};
+pub use error::StoreError;
+pub use ledger::{Attachment, Ledger, Sandbox, Use};
+pub use pool::{Family, Labels, Pool};

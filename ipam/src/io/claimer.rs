@@ -1,0 +1,75 @@
+//! Performs the steps of a claim on the datastore.
+
+use crate::claim::{Claim, PoolFull, Seen, Step};
+use crate::pool::Pool;
+use ipnet::IpNet;
+use twill_crds::{IPBlock, IPBlockSpec, names};
+use twill_datastore::{Datastore, Error, Filter, Key, Preconditions, Revision};
+
+/// Why no block could be claimed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// No place is left in the pool.
+    #[error(transparent)]
+    Full(#[from] PoolFull),
+    /// The datastore failed.
+    #[error(transparent)]
+    Datastore(#[from] Error),
+}
+
+/// A block as the allocator sees it.
+#[must_use]
+pub fn seen(block: &IPBlock) -> Seen {
+    Seen { cidr: block.spec.cidr, node: block.spec.node.clone(), used: block.status.as_ref().map(|status| status.used) }
+}
+
+/// Claims one block of a pool for a node; `known` are the blocks heard of so far, stale or not.
+///
+/// # Errors
+/// [`ClaimError::Full`] names the pool and its use. After [`ClaimError::Datastore`] a block may have been created and not
+/// verified; whoever finds it later among the node's own must verify it as well.
+pub async fn claim(store: &Datastore, pool: &Pool, node: &str, known: Vec<Seen>) -> Result<IpNet, ClaimError> {
+    let mut claim = Claim::new(&pool.name, pool.cidr, pool.block_len, node, known);
+    let mut created: Option<IPBlock> = None;
+    loop {
+        match claim.step() {
+            Step::Create(cidr) => {
+                let block = IPBlock::new(&names::block_name(cidr), IPBlockSpec { cidr, node: node.to_owned() });
+                match store.create(&block).await {
+                    Ok(block) => {
+                        created = Some(block);
+                        claim.created(cidr);
+                    }
+                    Err(Error::AlreadyExists(_)) => claim.taken(cidr),
+                    Err(other) => return Err(other.into()),
+                }
+            }
+            Step::List => {
+                let list = store.list::<IPBlock>(&Filter::default()).await?;
+                claim.listed(list.items.iter().map(seen).collect());
+            }
+            Step::Delete(cidr) => {
+                tracing::info!(block = %cidr, "another block overlaps the one just created; giving it back");
+                give_back(store, created.as_ref(), cidr).await?;
+                claim.deleted();
+            }
+            Step::Claimed(cidr) => return Ok(cidr),
+            Step::Full(full) => return Err(full.into()),
+        }
+    }
+}
+
+async fn give_back(store: &Datastore, created: Option<&IPBlock>, cidr: IpNet) -> Result<(), Error> {
+    let metadata = created.map(|block| &block.metadata);
+    let preconditions = Preconditions {
+        uid: metadata.and_then(|meta| meta.uid.clone()),
+        revision: metadata
+            .and_then(|meta| meta.resource_version.as_ref())
+            .and_then(|version| version.parse().ok())
+            .map(Revision),
+    };
+    match store.delete::<IPBlock>(&Key::cluster(names::block_name(cidr)), &preconditions).await {
+        Ok(()) | Err(Error::NotFound(_) | Error::Conflict(_)) => Ok(()),
+        Err(other) => Err(other),
+    }
+}

@@ -1,0 +1,4 @@
+//! The datastore and the disk.
+
+pub mod claimer;
+pub mod store;

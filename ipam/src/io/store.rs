@@ -1,0 +1,266 @@
+//! The ledger in SQLite. Every change is one transaction, durable before it is remembered and before anybody hears of it.
+
+use crate::error::StoreError;
+use crate::ledger::{Attachment, Ledger, Sandbox};
+use ipnet::IpNet;
+use rusqlite::{Connection, ErrorCode, Transaction, params};
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Name of the file inside the directory given to [`Store::open`].
+pub const FILE: &str = "addresses.db";
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS block (cidr TEXT PRIMARY KEY, ready INTEGER NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS attachment (
+        container_id TEXT NOT NULL, ifname TEXT NOT NULL, namespace TEXT NOT NULL, pod TEXT NOT NULL, uid TEXT NOT NULL,
+        netns TEXT NOT NULL, boot_id TEXT NOT NULL, PRIMARY KEY (container_id, ifname)) STRICT;
+    CREATE TABLE IF NOT EXISTS held (
+        address TEXT PRIMARY KEY, container_id TEXT NOT NULL, ifname TEXT NOT NULL,
+        FOREIGN KEY (container_id, ifname) REFERENCES attachment ON DELETE CASCADE) STRICT;
+    CREATE TABLE IF NOT EXISTS idle (address TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT;
+    PRAGMA user_version = 1;
+";
+
+/// The durable ledger of one node.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    connection: Connection,
+    ledger: Ledger,
+    idle: BTreeMap<IpAddr, u64>,
+    fresh: Option<String>,
+}
+
+impl Store {
+    /// Opens the store in a directory, which is made if it is missing (0700, the file 0600). A damaged file is moved aside and
+    /// a new one begun; [`Store::fresh`] tells. Idle times that lie after `now` become `now`.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`], [`StoreError::Unwritable`], [`StoreError::Broken`].
+    pub fn open(directory: &Path, now: u64) -> Result<Self, StoreError> {
+        let path = directory.join(FILE);
+        let unwritable = |e: std::io::Error| StoreError::Unwritable { path: path.clone(), problem: e.to_string() };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unwritable)?;
+        let existed = path.exists();
+        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(unwritable)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(unwritable)?;
+        match Self::load(&path, now) {
+            Ok(mut store) => {
+                store.fresh = (!existed).then(|| "there was none".to_owned());
+                Ok(store)
+            }
+            Err(StoreError::Broken { problem, .. }) => {
+                let aside = set_aside(&path, now).map_err(unwritable)?;
+                fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(unwritable)?;
+                let mut store = Self::load(&path, now)?;
+                store.fresh = Some(format!("the old one was damaged ({problem}) and is now {}", aside.display()));
+                Ok(store)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn load(path: &Path, now: u64) -> Result<Self, StoreError> {
+        let fail = |e| failure(path, &e);
+        let mut connection = Connection::open(path).map_err(fail)?;
+        connection.busy_timeout(Duration::from_secs(3)).map_err(fail)?;
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(fail)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+        connection.pragma_update(None, "foreign_keys", true).map_err(fail)?;
+        let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
+        if check != "ok" {
+            return Err(StoreError::Broken { path: path.to_owned(), problem: check });
+        }
+        let transaction =
+            connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(fail)?;
+        transaction.execute_batch(SCHEMA).map_err(fail)?;
+        transaction.commit().map_err(fail)?;
+        let (ledger, idle) = read(&connection, now).map_err(fail)?;
+        Ok(Self { path: path.to_owned(), connection, ledger, idle, fresh: None })
+    }
+
+    /// Why the store began empty, if it did. Then the caller looks into the kernel for what was attached before.
+    #[must_use]
+    pub fn fresh(&self) -> Option<&str> {
+        self.fresh.as_deref()
+    }
+
+    /// Who has what, and what is idle.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Takes a block in, or changes its readiness.
+    ///
+    /// # Errors
+    /// [`StoreError::Unwritable`], [`StoreError::Broken`].
+    pub fn set_block(&mut self, cidr: IpNet, ready: bool) -> Result<(), StoreError> {
+        if self.ledger.block(cidr).is_some_and(|block| block.ready == ready) {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            transaction.execute(
+                "INSERT INTO block VALUES (?1, ?2) ON CONFLICT DO UPDATE SET ready = ?2",
+                params![cidr.to_string(), ready],
+            )
+        })?;
+        self.ledger.add_block(cidr, ready, &self.idle);
+        Ok(())
+    }
+
+    /// Forgets a block that is no longer ours. Attachments keep their addresses.
+    ///
+    /// # Errors
+    /// As [`Store::set_block`].
+    pub fn remove_block(&mut self, cidr: IpNet) -> Result<(), StoreError> {
+        self.write(|transaction| transaction.execute("DELETE FROM block WHERE cidr = ?1", [cidr.to_string()]))?;
+        self.ledger.remove_block(cidr);
+        Ok(())
+    }
+
+    /// Remembers an attachment with its addresses; one of the same sandbox is replaced.
+    ///
+    /// # Errors
+    /// [`StoreError::Held`] if somebody else has one of the addresses; else as [`Store::set_block`].
+    pub fn attach(&mut self, attachment: Attachment) -> Result<(), StoreError> {
+        self.ledger.check(&attachment).map_err(|(address, holder)| StoreError::Held { address, holder })?;
+        let Sandbox { container_id, ifname } = &attachment.sandbox;
+        let a = &attachment;
+        self.write(|transaction| {
+            transaction.execute(
+                "INSERT OR REPLACE INTO attachment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![container_id, ifname, a.namespace, a.pod, a.uid, a.netns, a.boot_id],
+            )?;
+            transaction
+                .execute("DELETE FROM held WHERE container_id = ?1 AND ifname = ?2", params![container_id, ifname])?;
+            for address in &a.addresses {
+                let text = address.to_string();
+                transaction.execute("INSERT INTO held VALUES (?1, ?2, ?3)", params![text, container_id, ifname])?;
+                transaction.execute("DELETE FROM idle WHERE address = ?1", [text])?;
+            }
+            Ok(0)
+        })?;
+        for address in &attachment.addresses {
+            self.idle.remove(address);
+        }
+        self.ledger.attach(attachment);
+        Ok(())
+    }
+
+    /// Forgets an attachment; its addresses rest from now on. Returns it, or none if it was not known, which is no error.
+    ///
+    /// # Errors
+    /// As [`Store::set_block`].
+    pub fn release(&mut self, sandbox: &Sandbox, now: u64) -> Result<Option<Attachment>, StoreError> {
+        let Some(attachment) = self.ledger.attachment(sandbox) else { return Ok(None) };
+        let addresses = attachment.addresses.clone();
+        self.write(|transaction| {
+            for address in &addresses {
+                let since = i64::try_from(now).unwrap_or(i64::MAX);
+                transaction
+                    .execute("INSERT OR REPLACE INTO idle VALUES (?1, ?2)", params![address.to_string(), since])?;
+            }
+            transaction.execute(
+                "DELETE FROM attachment WHERE container_id = ?1 AND ifname = ?2",
+                params![sandbox.container_id, sandbox.ifname],
+            )
+        })?;
+        self.idle.extend(addresses.into_iter().map(|address| (address, now)));
+        Ok(self.ledger.release(sandbox, now))
+    }
+
+    fn write(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<usize>) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        let fail = |e| failure(&path, &e);
+        let transaction = self.connection.transaction().map_err(fail)?;
+        change(&transaction).map_err(fail)?;
+        transaction.commit().map_err(fail)
+    }
+}
+
+fn read(connection: &Connection, now: u64) -> rusqlite::Result<(Ledger, BTreeMap<IpAddr, u64>)> {
+    let mut ledger = Ledger::default();
+    let mut held = BTreeMap::<Sandbox, Vec<IpAddr>>::new();
+    let mut statement = connection.prepare("SELECT address, container_id, ifname FROM held ORDER BY rowid")?;
+    for row in statement.query_map([], |row| {
+        Ok((parse::<IpAddr>(row, 0)?, Sandbox { container_id: row.get(1)?, ifname: row.get(2)? }))
+    })? {
+        let (address, sandbox) = row?;
+        held.entry(sandbox).or_default().push(address);
+    }
+    let mut statement = connection.prepare("SELECT * FROM attachment")?;
+    let attachments = statement.query_map([], |row| {
+        let sandbox = Sandbox { container_id: row.get(0)?, ifname: row.get(1)? };
+        Ok(Attachment {
+            addresses: Vec::new(),
+            namespace: row.get(2)?,
+            pod: row.get(3)?,
+            uid: row.get(4)?,
+            netns: row.get(5)?,
+            boot_id: row.get(6)?,
+            sandbox,
+        })
+    })?;
+    for attachment in attachments {
+        let attachment = attachment?;
+        let addresses = held.remove(&attachment.sandbox).unwrap_or_default();
+        ledger.attach(Attachment { addresses, ..attachment });
+    }
+    let mut idle = BTreeMap::new();
+    let mut statement = connection.prepare("SELECT address, since FROM idle")?;
+    for row in statement.query_map([], |row| Ok((parse::<IpAddr>(row, 0)?, row.get::<_, i64>(1)?)))? {
+        let (address, since) = row?;
+        idle.insert(address, u64::try_from(since).unwrap_or(0).clamp(1, now.max(1)));
+    }
+    let mut statement = connection.prepare("SELECT cidr, ready FROM block")?;
+    for row in statement.query_map([], |row| Ok((parse::<IpNet>(row, 0)?, row.get::<_, bool>(1)?)))? {
+        let (cidr, ready) = row?;
+        ledger.add_block(cidr, ready, &idle);
+    }
+    Ok((ledger, idle))
+}
+
+fn parse<T: std::str::FromStr>(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: String = row.get(column)?;
+    text.parse()
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e)))
+}
+
+fn failure(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let (path, problem) = (path.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked { path },
+        Some(
+            ErrorCode::DiskFull
+            | ErrorCode::ReadOnly
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::CannotOpen
+            | ErrorCode::PermissionDenied,
+        ) => StoreError::Unwritable { path, problem },
+        _ => StoreError::Broken { path, problem },
+    }
+}
+
+/// Renames the file and its companions, so that a person can look at them.
+fn set_aside(path: &Path, now: u64) -> std::io::Result<PathBuf> {
+    let with = |suffix: &str| PathBuf::from(format!("{}{suffix}", path.display()));
+    let aside = with(&format!(".damaged-{now}"));
+    fs::rename(path, &aside)?;
+    for companion in ["-wal", "-shm"] {
+        match fs::remove_file(with(companion)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}

@@ -1,0 +1,223 @@
+//! Who has which address of the node's blocks. In flow attachments and the time, out flow addresses.
+//!
+//! Times are milliseconds since the epoch, given by the caller. An address is held, or idle since a time; one that was never
+//! used counts as idle for ever, and goes first.
+
+use crate::range;
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// What the runtime attached: a container and the name of one of its interfaces.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sandbox {
+    /// CNI_CONTAINERID.
+    pub container_id: String,
+    /// CNI_IFNAME.
+    pub ifname: String,
+}
+
+/// A sandbox with its pod and its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// What the runtime calls it.
+    pub sandbox: Sandbox,
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// UID of the pod.
+    pub uid: String,
+    /// Path of its network namespace.
+    pub netns: String,
+    /// Boot in which it was attached.
+    pub boot_id: String,
+    /// Its addresses, one per family at most.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The use of one block.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Whether addresses may be handed out: verified, and its route is in the kernel.
+    pub ready: bool,
+    held: BTreeMap<u32, Sandbox>,
+    /// (idle since, ordinal), longest idle first; exactly the ordinals that are not held, 0 excepted.
+    idle: BTreeSet<(u64, u32)>,
+}
+
+/// How full a block, or a pool on this node, is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Addresses that can be handed out now.
+    pub free: usize,
+    /// Addresses inside their cool-down.
+    pub cooling: usize,
+    /// Addresses that somebody has.
+    pub held: usize,
+}
+
+/// The addresses of all blocks of this node.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    blocks: BTreeMap<IpNet, Block>,
+    attachments: BTreeMap<Sandbox, Attachment>,
+}
+
+/// Prefix lengths leave at most 4096 addresses in a block; larger ones are cut to this.
+const LARGEST: u128 = 1 << 16;
+
+impl Ledger {
+    /// The blocks, ordered by range.
+    pub fn blocks(&self) -> impl Iterator<Item = (&IpNet, &Block)> {
+        self.blocks.iter()
+    }
+
+    /// One block.
+    #[must_use]
+    pub fn block(&self, cidr: IpNet) -> Option<&Block> {
+        self.blocks.get(&cidr)
+    }
+
+    /// All attachments, ordered by sandbox.
+    pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        self.attachments.values()
+    }
+
+    /// The attachment of a sandbox.
+    #[must_use]
+    pub fn attachment(&self, sandbox: &Sandbox) -> Option<&Attachment> {
+        self.attachments.get(sandbox)
+    }
+
+    /// Who has an address.
+    #[must_use]
+    pub fn holder(&self, address: IpAddr) -> Option<&Attachment> {
+        self.attachments.values().find(|attachment| attachment.addresses.contains(&address))
+    }
+
+    /// The block of ours that an address lies in.
+    #[must_use]
+    pub fn block_of(&self, address: IpAddr) -> Option<IpNet> {
+        self.blocks.keys().find(|cidr| cidr.contains(&address)).copied()
+    }
+
+    /// The address to hand out next from the first of `choice` that has one: longest idle, out of its cool-down, and not
+    /// `busy`, which is asked last and only about candidates. Nothing is remembered.
+    pub fn choose(
+        &self,
+        choice: &[IpNet],
+        now: u64,
+        cool_down: u64,
+        mut busy: impl FnMut(IpAddr) -> bool,
+    ) -> Option<IpAddr> {
+        let ready = choice.iter().filter_map(|cidr| self.blocks.get(cidr).filter(|b| b.ready).map(|b| (*cidr, b)));
+        for (cidr, block) in ready {
+            for &(since, ordinal) in &block.idle {
+                if cooling(since, now, cool_down) {
+                    break;
+                }
+                if let Some(address) = range::address(cidr, ordinal).filter(|address| !busy(*address)) {
+                    return Some(address);
+                }
+            }
+        }
+        None
+    }
+
+    /// The use of these blocks together.
+    #[must_use]
+    pub fn usage(&self, choice: &[IpNet], now: u64, cool_down: u64) -> Use {
+        let mut sum = Use::default();
+        for block in choice.iter().filter_map(|cidr| self.blocks.get(cidr)) {
+            let cool = block.idle.iter().rev().take_while(|(since, _)| cooling(*since, now, cool_down)).count();
+            sum.cooling += cool;
+            sum.free += block.idle.len() - cool;
+            sum.held += block.held.len();
+        }
+        sum
+    }
+
+    /// Takes a block in, with the times since which some of its addresses are idle. Attachments known before take their
+    /// addresses in it. A block that is known already only changes its readiness.
+    pub(crate) fn add_block(&mut self, cidr: IpNet, ready: bool, idle_since: &BTreeMap<IpAddr, u64>) {
+        if let Some(block) = self.blocks.get_mut(&cidr) {
+            block.ready = ready;
+            return;
+        }
+        let size = u32::try_from(range::size(cidr).min(LARGEST)).unwrap_or(u32::MAX);
+        let since = |ordinal| range::address(cidr, ordinal).and_then(|a| idle_since.get(&a).copied()).unwrap_or(0);
+        let mut block =
+            Block { ready, held: BTreeMap::new(), idle: (1..size).map(|ordinal| (since(ordinal), ordinal)).collect() };
+        for attachment in self.attachments.values() {
+            for ordinal in attachment.addresses.iter().filter_map(|a| range::ordinal(cidr, *a)) {
+                block.hold(ordinal, &attachment.sandbox);
+            }
+        }
+        self.blocks.insert(cidr, block);
+    }
+
+    /// Forgets a block. Attachments keep their addresses.
+    pub(crate) fn remove_block(&mut self, cidr: IpNet) {
+        self.blocks.remove(&cidr);
+    }
+
+    /// Remembers an attachment.
+    ///
+    /// # Errors
+    /// The address that somebody else has, or that this sandbox cannot have twice.
+    pub(crate) fn check(&self, attachment: &Attachment) -> Result<(), (IpAddr, Sandbox)> {
+        for address in &attachment.addresses {
+            if let Some(holder) = self.holder(*address).filter(|holder| holder.sandbox != attachment.sandbox) {
+                return Err((*address, holder.sandbox.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers an attachment that passed [`Ledger::check`].
+    pub(crate) fn attach(&mut self, attachment: Attachment) {
+        for address in &attachment.addresses {
+            for (cidr, block) in &mut self.blocks {
+                if let Some(ordinal) = range::ordinal(*cidr, *address) {
+                    block.hold(ordinal, &attachment.sandbox);
+                }
+            }
+        }
+        self.attachments.insert(attachment.sandbox.clone(), attachment);
+    }
+
+    /// Forgets an attachment; its addresses are idle from now on. None if it was not known.
+    pub(crate) fn release(&mut self, sandbox: &Sandbox, now: u64) -> Option<Attachment> {
+        let attachment = self.attachments.remove(sandbox)?;
+        for address in &attachment.addresses {
+            for (cidr, block) in &mut self.blocks {
+                if let Some(ordinal) = range::ordinal(*cidr, *address).filter(|o| block.held.remove(o).is_some()) {
+                    // Ordinal 0 never becomes idle, even if a rebuilt store found it in use.
+                    if ordinal != 0 {
+                        block.idle.insert((now, ordinal));
+                    }
+                }
+            }
+        }
+        Some(attachment)
+    }
+}
+
+impl Block {
+    /// Addresses that somebody has.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    fn hold(&mut self, ordinal: u32, sandbox: &Sandbox) {
+        self.idle.retain(|(_, idle)| *idle != ordinal);
+        self.held.insert(ordinal, sandbox.clone());
+    }
+}
+
+/// Whether an address idle since then must still rest. The clock may have jumped back: then it rests.
+fn cooling(since: u64, now: u64, cool_down: u64) -> bool {
+    since != 0 && now.saturating_sub(since) < cool_down
+}
