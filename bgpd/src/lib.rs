@@ -1,3 +1,4 @@
 //! bgpd
 
 pub mod rib;
+pub mod wire;

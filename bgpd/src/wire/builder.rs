@@ -1,0 +1,232 @@
+//! UPDATEs on their way out: one attribute set and many prefixes, in as few messages as their length allows, written
+//! into the caller's buffer.
+
+use super::block::{Walk, flag, kind};
+use super::frame::{HEADER_LEN, MAX_EXTENDED, MessageType, begin, finish};
+use super::{AfiSafi, Family, NextHop, PrefixKey};
+use std::marker::PhantomData;
+
+/// The attributes of a route leave no room for a prefix in a message to this peer, so it cannot be sent to it; whoever
+/// sent it before has to withdraw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("attributes of {attributes} octets leave no room for a prefix in a message of {max}")]
+pub struct TooLong {
+    /// Octets of the attribute block.
+    pub attributes: usize,
+    /// Octets that a message may have.
+    pub max: usize,
+}
+
+/// Writes UPDATEs of one family. Each prefix pushed goes into the current message, or begins another when that is full.
+///
+/// ```
+/// # use twill_bgpd::wire::{Attributes, Edits, NextHop, UpdateBuilder, V4};
+/// let mut block = Vec::new();
+/// Attributes::default().export(&Edits::to_ebgp(65001), true, &mut block);
+/// let mut out = Vec::new();
+/// let next_hop = NextHop::V4([192, 0, 2, 1].into());
+/// let mut builder = UpdateBuilder::<V4>::announce(&mut out, 4096, &block, next_hop).unwrap();
+/// builder.push((0x0a2a_0000, 26));
+/// assert_eq!(builder.finish(), 1);
+/// ```
+#[derive(Debug)]
+pub struct UpdateBuilder<'a, K> {
+    out: &'a mut Vec<u8>,
+    content: Content<'a>,
+    max: usize,
+    /// Octets that follow the prefixes.
+    tail: usize,
+    /// Where the current message starts, and where in it the length lies that counts the prefixes.
+    current: Option<(usize, usize)>,
+    messages: usize,
+    key: PhantomData<K>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Content<'a> {
+    /// NEXT_HOP between the two parts of the block, prefixes in the NLRI field.
+    Nlri { block: &'a [u8], next_hop: [u8; 4] },
+    /// Prefixes in MP_REACH_NLRI, which comes first (RFC 7606 section 5.1).
+    MpReach { block: &'a [u8], next_hop: NextHop },
+    /// Prefixes in the Withdrawn Routes field.
+    Withdrawn,
+    /// Prefixes in MP_UNREACH_NLRI.
+    MpUnreach,
+}
+
+impl<'a, K: PrefixKey> UpdateBuilder<'a, K> {
+    /// Announces prefixes with an attribute block from [`super::Attributes::export`]. `max` is
+    /// [`super::Negotiated::max_message`]. IPv4 prefixes with an IPv4 next hop take the classic fields.
+    ///
+    /// # Errors
+    /// [`TooLong`] if not even one prefix fits beside the attributes.
+    pub fn announce(out: &'a mut Vec<u8>, max: usize, block: &'a [u8], next_hop: NextHop) -> Result<Self, TooLong> {
+        let max = max.min(MAX_EXTENDED);
+        let (content, fixed, tail) = match (K::FAMILY, next_hop) {
+            (Family::Ipv4Unicast, NextHop::V4(address)) => {
+                (Content::Nlri { block, next_hop: address.octets() }, 7 + block.len(), 0)
+            }
+            // Flags, type, length, AFI, SAFI, length of the next hop, next hop, reserved.
+            _ => (Content::MpReach { block, next_hop }, 9 + 32 + block.len(), block.len()),
+        };
+        let longest = 1 + usize::from(K::MAX_LEN).div_ceil(8);
+        if HEADER_LEN + 4 + fixed + longest > max {
+            return Err(TooLong { attributes: block.len(), max });
+        }
+        Ok(UpdateBuilder { out, content, max, tail, current: None, messages: 0, key: PhantomData })
+    }
+
+    /// Withdraws prefixes.
+    #[must_use]
+    pub fn withdraw(out: &'a mut Vec<u8>, max: usize) -> Self {
+        let (content, tail) = match K::FAMILY {
+            Family::Ipv4Unicast => (Content::Withdrawn, 2),
+            Family::Ipv6Unicast => (Content::MpUnreach, 0),
+        };
+        UpdateBuilder { out, content, max: max.min(MAX_EXTENDED), tail, current: None, messages: 0, key: PhantomData }
+    }
+
+    /// Adds a prefix.
+    #[inline]
+    pub fn push(&mut self, prefix: K) {
+        let size = 1 + usize::from(prefix.length()).div_ceil(8);
+        match self.current {
+            Some((start, _)) if self.out.len() - start + size + self.tail <= self.max => {}
+            _ => self.next_message(),
+        }
+        prefix.write(self.out);
+    }
+
+    /// Octets in the caller's buffer so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether no prefix was pushed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    /// Completes the last message; returns how many there are. Without a prefix there is none.
+    pub fn finish(mut self) -> usize {
+        self.end_message();
+        self.messages
+    }
+
+    #[cold]
+    fn next_message(&mut self) {
+        self.end_message();
+        let start = begin(self.out, MessageType::Update);
+        let counted_at = match self.content {
+            Content::Nlri { block, next_hop } => {
+                // Withdrawn Routes Length, Total Path Attribute Length.
+                self.out.extend_from_slice(&[0, 0]);
+                self.out.extend_from_slice(&length_of(block.len() + 7));
+                let (before, after) = block.split_at(end_of_as_path(block));
+                self.out.extend_from_slice(before);
+                self.out.extend_from_slice(&[flag::TRANSITIVE, kind::NEXT_HOP, 4]);
+                self.out.extend_from_slice(&next_hop);
+                self.out.extend_from_slice(after);
+                0
+            }
+            Content::MpReach { next_hop, .. } => {
+                self.out.extend_from_slice(&[0, 0, 0, 0]);
+                let at = begin_mp::<K>(self.out, kind::MP_REACH_NLRI);
+                put_next_hop(self.out, next_hop);
+                self.out.push(0);
+                at
+            }
+            Content::Withdrawn => {
+                self.out.extend_from_slice(&[0, 0]);
+                self.out.len() - 2
+            }
+            Content::MpUnreach => {
+                self.out.extend_from_slice(&[0, 0, 0, 0]);
+                begin_mp::<K>(self.out, kind::MP_UNREACH_NLRI)
+            }
+        };
+        self.current = Some((start, counted_at));
+        self.messages += 1;
+    }
+
+    fn end_message(&mut self) {
+        let Some((start, counted_at)) = self.current.take() else { return };
+        if !matches!(self.content, Content::Nlri { .. }) {
+            let counted = length_of(self.out.len() - counted_at - 2);
+            self.out[counted_at..counted_at + 2].copy_from_slice(&counted);
+        }
+        if let Content::MpReach { block, .. } = self.content {
+            self.out.extend_from_slice(block);
+        }
+        match self.content {
+            Content::Nlri { .. } => {}
+            Content::Withdrawn => self.out.extend_from_slice(&[0, 0]),
+            Content::MpReach { .. } | Content::MpUnreach => {
+                let attributes = length_of(self.out.len() - start - HEADER_LEN - 4);
+                self.out[start + HEADER_LEN + 2..start + HEADER_LEN + 4].copy_from_slice(&attributes);
+            }
+        }
+        finish(self.out, start);
+    }
+}
+
+fn length_of(length: usize) -> [u8; 2] {
+    u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes()
+}
+
+/// Where NEXT_HOP belongs in a block that is in ascending order.
+fn end_of_as_path(block: &[u8]) -> usize {
+    Walk::new(block)
+        .map_while(Result::ok)
+        .take_while(|attribute| attribute.kind < kind::NEXT_HOP)
+        .map(|attribute| attribute.whole.len())
+        .sum()
+}
+
+/// Appends the head of an MP attribute up to SAFI; returns where its length lies.
+fn begin_mp<K: PrefixKey>(out: &mut Vec<u8>, kind: u8) -> usize {
+    let family = AfiSafi::from(K::FAMILY);
+    out.extend_from_slice(&[flag::OPTIONAL | flag::EXTENDED_LENGTH, kind, 0, 0]);
+    let length_at = out.len() - 2;
+    out.extend_from_slice(&family.afi.to_be_bytes());
+    out.push(family.safi);
+    length_at
+}
+
+fn put_next_hop(out: &mut Vec<u8>, next_hop: NextHop) {
+    match next_hop {
+        NextHop::V4(address) => {
+            out.push(4);
+            out.extend_from_slice(&address.octets());
+        }
+        NextHop::V6 { global, link_local } => {
+            out.push(if link_local.is_some() { 32 } else { 16 });
+            out.extend_from_slice(&global.octets());
+            if let Some(link_local) = link_local {
+                out.extend_from_slice(&link_local.octets());
+            }
+        }
+    }
+}
+
+/// Appends the End-of-RIB of a family (RFC 4724 section 2).
+pub fn encode_end_of_rib(family: Family, out: &mut Vec<u8>) {
+    let start = begin(out, MessageType::Update);
+    match family {
+        Family::Ipv4Unicast => out.extend_from_slice(&[0, 0, 0, 0]),
+        Family::Ipv6Unicast => {
+            let AfiSafi { afi, safi } = family.into();
+            let [high, low] = afi.to_be_bytes();
+            out.extend_from_slice(&[0, 0, 0, 6, flag::OPTIONAL, kind::MP_UNREACH_NLRI, 3, high, low, safi]);
+        }
+    }
+    finish(out, start);
+}
+
+/// Appends a KEEPALIVE.
+pub fn encode_keepalive(out: &mut Vec<u8>) {
+    let start = begin(out, MessageType::Keepalive);
+    finish(out, start);
+}
