@@ -1,0 +1,308 @@
+//! Workload interfaces: a veth pair with one end in the pod.
+
+use crate::io::netns::Netns;
+use crate::io::rtnl::Rtnl;
+use crate::io::sysctl;
+use crate::workload::{HOST_MAC, Mac, Plan};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::RouteType;
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::AsRawFd;
+use twill_crds::names::{GATEWAY_V4, GATEWAY_V6};
+
+/// A change that the kernel refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+pub struct KernelError {
+    /// What was tried.
+    pub what: String,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+/// Adds to an error what was tried.
+pub(crate) trait Trying<T> {
+    /// `what` completes "… failed".
+    fn trying(self, what: impl FnOnce() -> String) -> Result<T, KernelError>;
+}
+
+impl<T> Trying<T> for io::Result<T> {
+    fn trying(self, what: impl FnOnce() -> String) -> Result<T, KernelError> {
+        self.map_err(|source| KernelError { what: what(), source })
+    }
+}
+
+/// A link as far as felix cares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its alias; empty if it has none.
+    pub alias: String,
+    /// Its MAC address.
+    pub mac: Option<Mac>,
+    /// Its MTU.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+}
+
+/// Makes the pair, configures the pod's end, then the host's, which comes up last. Returns the host side.
+///
+/// # Errors
+/// What was tried and what the kernel said. The pair is gone again then.
+pub fn create(rtnl: &mut Rtnl, plan: &Plan, netns: &Netns) -> Result<Link, KernelError> {
+    let made = make_pair(rtnl, plan, netns).trying(|| {
+        format!("creating interface {} with its peer {} in the pod's network namespace", plan.host_name, plan.pod_name)
+    });
+    made?;
+    let configured = configure(rtnl, plan, netns);
+    if configured.is_err() {
+        let _ = delete(rtnl, &plan.host_name);
+    }
+    configured
+}
+
+fn configure(rtnl: &mut Rtnl, plan: &Plan, netns: &Netns) -> Result<Link, KernelError> {
+    netns
+        .run(|| configure_pod(plan))
+        .trying(|| "entering the pod's network namespace".to_owned())
+        .and_then(|inner| inner)?;
+    configure_host(rtnl, plan)
+}
+
+/// Removes the host side, and with it the pod's. One that is not there is fine; tells whether it was.
+///
+/// # Errors
+/// What the kernel said.
+pub fn delete(rtnl: &mut Rtnl, host_name: &str) -> Result<bool, KernelError> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(host_name.to_owned()));
+    match rtnl.change(RouteNetlinkMessage::DelLink(message), 0) {
+        Ok(()) => Ok(true),
+        Err(e) if absent(&e) => Ok(false),
+        Err(e) => Err(e).trying(|| format!("deleting interface {host_name}")),
+    }
+}
+
+/// The link of this name, if there is one.
+///
+/// # Errors
+/// What the kernel said.
+pub fn by_name(rtnl: &mut Rtnl, name: &str) -> Result<Option<Link>, KernelError> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    match rtnl.get(RouteNetlinkMessage::GetLink(message)) {
+        Ok(answers) => Ok(answers.iter().find_map(link)),
+        Err(e) if absent(&e) => Ok(None),
+        Err(e) => Err(e).trying(|| format!("looking for interface {name}")),
+    }
+}
+
+/// All links.
+///
+/// # Errors
+/// What the kernel said.
+pub fn all(rtnl: &mut Rtnl) -> Result<Vec<Link>, KernelError> {
+    let answers =
+        rtnl.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).trying(|| "listing interfaces".into())?;
+    Ok(answers.iter().filter_map(link).collect())
+}
+
+/// The MTU of the link that carries one of these addresses, or the smallest of all that are up and have an address.
+///
+/// # Errors
+/// What the kernel said.
+pub fn uplink_mtu(rtnl: &mut Rtnl, node: &[IpAddr]) -> Result<Option<u32>, KernelError> {
+    let links = all(rtnl)?;
+    let addresses =
+        rtnl.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).trying(|| "listing addresses".into())?;
+    let index = addresses.iter().find_map(|message| match message {
+        RouteNetlinkMessage::NewAddress(message) => message
+            .attributes
+            .iter()
+            .any(|attribute| match attribute {
+                AddressAttribute::Local(ip) | AddressAttribute::Address(ip) => node.contains(ip),
+                _ => false,
+            })
+            .then_some(message.header.index),
+        _ => None,
+    });
+    Ok(index.and_then(|index| links.iter().find(|link| link.index == index)).map(|link| link.mtu))
+}
+
+/// Sets a link administratively up.
+///
+/// # Errors
+/// What the kernel said.
+pub fn set_up(rtnl: &mut Rtnl, index: u32, name: &str) -> Result<(), KernelError> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    rtnl.change(RouteNetlinkMessage::SetLink(message), 0).trying(|| format!("setting interface {name} up"))
+}
+
+/// Reads a link from a message, if it is about one.
+pub(crate) fn link(message: &RouteNetlinkMessage) -> Option<Link> {
+    let (RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)) = message else { return None };
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        alias: String::new(),
+        mac: None,
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
+            LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn make_pair(rtnl: &mut Rtnl, plan: &Plan, netns: &Netns) -> io::Result<()> {
+    let mut peer = LinkMessage::default();
+    peer.attributes = vec![
+        LinkAttribute::IfName(plan.pod_name.clone()),
+        LinkAttribute::Address(plan.pod_mac.to_vec()),
+        LinkAttribute::Mtu(plan.mtu),
+        LinkAttribute::NetNsFd(netns.file().as_raw_fd()),
+    ];
+    let mut host = LinkMessage::default();
+    host.attributes = vec![
+        LinkAttribute::IfName(plan.host_name.clone()),
+        LinkAttribute::Address(HOST_MAC.to_vec()),
+        LinkAttribute::Mtu(plan.mtu),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]),
+    ];
+    rtnl.change(RouteNetlinkMessage::NewLink(host), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+fn configure_host(rtnl: &mut Rtnl, plan: &Plan) -> Result<Link, KernelError> {
+    let name = &plan.host_name;
+    let gone = || io::Error::from_raw_os_error(libc::ENODEV);
+    let link = by_name(rtnl, name)?.ok_or_else(gone).trying(|| format!("looking for interface {name}"))?;
+    let mut message = LinkMessage::default();
+    message.header.index = link.index;
+    message.attributes.push(LinkAttribute::IfAlias(plan.alias.clone()));
+    rtnl.change(RouteNetlinkMessage::SetLink(message), 0).trying(|| format!("naming interface {name}"))?;
+    sysctl::workload(name, plan.ipv6()).trying(|| format!("preparing interface {name}"))?;
+    set_up(rtnl, link.index, name)?;
+    if plan.ipv6() {
+        add_address(rtnl, link.index, IpAddr::V6(GATEWAY_V6), 64)
+            .trying(|| format!("giving {GATEWAY_V6} to interface {name}"))?;
+    }
+    for address in &plan.addresses {
+        add_neighbour(rtnl, link.index, *address, plan.pod_mac)
+            .trying(|| format!("adding the neighbour {address} of interface {name}"))?;
+    }
+    Ok(Link { up: true, alias: plan.alias.clone(), ..link })
+}
+
+fn configure_pod(plan: &Plan) -> Result<(), KernelError> {
+    let name = &plan.pod_name;
+    let rtnl = &mut Rtnl::open().trying(|| "opening a netlink socket in the pod".into())?;
+    let gone = || io::Error::from_raw_os_error(libc::ENODEV);
+    let link = by_name(rtnl, name)?.ok_or_else(gone).trying(|| format!("looking for {name} in the pod"))?;
+    sysctl::pod(name, plan.ipv6()).trying(|| format!("preparing {name} in the pod"))?;
+    set_up(rtnl, link.index, name)?;
+    for address in &plan.addresses {
+        let (gateway, len) = match address {
+            IpAddr::V4(_) => (IpAddr::V4(GATEWAY_V4), 32),
+            IpAddr::V6(_) => (IpAddr::V6(GATEWAY_V6), 128),
+        };
+        add_address(rtnl, link.index, *address, len).trying(|| format!("giving {address} to {name} in the pod"))?;
+        add_neighbour(rtnl, link.index, gateway, HOST_MAC)
+            .trying(|| format!("adding the neighbour {gateway} in the pod"))?;
+        add_default(rtnl, link.index, gateway)
+            .trying(|| format!("adding the default route via {gateway} in the pod"))?;
+    }
+    Ok(())
+}
+
+/// Default route through a gateway on the link. IPv4 first needs to know that the gateway is on the link.
+fn add_default(rtnl: &mut Rtnl, index: u32, gateway: IpAddr) -> io::Result<()> {
+    if let IpAddr::V4(v4) = gateway {
+        let mut message = route(AddressFamily::Inet, 32, RouteScope::Link, index);
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(v4)));
+        rtnl.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)?;
+    }
+    let (family, gateway) = match gateway {
+        IpAddr::V4(v4) => (AddressFamily::Inet, RouteAddress::Inet(v4)),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, RouteAddress::Inet6(v6)),
+    };
+    let mut message = route(family, 0, RouteScope::Universe, index);
+    message.attributes.push(RouteAttribute::Gateway(gateway));
+    rtnl.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+fn route(family: AddressFamily, len: u8, scope: RouteScope, index: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.destination_prefix_length = len;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = scope;
+    message.header.kind = RouteType::Unicast;
+    message.attributes.push(RouteAttribute::Oif(index));
+    message
+}
+
+fn add_address(rtnl: &mut Rtnl, index: u32, address: IpAddr, len: u8) -> io::Result<()> {
+    let mut message = AddressMessage::default();
+    message.header.prefix_len = len;
+    message.header.index = index;
+    message.attributes.push(AddressAttribute::Address(address));
+    message.attributes.push(AddressAttribute::Local(address));
+    match address {
+        IpAddr::V4(_) => message.header.family = AddressFamily::Inet,
+        IpAddr::V6(v6) => {
+            message.header.family = AddressFamily::Inet6;
+            message.header.flags = AddressHeaderFlags::Nodad;
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            if is_link_local(v6) {
+                message.header.scope = AddressScope::Link;
+            }
+        }
+    }
+    rtnl.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+fn add_neighbour(rtnl: &mut Rtnl, index: u32, address: IpAddr, mac: Mac) -> io::Result<()> {
+    let mut message = NeighbourMessage::default();
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Permanent;
+    let (family, destination) = match address {
+        IpAddr::V4(v4) => (AddressFamily::Inet, NeighbourAddress::Inet(v4)),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, NeighbourAddress::Inet6(v6)),
+    };
+    message.header.family = family;
+    message.attributes =
+        vec![NeighbourAttribute::Destination(destination), NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
+    rtnl.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+fn is_link_local(address: Ipv6Addr) -> bool {
+    address.segments()[0] & 0xffc0 == 0xfe80
+}
+
+fn absent(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT | libc::ESRCH))
+}

@@ -1,0 +1,162 @@
+//! Local workload routes, which felix alone writes, and what else it must know of the kernel's routes.
+
+use crate::io::link::{KernelError, Trying};
+use crate::io::rtnl::Rtnl;
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use twill_crds::names::{METRIC_LOCAL_V4, METRIC_LOCAL_V6, METRIC_UNREACHABLE, RTPROT_BGPD, RTPROT_FELIX};
+
+/// Adds the route of a pod's address to its interface, in place of whatever has its prefix and metric.
+///
+/// # Errors
+/// What the kernel said.
+pub fn add(rtnl: &mut Rtnl, address: IpAddr, index: u32) -> Result<(), KernelError> {
+    let message = RouteNetlinkMessage::NewRoute(local(address, Some(index)));
+    rtnl.change(message, NLM_F_CREATE | NLM_F_REPLACE).trying(|| format!("adding the local route of {address}"))
+}
+
+/// Removes the route of a pod's address; one that is not there is fine.
+///
+/// # Errors
+/// What the kernel said.
+pub fn delete(rtnl: &mut Rtnl, address: IpAddr) -> Result<(), KernelError> {
+    match rtnl.change(RouteNetlinkMessage::DelRoute(local(address, None)), 0) {
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other.trying(|| format!("deleting the local route of {address}")),
+    }
+}
+
+/// All routes of felix: address and interface index.
+///
+/// # Errors
+/// What the kernel said.
+pub fn locals(rtnl: &mut Rtnl) -> Result<BTreeMap<IpAddr, u32>, KernelError> {
+    let mut found = BTreeMap::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let answers = rtnl
+            .dump(RouteNetlinkMessage::GetRoute(filter(family, RTPROT_FELIX, RouteType::Unspec)))
+            .trying(|| "listing local routes".into())?;
+        for message in &answers {
+            let RouteNetlinkMessage::NewRoute(message) = message else { continue };
+            if let (Some(net), Some(index)) = (destination(message), oif(message)) {
+                if message.header.protocol == RouteProtocol::Other(RTPROT_FELIX)
+                    && net.prefix_len() == net.max_prefix_len()
+                {
+                    found.insert(net.addr(), index);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The blocks whose unreachable route bgpd has written.
+///
+/// # Errors
+/// What the kernel said.
+pub fn unreachable(rtnl: &mut Rtnl) -> Result<Vec<IpNet>, KernelError> {
+    let mut found = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let answers = rtnl
+            .dump(RouteNetlinkMessage::GetRoute(filter(family, RTPROT_BGPD, RouteType::Unreachable)))
+            .trying(|| "listing unreachable routes".into())?;
+        found.extend(answers.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewRoute(message) if is_unreachable(message) => destination(message),
+            _ => None,
+        }));
+    }
+    Ok(found)
+}
+
+/// Whether this is bgpd's unreachable route of a block.
+pub(crate) fn is_unreachable(message: &RouteMessage) -> bool {
+    message.header.kind == RouteType::Unreachable
+        && message.header.protocol == RouteProtocol::Other(RTPROT_BGPD)
+        && message.attributes.contains(&RouteAttribute::Priority(METRIC_UNREACHABLE))
+}
+
+/// Whether the node still has the address: its own, or a host route to it.
+///
+/// # Errors
+/// What the kernel said.
+pub fn in_use(rtnl: &mut Rtnl, address: IpAddr) -> Result<bool, KernelError> {
+    let mut message = RouteMessage::default();
+    message.header.flags = RouteFlags::FibMatch;
+    set_destination(&mut message, address);
+    match rtnl.get(RouteNetlinkMessage::GetRoute(message)) {
+        Ok(answers) => Ok(answers.iter().any(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(found) => {
+                found.header.kind == RouteType::Local
+                    || destination(found).is_some_and(|net| net.prefix_len() == net.max_prefix_len())
+            }
+            _ => false,
+        })),
+        // No route, or an unreachable one: the block's own.
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EINVAL | libc::EACCES | libc::ESRCH)
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(e) => Err(e).trying(|| format!("asking for the route of {address}")),
+    }
+}
+
+/// Where a route leads to, as a prefix.
+pub(crate) fn destination(message: &RouteMessage) -> Option<IpNet> {
+    let len = message.header.destination_prefix_length;
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(v4)) => IpNet::new(IpAddr::V4(*v4), len).ok(),
+        RouteAttribute::Destination(RouteAddress::Inet6(v6)) => IpNet::new(IpAddr::V6(*v6), len).ok(),
+        _ => None,
+    })
+}
+
+fn oif(message: &RouteMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+fn filter(family: AddressFamily, protocol: u8, kind: RouteType) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.protocol = RouteProtocol::Other(protocol);
+    message.header.kind = kind;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message
+}
+
+fn local(address: IpAddr, index: Option<u32>) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Other(RTPROT_FELIX);
+    message.header.scope = if address.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+    message.header.kind = RouteType::Unicast;
+    let metric = if address.is_ipv4() { METRIC_LOCAL_V4 } else { METRIC_LOCAL_V6 };
+    if metric != 0 {
+        message.attributes.push(RouteAttribute::Priority(metric));
+    }
+    message.attributes.extend(index.map(RouteAttribute::Oif));
+    set_destination(&mut message, address);
+    message
+}
+
+fn set_destination(message: &mut RouteMessage, address: IpAddr) {
+    let (family, len, destination) = match address {
+        IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(v6)),
+    };
+    message.header.address_family = family;
+    message.header.destination_prefix_length = len;
+    message.attributes.push(RouteAttribute::Destination(destination));
+}
