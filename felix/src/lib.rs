@@ -7,5 +7,6 @@
 pub mod base;
 pub mod cni;
 pub mod io;
+pub mod model;
 pub mod ruleset;
 pub mod workload;
