@@ -5,8 +5,12 @@
 //! [`Invalid`]. No clock, no other object: what depends on other objects is a function of its own, like [`pools`].
 
 mod metadata;
+pub(crate) mod pool;
+mod selector;
 
-use crate::Kind;
+pub use pool::pools;
+
+use crate::{IPBlock, IPPool, Kind, Object};
 use serde_json::Value;
 
 /// Why an object is refused.
@@ -60,7 +64,24 @@ pub fn admit(kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<(),
     admit_fields(kind, object, old).map_err(|problem| problem.of(kind, object))
 }
 
-fn admit_fields(kind: &Kind, object: &mut Value, _old: Option<&Value>) -> Result<(), Problem> {
+fn admit_fields(kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<(), Problem> {
     metadata::admit(kind, object)?;
-    Ok(())
+    match (kind.group.as_ref(), kind.kind.as_ref()) {
+        (crate::names::GROUP, "IPPool") => pool::pool(&decode(object)?, stored::<IPPool>(old).as_ref()),
+        (crate::names::GROUP, "IPBlock") => pool::block(&decode(object)?, stored::<IPBlock>(old).as_ref()),
+        _ => Ok(()),
+    }
+}
+
+/// The object as its type, or the field that is not of its type.
+fn decode<K: Object>(object: &Value) -> Result<K, Problem> {
+    serde_path_to_error::deserialize(object).map_err(|error| {
+        let field = error.path().to_string();
+        Problem::new(if field == "." { String::new() } else { field }, error.into_inner().to_string())
+    })
+}
+
+/// The stored object as its type; none if it cannot be read, so that a good one may replace it.
+fn stored<K: Object>(old: Option<&Value>) -> Option<K> {
+    old.and_then(|old| serde_json::from_value(old.clone()).ok())
 }

@@ -4,8 +4,10 @@
 //! the engine. [`Engine`] is the small, untyped interface that an engine implements; [`Datastore`] is the typed handle that
 //! everybody uses. Conflict, not-found and already-exists are values of [`Error`], for callers to act on.
 
+mod document;
 pub mod engine;
 pub mod error;
+mod filter;
 pub mod index;
 pub mod io;
 mod store;
@@ -13,4 +15,5 @@ mod store;
 pub use engine::{Engine, Filter, Key, Page, Preconditions, RawEvent, Revision};
 pub use error::Error;
 pub use index::{Change, Index};
+pub use io::follow::{Followed, follow};
 pub use store::{Datastore, List, WatchEvent, WatchStream};

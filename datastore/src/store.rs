@@ -63,7 +63,8 @@ impl Datastore {
         Ok(List { items: page.items.into_iter().filter_map(decode_or_log).collect(), revision: page.revision })
     }
 
-    /// What happens after `from`. See [`Engine::watch`].
+    /// What happens after `from`. See [`Engine::watch`]. An object that cannot be read is left out; if it is deleted, the
+    /// stream ends with [`Error::Malformed`], as nothing of the type can be told: list again.
     ///
     /// # Errors
     /// [`Error::Expired`], [`Error::Unavailable`].
@@ -75,7 +76,7 @@ impl Datastore {
                     decode_or_log(value).map(|object| Ok(WatchEvent::Applied(object, revision)))
                 }
                 Ok(RawEvent::Deleted(value, revision)) => {
-                    decode_or_log(value).map(|object| Ok(WatchEvent::Deleted(object, revision)))
+                    Some(decode(value).map(|object| WatchEvent::Deleted(object, revision)))
                 }
                 Ok(RawEvent::Bookmark(revision)) => Some(Ok(WatchEvent::Bookmark(revision))),
                 Err(error) => Some(Err(error)),

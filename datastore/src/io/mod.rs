@@ -1,2 +1,27 @@
-//! The engines.
+//! The engines, and what reads a clock or waits.
+
+pub mod follow;
 pub mod sqlite;
+
+use crate::{Datastore, Error};
+use std::sync::Arc;
+
+impl Datastore {
+    /// Opens the datastore that a URL names: `sqlite:/path/to/file.db`.
+    ///
+    /// # Errors
+    /// [`Error::Open`].
+    pub async fn open(url: &str) -> Result<Self, Error> {
+        let wrong = |problem: &str| Error::Open { url: url.to_owned(), problem: problem.to_owned() };
+        match url.split_once(':') {
+            Some(("sqlite", path)) if !path.trim_start_matches('/').is_empty() => {
+                // `sqlite:///path` is the same file as `sqlite:/path`.
+                let path = path.strip_prefix("//").unwrap_or(path);
+                let engine = sqlite::Sqlite::open(path.as_ref(), sqlite::Options::default()).await?;
+                Ok(Self::new(Arc::new(engine)))
+            }
+            Some(("sqlite", _)) => Err(wrong("names no file; write sqlite:/path/to/file.db")),
+            _ => Err(wrong("is no datastore that this release knows; write sqlite:/path/to/file.db")),
+        }
+    }
+}

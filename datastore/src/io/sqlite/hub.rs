@@ -1,0 +1,223 @@
+//! The thread that notices commits, of this process and of others, and keeps the last changes for all watches.
+//!
+//! In flow two signals: an eventfd that our own writer rings after each commit, and inotify on the write-ahead log, which
+//! tells that some process is about to commit (pages are written, then synced, then published in shared memory). From
+//! that on `PRAGMA data_version` tells when the commit is there. Out flow the changes, read once per process, in a ring.
+//! Idle, the thread looks four times a second, in case a signal was lost.
+
+use super::{Options, read, schema, worker};
+use crate::{Error, Revision};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use read::Change;
+use rusqlite::Connection;
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{oneshot, watch};
+
+/// Changes kept in memory; a watch that is further behind reads the file.
+const RING: usize = 512;
+/// Pause between two looks when nothing happens and inotify would tell.
+const IDLE: Duration = Duration::from_millis(250);
+/// Pause between two looks without inotify.
+const BLIND: Duration = Duration::from_millis(10);
+/// Shortest pause between two looks.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// What the thread shares with the watches.
+pub(super) struct Hub {
+    ring: Mutex<Ring>,
+    latest: watch::Sender<u64>,
+    bell: EventFd,
+    stopped: AtomicBool,
+}
+
+/// The last changes of all kinds: every one after `from` up to `latest`.
+#[derive(Debug, Default)]
+struct Ring {
+    changes: VecDeque<Arc<Change>>,
+    from: u64,
+    latest: u64,
+}
+
+impl Hub {
+    /// Starts the thread.
+    pub(super) async fn spawn(path: PathBuf, options: Options) -> Result<Arc<Self>, Error> {
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|e| Error::Unavailable(format!("no eventfd can be had: {e}")))?;
+        let stopped = AtomicBool::new(false);
+        let hub = Arc::new(Self { ring: Mutex::default(), latest: watch::Sender::new(0), bell, stopped });
+        let (opened, result) = oneshot::channel();
+        let thread = {
+            let hub = hub.clone();
+            move || match Watcher::open(hub, &path, options) {
+                Ok(mut watcher) => {
+                    if opened.send(Ok(())).is_ok() {
+                        watcher.run();
+                    }
+                }
+                Err(error) => drop(opened.send(Err(error))),
+            }
+        };
+        worker::start("sqlite-watch", thread)?;
+        result.await.unwrap_or_else(|_| Err(Error::Unavailable("its watch thread has ended".into())))?;
+        Ok(hub)
+    }
+
+    /// Something was committed here.
+    pub(super) fn wake(&self) {
+        // Full means that the thread has yet to hear an earlier ring: as good.
+        let _ = self.bell.write(1);
+    }
+
+    /// Ends the thread.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// The revision up to which changes can be had; changes whenever it grows.
+    pub(super) fn latest(&self) -> watch::Receiver<u64> {
+        self.latest.subscribe()
+    }
+
+    /// The changes after `from` and the revision that they lead to; none if the ring does not reach back so far.
+    pub(super) fn changes(&self, from: u64) -> Option<(Vec<Arc<Change>>, Revision)> {
+        let ring = self.lock();
+        if from < ring.from || from > ring.latest {
+            return None;
+        }
+        let start = ring.changes.partition_point(|change| change.revision <= from);
+        Some((ring.changes.range(start..).cloned().collect(), Revision(ring.latest)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Watcher {
+    hub: Arc<Hub>,
+    connection: Connection,
+    version: i64,
+    inotify: Option<Inotify>,
+    /// When a process last wrote to the log; none once that has been seen through.
+    stirred: Option<Instant>,
+}
+
+impl Watcher {
+    fn open(hub: Arc<Hub>, path: &Path, options: Options) -> Result<Self, Error> {
+        let mut connection = schema::open_reader(path, options.busy)?;
+        let revision = read::revision(&mut connection)?.0;
+        *hub.lock() = Ring { changes: VecDeque::new(), from: revision, latest: revision };
+        hub.latest.send_replace(revision);
+        let inotify = if options.inotify { watch_log(path) } else { None };
+        // 0 is never a version: the first look reads what was committed since the line above.
+        Ok(Self { hub, connection, version: 0, inotify, stirred: None })
+    }
+
+    fn run(&mut self) {
+        while !self.hub.stopped.load(Ordering::Relaxed) {
+            if let Err(error) = self.look() {
+                tracing::warn!(%error, "the datastore's changes cannot be read, trying again");
+                self.version = 0;
+            }
+            self.wait();
+        }
+    }
+
+    /// Reads what was committed since the last look.
+    fn look(&mut self) -> Result<(), Error> {
+        let version = self
+            .connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut pragma| pragma.query_row([], |row| row.get(0)))
+            .map_err(super::sqlite_error)?;
+        if version == self.version {
+            return Ok(());
+        }
+        self.fetch()?;
+        self.version = version;
+        Ok(())
+    }
+
+    fn fetch(&mut self) -> Result<(), Error> {
+        let from = self.hub.lock().latest;
+        let found = match read::changes(&mut self.connection, None, from, RING + 1) {
+            Ok(found) if found.changes.len() <= RING => Some(found),
+            Ok(_) | Err(Error::Expired) => None,
+            Err(error) => return Err(error),
+        };
+        let upto = match &found {
+            Some(found) => found.upto,
+            None => read::revision(&mut self.connection)?.0,
+        };
+        let mut ring = self.hub.lock();
+        match found {
+            Some(found) => ring.changes.extend(found.changes.into_iter().map(Arc::new)),
+            None => {
+                ring.changes.clear();
+                ring.from = upto;
+            }
+        }
+        ring.latest = upto;
+        while ring.changes.len() > RING {
+            let oldest = ring.changes.pop_front();
+            ring.from = oldest.map_or(ring.from, |change| change.revision);
+        }
+        drop(ring);
+        self.hub.latest.send_if_modified(|latest| std::mem::replace(latest, upto) != upto);
+        Ok(())
+    }
+
+    /// Waits for a signal, or until the next look is due. After a stir the pauses grow with its age, so that a slow disk
+    /// costs few looks and a fast one little delay; meanwhile further stirs do not wake, they are collected at the end.
+    fn wait(&mut self) {
+        let pause = match (&self.inotify, self.stirred) {
+            (None, _) => BLIND,
+            (Some(_), None) => IDLE,
+            (Some(_), Some(at)) => (at.elapsed() / 8).clamp(SHORTEST, IDLE),
+        };
+        let mut signals = vec![PollFd::new(self.hub.bell.as_fd(), PollFlags::POLLIN)];
+        if let (Some(inotify), None) = (&self.inotify, self.stirred) {
+            signals.push(PollFd::new(inotify.as_fd(), PollFlags::POLLIN));
+        }
+        let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::from(10_u8));
+        // An error is an interruption; the loop looks and waits again.
+        let _ = poll(&mut signals, timeout);
+        let _ = self.hub.bell.read();
+        if pause >= IDLE {
+            self.stirred = None;
+        }
+        if self.inotify.as_ref().is_some_and(was_stirred) {
+            self.stirred = Some(Instant::now());
+        }
+    }
+}
+
+/// Collects the signals that came.
+fn was_stirred(inotify: &Inotify) -> bool {
+    match inotify.read_events() {
+        Ok(events) => !events.is_empty(),
+        Err(Errno::EAGAIN) => false,
+        Err(_) => true,
+    }
+}
+
+/// Signals of writes to the write-ahead log, which exists while a connection is open. None where they cannot be had (the
+/// kernel allows a user 128 of them by default).
+fn watch_log(path: &Path) -> Option<Inotify> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).and_then(|inotify| {
+        inotify.add_watch(Path::new(&log), AddWatchFlags::IN_MODIFY)?;
+        Ok(inotify)
+    });
+    inotify.inspect_err(|error| tracing::debug!(%error, "no inotify on the write-ahead log, looking every 10 ms")).ok()
+}

@@ -1,0 +1,247 @@
+//! The SQLite engine through the typed handle, in one process.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use futures::StreamExt;
+use serde_json::json;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::time::timeout;
+use twill_crds::{IPPool, Node, Object, Pod};
+use twill_datastore::io::sqlite::{Options, Sqlite};
+use twill_datastore::{
+    Datastore, Error, Filter, Followed, Index, Key, Preconditions, RawEvent, Revision, WatchEvent, follow,
+};
+
+async fn store() -> (TempDir, Datastore) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Datastore::open(&format!("sqlite:{}/t.db", directory.path().display())).await.unwrap();
+    (directory, store)
+}
+
+fn node(name: &str) -> Node {
+    serde_json::from_value(json!({"metadata": {"name": name}})).unwrap()
+}
+
+fn pod(name: &str, node: &str, app: &str) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": "shop", "labels": {"app": app}},
+        "spec": {"nodeName": node, "containers": [{"name": "c"}]}
+    }))
+    .unwrap()
+}
+
+fn pool(name: &str, cidr: &str) -> IPPool {
+    serde_json::from_value(json!({
+        "apiVersion": "twill.network/v1", "kind": "IPPool", "metadata": {"name": name}, "spec": {"cidr": cidr}
+    }))
+    .unwrap()
+}
+
+/// The next item, within a time that only a hang exceeds.
+async fn next<S: futures::Stream + Unpin>(stream: &mut S) -> S::Item {
+    timeout(Duration::from_secs(20), stream.next()).await.expect("the stream is silent").expect("the stream ended")
+}
+
+#[tokio::test]
+async fn objects_carry_the_metadata_of_an_api_server() {
+    let (_directory, store) = store().await;
+    let made = store.create(&node("n1")).await.unwrap();
+    assert!(made.metadata.uid.is_some() && made.metadata.creation_timestamp.is_some());
+    assert_eq!(made.metadata.generation, Some(1));
+    assert_eq!(made.metadata.resource_version.as_deref(), Some("1"));
+    assert_eq!(store.get::<Node>(&Key::cluster("n1")).await.unwrap(), Some(made));
+    assert_eq!(store.get::<Node>(&Key::cluster("n2")).await.unwrap(), None);
+    assert!(matches!(store.create(&node("n1")).await, Err(Error::AlreadyExists(what)) if what == "Node n1"));
+    assert!(matches!(store.update(&node("n2")).await, Err(Error::NotFound(_))));
+    assert_eq!(store.engine().kinds().await.unwrap(), [Node::kind()]);
+    assert_eq!(store.barrier(&[Node::kind()]).await.unwrap(), Revision(1));
+}
+
+#[tokio::test]
+async fn of_two_who_read_the_same_revision_one_writes_and_the_other_reads_again() {
+    let (_directory, store) = store().await;
+    store.create(&node("n1")).await.unwrap();
+    let read = store.get::<Node>(&Key::cluster("n1")).await.unwrap().unwrap();
+    let labelled = |value: &str| {
+        let mut node = read.clone();
+        node.metadata.labels = Some([("rack".to_owned(), value.to_owned())].into());
+        node
+    };
+    let (a, b) = (labelled("a"), labelled("b"));
+    let (first, second) = tokio::join!(store.update(&a), store.update(&b));
+    let won = [&first, &second].iter().filter(|done| done.is_ok()).count();
+    assert_eq!(won, 1);
+    assert!([first, second].into_iter().any(|done| matches!(done, Err(Error::Conflict(_)))));
+    let preconditions = Preconditions { uid: None, revision: Some(Revision(1)) };
+    assert!(matches!(store.delete::<Node>(&Key::cluster("n1"), &preconditions).await, Err(Error::Conflict(_))));
+    store.delete::<Node>(&Key::cluster("n1"), &Preconditions::default()).await.unwrap();
+    assert!(matches!(
+        store.delete::<Node>(&Key::cluster("n1"), &Preconditions::default()).await,
+        Err(Error::NotFound(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_watch_tells_all_in_order_and_bookmarks_every_commit_of_any_kind() {
+    let (_directory, store) = store().await;
+    let mut watch = store.watch::<Node>(&Filter::default(), Revision(0)).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Ok(WatchEvent::Bookmark(Revision(0)))));
+    store.create(&node("n1")).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Ok(WatchEvent::Applied(n, Revision(1))) if n.name() == "n1"));
+    assert!(matches!(next(&mut watch).await, Ok(WatchEvent::Bookmark(Revision(1)))));
+    store.create(&pod("p", "n1", "a")).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Ok(WatchEvent::Bookmark(Revision(2)))));
+    store.delete::<Node>(&Key::cluster("n1"), &Preconditions::default()).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Ok(WatchEvent::Deleted(n, Revision(3)))
+        if n.metadata.resource_version.as_deref() == Some("3")));
+    let mut again = store.watch::<Node>(&Filter::default(), Revision(1)).await.unwrap();
+    assert!(matches!(next(&mut again).await, Ok(WatchEvent::Deleted(_, Revision(3)))));
+}
+
+#[tokio::test]
+async fn an_object_that_enters_or_leaves_the_filter_is_applied_or_deleted() {
+    let (_directory, store) = store().await;
+    let labels = serde_json::from_value(json!({"matchLabels": {"app": "a"}})).unwrap();
+    let fields = vec![("spec.nodeName".to_owned(), "n1".to_owned())];
+    let filter = Filter { namespace: Some("shop".into()), labels: Some(labels), fields };
+    let mut watch = store.watch::<Pod>(&filter, Revision(0)).await.unwrap();
+    let mut changes = Vec::new();
+    store.create(&pod("p", "n1", "b")).await.unwrap();
+    store.update(&pod("p", "n1", "a")).await.unwrap();
+    store.update(&pod("p", "n2", "a")).await.unwrap();
+    store.update(&pod("p", "n1", "a")).await.unwrap();
+    assert_eq!(store.list::<Pod>(&filter).await.unwrap().items.len(), 1);
+    store.delete::<Pod>(&Key::namespaced("shop", "p"), &Preconditions::default()).await.unwrap();
+    loop {
+        match next(&mut watch).await.unwrap() {
+            WatchEvent::Applied(_, at) => changes.push(("applied", at.0)),
+            WatchEvent::Deleted(_, at) => changes.push(("deleted", at.0)),
+            WatchEvent::Bookmark(Revision(5)) => break,
+            WatchEvent::Bookmark(_) => {}
+        }
+    }
+    assert_eq!(changes, [("applied", 2), ("deleted", 3), ("applied", 4), ("deleted", 5)]);
+}
+
+#[tokio::test]
+async fn pools_that_overlap_are_refused_with_both_names() {
+    let (_directory, store) = store().await;
+    store.create(&pool("a", "10.42.0.0/16")).await.unwrap();
+    let refused = store.create(&pool("b", "10.42.128.0/20")).await.unwrap_err().to_string();
+    assert!(refused.contains("IPPool b") && refused.contains("IPPool a"), "{refused}");
+    store.create(&pool("c", "10.43.0.0/16")).await.unwrap();
+    assert_eq!(store.list::<IPPool>(&Filter::default()).await.unwrap().items.len(), 2);
+}
+
+#[tokio::test]
+async fn history_below_the_floor_is_expired_and_a_follower_lists_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { history: 10, ..Options::default() };
+    let engine = Sqlite::open(&directory.path().join("t.db"), options).await.unwrap();
+    let store = Datastore::new(std::sync::Arc::new(engine));
+    for n in 0..130 {
+        store.create(&node(&format!("n{n}"))).await.unwrap();
+    }
+    let mut watch = store.engine().watch(&Node::kind(), &Filter::default(), Revision(1)).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Err(Error::Expired)));
+    assert!(watch.next().await.is_none());
+    let mut later = store.engine().watch(&Node::kind(), &Filter::default(), Revision(9999)).await.unwrap();
+    assert!(matches!(next(&mut later).await, Err(Error::Expired)));
+    let mut recent = store.engine().watch(&Node::kind(), &Filter::default(), Revision(125)).await.unwrap();
+    assert!(matches!(next(&mut recent).await, Ok(RawEvent::Applied(_, Revision(126)))));
+    let mut index = Index::<Node>::default();
+    let mut followed = follow::<Node>(&store, Filter::default());
+    while index.revision() < Revision(130) {
+        index.apply(next(&mut followed).await);
+    }
+    assert_eq!(index.len(), 130);
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_stalls_nobody() {
+    let (directory, store) = store().await;
+    let raw = rusqlite::Connection::open(directory.path().join("t.db")).unwrap();
+    let plant = |revision: u64, json: &str| {
+        raw.execute_batch(&format!(
+            "BEGIN IMMEDIATE;
+             INSERT INTO objects VALUES ('IPPool.twill.network', '', 'bad{revision}', 'u', {revision}, '{json}');
+             INSERT INTO changes VALUES ({revision}, 'IPPool.twill.network', 0, '{json}', NULL);
+             UPDATE state SET revision = {revision}; COMMIT;"
+        ))
+        .unwrap();
+    };
+    let mut followed = follow::<IPPool>(&store, Filter::default());
+    assert!(matches!(next(&mut followed).await, Followed::Synced { .. }));
+    plant(1, "{ no json");
+    plant(2, r#"{"metadata":{"name":"bad2"},"spec":{"cidr":7}}"#);
+    store.create(&pool("good", "10.42.0.0/16")).await.unwrap();
+    let told = loop {
+        match next(&mut followed).await {
+            Followed::Bookmark(_) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(told, Followed::Applied(pool, Revision(3)) if pool.name() == "good"));
+    let mut fresh = follow::<IPPool>(&store, Filter::default());
+    assert!(matches!(next(&mut fresh).await, Followed::Synced { items, .. } if items.len() == 1));
+    store.delete::<IPPool>(&Key::cluster("bad2"), &Preconditions::default()).await.unwrap();
+    loop {
+        if matches!(next(&mut fresh).await, Followed::Synced { revision: Revision(4), .. }) {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bad_address_is_one_sentence_with_the_way_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().display();
+    std::fs::write(directory.path().join("text"), "this is no database, not even a small one. ".repeat(100)).unwrap();
+    rusqlite::Connection::open(directory.path().join("other")).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    let cases = [
+        (format!("sqlite:{path}/none/t.db"), "does not exist; create it first"),
+        (format!("sqlite:{path}/text"), "is no SQLite database; choose another file"),
+        (format!("sqlite:{path}/other"), "is a database of another program; choose another file"),
+        (format!("sqlite:{path}"), "cannot be opened"),
+        ("sqlite:".into(), "write sqlite:/path/to/file.db"),
+        ("mysql://x".into(), "write sqlite:/path/to/file.db"),
+    ];
+    for (url, expected) in cases {
+        let error = Datastore::open(&url).await.err().unwrap();
+        assert!(matches!(error, Error::Open { .. }), "{url}: {error:?}");
+        assert!(error.to_string().contains(expected), "{url}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_file_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let (directory, store) = store().await;
+    store.create(&node("n1")).await.unwrap();
+    for file in ["t.db", "t.db-wal", "t.db-shm"] {
+        let mode = std::fs::metadata(directory.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_hurts_nothing_that_is_there() {
+    let (directory, store) = store().await;
+    store.create(&node("n1")).await.unwrap();
+    drop(store);
+    let options = Options { max_pages: Some(24), ..Options::default() };
+    let engine = Sqlite::open(&directory.path().join("t.db"), options).await.unwrap();
+    let store = Datastore::new(std::sync::Arc::new(engine));
+    let mut full = None;
+    for n in 0..200 {
+        let mut big = node(&format!("big{n}"));
+        big.metadata.annotations = Some([("a".to_owned(), "x".repeat(4000))].into());
+        if let Err(error) = store.create(&big).await {
+            full = Some(error);
+            break;
+        }
+    }
+    assert!(matches!(full, Some(Error::Full(_))), "{full:?}");
+    assert!(store.get::<Node>(&Key::cluster("n1")).await.unwrap().is_some());
+    store.delete::<Node>(&Key::cluster("big0"), &Preconditions::default()).await.unwrap();
+}
