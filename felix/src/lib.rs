@@ -6,6 +6,7 @@
 
 pub mod base;
 pub mod cni;
+pub mod evaluate;
 pub mod io;
 pub mod model;
 pub mod ruleset;

@@ -1,0 +1,13 @@
+//! The story of one packet: what policy says of a connection, and why.
+//!
+//! In flow all pods, namespaces, policies and nodes, and two ends; out flows an [`Explanation`]. It reads the model alone and
+//! knows nothing of sets and chains: `twill explain` shows it, the lab prints it as the expected matrix, and tests hold the
+//! compiled ruleset against it.
+
+mod judge;
+mod story;
+mod universe;
+
+pub use judge::{Judgement, Miss, RuleRef};
+pub use story::Explanation;
+pub use universe::{Party, Side, Universe, UnknownParty};

@@ -1,0 +1,77 @@
+//! An explanation, as a value and as a text that fits on a screen.
+
+use super::judge::Judgement;
+use super::universe::Side;
+use crate::model::{PolicyKey, Protocol};
+use std::fmt;
+
+/// What policy says of one connection, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Whether it may be opened: both directions let it pass.
+    pub allowed: bool,
+    /// The sender.
+    pub src: Side,
+    /// The receiver.
+    pub dst: Side,
+    /// The receiver's port; meaningless for protocols without ports.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// What the policies about the sender say.
+    pub egress: Judgement,
+    /// What the policies about the receiver say.
+    pub ingress: Judgement,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.allowed { "allowed" } else { "denied" };
+        if self.protocol.has_ports() {
+            writeln!(f, "{} -> {} {}/{}: {verdict}", self.src, self.dst, self.port, self.protocol)?;
+        } else {
+            writeln!(f, "{} -> {} {}: {verdict}", self.src, self.dst, self.protocol)?;
+        }
+        write!(f, "  egress   {}", self.egress)?;
+        write!(f, "\n  ingress  {}", self.ingress)
+    }
+}
+
+impl fmt::Display for Judgement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const INDENT: &str = "\n             ";
+        match self {
+            Self::NotJudged(why) => write!(f, "allowed: {why}"),
+            Self::Impossible(why) => write!(f, "impossible: {why}"),
+            Self::NotIsolated => write!(f, "allowed: no policy isolates the pod in this direction"),
+            Self::Allowed { isolating, by } => {
+                match by {
+                    Some(rule) => write!(f, "allowed by {rule}")?,
+                    None => write!(f, "allowed: no rule decides")?,
+                }
+                write!(f, "{INDENT}isolated by {}", list(isolating))
+            }
+            Self::Denied { isolating, by, nearest } => {
+                match by {
+                    Some(rule) => write!(f, "denied by {rule}")?,
+                    None => write!(f, "denied: no rule allows it")?,
+                }
+                write!(f, "{INDENT}isolated by {}", list(isolating))?;
+                match nearest {
+                    Some(miss) => write!(f, "{INDENT}nearest: {} {}", miss.rule, miss.why),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// The first few names: the text has to fit on a screen.
+fn list(keys: &[PolicyKey]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = keys.iter().take(SHOWN).map(PolicyKey::to_string).collect::<Vec<_>>().join(", ");
+    if keys.len() > SHOWN {
+        text.push_str(&format!(" and {} more", keys.len() - SHOWN));
+    }
+    text
+}

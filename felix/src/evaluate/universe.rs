@@ -1,0 +1,284 @@
+//! Everything that counts for policy, and who is behind an address.
+
+use super::judge::{Judgement, judge};
+use super::story::Explanation;
+use crate::model::{Direction, Labels, Node, Pod, PodKey, Policy, Protocol, namespace_labels, network_policy};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// All pods, namespaces, policies and nodes at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Universe {
+    pub(super) pods: BTreeMap<PodKey, Pod>,
+    pub(super) namespaces: BTreeMap<String, Labels>,
+    pub(super) policies: Vec<Policy>,
+    nodes: BTreeMap<String, Node>,
+    owners: BTreeMap<IpAddr, PodKey>,
+    hosts: BTreeMap<IpAddr, String>,
+}
+
+/// One end of a connection, as a person names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// A pod. Where both ends have both families, IPv4 is meant; name an address to mean the other.
+    Pod(PodKey),
+    /// An address: of a pod, of a node, or outside.
+    Address(IpAddr),
+}
+
+impl FromStr for Party {
+    type Err = String;
+
+    /// `NAMESPACE/NAME` or an address.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address));
+        }
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self::Pod(PodKey { namespace: namespace.to_owned(), name: name.to_owned() }))
+            }
+            _ => Err(format!("{text:?} is neither NAMESPACE/POD nor an address")),
+        }
+    }
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(key) => write!(f, "{key}"),
+            Self::Address(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// A question about a pod that is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no pod {0}; `twill get pods` lists them")]
+pub struct UnknownParty(pub PodKey);
+
+/// One end of a connection, found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// A pod with a network of its own.
+    Pod {
+        /// The pod.
+        pod: Pod,
+        /// The address that counts.
+        address: IpAddr,
+    },
+    /// A node, or a pod in its network.
+    Node {
+        /// Name of the node.
+        node: String,
+        /// The hostNetwork pod that was meant, if it was one.
+        pod: Option<PodKey>,
+        /// The address that counts.
+        address: IpAddr,
+    },
+    /// Outside the cluster.
+    Outside(IpAddr),
+    /// A pod that has no address, or none of the other end's family.
+    Nowhere {
+        /// The pod.
+        pod: PodKey,
+        /// Why, as the rest of a sentence.
+        why: String,
+    },
+}
+
+impl Side {
+    /// Its address, unless it is nowhere.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Pod { address, .. } | Self::Node { address, .. } | Self::Outside(address) => Some(*address),
+            Self::Nowhere { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod { pod, address } => write!(f, "{} ({address})", pod.key),
+            Self::Node { node, pod: Some(pod), address } => write!(f, "{pod} (hostNetwork on node {node}, {address})"),
+            Self::Node { node, pod: None, address } => write!(f, "node {node} ({address})"),
+            Self::Outside(address) => write!(f, "{address} (outside the cluster)"),
+            Self::Nowhere { pod, .. } => write!(f, "{pod}"),
+        }
+    }
+}
+
+impl Universe {
+    /// Reads everything.
+    #[must_use]
+    pub fn new(
+        pods: &[core::Pod],
+        namespaces: &[core::Namespace],
+        policies: &[NetworkPolicy],
+        nodes: &[core::Node],
+    ) -> Self {
+        let namespaces =
+            namespaces.iter().map(|n| (n.metadata.name.clone().unwrap_or_default(), namespace_labels(n))).collect();
+        Self::of(
+            pods.iter().map(Pod::read),
+            namespaces,
+            policies.iter().map(network_policy),
+            nodes.iter().map(Node::read),
+        )
+    }
+
+    /// The same from the model's own values; policies may be of any tier.
+    #[must_use]
+    pub fn of(
+        pods: impl IntoIterator<Item = Pod>,
+        namespaces: BTreeMap<String, Labels>,
+        policies: impl IntoIterator<Item = Policy>,
+        nodes: impl IntoIterator<Item = Node>,
+    ) -> Self {
+        let pods: BTreeMap<PodKey, Pod> = pods.into_iter().map(|p| (p.key.clone(), p)).collect();
+        let mut policies: Vec<Policy> = policies.into_iter().collect();
+        policies.sort_by(|a, b| a.order().cmp(&b.order()));
+        let nodes: BTreeMap<String, Node> = nodes.into_iter().map(|n| (n.name.clone(), n)).collect();
+        let mut universe = Self { namespaces, policies, ..Self::default() };
+        let mut by_age: Vec<&Pod> = pods.values().filter(|p| !p.completed).collect();
+        by_age.sort_by_key(|p| (p.created, &p.uid, &p.key));
+        for pod in by_age {
+            for address in &pod.addresses {
+                if pod.host_network {
+                    universe.hosts.insert(*address, pod.node.clone());
+                } else {
+                    universe.owners.insert(*address, pod.key.clone());
+                }
+            }
+        }
+        for node in nodes.values() {
+            universe.hosts.extend(node.addresses.iter().map(|a| (*a, node.name.clone())));
+        }
+        Self { pods, nodes, ..universe }
+    }
+
+    /// What is wrong with policies, one sentence each.
+    pub fn problems(&self) -> impl Iterator<Item = &str> {
+        self.policies.iter().flat_map(|p| p.problems.iter().map(String::as_str))
+    }
+
+    /// Whether a connection from `src` to `port` of `dst` may be opened, and why. For protocols without ports `port` does not
+    /// count.
+    ///
+    /// # Errors
+    /// A pod that is named does not exist.
+    pub fn explain(
+        &self,
+        src: &Party,
+        dst: &Party,
+        port: u16,
+        protocol: Protocol,
+    ) -> Result<Explanation, UnknownParty> {
+        let (src, dst) = self.sides(src, dst)?;
+        let egress = self.egress(&src, &dst, port, protocol);
+        let ingress = self.ingress(&src, &dst, port, protocol);
+        Ok(Explanation { allowed: egress.allows() && ingress.allows(), src, dst, port, protocol, egress, ingress })
+    }
+
+    fn egress(&self, src: &Side, dst: &Side, port: u16, protocol: Protocol) -> Judgement {
+        match (src, dst) {
+            (Side::Nowhere { pod, why }, _) => Judgement::Impossible(format!("{pod} {why}")),
+            (_, Side::Nowhere { .. }) => Judgement::NotJudged("nothing can be sent there".to_owned()),
+            (Side::Pod { pod: a, .. }, Side::Pod { pod: b, .. }) if a.key == b.key => {
+                Judgement::NotJudged("a pod's packets to itself never leave it".to_owned())
+            }
+            (Side::Pod { pod, .. }, _) => judge(self, Direction::Egress, pod, dst, dst, port, protocol),
+            (Side::Node { .. }, _) => {
+                Judgement::NotJudged("what a node sends is not subject to NetworkPolicy".to_owned())
+            }
+            (Side::Outside(_), _) => Judgement::NotJudged("the sender is outside the cluster".to_owned()),
+        }
+    }
+
+    fn ingress(&self, src: &Side, dst: &Side, port: u16, protocol: Protocol) -> Judgement {
+        match (src, dst) {
+            (_, Side::Nowhere { pod, why }) => Judgement::Impossible(format!("{pod} {why}")),
+            (Side::Nowhere { .. }, _) => Judgement::NotJudged("nothing arrives".to_owned()),
+            (Side::Pod { pod: a, .. }, Side::Pod { pod: b, .. }) if a.key == b.key => {
+                Judgement::NotJudged("a pod's packets to itself never leave it".to_owned())
+            }
+            (Side::Node { node, .. }, Side::Pod { pod, .. }) if *node == pod.node => {
+                Judgement::NotJudged("a node always reaches its own pods".to_owned())
+            }
+            (_, Side::Pod { pod, .. }) => judge(self, Direction::Ingress, pod, src, dst, port, protocol),
+            (_, Side::Node { .. }) => {
+                Judgement::NotJudged("what a node receives is not subject to NetworkPolicy".to_owned())
+            }
+            (_, Side::Outside(_)) => Judgement::NotJudged("the receiver is outside the cluster".to_owned()),
+        }
+    }
+
+    /// Both ends with addresses of one family.
+    fn sides(&self, src: &Party, dst: &Party) -> Result<(Side, Side), UnknownParty> {
+        let (from, to) = (self.addresses(src)?, self.addresses(dst)?);
+        let of_family = |all: &[IpAddr], v4: bool| all.iter().copied().find(|a| a.is_ipv4() == v4);
+        let both = [true, false].into_iter().find_map(|v4| Some((of_family(&from, v4)?, of_family(&to, v4)?)));
+        Ok(match both {
+            Some((a, b)) => (self.side(src, a), self.side(dst, b)),
+            None => (self.lone_side(src, &from, &to), self.lone_side(dst, &to, &from)),
+        })
+    }
+
+    fn addresses(&self, party: &Party) -> Result<Vec<IpAddr>, UnknownParty> {
+        let key = match party {
+            Party::Address(address) => return Ok(vec![*address]),
+            Party::Pod(key) => key,
+        };
+        let pod = self.pods.get(key).ok_or_else(|| UnknownParty(key.clone()))?;
+        if pod.completed {
+            return Ok(Vec::new());
+        }
+        if pod.host_network {
+            let node = self.nodes.get(&pod.node).into_iter().flat_map(|n| n.addresses.iter());
+            return Ok(pod.addresses.iter().chain(node).copied().collect());
+        }
+        Ok(pod.addresses.iter().filter(|a| self.owners.get(a) == Some(key)).copied().collect())
+    }
+
+    fn side(&self, party: &Party, address: IpAddr) -> Side {
+        if let Party::Pod(key) = party
+            && let Some(pod) = self.pods.get(key).filter(|p| p.host_network)
+        {
+            return Side::Node { node: pod.node.clone(), pod: Some(key.clone()), address };
+        }
+        if let Some(pod) = self.owners.get(&address).and_then(|key| self.pods.get(key)) {
+            return Side::Pod { pod: pod.clone(), address };
+        }
+        match self.hosts.get(&address) {
+            Some(node) => Side::Node { node: node.clone(), pod: None, address },
+            None => Side::Outside(address),
+        }
+    }
+
+    /// One end of a pair that has no common family.
+    fn lone_side(&self, party: &Party, own: &[IpAddr], other: &[IpAddr]) -> Side {
+        match (party, own.first()) {
+            (Party::Pod(key), None) => {
+                let pod = self.pods.get(key);
+                let why = match pod {
+                    Some(p) if p.completed => "has run to its end and owns no address",
+                    Some(p) if p.addresses.is_empty() => "has no address yet",
+                    _ => "claims an address that a newer pod owns",
+                };
+                Side::Nowhere { pod: key.clone(), why: why.to_owned() }
+            }
+            (Party::Pod(key), Some(own)) if !other.is_empty() => {
+                let family = if own.is_ipv4() { "IPv4" } else { "IPv6" };
+                Side::Nowhere { pod: key.clone(), why: format!("has only {family}, the other end has not") }
+            }
+            (_, Some(own)) => self.side(party, *own),
+            (Party::Address(address), None) => self.side(party, *address),
+        }
+    }
+}
