@@ -1,0 +1,96 @@
+//! Workload interfaces in the kernel: two pods of one node reach each other over both families.
+
+mod world;
+
+use std::net::IpAddr;
+use twill_felix::io::{link, netns::Netns, route, rtnl::Rtnl, sysctl};
+use twill_felix::workload::{Plan, alias, interface_name, pod_mac};
+use twill_ipam::Sandbox;
+use world::Ns;
+
+fn plan(container: &str, addresses: &[&str]) -> Plan {
+    Plan {
+        host_name: interface_name(container, "eth0"),
+        pod_name: "eth0".into(),
+        pod_mac: pod_mac(container, "eth0"),
+        mtu: 1400,
+        alias: alias(&Sandbox { container_id: container.into(), ifname: "eth0".into() }, "uid"),
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn two_pods_of_one_node_reach_each_other_over_both_families() {
+    let (node, a, b) = (Ns::new("node"), Ns::new("a"), Ns::new("b"));
+    let plans = [plan("ca", &["10.42.0.1", "fd42::1"]), plan("cb", &["10.42.0.2", "fd42::2"])];
+    Netns::open(&node.path())
+        .unwrap()
+        .run(|| {
+            sysctl::node().unwrap();
+            sysctl::forward_ipv6().unwrap();
+            let mut rtnl = Rtnl::open().unwrap();
+            for (plan, pod) in plans.iter().zip([&a, &b]) {
+                let netns = Netns::open(&pod.path()).unwrap();
+                assert!(!netns.is_own().unwrap());
+                let made = link::create(&mut rtnl, plan, &netns).unwrap();
+                assert_eq!((made.mtu, made.alias.as_str()), (1400, plan.alias.as_str()));
+                for address in &plan.addresses {
+                    assert!(!route::in_use(&mut rtnl, *address).unwrap());
+                    route::add(&mut rtnl, *address, made.index).unwrap();
+                    route::add(&mut rtnl, *address, made.index).unwrap();
+                    assert!(route::in_use(&mut rtnl, *address).unwrap());
+                }
+                assert_eq!(link::by_name(&mut rtnl, &plan.host_name).unwrap(), Some(made));
+            }
+            assert_eq!(route::locals(&mut rtnl).unwrap().len(), 4);
+        })
+        .unwrap();
+    for address in ["10.42.0.2", "fd42::2"] {
+        assert!(a.pings(address), "{address}\n{}", a.run(&["ip", "-6", "route"]));
+    }
+    assert!(b.pings("10.42.0.1"));
+    Netns::open(&node.path())
+        .unwrap()
+        .run(|| {
+            let mut rtnl = Rtnl::open().unwrap();
+            let name = &plans[0].host_name;
+            assert!(link::delete(&mut rtnl, name).unwrap());
+            assert!(!link::delete(&mut rtnl, name).unwrap());
+            assert_eq!(link::by_name(&mut rtnl, name).unwrap(), None);
+            assert_eq!(route::locals(&mut rtnl).unwrap().len(), 2);
+            route::delete(&mut rtnl, "10.42.0.1".parse::<IpAddr>().unwrap()).unwrap();
+            route::delete(&mut rtnl, "10.42.0.2".parse::<IpAddr>().unwrap()).unwrap();
+            assert_eq!(route::locals(&mut rtnl).unwrap().len(), 1);
+        })
+        .unwrap();
+    assert!(!a.run(&["ip", "-o", "link"]).contains("eth0"));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn an_address_of_a_block_is_free_and_one_of_the_node_is_in_use() {
+    let node = Ns::new("node");
+    node.run(&["ip", "route", "add", "unreachable", "10.42.0.0/26", "proto", "84", "metric", "4096"]);
+    node.run(&["ip", "route", "add", "unreachable", "10.43.0.0/26", "proto", "84", "metric", "512"]);
+    node.run(&["ip", "route", "add", "unreachable", "fd42::/122", "proto", "84", "metric", "4096"]);
+    node.run(&["ip", "addr", "add", "10.42.0.9/32", "dev", "lo"]);
+    node.run(&["ip", "link", "add", "up0", "mtu", "1430", "type", "veth", "peer", "name", "up1"]);
+    node.run(&["ip", "addr", "add", "172.31.1.11/24", "dev", "up0"]);
+    Netns::open(&node.path())
+        .unwrap()
+        .run(|| {
+            let mut rtnl = Rtnl::open().unwrap();
+            let mut used = |text: &str| route::in_use(&mut rtnl, text.parse().unwrap()).unwrap();
+            assert!(used("10.42.0.9"));
+            assert!(!used("10.42.0.10"));
+            assert!(!used("fd42::5"));
+            assert!(!used("192.0.2.1"));
+            let mut blocks = route::unreachable(&mut rtnl).unwrap();
+            blocks.sort();
+            assert_eq!(blocks, ["10.42.0.0/26".parse().unwrap(), "fd42::/122".parse().unwrap()]);
+            assert_eq!(link::uplink_mtu(&mut rtnl, &["172.31.1.11".parse().unwrap()]).unwrap(), Some(1430));
+            assert_eq!(link::uplink_mtu(&mut rtnl, &["172.31.1.12".parse().unwrap()]).unwrap(), None);
+        })
+        .unwrap();
+}
