@@ -1,1 +1,9 @@
 //! The runtime's calls: what is asked, judged before anything is touched, and what is answered.
+
+mod error;
+mod request;
+mod result;
+
+pub use error::{Failure, Reason};
+pub use request::{Add, Del, add, del};
+pub use result::result;

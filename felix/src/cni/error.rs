@@ -1,0 +1,79 @@
+//! Why a call fails, in the codes of the specification and in one sentence.
+
+use twill_crds::cni::{
+    CniError, ERR_INVALID_CONFIG, ERR_INVALID_ENVIRONMENT, ERR_IO, ERR_KERNEL, ERR_NO_ADDRESS, ERR_STORE,
+    ERR_TRY_AGAIN, ERR_UNKNOWN_CONTAINER, ERR_UNSUPPORTED_FIELD,
+};
+
+/// Version that errors carry when the configuration asks for none.
+const NEWEST: &str = "1.1.0";
+
+/// What kind of failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A field of the configuration is not supported.
+    UnsupportedField,
+    /// A field of the configuration has a wrong value.
+    InvalidConfig,
+    /// An environment variable is wrong.
+    InvalidEnvironment,
+    /// The network namespace does not exist: nothing is left to clean up.
+    UnknownContainer,
+    /// Not now.
+    TryAgain,
+    /// No address is left.
+    NoAddress,
+    /// The kernel refused.
+    Kernel,
+    /// The local store cannot be written.
+    Store,
+    /// Anything else.
+    Io,
+}
+
+/// A failed call.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Its kind.
+    pub reason: Reason,
+    /// One sentence.
+    pub message: String,
+    /// What to do next; may be empty.
+    pub details: &'static str,
+}
+
+impl Failure {
+    /// A failure with the details of its kind.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        let details = match reason {
+            Reason::TryAgain => "the runtime tries again by itself; twill status shows what felix waits for",
+            Reason::NoAddress => "twill ipam show",
+            Reason::Store => "df on felix's state directory, then try again",
+            Reason::Kernel => "journalctl -u twill-felix",
+            _ => "",
+        };
+        Self { reason, message: message.into(), details }
+    }
+
+    /// The error object for a configuration that asks for `version`.
+    #[must_use]
+    pub fn object(&self, version: &str) -> CniError {
+        CniError {
+            cni_version: if version.is_empty() { NEWEST } else { version }.to_owned(),
+            code: match self.reason {
+                Reason::UnsupportedField => ERR_UNSUPPORTED_FIELD,
+                Reason::InvalidConfig => ERR_INVALID_CONFIG,
+                Reason::InvalidEnvironment => ERR_INVALID_ENVIRONMENT,
+                Reason::UnknownContainer => ERR_UNKNOWN_CONTAINER,
+                Reason::TryAgain => ERR_TRY_AGAIN,
+                Reason::NoAddress => ERR_NO_ADDRESS,
+                Reason::Kernel => ERR_KERNEL,
+                Reason::Store => ERR_STORE,
+                Reason::Io => ERR_IO,
+            },
+            msg: self.message.clone(),
+            details: self.details.to_owned(),
+        }
+    }
+}
