@@ -1,0 +1,221 @@
+//! The daemons of nodes and routers: started in their namespace, asked on their sockets.
+
+use crate::io::process::{self, Process};
+use crate::plan::Speaker;
+use crate::state::{Daemon, State};
+use anyhow::{Context, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use twill_crds::control::{BgpdRequest, BgpdStatus, FelixRequest, FelixStatus, PeerStatus, RouteStatus};
+
+/// Asks one thing of a daemon; the answer is awaited for `limit`.
+///
+/// # Errors
+/// Nobody listens, nothing comes, or it is not what was asked for.
+pub fn ask<T: DeserializeOwned>(socket: &Path, request: &impl Serialize, limit: Duration) -> anyhow::Result<T> {
+    let mut stream = UnixStream::connect(socket).with_context(|| format!("nobody listens on {}", socket.display()))?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line).with_context(|| socket.display().to_string())?;
+    let mut answer = String::new();
+    BufReader::new(stream)
+        .read_line(&mut answer)
+        .with_context(|| format!("no answer on {} within {} s", socket.display(), limit.as_secs()))?;
+    serde_json::from_str(&answer).with_context(|| format!("answer on {}: {:?}", socket.display(), answer.trim()))
+}
+
+const QUICK: Duration = Duration::from_secs(5);
+
+/// Starts a daemon of a node and notes it in the state.
+///
+/// # Errors
+/// It cannot be started.
+pub fn start(state: &mut State, machine: &str, daemon: Daemon) -> anyhow::Result<()> {
+    let node = state.node(machine)?;
+    let dir = state.machine_dir(machine);
+    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    let path = dir.display().to_string();
+    let args = [
+        &daemon.to_string(),
+        "--node",
+        machine,
+        "--datastore",
+        &state.datastore,
+        "--run-dir",
+        &path,
+        "--state-dir",
+        &path,
+    ];
+    let args = args.map(str::to_owned);
+    // A socket left by a killed daemon would be taken for the new one's.
+    let _ = fs::remove_file(state.socket(machine, daemon));
+    let child = process::start(&node.netns, &args, &dir.join(format!("{daemon}.log")), Stdio::null())?;
+    state.daemons.insert(State::key(machine, daemon), process::identify(&child)?);
+    Ok(())
+}
+
+/// Starts a router's speaker and notes it in the state.
+///
+/// # Errors
+/// It cannot be started.
+pub fn start_router(state: &mut State, router: &str, netns: &str, speaker: &Speaker) -> anyhow::Result<()> {
+    let dir = state.machine_dir(router);
+    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    let config = dir.join("bgpd.yaml");
+    fs::write(&config, serde_saphyr::to_string(speaker)?).with_context(|| config.display().to_string())?;
+    let socket = state.socket(router, Daemon::Bgpd);
+    let args = ["bgpd", "--config", &config.display().to_string(), "--socket", &socket.display().to_string()];
+    let args = args.map(str::to_owned);
+    let child = process::start(netns, &args, &dir.join("bgpd.log"), Stdio::null())?;
+    state.daemons.insert(State::key(router, Daemon::Bgpd), process::identify(&child)?);
+    Ok(())
+}
+
+/// Waits until `check` says nothing is missing; its last words are the error. A dead daemon ends the wait at once.
+///
+/// # Errors
+/// Something is still missing after `limit`, or the daemon died.
+pub fn awaited(
+    state: &State,
+    machine: &str,
+    daemon: Daemon,
+    limit: Duration,
+    mut check: impl FnMut(&Path) -> anyhow::Result<Option<String>>,
+) -> anyhow::Result<()> {
+    let socket = state.socket(machine, daemon);
+    let deadline = Instant::now() + limit;
+    loop {
+        let missing = match check(&socket) {
+            Ok(None) => return Ok(()),
+            Ok(Some(missing)) => missing,
+            Err(error) => format!("{error:#}"),
+        };
+        if !state.runs(machine, daemon) {
+            bail!(
+                "{daemon} of {machine} died: {}",
+                last_line(&state.machine_dir(machine).join(format!("{daemon}.log")))
+            );
+        }
+        if Instant::now() >= deadline {
+            bail!("{daemon} of {machine} is not ready after {} s: {missing}", limit.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn last_line(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or("it left no word in its log").to_owned()
+}
+
+/// Waits until every session of a router is up and it has routes to every rack.
+///
+/// # Errors
+/// It is not so in time.
+pub fn router_ready(state: &State, router: &str, limit: Duration) -> anyhow::Result<()> {
+    let Some(wanted) = state.routers.iter().find(|r| r.name == router) else { return Ok(()) };
+    awaited(state, router, Daemon::Bgpd, limit, |socket| {
+        let peers: Vec<PeerStatus> = ask(socket, &BgpdRequest::Peers, QUICK)?;
+        let established = peers.iter().filter(|p| p.state == "Established").count();
+        if established < wanted.peers as usize {
+            return Ok(Some(format!("{established} of {} sessions are established", wanted.peers)));
+        }
+        let routes: Vec<RouteStatus> = ask(socket, &BgpdRequest::Routes { prefix: None }, QUICK)?;
+        let missing = wanted.prefixes.iter().find(|p| !routes.iter().any(|r| r.prefix == **p && r.installed));
+        Ok(missing.map(|p| format!("it has no route to {p}")))
+    })
+}
+
+/// State of a node's bgpd.
+///
+/// # Errors
+/// It does not answer.
+pub fn bgpd_status(socket: &Path) -> anyhow::Result<BgpdStatus> {
+    ask(socket, &BgpdRequest::Status, QUICK)
+}
+
+/// State of a node's felix.
+///
+/// # Errors
+/// It does not answer.
+pub fn felix_status(socket: &Path) -> anyhow::Result<FelixStatus> {
+    ask(socket, &FelixRequest::Status, QUICK)
+}
+
+/// Routes of a node's bgpd.
+///
+/// # Errors
+/// It does not answer.
+pub fn routes(socket: &Path) -> anyhow::Result<Vec<RouteStatus>> {
+    ask(socket, &BgpdRequest::Routes { prefix: None }, QUICK)
+}
+
+/// Waits until every running daemon of every node has applied `revision`; says which daemons do not run.
+///
+/// # Errors
+/// One of them has not in time.
+pub fn applied(state: &State, revision: u64, limit: Duration) -> anyhow::Result<Vec<String>> {
+    let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    let mut absent = Vec::new();
+    std::thread::scope(|scope| {
+        let mut waits = Vec::new();
+        for node in &state.nodes {
+            for daemon in [Daemon::Bgpd, Daemon::Felix] {
+                if !state.runs(&node.name, daemon) {
+                    absent.push(State::key(&node.name, daemon));
+                    continue;
+                }
+                let socket = state.socket(&node.name, daemon);
+                waits.push((node, daemon, scope.spawn(move || one_applied(&socket, daemon, revision, timeout_ms))));
+            }
+        }
+        for (node, daemon, wait) in waits {
+            let applied = wait.join().map_err(|_| anyhow::anyhow!("a waiting thread failed"))?;
+            let (reached, problems) = applied.with_context(|| format!("{daemon} of {}", node.name))?;
+            if reached < revision {
+                bail!(
+                    "{daemon} of {} has applied revision {reached}, not {revision}, after {} s{}",
+                    node.name,
+                    limit.as_secs(),
+                    problems.first().map(|p| format!(": {p}")).unwrap_or_default()
+                );
+            }
+        }
+        Ok(())
+    })?;
+    Ok(absent)
+}
+
+fn one_applied(socket: &Path, daemon: Daemon, revision: u64, timeout_ms: u64) -> anyhow::Result<(u64, Vec<String>)> {
+    let limit = Duration::from_millis(timeout_ms) + QUICK;
+    Ok(match daemon {
+        Daemon::Bgpd => {
+            let status: BgpdStatus = ask(socket, &BgpdRequest::Wait { revision, timeout_ms }, limit)?;
+            (status.revision, status.problems)
+        }
+        Daemon::Felix => {
+            let status: FelixStatus = ask(socket, &FelixRequest::Wait { revision, timeout_ms }, limit)?;
+            (status.revision, status.problems)
+        }
+    })
+}
+
+/// SIGKILLs a daemon of a node.
+///
+/// # Errors
+/// It does not run.
+pub fn kill(state: &State, machine: &str, daemon: Daemon) -> anyhow::Result<()> {
+    state.node(machine)?;
+    match state.daemons.get(&State::key(machine, daemon)).filter(|p| p.runs()) {
+        Some(process) => Process::kill(process),
+        None => bail!("{daemon} of {machine} does not run; start it with: twill lab start {machine} {daemon}"),
+    }
+}

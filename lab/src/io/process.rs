@@ -1,0 +1,172 @@
+//! Processes inside namespaces: started detached, found again by pid and start time, killed.
+
+use crate::io::netns;
+use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A process that cannot be mistaken for another that got its number later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// When it was started, in clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub start_time: u64,
+}
+
+impl Process {
+    fn of(pid: i32) -> Option<Self> {
+        alive(pid).map(|start_time| Self { pid, start_time })
+    }
+
+    /// Whether it still runs; a zombie does not.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        alive(self.pid) == Some(self.start_time)
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    ///
+    /// # Errors
+    /// It does not go within five seconds.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        if self.runs() {
+            let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+        }
+        if !until(Duration::from_secs(5), || !self.runs()) {
+            bail!("process {} does not go away after SIGKILL", self.pid);
+        }
+        Ok(())
+    }
+}
+
+/// Start time of a process that is neither gone nor a zombie.
+fn alive(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ');
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X" | "x") { None } else { fields.nth(18)?.parse().ok() }
+}
+
+/// Polls until `done` or the limit; says which.
+pub fn until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if done() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The running executable: every process of a lab is another call of it.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn own_executable() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("the path of the running executable is not known")
+}
+
+/// Starts `twill ARGS` in a session of its own inside a namespace, its output appended to `log`. The process outlives us.
+///
+/// # Errors
+/// The namespace, the log or the executable cannot be used.
+pub fn start(netns_name: &str, args: &[String], log: &Path, stdout: Stdio) -> anyhow::Result<std::process::Child> {
+    let log_file = open_log(log)?;
+    let executable = own_executable()?;
+    netns::inside(netns_name, move || {
+        Command::new(&executable)
+            .args(["lab", "run-detached", "--"])
+            .arg(&executable)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(log_file)
+            .current_dir("/")
+            .spawn()
+            .with_context(|| format!("{} cannot be started", executable.display()))
+    })
+}
+
+/// Opens a log to append to.
+///
+/// # Errors
+/// The file cannot be made.
+pub fn open_log(log: &Path) -> anyhow::Result<File> {
+    OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("log {}", log.display()))
+}
+
+/// What names a child that was just started.
+///
+/// # Errors
+/// It is dead already.
+pub fn identify(child: &std::process::Child) -> anyhow::Result<Process> {
+    let pid = i32::try_from(child.id())?;
+    Process::of(pid).with_context(|| format!("process {pid} ended at once"))
+}
+
+/// All processes inside the named namespaces, ourselves excepted.
+#[must_use]
+pub fn inside(namespaces: &[String]) -> Vec<Process> {
+    let inodes = namespaces.iter().filter_map(|n| netns::inode(n)).collect::<BTreeSet<_>>();
+    let own = nix::unistd::getpid().as_raw();
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid != own)
+        .filter(|pid| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|m| inodes.contains(&m.ino())))
+        .filter_map(Process::of)
+        .collect()
+}
+
+/// SIGKILLs everything inside the named namespaces until nothing is left.
+///
+/// # Errors
+/// Something is left after five seconds.
+pub fn kill_inside(namespaces: &[String]) -> anyhow::Result<()> {
+    let mut left = Vec::new();
+    let gone = until(Duration::from_secs(5), || {
+        left = inside(namespaces);
+        for process in &left {
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+        }
+        left.is_empty()
+    });
+    if !gone {
+        bail!("processes {:?} do not go away after SIGKILL", left.iter().map(|p| p.pid).collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start_time_too() {
+        let me = Process::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(me.runs());
+        assert!(!Process { start_time: me.start_time + 1, ..me }.runs());
+    }
+
+    #[test]
+    fn a_zombie_does_not_run() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let process = identify(&child).unwrap();
+        process.kill().unwrap();
+        assert!(!process.runs());
+        child.wait().unwrap();
+    }
+}

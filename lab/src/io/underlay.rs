@@ -1,0 +1,148 @@
+//! Builds the underlay of a [`Plan`]: namespaces, bridges, wires, addresses, routes, by netlink inside each namespace.
+
+use crate::io::netns;
+use crate::plan::{Machine, Plan, Wire};
+use anyhow::{Context, anyhow};
+use futures::TryStreamExt;
+use ipnet::IpNet;
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+/// Makes everything that the plan says. What was made before an error stays, for the caller to take down.
+///
+/// # Errors
+/// The kernel refuses; the sentence names the machine.
+pub fn build(plan: &Plan) -> anyhow::Result<()> {
+    for machine in &plan.machines {
+        netns::create(&machine.netns)?;
+    }
+    for machine in &plan.machines {
+        with_netlink(&machine.netns, async |handle| bridges(handle, machine).await)
+            .with_context(|| format!("bridges of {}", machine.name))?;
+    }
+    for wire in &plan.wires {
+        wired(plan, wire)?;
+    }
+    for machine in &plan.machines {
+        with_netlink(&machine.netns, async |handle| number(handle, machine).await)
+            .with_context(|| format!("addresses of {}", machine.name))?;
+    }
+    Ok(())
+}
+
+/// Whether this kernel makes IP-in-IP devices: one is made in a namespace that vanishes at once.
+#[must_use]
+pub fn kernel_has_ipip() -> bool {
+    let thread = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+        netlink(async |handle| {
+            let link = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::IpIp).name("probe").build();
+            handle.link().add(link).execute().await.context("ipip")
+        })
+    });
+    matches!(thread.join(), Ok(Ok(())))
+}
+
+fn with_netlink(netns_name: &str, work: impl AsyncFnOnce(&Handle) -> anyhow::Result<()> + Send) -> anyhow::Result<()> {
+    netns::inside(netns_name, || netlink(work))
+}
+
+fn netlink(work: impl AsyncFnOnce(&Handle) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection().context("netlink")?;
+        let connection = tokio::spawn(connection);
+        let done = work(&handle).await;
+        connection.abort();
+        done
+    })
+}
+
+async fn bridges(handle: &Handle, machine: &Machine) -> anyhow::Result<()> {
+    for bridge in &machine.bridges {
+        handle.link().add(LinkBridge::new(bridge).build()).execute().await.with_context(|| bridge.clone())?;
+    }
+    Ok(())
+}
+
+/// Makes both ends at once, each in its own namespace, so that no name is ever in another's way.
+fn wired(plan: &Plan, wire: &Wire) -> anyhow::Result<()> {
+    let (a, b) = (&plan.machines[wire.a.machine], &plan.machines[wire.b.machine]);
+    let there = netns::open(&b.netns)?;
+    let mut far = LinkMessage::default();
+    far.attributes.push(LinkAttribute::IfName(wire.b.device.clone()));
+    far.attributes.push(LinkAttribute::NetNsFd(there.as_raw_fd()));
+    let veth = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .name(wire.a.device.clone())
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
+        .build();
+    with_netlink(&a.netns, async |handle| Ok(handle.link().add(veth).execute().await?))
+        .with_context(|| format!("wire from {} to {}", a.name, b.name))?;
+    for (machine, end) in [(a, &wire.a), (b, &wire.b)] {
+        let Some(bridge) = &end.bridge else { continue };
+        with_netlink(&machine.netns, async |handle| {
+            let links = indices(handle).await?;
+            let port =
+                LinkUnspec::new_with_index(index(&links, &end.device)?).controller(index(&links, bridge)?).build();
+            Ok(handle.link().set(port).execute().await?)
+        })
+        .with_context(|| format!("port {} of {}", end.device, machine.name))?;
+    }
+    Ok(())
+}
+
+async fn indices(handle: &Handle) -> anyhow::Result<HashMap<String, u32>> {
+    let mut links = handle.link().get().execute();
+    let mut indices = HashMap::new();
+    while let Some(link) = links.try_next().await? {
+        let name = link.attributes.iter().find_map(|a| match a {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        });
+        indices.extend(name.map(|n| (n, link.header.index)));
+    }
+    Ok(indices)
+}
+
+fn index(links: &HashMap<String, u32>, device: &str) -> anyhow::Result<u32> {
+    links.get(device).copied().ok_or_else(|| anyhow!("device {device} is missing"))
+}
+
+async fn number(handle: &Handle, machine: &Machine) -> anyhow::Result<()> {
+    let links = indices(handle).await?;
+    for (name, link) in links.iter().filter(|(name, _)| machine.owns(name)) {
+        let up = LinkUnspec::new_with_index(*link).up().build();
+        handle.link().set(up).execute().await.with_context(|| format!("{name} up"))?;
+    }
+    for (device, address) in &machine.addresses {
+        let add = handle.address().add(index(&links, device)?, address.addr(), address.prefix_len());
+        add.execute().await.with_context(|| format!("{address} on {device}"))?;
+    }
+    for (destination, gateway) in &machine.routes {
+        let route = match (destination, gateway) {
+            (IpNet::V4(net), IpAddr::V4(gateway)) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+                .destination_prefix(net.addr(), net.prefix_len())
+                .gateway(*gateway)
+                .build(),
+            (IpNet::V6(net), IpAddr::V6(gateway)) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+                .destination_prefix(net.addr(), net.prefix_len())
+                .gateway(*gateway)
+                .build(),
+            _ => continue,
+        };
+        handle.route().add(route).execute().await.with_context(|| format!("route {destination} via {gateway}"))?;
+    }
+    Ok(())
+}
+
+impl Machine {
+    /// Devices that the kernel makes in every namespace (tunl0, sit0…) stay down; everything else is the lab's.
+    fn owns(&self, device: &str) -> bool {
+        const KERNELS: [&str; 9] =
+            ["tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"];
+        !KERNELS.contains(&device)
+    }
+}

@@ -1,0 +1,415 @@
+//! What a lab file means in namespaces, wires, addresses, routes and speakers. In flows a [`LabFile`], out flows a [`Plan`];
+//! nothing is touched.
+
+use crate::file::{LabFile, Rack, TRANSIT_V4, TRANSIT_V6, Topology, host};
+use crate::names::{device, machine_netns};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::Serialize;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The whole underlay.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// Name of the lab.
+    pub lab: String,
+    /// Routers first, then nodes; wires refer to positions here.
+    pub machines: Vec<Machine>,
+    /// Wires between them.
+    pub wires: Vec<Wire>,
+}
+
+/// One network namespace of the underlay.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Machine {
+    /// Name in the lab file, or `tor-RACK`, `spine`, `router`.
+    pub name: String,
+    /// Its namespace.
+    pub netns: String,
+    /// What it is.
+    pub role: Role,
+    /// Bridges inside it, one per L2 segment that ends here.
+    pub bridges: Vec<String>,
+    /// Addresses by device.
+    pub addresses: Vec<(String, IpNet)>,
+    /// Static routes: destination and gateway.
+    pub routes: Vec<(IpNet, IpAddr)>,
+}
+
+/// What a machine is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Role {
+    /// A node of this rack.
+    Node {
+        /// Name of the rack.
+        rack: String,
+    },
+    /// A router with its speaker's configuration; none: static routes only.
+    Router(Option<Speaker>),
+}
+
+/// A veth pair.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Wire {
+    /// One end; the pair is made from here.
+    pub a: End,
+    /// The other end.
+    pub b: End,
+}
+
+/// One end of a wire.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct End {
+    /// Position in [`Plan::machines`].
+    pub machine: usize,
+    /// Name of the device.
+    pub device: String,
+    /// The bridge it is a port of.
+    pub bridge: Option<String>,
+}
+
+/// Configuration of `twill bgpd --config`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Speaker {
+    /// AS of the router.
+    pub asn: u32,
+    /// RFC 4271's BGP Identifier.
+    #[serde(rename = "routerID")]
+    pub router_id: Ipv4Addr,
+    /// Where it listens.
+    pub listen: Vec<Listen>,
+    /// Learned routes go into the kernel.
+    pub install_routes: bool,
+    /// Prefixes of its own.
+    pub originate: Vec<IpNet>,
+    /// Its peers.
+    pub peers: Vec<Peer>,
+}
+
+/// A listening address.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Listen {
+    /// The wildcard of a family.
+    pub address: IpAddr,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// A peer of a router.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Peer {
+    /// The machine behind it, with `-v6` for the session of that family.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its AS.
+    pub asn: u32,
+    /// `all`.
+    pub import: &'static str,
+    /// `all`.
+    pub export: &'static str,
+    /// Its own AS in what we send becomes ours: all nodes have one AS.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub as_override: bool,
+    /// It connects to us.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub passive: bool,
+}
+
+/// The uplink of every node.
+pub const UPLINK: &str = "eth0";
+
+/// Plans the underlay; `node_asn` is the nodes' AS, which a Fabric's ToRs must know.
+#[must_use]
+pub fn plan(file: &LabFile, node_asn: u32) -> Plan {
+    let mut plan = Plan { lab: file.name.clone(), machines: Vec::new(), wires: Vec::new() };
+    let homes = if file.racks.iter().any(|r| r.tor.is_some()) {
+        tors(&mut plan, file, node_asn)
+    } else {
+        plan.add("router", Role::Router(None));
+        vec![0; file.racks.len()]
+    };
+    for (rack, home) in file.racks.iter().zip(homes) {
+        plan.rack(rack, home);
+    }
+    plan
+}
+
+impl Plan {
+    /// The nodes, with their rack.
+    pub fn nodes(&self) -> impl Iterator<Item = (&Machine, &str)> {
+        self.machines.iter().filter_map(|m| match &m.role {
+            Role::Node { rack } => Some((m, rack.as_str())),
+            Role::Router(_) => None,
+        })
+    }
+
+    /// The routers, with their speaker if they have one.
+    pub fn routers(&self) -> impl Iterator<Item = (&Machine, Option<&Speaker>)> {
+        self.machines.iter().filter_map(|m| match &m.role {
+            Role::Router(speaker) => Some((m, speaker.as_ref())),
+            Role::Node { .. } => None,
+        })
+    }
+
+    fn add(&mut self, name: &str, role: Role) -> usize {
+        self.machines.push(Machine {
+            name: name.to_owned(),
+            netns: machine_netns(&self.lab, name),
+            role,
+            bridges: Vec::new(),
+            addresses: Vec::new(),
+            routes: Vec::new(),
+        });
+        self.machines.len() - 1
+    }
+
+    fn address(&mut self, machine: usize, device: &str, addresses: impl IntoIterator<Item = IpNet>) {
+        self.machines[machine].addresses.extend(addresses.into_iter().map(|a| (device.to_owned(), a)));
+    }
+
+    /// The rack's segment is a bridge inside its router; every node hangs on it and routes by default through it.
+    fn rack(&mut self, rack: &Rack, home: usize) {
+        let bridge = device("br-", &rack.name);
+        self.machines[home].bridges.push(bridge.clone());
+        let gateways = rack.gateways();
+        let lengths = rack.subnets.iter().map(IpNet::prefix_len);
+        let own = gateways.iter().zip(lengths).filter_map(|(a, l)| IpNet::new(*a, l).ok()).collect::<Vec<_>>();
+        self.address(home, &bridge, own);
+        for (n, name) in rack.nodes.iter().enumerate() {
+            let node = self.add(name, Role::Node { rack: rack.name.clone() });
+            self.address(node, UPLINK, rack.addresses(n));
+            self.machines[node].routes.extend(gateways.iter().map(|g| (default_route(*g), *g)));
+            self.wires.push(Wire {
+                a: End { machine: node, device: UPLINK.to_owned(), bridge: None },
+                b: End { machine: home, device: device("to-", name), bridge: Some(bridge.clone()) },
+            });
+        }
+    }
+}
+
+fn default_route(family: IpAddr) -> IpNet {
+    match family {
+        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+    }
+}
+
+/// One ToR per rack, joined by the spine, or by a segment that all of them share. Says which machine is which rack's home.
+fn tors(plan: &mut Plan, file: &LabFile, node_asn: u32) -> Vec<usize> {
+    let spine = file.spine.map(|s| (plan.add("spine", Role::Router(None)), s.asn));
+    let homes = file.racks.iter().map(|r| plan.add(&format!("tor-{}", r.name), Role::Router(None))).collect::<Vec<_>>();
+    let v4 = file.racks[0].subnets.iter().any(|s| s.addr().is_ipv4());
+    let v6 = file.racks[0].subnets.iter().any(|s| s.addr().is_ipv6());
+    let mut speakers = file
+        .racks
+        .iter()
+        .zip(&homes)
+        .map(|(rack, home)| {
+            let asn = rack.tor.map(|t| t.asn).unwrap_or_default();
+            let mut speaker = speaker(asn, *home, v4, v6, rack.subnets.clone());
+            if file.topology == Topology::Fabric {
+                speaker.peers.extend(fabric_peers(rack, node_asn));
+            }
+            speaker
+        })
+        .collect::<Vec<_>>();
+    match spine {
+        Some((spine, asn)) => {
+            let mut spine_speaker = speaker(asn, spine, v4, v6, Vec::new());
+            for (i, (rack, home)) in file.racks.iter().zip(&homes).enumerate() {
+                let port = device("to-", &rack.name);
+                let near = transit(i, v4, v6, 1);
+                let far = transit(i, v4, v6, 2);
+                plan.wires.push(Wire {
+                    a: End { machine: *home, device: "spine".to_owned(), bridge: None },
+                    b: End { machine: spine, device: port.clone(), bridge: None },
+                });
+                plan.address(spine, &port, near.clone());
+                plan.address(*home, "spine", far.clone());
+                let tor = plan.machines[*home].name.clone();
+                let tor_asn = speakers[i].asn;
+                speakers[i].peers.extend(near.iter().map(|a| peer("spine", a.addr(), asn)));
+                spine_speaker.peers.extend(far.iter().map(|a| peer(&tor, a.addr(), tor_asn)));
+            }
+            plan.machines[spine].role = Role::Router(Some(spine_speaker));
+        }
+        None => share_segment(plan, &homes, &mut speakers, v4, v6),
+    }
+    for (home, speaker) in homes.iter().zip(speakers) {
+        plan.machines[*home].role = Role::Router(Some(speaker));
+    }
+    homes
+}
+
+/// Without a spine the ToRs meet on one segment, a bridge inside the first of them, and all peer with all.
+fn share_segment(plan: &mut Plan, homes: &[usize], speakers: &mut [Speaker], v4: bool, v6: bool) {
+    if homes.len() < 2 {
+        return;
+    }
+    let bridge = "transit".to_owned();
+    plan.machines[homes[0]].bridges.push(bridge.clone());
+    for (i, home) in homes.iter().enumerate() {
+        if i > 0 {
+            plan.wires.push(Wire {
+                a: End { machine: *home, device: bridge.clone(), bridge: None },
+                b: End { machine: homes[0], device: format!("to-tor{i}"), bridge: Some(bridge.clone()) },
+            });
+        }
+        plan.address(*home, &bridge, transit(0, v4, v6, i + 1));
+        let name = plan.machines[*home].name.clone();
+        let asn = speakers[i].asn;
+        for (j, other) in speakers.iter_mut().enumerate() {
+            if i != j {
+                other.peers.extend(transit(0, v4, v6, i + 1).iter().map(|a| peer(&name, a.addr(), asn)));
+            }
+        }
+    }
+}
+
+/// Address number `n` on transit link `link`: a /24 and a /64 each.
+fn transit(link: usize, v4: bool, v6: bool, n: usize) -> Vec<IpNet> {
+    let offset = u32::try_from(link).unwrap_or(u32::MAX);
+    let mut addresses = Vec::new();
+    if let (true, IpNet::V4(range)) = (v4, TRANSIT_V4) {
+        let net = Ipv4Addr::from(u32::from(range.network()) + (offset << 8));
+        addresses.extend(Ipv4Net::new(net, 24).ok().map(IpNet::V4));
+    }
+    if let (true, IpNet::V6(range)) = (v6, TRANSIT_V6) {
+        let net = Ipv6Addr::from(u128::from(range.network()) + (u128::from(offset) << 64));
+        addresses.extend(Ipv6Net::new(net, 64).ok().map(IpNet::V6));
+    }
+    addresses.into_iter().filter_map(|net| IpNet::new(host(net, n)?, net.prefix_len()).ok()).collect()
+}
+
+fn speaker(asn: u32, number: usize, v4: bool, v6: bool, originate: Vec<IpNet>) -> Speaker {
+    let wildcards = [(v4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)), (v6, IpAddr::V6(Ipv6Addr::UNSPECIFIED))];
+    Speaker {
+        asn,
+        router_id: Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 19, 0, 1)) + u32::try_from(number).unwrap_or_default()),
+        listen: wildcards.into_iter().filter(|(on, _)| *on).map(|(_, address)| Listen { address, port: 179 }).collect(),
+        install_routes: true,
+        originate,
+        peers: Vec::new(),
+    }
+}
+
+fn peer(name: &str, address: IpAddr, asn: u32) -> Peer {
+    let name = if address.is_ipv6() { format!("{name}-v6") } else { name.to_owned() };
+    Peer { name, address, asn, import: "all", export: "all", as_override: false, passive: false }
+}
+
+fn fabric_peers(rack: &Rack, node_asn: u32) -> Vec<Peer> {
+    let node = |(n, name): (usize, &String)| {
+        let peers = rack.addresses(n).into_iter().map(|a| Peer {
+            as_override: true,
+            passive: true,
+            ..peer(name, a.addr(), node_asn)
+        });
+        peers.collect::<Vec<_>>()
+    };
+    rack.nodes.iter().enumerate().flat_map(node).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::file::parse;
+    use std::collections::BTreeSet;
+
+    fn planned(racks: &str, rest: &str) -> Plan {
+        let text = format!(
+            "apiVersion: twill.network/v1\nkind: Lab\nmetadata: {{name: t}}\nspec:\n  racks: [{racks}]\n{rest}"
+        );
+        plan(&parse(&text, "t").unwrap(), 64512)
+    }
+
+    const R1: &str = "{name: r1, subnets: [172.31.1.0/24, 'fd31:1::/64'], nodes: [n1, n2], tor: {asn: 65101}}";
+    const R2: &str = "{name: r2, subnets: [172.31.2.0/24, 'fd31:2::/64'], nodes: [n3], tor: {asn: 65102}}";
+    const R3: &str = "{name: r3, subnets: [172.31.3.0/24, 'fd31:3::/64'], nodes: [n4], tor: {asn: 65103}}";
+
+    fn machine<'a>(plan: &'a Plan, name: &str) -> &'a Machine {
+        plan.machines.iter().find(|m| m.name == name).unwrap()
+    }
+
+    fn consistent(plan: &Plan) {
+        let mut devices = BTreeSet::new();
+        for wire in &plan.wires {
+            for end in [&wire.a, &wire.b] {
+                assert!(end.device.len() <= 15, "{}", end.device);
+                assert!(devices.insert((end.machine, &end.device)), "{} twice", end.device);
+                let machine = &plan.machines[end.machine];
+                assert!(end.bridge.iter().all(|b| machine.bridges.contains(b)));
+            }
+        }
+        for (i, machine) in plan.machines.iter().enumerate() {
+            for (device, _) in &machine.addresses {
+                assert!(
+                    devices.contains(&(i, device)) || machine.bridges.contains(device),
+                    "{device} of {}",
+                    machine.name
+                );
+            }
+        }
+        let all = plan.machines.iter().flat_map(|m| m.addresses.iter().map(|a| a.1.addr())).collect::<Vec<_>>();
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "an address twice");
+        for (_, speaker) in plan.routers() {
+            for peer in speaker.iter().flat_map(|s| &s.peers) {
+                assert!(all.contains(&peer.address), "{} is nobody's address", peer.address);
+            }
+        }
+    }
+
+    #[test]
+    fn nodes_route_by_default_through_their_router() {
+        let plan = planned(&format!("{R1}, {R2}"), "  spine: {asn: 65000}");
+        consistent(&plan);
+        let n2 = machine(&plan, "n2");
+        assert_eq!(n2.netns, "twill_t_n2");
+        assert_eq!(n2.addresses[0], ("eth0".to_owned(), "172.31.1.12/24".parse().unwrap()));
+        assert_eq!(n2.routes[0], ("0.0.0.0/0".parse().unwrap(), "172.31.1.1".parse().unwrap()));
+        assert_eq!(n2.routes[1], ("::/0".parse().unwrap(), "fd31:1::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn tors_peer_with_the_spine_and_carry_their_racks() {
+        let plan = planned(&format!("{R1}, {R2}"), "  spine: {asn: 65000}");
+        let speakers = plan.routers().map(|(m, s)| (m.name.as_str(), s.unwrap())).collect::<Vec<_>>();
+        assert_eq!(speakers.iter().map(|s| s.0).collect::<Vec<_>>(), ["spine", "tor-r1", "tor-r2"]);
+        assert_eq!(speakers[0].1.peers.len(), 4, "two ToRs, two families");
+        assert_eq!(
+            speakers[1].1.originate,
+            ["172.31.1.0/24".parse().unwrap(), "fd31:1::/64".parse::<IpNet>().unwrap()]
+        );
+        assert!(speakers[1].1.peers.iter().all(|p| p.asn == 65000 && !p.as_override));
+    }
+
+    #[test]
+    fn without_spine_all_tors_share_a_segment() {
+        let plan = planned(&format!("{R1}, {R2}, {R3}"), "");
+        consistent(&plan);
+        for (machine, speaker) in plan.routers() {
+            assert_eq!(speaker.unwrap().peers.len(), 4, "{}", machine.name);
+        }
+    }
+
+    #[test]
+    fn without_tors_one_router_joins_the_racks() {
+        let bare = |r: &str| r.split(", tor").next().unwrap().to_owned() + "}";
+        let plan = planned(&format!("{}, {}", bare(R1), bare(R2)), "");
+        consistent(&plan);
+        assert_eq!(plan.routers().count(), 1);
+        assert_eq!(machine(&plan, "router").bridges, ["br-r1", "br-r2"]);
+        assert_eq!(machine(&plan, "router").addresses.len(), 4);
+    }
+
+    #[test]
+    fn in_a_fabric_the_tor_awaits_its_nodes_with_as_override() {
+        let plan = planned(&format!("{R1}, {R2}"), "  spine: {asn: 65000}\n  topology: Fabric");
+        let Role::Router(Some(speaker)) = &machine(&plan, "tor-r1").role else { panic!("a speaker") };
+        let nodes = speaker.peers.iter().filter(|p| p.as_override && p.passive && p.asn == 64512).count();
+        assert_eq!(nodes, 4, "two nodes, two families");
+    }
+}

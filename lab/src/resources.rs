@@ -1,0 +1,340 @@
+//! What manifests mean in a lab: in flow documents, out flow objects to store and pods to run.
+//!
+//! A Deployment becomes pods `NAME-0`, `NAME-1`, …; a `status.phase` of Succeeded or Failed is remembered beside the pod, as
+//! an API server would drop it; everything else is stored as it is.
+
+use anyhow::{Context, bail, ensure};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use twill_crds::{Kind, Object, Pod};
+
+/// Annotation of a pod that names its Deployment.
+pub const DEPLOYMENT: &str = "lab.twill.network/deployment";
+
+/// A document of a manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// Its kind.
+    pub kind: Kind,
+    /// The object.
+    pub object: Value,
+}
+
+/// A pod to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// The pod, placed on a node or not.
+    pub pod: Pod,
+    /// How it ended, if it did.
+    pub ended: Option<Ended>,
+}
+
+/// The phase of a pod whose containers have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All with success.
+    Succeeded,
+    /// At least one without.
+    Failed,
+}
+
+impl Ended {
+    /// As `status.phase` has it.
+    #[must_use]
+    pub fn phase(self) -> &'static str {
+        match self {
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
+/// What manifests ask for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// Objects to store, Deployments too, pods excepted; namespaces first.
+    pub objects: Vec<Document>,
+    /// Pods to run, in order.
+    pub pods: Vec<Wanted>,
+    /// Kinds that are stored and mean nothing here.
+    pub inert: BTreeSet<String>,
+    /// Namespaces that something lives in.
+    pub namespaces: BTreeSet<String>,
+}
+
+/// Kinds that something in the lab acts on.
+const LIVE: [&str; 12] = [
+    "Namespace",
+    "Pod",
+    "Deployment",
+    "NetworkPolicy",
+    "Node",
+    "IPPool",
+    "IPBlock",
+    "BGPConfiguration",
+    "BGPPeer",
+    "NodeNetwork",
+    "Secret",
+    "IPReservation",
+];
+
+/// Reads what documents ask for.
+///
+/// # Errors
+/// One sentence that names the object.
+pub fn desired(documents: Vec<Document>) -> anyhow::Result<Desired> {
+    let mut desired = Desired::default();
+    for mut document in documents {
+        if document.kind.namespaced {
+            let namespace = settle_namespace(&mut document.object);
+            desired.namespaces.insert(namespace);
+        }
+        let what = what(&document);
+        match document.kind.kind.as_ref() {
+            "Pod" if document.kind.group.is_empty() => desired.pods.push(wanted(document.object).context(what)?),
+            "Deployment" => {
+                desired.pods.extend(replicas(&document.object).context(what)?);
+                desired.objects.push(document);
+            }
+            kind => {
+                if !LIVE.contains(&kind) {
+                    desired.inert.insert(kind.to_owned());
+                }
+                desired.objects.push(document);
+            }
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for wanted in &desired.pods {
+        let (namespace, name) = (wanted.pod.namespace(), wanted.pod.name());
+        ensure!(seen.insert((namespace, name)), "Pod {namespace}/{name}: metadata.name: two pods have it; rename one");
+    }
+    desired.objects.sort_by_key(|d| order(&d.kind.kind));
+    Ok(desired)
+}
+
+/// What others refer to is stored first.
+fn order(kind: &str) -> u8 {
+    match kind {
+        "Namespace" => 0,
+        "IPPool" | "BGPConfiguration" | "Node" => 1,
+        _ => 2,
+    }
+}
+
+/// `Kind name` or `Kind namespace/name`.
+#[must_use]
+pub fn what(document: &Document) -> String {
+    let text = |key: &str| document.object["metadata"][key].as_str().unwrap_or_default();
+    match text("namespace") {
+        "" => format!("{} {}", document.kind.kind, text("name")),
+        namespace => format!("{} {namespace}/{}", document.kind.kind, text("name")),
+    }
+}
+
+fn settle_namespace(object: &mut Value) -> String {
+    let metadata = &mut object["metadata"];
+    if metadata.is_null() {
+        *metadata = Value::Object(Map::new());
+    }
+    match metadata["namespace"].as_str() {
+        Some(namespace) if !namespace.is_empty() => namespace.to_owned(),
+        _ => {
+            metadata["namespace"] = json!("default");
+            "default".to_owned()
+        }
+    }
+}
+
+fn wanted(object: Value) -> anyhow::Result<Wanted> {
+    let ended = match object.pointer("/status/phase").and_then(Value::as_str) {
+        Some("Succeeded") => Some(Ended::Succeeded),
+        Some("Failed") => Some(Ended::Failed),
+        _ => None,
+    };
+    let mut pod: Pod = serde_json::from_value(object).context("it is no valid Pod")?;
+    pod.status = None;
+    ensure!(!pod.name().is_empty(), "metadata.name is missing");
+    ensure!(
+        pod.spec.as_ref().is_some_and(|s| !s.containers.is_empty()),
+        "spec.containers: there is none; a pod has one at least"
+    );
+    check_ports(&pod)?;
+    Ok(Wanted { pod, ended })
+}
+
+fn check_ports(pod: &Pod) -> anyhow::Result<()> {
+    let ports = pod.spec.iter().flat_map(|s| &s.containers).flat_map(|c| c.ports.iter().flatten());
+    for port in ports {
+        ensure!(
+            (1..=65535).contains(&port.container_port),
+            "spec.containers.ports.containerPort: {} is no port; 1 to 65535 are",
+            port.container_port
+        );
+        if let Some(protocol) = &port.protocol {
+            protocol.parse::<crate::ports::Protocol>().context("spec.containers.ports.protocol")?;
+        }
+    }
+    Ok(())
+}
+
+fn replicas(deployment: &Value) -> anyhow::Result<Vec<Wanted>> {
+    let name = deployment["metadata"]["name"].as_str().unwrap_or_default();
+    ensure!(!name.is_empty(), "metadata.name is missing");
+    let count = match &deployment["spec"]["replicas"] {
+        Value::Null => 1,
+        number => {
+            number.as_u64().filter(|n| *n <= 1000).context("spec.replicas: a number from 0 to 1000 is possible")?
+        }
+    };
+    let template = &deployment["spec"]["template"];
+    ensure!(template.is_object(), "spec.template is missing");
+    (0..count)
+        .map(|i| {
+            let mut annotations = template["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
+            annotations.insert(DEPLOYMENT.to_owned(), json!(name));
+            wanted(json!({
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": format!("{name}-{i}"),
+                    "namespace": deployment["metadata"]["namespace"],
+                    "labels": template["metadata"]["labels"],
+                    "annotations": annotations,
+                },
+                "spec": template["spec"],
+            }))
+        })
+        .collect()
+}
+
+/// Namespace and name of the Deployment that a pod belongs to.
+#[must_use]
+pub fn owner(pod: &Pod) -> Option<(&str, &str)> {
+    let name = pod.meta().annotations.as_ref()?.get(DEPLOYMENT)?;
+    Some((pod.namespace(), name))
+}
+
+/// A node as the scheduler sees it.
+#[derive(Clone, Debug)]
+pub struct Candidate<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Places a pod that names no node: the next node in turn that its `nodeSelector` admits. `turn` counts the placed pods.
+///
+/// # Errors
+/// The node that it names does not exist, or no node is admitted.
+pub fn schedule(pod: &mut Pod, nodes: &[Candidate<'_>], turn: &mut usize) -> anyhow::Result<()> {
+    let what = format!("Pod {}/{}", pod.namespace(), pod.name());
+    let spec = pod.spec.get_or_insert_default();
+    if let Some(node) = spec.node_name.as_deref().filter(|n| !n.is_empty()) {
+        let names = || nodes.iter().map(|n| n.name).collect::<Vec<_>>().join(", ");
+        ensure!(
+            nodes.iter().any(|n| n.name == node),
+            "{what}: spec.nodeName: there is no node {node}; the lab has {}",
+            names()
+        );
+        return Ok(());
+    }
+    let selector = spec.node_selector.clone().unwrap_or_default();
+    let admitted = |node: &Candidate<'_>| selector.iter().all(|(k, v)| node.labels.get(k) == Some(v));
+    for i in 0..nodes.len() {
+        let node = &nodes[(*turn + i) % nodes.len()];
+        if admitted(node) {
+            *turn += i + 1;
+            spec.node_name = Some(node.name.to_owned());
+            return Ok(());
+        }
+    }
+    bail!(
+        "{what}: spec.nodeSelector: no node has these labels; nodes have kubernetes.io/hostname and topology.kubernetes.io/rack"
+    )
+}
+
+/// Labels that the lab gives to a node.
+#[must_use]
+pub fn node_labels(node: &str, rack: &str) -> BTreeMap<String, String> {
+    [("kubernetes.io/hostname", node), (RACK_LABEL, rack), ("topology.kubernetes.io/zone", rack)]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into()
+}
+
+/// Label of a node that names its rack.
+pub const RACK_LABEL: &str = "topology.kubernetes.io/rack";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::borrow::Cow;
+
+    fn document(kind: &str, namespaced: bool, object: Value) -> Document {
+        let name = |s: &str| Cow::Owned(s.to_owned());
+        let plural = name(&format!("{}s", kind.to_lowercase()));
+        Document { kind: Kind { group: name(""), version: name("v1"), kind: name(kind), plural, namespaced }, object }
+    }
+
+    fn pod(name: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [{"name": "c"}]}})
+    }
+
+    #[test]
+    fn a_deployment_becomes_numbered_pods() {
+        let deployment = json!({"metadata": {"name": "web"}, "spec": {"replicas": 2, "template": {
+            "metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80}]}]}}}});
+        let desired = desired(vec![document("Deployment", true, deployment)]).unwrap();
+        let names = desired.pods.iter().map(|w| w.pod.name()).collect::<Vec<_>>();
+        assert_eq!(names, ["web-0", "web-1"]);
+        assert_eq!(owner(&desired.pods[0].pod), Some(("default", "web")));
+        assert_eq!(desired.pods[1].pod.meta().labels.as_ref().unwrap()["app"], "web");
+        assert_eq!(desired.objects.len(), 1);
+    }
+
+    #[test]
+    fn how_a_pod_ended_is_kept_beside_it() {
+        let mut ended = pod("job");
+        ended["status"] = json!({"phase": "Succeeded", "podIP": "10.42.0.9"});
+        let desired = desired(vec![document("Pod", true, ended)]).unwrap();
+        assert_eq!(desired.pods[0].ended, Some(Ended::Succeeded));
+        assert_eq!(desired.pods[0].pod.status, None);
+    }
+
+    #[test]
+    fn kinds_that_mean_nothing_are_named_once_and_namespaces_come_first() {
+        let service = |n: &str| document("Service", true, json!({"metadata": {"name": n, "namespace": "shop"}}));
+        let namespace = document("Namespace", false, json!({"metadata": {"name": "shop"}}));
+        let desired = desired(vec![service("a"), service("b"), namespace]).unwrap();
+        assert_eq!(desired.inert.iter().collect::<Vec<_>>(), ["Service"]);
+        assert_eq!(desired.objects[0].kind.kind, "Namespace");
+        assert!(desired.namespaces.contains("shop"));
+    }
+
+    #[test]
+    fn two_pods_with_one_name_are_refused() {
+        let error = desired(vec![document("Pod", true, pod("a")), document("Pod", true, pod("a"))]).unwrap_err();
+        assert_eq!(error.to_string(), "Pod default/a: metadata.name: two pods have it; rename one");
+    }
+
+    #[test]
+    fn the_scheduler_goes_round_and_honours_names_and_selectors() {
+        let nodes = ["n1", "n2", "n3"].map(|name| Candidate { name, labels: node_labels(name, "r1") });
+        let mut turn = 0;
+        let mut place = |selector: Option<(&str, &str)>, name: Option<&str>| {
+            let mut pod: Pod = serde_json::from_value(pod("p")).unwrap();
+            let spec = pod.spec.as_mut().unwrap();
+            spec.node_name = name.map(str::to_owned);
+            spec.node_selector = selector.map(|(k, v)| [(k.to_owned(), v.to_owned())].into());
+            schedule(&mut pod, &nodes, &mut turn).map(|()| pod.spec.unwrap().node_name.unwrap())
+        };
+        assert_eq!(place(None, None).unwrap(), "n1");
+        assert_eq!(place(None, Some("n1")).unwrap(), "n1");
+        assert_eq!(place(None, None).unwrap(), "n2");
+        assert_eq!(place(Some(("kubernetes.io/hostname", "n2")), None).unwrap(), "n2");
+        assert!(place(Some(("disk", "ssd")), None).unwrap_err().to_string().contains("spec.nodeSelector"));
+        assert!(place(None, Some("n9")).unwrap_err().to_string().contains("no node n9; the lab has n1, n2, n3"));
+    }
+}
