@@ -6,6 +6,11 @@
 //! kernel on a thread of its own, which the [`Fib`] handle feeds.
 
 mod handle;
+pub mod resolve;
+pub mod route;
+pub mod table;
+pub mod tunnel;
+pub mod world;
 
 pub use handle::{Command, Condition, Feedback, Fib, HopState, Problem, Reach, RouteState, Status};
 

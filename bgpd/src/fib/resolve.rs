@@ -1,0 +1,275 @@
+//! From a prefix and its next hops to the route that the kernel should have, or the reason why it gets none.
+//!
+//! Depends on [`Config`] and [`World`] alone, never on what was installed before.
+
+use super::route::{Forward, Hop, Transport, Tunnel};
+use super::world::{Way, World};
+use super::{Config, NodeAddresses, Pool, Reach};
+use ipnet::IpNet;
+use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use twill_crds::names::{IPIP_DEVICE, IPIP_OVERHEAD, TUNNEL_TTL, VXLAN_DEVICE, VXLAN_OVERHEAD, VXLAN_VNI};
+use twill_crds::{Protocol, When};
+
+/// What became of a prefix.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The route, if there is one.
+    pub forward: Option<Arc<Forward>>,
+    /// What became of each next hop, in the order given.
+    pub hops: Vec<(IpAddr, Result<Transport, Refusal>)>,
+}
+
+/// Why a next hop is not used.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// A node takes no learned default route.
+    DefaultRoute,
+    /// The prefix covers the address of a node or peer, which must stay reachable without us.
+    Covers(IpAddr),
+    /// Nothing but the default route leads there.
+    Unresolved {
+        /// The next hop.
+        next_hop: IpAddr,
+        /// Name of the node, if it is one.
+        node: Option<String>,
+        /// Name of the pool that holds the prefix, if one does.
+        pool: Option<String>,
+    },
+    /// The next hop is an address of this node.
+    Own(IpAddr),
+    /// The next hop is of the other family.
+    OtherFamily(IpAddr),
+    /// Nothing at all leads to the node that is the tunnel's other end.
+    NoWayToNode(IpAddr, String),
+    /// The other end of the tunnel has no IPv4 address, or this node has none.
+    NoOuterAddress(String),
+    /// The tunnel device is missing.
+    NoDevice(Transport),
+    /// Another next hop of this prefix is used, and one route carries one kind of transport.
+    OtherTransport,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DefaultRoute => write!(f, "a node installs no learned default route"),
+            Self::Covers(address) => {
+                write!(f, "it covers {address}, a node's or peer's address, which must not depend on a learned route")
+            }
+            Self::Unresolved { next_hop, node, pool } => {
+                write!(f, "next hop {next_hop}")?;
+                if let Some(node) = node {
+                    write!(f, " (node {node})")?;
+                }
+                write!(
+                    f,
+                    " is on no connected subnet and no route but the default one leads to it; add a route to it"
+                )?;
+                match pool {
+                    Some(pool) => write!(f, ", or set encapsulation.protocol of IPPool {pool} to VXLAN"),
+                    None => Ok(()),
+                }
+            }
+            Self::Own(address) => write!(f, "next hop {address} is this node itself"),
+            Self::OtherFamily(address) => write!(f, "next hop {address} is not of the prefix's address family"),
+            Self::NoWayToNode(address, node) => {
+                write!(f, "no route leads to {address}, the tunnel's end at node {node}")
+            }
+            Self::NoOuterAddress(node) => {
+                write!(f, "node {node} has no IPv4 InternalIP for the tunnel's outer header; give it one")
+            }
+            Self::NoDevice(transport) => write!(f, "the {} device cannot be used", transport.name()),
+            Self::OtherTransport => write!(f, "another next hop of the prefix travels otherwise and is preferred"),
+        }
+    }
+}
+
+/// How a next hop is used: one transport, and the kernel's hops.
+type Usable = (Transport, Vec<Hop>);
+
+/// Resolves prefixes by one configuration and one state of the kernel.
+pub struct Resolver<'a> {
+    config: &'a Config,
+    world: &'a World,
+    nodes: FxHashMap<IpAddr, &'a NodeAddresses>,
+    guarded: BTreeSet<IpAddr>,
+    vxlan: Option<u32>,
+    ipip: Option<u32>,
+}
+
+impl<'a> Resolver<'a> {
+    /// A resolver for this configuration and kernel.
+    #[must_use]
+    pub fn new(config: &'a Config, world: &'a World) -> Self {
+        let mut nodes = FxHashMap::default();
+        for node in &config.nodes {
+            nodes.extend(node.v4.map(|a| (IpAddr::V4(a), node)));
+            nodes.extend(node.v6.map(|a| (IpAddr::V6(a), node)));
+        }
+        let mut guarded: BTreeSet<IpAddr> = nodes.keys().copied().collect();
+        guarded.extend(&config.peers);
+        let device = |name| world.link(name).filter(|link| link.up).map(|link| link.index);
+        Self { config, world, nodes, guarded, vxlan: device(VXLAN_DEVICE), ipip: device(IPIP_DEVICE) }
+    }
+
+    /// Why no learned route for `prefix` is wanted whatever its next hops, if so.
+    #[must_use]
+    pub fn refused(&self, prefix: IpNet) -> Option<Refusal> {
+        if self.config.alone {
+            return None;
+        }
+        if prefix.prefix_len() == 0 {
+            return Some(Refusal::DefaultRoute);
+        }
+        self.guarded.range(prefix.network()..=prefix.broadcast()).next().map(|address| Refusal::Covers(*address))
+    }
+
+    /// Index of the pool that holds `prefix`.
+    #[must_use]
+    pub fn pool(&self, prefix: IpNet) -> Option<usize> {
+        self.config.pools.iter().position(|pool| pool.cidr.contains(&prefix))
+    }
+
+    /// The route over `next_hops` for a prefix of the family `v6` inside the pool with this index.
+    #[must_use]
+    pub fn resolve(&self, v6: bool, pool: Option<usize>, next_hops: &[IpAddr]) -> Outcome {
+        let pool = pool.and_then(|index| self.config.pools.get(index));
+        let mut ways: Vec<(IpAddr, Result<Usable, Refusal>)> =
+            next_hops.iter().map(|address| (*address, self.one(v6, pool, *address))).collect();
+        let chosen = ways.iter().filter_map(|(_, way)| way.as_ref().ok().map(|(transport, _)| *transport)).min();
+        for (_, way) in &mut ways {
+            if matches!(way, Ok((transport, _)) if Some(*transport) != chosen) {
+                *way = Err(Refusal::OtherTransport);
+            }
+        }
+        let mut hops: Vec<Hop> =
+            ways.iter().filter_map(|(_, way)| way.as_ref().ok()).flat_map(|(_, h)| h.clone()).collect();
+        hops.sort();
+        hops.dedup();
+        let forward = chosen.map(|transport| Arc::new(self.forward(v6, transport, hops)));
+        let hops = ways.into_iter().map(|(address, way)| (address, way.map(|(transport, _)| transport))).collect();
+        Outcome { forward, hops }
+    }
+
+    /// Whether a path through `next_hop` is eligible at all.
+    #[must_use]
+    pub fn reach(&self, next_hop: IpAddr) -> Reach {
+        if let Some(cost) = self.plain(next_hop).map(|(_, cost)| cost) {
+            return Reach::Reachable { cost };
+        }
+        let tunnelled = self.config.pools.iter().any(|pool| {
+            pool.encapsulation.protocol != Protocol::None
+                && self.one(pool.cidr.addr().is_ipv6(), Some(pool), next_hop).is_ok()
+        });
+        // A tunnel is farther than anything connected and nearer than nothing; among tunnels there is no difference.
+        if tunnelled { Reach::Reachable { cost: 1 } } else { Reach::Unreachable }
+    }
+
+    fn one(&self, v6: bool, pool: Option<&Pool>, address: IpAddr) -> Result<Usable, Refusal> {
+        if address.is_ipv6() != v6 {
+            return Err(Refusal::OtherFamily(address));
+        }
+        if [self.config.local.v4.map(IpAddr::V4), self.config.local.v6.map(IpAddr::V6)].contains(&Some(address)) {
+            return Err(Refusal::Own(address));
+        }
+        let plain = self.plain(address);
+        let connected = matches!(&plain, Some((_, 0)));
+        let node = self.nodes.get(&address);
+        if let (Some(pool), Some(node), false) = (pool, node, self.config.alone) {
+            let transport = Transport::of(pool.encapsulation.protocol);
+            let wanted = match pool.encapsulation.when {
+                When::Always => true,
+                When::CrossSubnet => !connected,
+            };
+            if transport != Transport::Plain && wanted {
+                return self.tunnel(v6, transport, address, node).map(|hop| (transport, vec![hop]));
+            }
+        }
+        match plain {
+            Some((hops, _)) => Ok((Transport::Plain, hops)),
+            None => Err(Refusal::Unresolved {
+                next_hop: address,
+                node: node.map(|node| node.name.clone()),
+                pool: pool.filter(|_| node.is_some()).map(|pool| pool.name.clone()),
+            }),
+        }
+    }
+
+    /// Plain hops towards `address` and their interior cost: 0 on a connected subnet, else 1 and the route's metric.
+    fn plain(&self, address: IpAddr) -> Option<(Vec<Hop>, u32)> {
+        let route = self.world.routes.longest_match(address, false)?;
+        let usable: Vec<&Way> = route.ways.iter().filter(|way| !self.world.is_tunnel(way.link)).collect();
+        let connected = usable.iter().any(|way| way.gateway.is_none());
+        let hops: Vec<Hop> = usable
+            .iter()
+            .filter(|way| way.gateway.is_none() == connected)
+            .map(|way| Hop { gateway: Some(way.gateway.unwrap_or(address)), link: way.link, tunnel: None })
+            .collect();
+        let cost = if connected { 0 } else { route.metric.saturating_add(1) };
+        if hops.is_empty() { None } else { Some((hops, cost)) }
+    }
+
+    fn tunnel(&self, v6: bool, transport: Transport, next_hop: IpAddr, node: &NodeAddresses) -> Result<Hop, Refusal> {
+        let source = self.config.local.v4.ok_or_else(|| Refusal::NoOuterAddress(self.config.local.name.clone()))?;
+        let remote = node.v4.ok_or_else(|| Refusal::NoOuterAddress(node.name.clone()))?;
+        if self.outer_link(remote).is_none() {
+            return Err(Refusal::NoWayToNode(next_hop, node.name.clone()));
+        }
+        let (device, gateway, id) = match transport {
+            Transport::Vxlan if v6 => (self.vxlan, Some(IpAddr::V6(tunnel_neighbour(remote))), u64::from(VXLAN_VNI)),
+            Transport::Vxlan => (self.vxlan, Some(IpAddr::V4(remote)), u64::from(VXLAN_VNI)),
+            Transport::Ipip | Transport::Plain => (self.ipip, None, 0),
+        };
+        let link = device.ok_or(Refusal::NoDevice(transport))?;
+        Ok(Hop { gateway, link, tunnel: Some(Tunnel { id, source, remote, ttl: TUNNEL_TTL }) })
+    }
+
+    fn outer_link(&self, remote: Ipv4Addr) -> Option<u32> {
+        let route = self.world.routes.longest_match(IpAddr::V4(remote), true)?;
+        route.ways.first().map(|way| way.link)
+    }
+
+    fn forward(&self, v6: bool, transport: Transport, hops: Vec<Hop>) -> Forward {
+        let mtu_of = |link: u32| self.world.links.get(&link).map(|link| link.mtu);
+        let mtus: BTreeSet<u32> = hops
+            .iter()
+            .filter_map(|hop| match &hop.tunnel {
+                Some(tunnel) => {
+                    self.outer_link(tunnel.remote).and_then(mtu_of).map(|mtu| mtu - overhead(transport).min(mtu))
+                }
+                None => mtu_of(hop.link),
+            })
+            .collect();
+        // A plain route over links of one MTU keeps the link's, so that a later change of the link needs no route change.
+        let differ = transport != Transport::Plain || mtus.len() > 1;
+        let source = (transport != Transport::Plain).then(|| self.inner_source(v6)).flatten();
+        Forward::Unicast { hops, mtu: mtus.first().copied().filter(|_| differ), source }
+    }
+
+    /// The tunnel address, once a device has it: the kernel refuses a preferred source that is not local.
+    fn inner_source(&self, v6: bool) -> Option<IpAddr> {
+        let source = self.config.tunnel_sources.iter().copied().find(|address| address.is_ipv6() == v6)?;
+        self.world.link_of(source).map(|_| source)
+    }
+}
+
+/// Bytes that a transport adds to a packet.
+#[must_use]
+pub fn overhead(transport: Transport) -> u32 {
+    match transport {
+        Transport::Plain => 0,
+        Transport::Vxlan => VXLAN_OVERHEAD,
+        Transport::Ipip => IPIP_OVERHEAD,
+    }
+}
+
+/// Link-local address by which IPv6 routes name the tunnel's other end on the VXLAN device, derived as its MAC is.
+#[must_use]
+pub fn tunnel_neighbour(node: Ipv4Addr) -> Ipv6Addr {
+    let [a, b, c, d] = node.octets();
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+}

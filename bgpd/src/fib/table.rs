@@ -1,0 +1,405 @@
+//! All that the FIB knows: what is wanted, what the kernel is believed to have, and the difference.
+//!
+//! Wanted depends on configuration, world and the RIB's last word alone. What the kernel has is what we wrote since the last
+//! dump, and what that dump found. An error of the kernel makes the belief unknown, so that the next round tries again.
+
+use super::resolve::{Outcome, Refusal, Resolver};
+use super::route::{Forward, Found, Step};
+use super::tunnel::{self, Failure, Failures};
+use super::world::World;
+use super::{Change, Condition, Config, HopState, Problem, Reach, RouteState, Status};
+use ipnet::IpNet;
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use twill_crds::names::METRIC_UNREACHABLE;
+
+/// Sentences of one kind that a status carries at most; the rest is a number.
+const PROBLEMS: usize = 16;
+
+/// Desired and believed state of everything that we put into the kernel.
+#[derive(Default)]
+pub struct Table {
+    config: Config,
+    world: World,
+    learned: FxHashMap<IpNet, Entry>,
+    /// Unreachable routes that the kernel is believed to have.
+    unreachable: BTreeSet<IpNet>,
+    sets: FxHashSet<Arc<[IpAddr]>>,
+    memo: Memo,
+    /// Prefixes to look at again; everything if `all`.
+    dirty: FxHashSet<IpNet>,
+    all: bool,
+    /// Whether adopted routes that nobody announced again may go.
+    learned_in_sync: bool,
+    unresolved: BTreeMap<IpNet, Refusal>,
+    refused: BTreeMap<(IpNet, u32), String>,
+    devices: Failures,
+    tracked: BTreeMap<IpAddr, Option<Reach>>,
+    repairs: u64,
+}
+
+#[derive(Default)]
+struct Entry {
+    next_hops: Option<Arc<[IpAddr]>>,
+    kernel: Option<Arc<Forward>>,
+}
+
+/// What an observation found to be different from what we had written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// Routes of ours that are gone or changed and still wanted.
+    pub routes: u64,
+    /// The first of them.
+    pub first: Option<IpNet>,
+}
+
+impl Table {
+    /// Replaces the configuration. True if table, protocol or metric are others, so that the kernel must be read again.
+    pub fn configure(&mut self, config: Config) -> bool {
+        let moved = (self.config.table, self.config.protocol, self.config.metric)
+            != (config.table, config.protocol, config.metric);
+        if self.config == config {
+            return false;
+        }
+        self.config = config;
+        self.devices.clear();
+        self.reconsider();
+        moved
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The kernel as last seen.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Remembers what the RIB chose.
+    pub fn apply(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            let next_hops = (!change.next_hops.is_empty()).then(|| self.intern(change.next_hops));
+            self.learned.entry(change.prefix).or_default().next_hops = next_hops;
+            self.dirty.insert(change.prefix);
+        }
+    }
+
+    /// Adopted routes that were not announced again may go.
+    pub fn learned_in_sync(&mut self) {
+        if !self.learned_in_sync {
+            self.learned_in_sync = true;
+            self.all = true;
+        }
+    }
+
+    /// Replaces what is known of the world without the routes that are ours: after our own changes of devices.
+    pub fn set_world(&mut self, world: World) {
+        if self.world != world {
+            self.world = world;
+            self.reconsider();
+        }
+    }
+
+    /// Replaces all that is known of the kernel by what a dump found.
+    pub fn observe(&mut self, world: World, found: Vec<Found>) -> Repairs {
+        let mut forwards: FxHashSet<Arc<Forward>> = FxHashSet::default();
+        let mut learned: FxHashMap<IpNet, Arc<Forward>> = FxHashMap::default();
+        let mut unreachable = BTreeSet::new();
+        for route in found {
+            if route.metric == self.config.metric {
+                let forward = forwards.get(&route.forward).cloned().unwrap_or_else(|| Arc::new(route.forward));
+                forwards.insert(forward.clone());
+                learned.insert(route.prefix, forward);
+            } else if route.metric == METRIC_UNREACHABLE && route.forward == Forward::Unreachable {
+                unreachable.insert(route.prefix);
+            }
+        }
+        let repairs = self.lost(&learned, &unreachable);
+        for (prefix, entry) in &mut self.learned {
+            entry.kernel = learned.remove(prefix);
+        }
+        for (prefix, forward) in learned {
+            self.learned.insert(prefix, Entry { next_hops: None, kernel: Some(forward) });
+        }
+        self.unreachable = unreachable;
+        self.repairs += repairs.routes;
+        self.set_world(world);
+        self.all = true;
+        repairs
+    }
+
+    /// Changes of devices that must come before those of routes.
+    #[must_use]
+    pub fn device_additions(&self) -> Vec<tunnel::Step> {
+        tunnel::additions(&self.config, &self.world, &self.devices)
+    }
+
+    /// Changes of devices that must come after those of routes.
+    #[must_use]
+    pub fn device_removals(&self) -> Vec<tunnel::Step> {
+        tunnel::removals(&self.config, &self.world)
+    }
+
+    /// Remembers how a change of a device went.
+    pub fn device_result(&mut self, step: &tunnel::Step, failure: Option<Failure>) {
+        let Some(device) = step.device() else { return };
+        match failure {
+            Some(failure) => {
+                self.devices.insert(device, failure);
+            }
+            None if matches!(step, tunnel::Step::SetUp(..)) => {
+                self.devices.remove(&device);
+            }
+            None => {}
+        }
+    }
+
+    /// Changes of routes, unreachable ones first, deletions last; believed to be done from here on, see [`Table::failed`].
+    pub fn difference(&mut self) -> Vec<Step> {
+        if !self.config.install {
+            self.dirty.clear();
+            return Vec::new();
+        }
+        let mut deletions = Vec::new();
+        let mut steps = self.own_difference(&mut deletions);
+        let prefixes: Vec<IpNet> = if std::mem::take(&mut self.all) {
+            self.dirty.clear();
+            self.unresolved.clear();
+            self.learned.keys().copied().collect()
+        } else {
+            self.dirty.drain().collect()
+        };
+        let mut memo = std::mem::take(&mut self.memo);
+        let resolver = Resolver::new(&self.config, &self.world);
+        for prefix in prefixes {
+            let Some(entry) = self.learned.get_mut(&prefix) else { continue };
+            let verdict = entry.next_hops.as_ref().map(|set| judge(&resolver, &mut memo, prefix, set));
+            let adopted = verdict.is_none() && !self.learned_in_sync && entry.kernel.is_some();
+            let wanted = match &verdict {
+                Some(Ok(outcome)) => outcome.forward.clone(),
+                _ => None,
+            };
+            match verdict.and_then(|verdict| blame(&verdict)) {
+                Some(refusal) => self.unresolved.insert(prefix, refusal),
+                None => self.unresolved.remove(&prefix),
+            };
+            match (&wanted, &entry.kernel) {
+                (Some(new), Some(old)) if new == old => {}
+                (Some(new), _) => {
+                    steps.push(Step::Replace(prefix, self.config.metric, new.clone()));
+                    entry.kernel.clone_from(&wanted);
+                }
+                (None, Some(_)) if !adopted => {
+                    deletions.push(Step::Delete(prefix, self.config.metric));
+                    entry.kernel = None;
+                }
+                (None, _) => {}
+            }
+            if entry.next_hops.is_none() && entry.kernel.is_none() {
+                self.learned.remove(&prefix);
+            }
+        }
+        self.memo = memo;
+        for step in steps.iter().chain(&deletions) {
+            self.refused.remove(&step.key());
+        }
+        steps.append(&mut deletions);
+        steps
+    }
+
+    /// The kernel refused a change of [`Table::difference`]: what it has is unknown until the next observation.
+    pub fn failed(&mut self, step: &Step, reason: String) {
+        let (prefix, metric) = step.key();
+        if metric == METRIC_UNREACHABLE && metric != self.config.metric {
+            self.unreachable.remove(&prefix);
+        } else if let Some(entry) = self.learned.get_mut(&prefix) {
+            entry.kernel = None;
+            self.dirty.insert(prefix);
+        }
+        self.refused.insert((prefix, metric), reason);
+    }
+
+    /// Whether the kernel refused something that is still wanted; worth another try later.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        !self.refused.is_empty() || self.devices.values().any(|failure| *failure != Failure::Unsupported)
+    }
+
+    /// Follows these next hops, and no others.
+    pub fn track(&mut self, next_hops: Vec<IpAddr>) {
+        self.tracked =
+            next_hops.into_iter().map(|address| (address, self.tracked.get(&address).copied().flatten())).collect();
+    }
+
+    /// State of the tracked next hops that is new since the last call.
+    pub fn reach_changes(&mut self) -> Vec<(IpAddr, Reach)> {
+        let resolver = Resolver::new(&self.config, &self.world);
+        let mut changes = Vec::new();
+        for (address, known) in &mut self.tracked {
+            let now = resolver.reach(*address);
+            if *known != Some(now) {
+                *known = Some(now);
+                changes.push((*address, now));
+            }
+        }
+        changes
+    }
+
+    /// State of some prefixes.
+    #[must_use]
+    pub fn show(&mut self, prefixes: &[IpNet]) -> Vec<RouteState> {
+        let mut memo = std::mem::take(&mut self.memo);
+        let resolver = Resolver::new(&self.config, &self.world);
+        let states = prefixes.iter().map(|prefix| self.show_one(&resolver, &mut memo, *prefix)).collect();
+        self.memo = memo;
+        states
+    }
+
+    /// The state as a whole.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let learned = self.learned.values().filter(|entry| entry.kernel.is_some()).count();
+        let mut problems = tunnel::problems(&self.config, &self.world, &self.devices);
+        let unresolved: BTreeSet<&Refusal> = self.unresolved.values().collect();
+        let texts = unresolved.iter().map(|refusal| refusal.to_string()).collect();
+        limited(&mut problems, Condition::Resolved, texts);
+        let texts = self.refused.iter().map(|((prefix, metric), reason)| {
+            format!("the kernel refused the route to {prefix} (metric {metric}): {reason}; it is tried again")
+        });
+        limited(&mut problems, Condition::Installed, texts.collect());
+        Status { installed: (learned + self.unreachable.len()) as u64, repairs: self.repairs, problems }
+    }
+
+    fn show_one(&self, resolver: &Resolver<'_>, memo: &mut Memo, prefix: IpNet) -> RouteState {
+        let unreachable = self.config.own.contains(&prefix) && self.unreachable.contains(&prefix);
+        let entry = self.learned.get(&prefix);
+        let Some((entry, next_hops)) = entry.and_then(|e| e.next_hops.as_ref().map(|set| (e, set))) else {
+            return RouteState { prefix, unreachable, hops: Vec::new() };
+        };
+        let not = |reason: String| {
+            let hop = |address: &IpAddr| HopState {
+                address: *address,
+                installed: false,
+                encapsulation: "",
+                reason: reason.clone(),
+            };
+            next_hops.iter().map(hop).collect()
+        };
+        let hops = if !self.config.install {
+            not("routes are not installed (installRoutes is false)".to_owned())
+        } else if let Some(reason) = self.refused.get(&(prefix, self.config.metric)) {
+            not(format!("the kernel refused it: {reason}"))
+        } else {
+            match judge(resolver, memo, prefix, next_hops) {
+                Err(refusal) => not(refusal.to_string()),
+                Ok(outcome) => {
+                    outcome.hops.iter().map(|(address, way)| hop_state(*address, way, entry.kernel.is_some())).collect()
+                }
+            }
+        };
+        RouteState { prefix, unreachable, hops }
+    }
+
+    fn own_difference(&mut self, deletions: &mut Vec<Step>) -> Vec<Step> {
+        let missing: Vec<IpNet> = self.config.own.difference(&self.unreachable).copied().collect();
+        let mut steps = Vec::new();
+        for prefix in missing {
+            steps.push(Step::Replace(prefix, METRIC_UNREACHABLE, Arc::new(Forward::Unreachable)));
+            self.unreachable.insert(prefix);
+        }
+        if self.config.complete {
+            let gone: Vec<IpNet> = self.unreachable.difference(&self.config.own).copied().collect();
+            for prefix in gone {
+                deletions.push(Step::Delete(prefix, METRIC_UNREACHABLE));
+                self.unreachable.remove(&prefix);
+            }
+        }
+        steps
+    }
+
+    /// What we believed to have written, is still wanted, and is not there.
+    fn lost(&self, learned: &FxHashMap<IpNet, Arc<Forward>>, unreachable: &BTreeSet<IpNet>) -> Repairs {
+        let routes = self.learned.iter().filter(|(prefix, entry)| {
+            entry.next_hops.is_some() && entry.kernel.is_some() && learned.get(*prefix) != entry.kernel.as_ref()
+        });
+        let own =
+            self.unreachable.iter().filter(|prefix| self.config.own.contains(prefix) && !unreachable.contains(prefix));
+        let mut repairs = Repairs::default();
+        for prefix in routes.map(|(prefix, _)| prefix).chain(own) {
+            repairs.routes += 1;
+            repairs.first = Some(repairs.first.map_or(*prefix, |first| first.min(*prefix)));
+        }
+        repairs
+    }
+
+    fn intern(&mut self, mut next_hops: Vec<IpAddr>) -> Arc<[IpAddr]> {
+        next_hops.sort_unstable();
+        next_hops.dedup();
+        if let Some(known) = self.sets.get(next_hops.as_slice()) {
+            return known.clone();
+        }
+        // Sets that no prefix uses any more go when there are many.
+        if self.sets.len() >= 4096 {
+            self.memo.clear();
+            self.sets.retain(|set| Arc::strong_count(set) > 1);
+        }
+        let set: Arc<[IpAddr]> = next_hops.into();
+        self.sets.insert(set.clone());
+        set
+    }
+
+    fn reconsider(&mut self) {
+        self.memo.clear();
+        self.all = true;
+    }
+}
+
+/// By next hops, pool and family.
+type Memo = FxHashMap<(Arc<[IpAddr]>, Option<usize>, bool), Arc<Outcome>>;
+
+fn judge(
+    resolver: &Resolver<'_>,
+    memo: &mut Memo,
+    prefix: IpNet,
+    set: &Arc<[IpAddr]>,
+) -> Result<Arc<Outcome>, Refusal> {
+    if let Some(refusal) = resolver.refused(prefix) {
+        return Err(refusal);
+    }
+    let v6 = matches!(prefix, IpNet::V6(_));
+    let pool = resolver.pool(prefix);
+    let outcome = memo.entry((set.clone(), pool, v6)).or_insert_with(|| Arc::new(resolver.resolve(v6, pool, set)));
+    Ok(outcome.clone())
+}
+
+/// The refusal that a person should hear of, if there is one. A default route or a less specific one that is left out
+/// by rule is not a fault.
+fn blame(verdict: &Result<Arc<Outcome>, Refusal>) -> Option<Refusal> {
+    let outcome = verdict.as_ref().ok()?;
+    let refusals = outcome.hops.iter().filter_map(|(_, way)| way.as_ref().err());
+    refusals.filter(|refusal| !matches!(refusal, Refusal::OtherTransport | Refusal::NoDevice(_))).min().cloned()
+}
+
+fn hop_state(address: IpAddr, way: &Result<super::route::Transport, Refusal>, in_kernel: bool) -> HopState {
+    match way {
+        Ok(transport) if in_kernel => {
+            HopState { address, installed: true, encapsulation: transport.name(), reason: String::new() }
+        }
+        Ok(_) => HopState { address, installed: false, encapsulation: "", reason: "not yet in the kernel".to_owned() },
+        Err(refusal) => HopState { address, installed: false, encapsulation: "", reason: refusal.to_string() },
+    }
+}
+
+fn limited(problems: &mut Vec<Problem>, condition: Condition, texts: Vec<String>) {
+    let more = texts.len().saturating_sub(PROBLEMS);
+    problems.extend(texts.into_iter().take(PROBLEMS).map(|text| Problem { condition, text }));
+    if more > 0 {
+        problems.push(Problem { condition, text: format!("and {more} more of this kind") });
+    }
+}

@@ -1,0 +1,242 @@
+//! Tunnel devices, their addresses and neighbours: what to do so that the kernel has what the configuration asks for.
+//!
+//! One collect-metadata device per protocol serves all remotes. A node always has the VXLAN device, and the IPIP device
+//! where the kernel knows the protocol, so that it receives either kind at any moment of a change of encapsulation.
+
+use super::resolve::{overhead, tunnel_neighbour};
+use super::route::Transport;
+use super::world::{Link, LinkKind, World};
+use super::{Condition, Config, Problem};
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use twill_crds::Protocol;
+use twill_crds::names::{IPIP_DEVICE, VXLAN_DEVICE, vxlan_mac};
+
+/// MTU of an uplink that cannot be found.
+const DEFAULT_MTU: u32 = 1500;
+
+/// One change of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make the VXLAN device, down.
+    CreateVxlan {
+        /// Its MAC address.
+        mac: [u8; 6],
+        /// Its UDP port.
+        port: u16,
+        /// Its MTU.
+        mtu: u32,
+    },
+    /// Make the IPIP device, down.
+    CreateIpip {
+        /// Its MTU.
+        mtu: u32,
+    },
+    /// Remove a device of our name that has wrong settings which cannot be changed.
+    Remove(Transport, u32),
+    /// Give it this MAC address.
+    SetMac(u32, [u8; 6]),
+    /// Give it this MTU.
+    SetMtu(Transport, u32, u32),
+    /// Set it up.
+    SetUp(Transport, u32),
+    /// Give it an address.
+    AddAddress(u32, IpAddr),
+    /// Take an address away.
+    RemoveAddress(u32, IpNet),
+    /// Add or correct a permanent neighbour.
+    AddNeighbour(u32, IpAddr, [u8; 6]),
+    /// Take a neighbour away.
+    RemoveNeighbour(u32, IpAddr),
+}
+
+impl Step {
+    /// The device that a failure of this step leaves unusable.
+    #[must_use]
+    pub fn device(&self) -> Option<Transport> {
+        match self {
+            Self::CreateVxlan { .. } | Self::SetMac(..) => Some(Transport::Vxlan),
+            Self::CreateIpip { .. } => Some(Transport::Ipip),
+            Self::Remove(transport, _) | Self::SetMtu(transport, ..) | Self::SetUp(transport, _) => Some(*transport),
+            _ => None,
+        }
+    }
+}
+
+/// How a device failed last, by device.
+pub type Failures = BTreeMap<Transport, Failure>;
+
+/// Why a device cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The kernel does not know the protocol.
+    Unsupported,
+    /// The UDP port is taken.
+    PortInUse,
+    /// Anything else, in the kernel's words.
+    Other(String),
+}
+
+/// What must be there before routes refer to it.
+#[must_use]
+pub fn additions(config: &Config, world: &World, failures: &Failures) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if config.alone || !config.install {
+        return steps;
+    }
+    if let Some(local) = config.local.v4 {
+        vxlan(config, world, vxlan_mac(local), &mut steps);
+    }
+    if failures.get(&Transport::Ipip) != Some(&Failure::Unsupported) {
+        ipip(config, world, &mut steps);
+    }
+    for (link, address) in missing_addresses(config, world) {
+        steps.push(Step::AddAddress(link, address));
+    }
+    if let Some(device) = vxlan_device(world) {
+        for (address, mac) in neighbours(config) {
+            if world.neighbours.get(&address) != Some(&mac) {
+                steps.push(Step::AddNeighbour(device.index, address, mac));
+            }
+        }
+    }
+    steps
+}
+
+/// What may go once no route refers to it; nothing on the word of an incomplete configuration.
+#[must_use]
+pub fn removals(config: &Config, world: &World) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if config.alone || !config.install || !config.complete {
+        return steps;
+    }
+    for (link, net) in &world.addresses {
+        let link_local = matches!(net.addr(), IpAddr::V6(address) if address.is_unicast_link_local());
+        if world.is_tunnel(*link) && !link_local && !config.tunnel_sources.contains(&net.addr()) {
+            steps.push(Step::RemoveAddress(*link, *net));
+        }
+    }
+    if let Some(device) = vxlan_device(world) {
+        let wanted = neighbours(config);
+        let gone = world.neighbours.keys().filter(|address| !wanted.contains_key(address));
+        steps.extend(gone.map(|address| Step::RemoveNeighbour(device.index, *address)));
+    }
+    steps
+}
+
+/// A sentence for each pool or device that cannot work.
+#[must_use]
+pub fn problems(config: &Config, world: &World, failures: &Failures) -> Vec<Problem> {
+    let used = |protocol| config.pools.iter().filter(move |pool| pool.encapsulation.protocol == protocol);
+    let mut texts = Vec::new();
+    if config.alone || !config.install {
+        return Vec::new();
+    }
+    for pool in used(Protocol::IPIP) {
+        match failures.get(&Transport::Ipip) {
+            None => {}
+            Some(Failure::Unsupported) => texts.push(format!(
+                "IPPool {}: encapsulation.protocol is IPIP, which this kernel lacks (CONFIG_NET_IPIP); set it to VXLAN",
+                pool.name
+            )),
+            Some(Failure::PortInUse) => {
+                texts.push(format!("IPPool {}: device {IPIP_DEVICE} cannot be used", pool.name))
+            }
+            Some(Failure::Other(text)) => texts.push(format!("IPPool {}: device {IPIP_DEVICE}: {text}", pool.name)),
+        }
+    }
+    if used(Protocol::VXLAN).next().is_some() {
+        match failures.get(&Transport::Vxlan) {
+            None => {}
+            Some(Failure::PortInUse) => texts.push(port_conflict(config.vxlan_port, world)),
+            Some(Failure::Unsupported) => texts.push(format!(
+                "device {VXLAN_DEVICE}: this kernel lacks VXLAN (CONFIG_VXLAN); set encapsulation.protocol of the pools to None or IPIP"
+            )),
+            Some(Failure::Other(text)) => texts.push(format!("device {VXLAN_DEVICE}: {text}")),
+        }
+    }
+    texts.into_iter().map(|text| Problem { condition: Condition::Tunnel, text }).collect()
+}
+
+fn port_conflict(port: u16, world: &World) -> String {
+    let other = world.links.values().find(|link| {
+        link.name != VXLAN_DEVICE && matches!(link.kind, LinkKind::Vxlan { port: theirs, .. } if theirs == port)
+    });
+    match other {
+        Some(link) => format!(
+            "device {VXLAN_DEVICE}: UDP port {port} belongs to the VXLAN device {}; remove that device, or set vxlanPort of \
+             BGPConfiguration default to a free port",
+            link.name
+        ),
+        None => format!(
+            "device {VXLAN_DEVICE}: UDP port {port} belongs to another program; end it, or set vxlanPort of \
+             BGPConfiguration default to a free port"
+        ),
+    }
+}
+
+fn vxlan(config: &Config, world: &World, mac: [u8; 6], steps: &mut Vec<Step>) {
+    let mtu = device_mtu(config, world, Transport::Vxlan);
+    let create = Step::CreateVxlan { mac, port: config.vxlan_port, mtu };
+    let right = LinkKind::Vxlan { external: true, learning: false, port: config.vxlan_port };
+    match world.link(VXLAN_DEVICE) {
+        None => steps.push(create),
+        Some(link) if link.kind != right => steps.extend([Step::Remove(Transport::Vxlan, link.index), create]),
+        Some(link) => {
+            if link.mac != Some(mac) {
+                steps.push(Step::SetMac(link.index, mac));
+            }
+            adjust(link, Transport::Vxlan, mtu, steps);
+        }
+    }
+}
+
+fn ipip(config: &Config, world: &World, steps: &mut Vec<Step>) {
+    let mtu = device_mtu(config, world, Transport::Ipip);
+    match world.link(IPIP_DEVICE) {
+        None => steps.push(Step::CreateIpip { mtu }),
+        Some(link) if link.kind != (LinkKind::Ipip { external: true }) => {
+            steps.extend([Step::Remove(Transport::Ipip, link.index), Step::CreateIpip { mtu }]);
+        }
+        Some(link) => adjust(link, Transport::Ipip, mtu, steps),
+    }
+}
+
+fn adjust(link: &Link, transport: Transport, mtu: u32, steps: &mut Vec<Step>) {
+    if link.mtu != mtu {
+        steps.push(Step::SetMtu(transport, link.index, mtu));
+    }
+    if !link.up {
+        steps.push(Step::SetUp(transport, link.index));
+    }
+}
+
+fn device_mtu(config: &Config, world: &World, transport: Transport) -> u32 {
+    let uplink = config.local.v4.and_then(|address| world.link_of(IpAddr::V4(address)));
+    let mtu = uplink.map_or(DEFAULT_MTU, |link| link.mtu);
+    mtu - overhead(transport).min(mtu)
+}
+
+fn vxlan_device(world: &World) -> Option<&Link> {
+    world.link(VXLAN_DEVICE)
+}
+
+fn missing_addresses<'a>(config: &'a Config, world: &'a World) -> impl Iterator<Item = (u32, IpAddr)> + 'a {
+    let up = |name| world.link(name).filter(|link| link.up).map(|link| link.index);
+    [VXLAN_DEVICE, IPIP_DEVICE].into_iter().filter_map(up).flat_map(move |link| {
+        let wanted = config.tunnel_sources.iter().map(move |address| (link, *address));
+        wanted.filter(|(link, address)| !world.addresses.contains(&(*link, IpNet::from(*address))))
+    })
+}
+
+/// The permanent neighbours of the VXLAN device: each node's address and its link-local stand-in for IPv6 routes.
+fn neighbours(config: &Config) -> BTreeMap<IpAddr, [u8; 6]> {
+    let nodes = config.nodes.iter().filter_map(|node| node.v4);
+    nodes
+        .flat_map(|v4| {
+            let mac = vxlan_mac(v4);
+            [(IpAddr::V4(v4), mac), (IpAddr::V6(tunnel_neighbour(v4)), mac)]
+        })
+        .collect()
+}

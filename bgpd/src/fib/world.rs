@@ -1,0 +1,172 @@
+//! What the kernel has that is not ours: links, addresses, neighbours of the tunnel device, and routes by which a next
+//! hop can be resolved. Only remembers; read as a whole by a dump.
+
+use ipnet::IpNet;
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use twill_crds::names::{IPIP_DEVICE, VXLAN_DEVICE};
+
+/// The kernel as one dump saw it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    /// Links by index.
+    pub links: BTreeMap<u32, Link>,
+    /// Addresses with their link.
+    pub addresses: BTreeSet<(u32, IpNet)>,
+    /// Permanent neighbours of the VXLAN device.
+    pub neighbours: BTreeMap<IpAddr, [u8; 6]>,
+    /// Routes of others.
+    pub routes: Foreign,
+}
+
+/// One link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its MAC address, if it has one of six octets.
+    pub mac: Option<[u8; 6]>,
+    /// What it is.
+    pub kind: LinkKind,
+}
+
+/// What a link is, as far as tunnels are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A VXLAN device.
+    Vxlan {
+        /// Collect-metadata mode.
+        external: bool,
+        /// Whether it learns MAC addresses.
+        learning: bool,
+        /// UDP port.
+        port: u16,
+    },
+    /// An IP-in-IP device.
+    Ipip {
+        /// Collect-metadata mode.
+        external: bool,
+    },
+    /// Anything else.
+    Other,
+}
+
+/// A route that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignRoute {
+    /// Its prefix.
+    pub prefix: IpNet,
+    /// Its metric; the lowest of a prefix counts.
+    pub metric: u32,
+    /// Where it leads; empty for unreachable, blackhole and prohibit.
+    pub ways: Vec<Way>,
+}
+
+/// One way out of a [`ForeignRoute`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Way {
+    /// The gateway; none for a connected subnet.
+    pub gateway: Option<IpAddr>,
+    /// Index of the link.
+    pub link: u32,
+}
+
+/// Routes of others, by prefix length for the longest match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Foreign {
+    by_length: BTreeMap<(bool, u8), FxHashMap<IpNet, ForeignRoute>>,
+}
+
+impl Foreign {
+    /// Remembers a route; of several with one prefix that of the lowest metric.
+    pub fn insert(&mut self, route: ForeignRoute) {
+        let slot = self.by_length.entry((is_v6(route.prefix.addr()), route.prefix.prefix_len())).or_default();
+        match slot.get(&route.prefix) {
+            Some(known) if known.metric <= route.metric => {}
+            _ => {
+                slot.insert(route.prefix, route);
+            }
+        }
+    }
+
+    /// The route by which the kernel would reach `address`, without ours; the default route only if `default`.
+    #[must_use]
+    pub fn longest_match(&self, address: IpAddr, default: bool) -> Option<&ForeignRoute> {
+        let v6 = is_v6(address);
+        let shortest = u8::from(!default);
+        self.by_length.range((v6, shortest)..=(v6, 128)).rev().find_map(|((_, length), routes)| {
+            let prefix = IpNet::new(address, *length).ok()?.trunc();
+            routes.get(&prefix)
+        })
+    }
+}
+
+impl World {
+    /// The link of this name.
+    #[must_use]
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+
+    /// The link that has this address.
+    #[must_use]
+    pub fn link_of(&self, address: IpAddr) -> Option<&Link> {
+        let (index, _) = self.addresses.iter().find(|(_, net)| net.addr() == address)?;
+        self.links.get(index)
+    }
+
+    /// Whether `link` is one of our tunnel devices.
+    #[must_use]
+    pub fn is_tunnel(&self, link: u32) -> bool {
+        self.links.get(&link).is_some_and(|link| link.name == VXLAN_DEVICE || link.name == IPIP_DEVICE)
+    }
+}
+
+fn is_v6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(_))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn route(prefix: &str, metric: u32, gateway: Option<&str>, link: u32) -> ForeignRoute {
+        let gateway = gateway.map(|g| g.parse().unwrap());
+        ForeignRoute { prefix: prefix.parse().unwrap(), metric, ways: vec![Way { gateway, link }] }
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_and_the_default_route_counts_only_when_asked() {
+        let mut routes = Foreign::default();
+        routes.insert(route("0.0.0.0/0", 0, Some("172.31.1.1"), 2));
+        routes.insert(route("172.31.0.0/16", 0, Some("172.31.1.2"), 2));
+        routes.insert(route("172.31.1.0/24", 0, None, 2));
+        let matched = |address: &str, default| {
+            routes.longest_match(address.parse().unwrap(), default).map(|r| r.prefix.to_string())
+        };
+        assert_eq!(matched("172.31.1.9", false).as_deref(), Some("172.31.1.0/24"));
+        assert_eq!(matched("172.31.9.9", false).as_deref(), Some("172.31.0.0/16"));
+        assert_eq!(matched("10.0.0.1", true).as_deref(), Some("0.0.0.0/0"));
+        assert_eq!(matched("10.0.0.1", false), None);
+        assert_eq!(matched("fd00::1", true), None);
+    }
+
+    #[test]
+    fn of_one_prefix_the_lowest_metric_counts_in_either_order() {
+        for metrics in [[5, 1], [1, 5]] {
+            let mut routes = Foreign::default();
+            for metric in metrics {
+                routes.insert(route("10.0.0.0/8", metric, None, metric));
+            }
+            assert_eq!(routes.longest_match("10.1.1.1".parse().unwrap(), false).unwrap().metric, 1);
+        }
+    }
+}

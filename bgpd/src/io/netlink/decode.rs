@@ -1,0 +1,221 @@
+//! rtnetlink messages as the FIB's words.
+
+use crate::fib::Config;
+use crate::fib::route::{Forward, Found, Hop, Tunnel};
+use crate::fib::world::{ForeignRoute, Link, LinkKind, Way};
+use ipnet::IpNet;
+use netlink_packet_core::Parseable;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoIpTunnel, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteIpTunnel, RouteLwTunnelEncap, RouteMessage, RouteMetric,
+    RouteNextHopFlags, RouteType,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use twill_crds::names::{METRIC_UNREACHABLE, RTPROT_FELIX};
+
+/// A route of the table, or nothing if it is of no interest.
+pub(crate) enum Route {
+    Ours(Found),
+    Foreign(ForeignRoute),
+}
+
+pub(crate) fn route(payload: &[u8], config: &Config) -> Option<Route> {
+    // A look at `struct rtmsg` first: most of a table can be left out before it is taken apart.
+    let &[family, _, source_length, tos, _, protocol, _, kind] = payload.first_chunk::<8>()?;
+    let ours = protocol == config.protocol;
+    if source_length != 0 || tos != 0 || (protocol == RTPROT_FELIX && !ours) {
+        return None;
+    }
+    let kind = RouteType::from(kind);
+    if !matches!(kind, RouteType::Unicast | RouteType::Unreachable | RouteType::BlackHole | RouteType::Prohibit) {
+        return None;
+    }
+    let message = RouteMessage::parse(payload).ok()?;
+    if message.header.flags.contains(RouteFlags::Cloned) {
+        return None;
+    }
+    let attributes = &message.attributes;
+    let table = attributes.iter().find_map(|a| if let RouteAttribute::Table(t) = a { Some(*t) } else { None });
+    if table.unwrap_or(u32::from(message.header.table)) != config.table {
+        return None;
+    }
+    let destination = attributes.iter().find_map(|a| if let RouteAttribute::Destination(d) = a { ip(d) } else { None });
+    let unspecified = if AddressFamily::from(family) == AddressFamily::Inet6 {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    } else {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    };
+    let prefix = IpNet::new(destination.unwrap_or(unspecified), message.header.destination_prefix_length).ok()?;
+    if matches!(prefix, IpNet::V6(net) if net.addr().is_unicast_link_local() || net.addr().is_multicast()) {
+        return None;
+    }
+    let metric =
+        attributes.iter().find_map(|a| if let RouteAttribute::Priority(p) = a { Some(*p) } else { None }).unwrap_or(0);
+    if !ours {
+        return Some(Route::Foreign(ForeignRoute { prefix, metric, ways: ways(kind, &message) }));
+    }
+    if metric != config.metric && metric != METRIC_UNREACHABLE {
+        return None;
+    }
+    let forward = if kind == RouteType::Unicast { unicast(&message) } else { Forward::Unreachable };
+    Some(Route::Ours(Found { prefix, metric, forward }))
+}
+
+fn ways(kind: RouteType, message: &RouteMessage) -> Vec<Way> {
+    if kind != RouteType::Unicast {
+        return Vec::new();
+    }
+    let mut ways = Vec::new();
+    for hop in hops(message, true) {
+        ways.push(Way { gateway: hop.gateway, link: hop.link });
+    }
+    ways
+}
+
+fn unicast(message: &RouteMessage) -> Forward {
+    let mut hops = hops(message, false);
+    hops.sort();
+    let mut mtu = None;
+    let mut source = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|m| if let RouteMetric::Mtu(mtu) = m { Some(*mtu) } else { None });
+            }
+            RouteAttribute::PrefSource(address) => source = ip(address),
+            _ => {}
+        }
+    }
+    Forward::Unicast { hops, mtu, source }
+}
+
+/// Next hops of a message; without those on a link that is down if `alive`.
+fn hops(message: &RouteMessage, alive: bool) -> Vec<Hop> {
+    for attribute in &message.attributes {
+        if let RouteAttribute::MultiPath(next_hops) = attribute {
+            let usable = next_hops.iter().filter(|hop| !alive || !hop.flags.contains(RouteNextHopFlags::Dead));
+            return usable.filter_map(|hop| self::hop(&hop.attributes, Some(hop.interface_index))).collect();
+        }
+    }
+    if alive && message.header.flags.contains(RouteFlags::Dead) {
+        return Vec::new();
+    }
+    hop(&message.attributes, None).into_iter().collect()
+}
+
+fn hop(attributes: &[RouteAttribute], link: Option<u32>) -> Option<Hop> {
+    let mut link = link;
+    let mut gateway = None;
+    let mut tunnel = None;
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Oif(index) if link.is_none() => link = Some(*index),
+            RouteAttribute::Gateway(address) => gateway = ip(address),
+            RouteAttribute::Encap(encap) => tunnel = Some(self::tunnel(encap)),
+            _ => {}
+        }
+    }
+    Some(Hop { gateway, link: link?, tunnel })
+}
+
+fn tunnel(encap: &[RouteLwTunnelEncap]) -> Tunnel {
+    let mut tunnel = Tunnel { id: 0, source: Ipv4Addr::UNSPECIFIED, remote: Ipv4Addr::UNSPECIFIED, ttl: 0 };
+    for attribute in encap {
+        match attribute {
+            RouteLwTunnelEncap::Ip(RouteIpTunnel::Id(id)) => tunnel.id = *id,
+            RouteLwTunnelEncap::Ip(RouteIpTunnel::Source(source)) => tunnel.source = *source,
+            RouteLwTunnelEncap::Ip(RouteIpTunnel::Destination(remote)) => tunnel.remote = *remote,
+            RouteLwTunnelEncap::Ip(RouteIpTunnel::Ttl(ttl)) => tunnel.ttl = *ttl,
+            _ => {}
+        }
+    }
+    tunnel
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+pub(crate) fn link(payload: &[u8]) -> Option<Link> {
+    let message = LinkMessage::parse(payload).ok()?;
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        up: message.header.flags.contains(LinkFlags::Up),
+        mtu: 0,
+        mac: None,
+        kind: LinkKind::Other,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
+            LinkAttribute::LinkInfo(infos) => link.kind = link_kind(&infos),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn link_kind(infos: &[LinkInfo]) -> LinkKind {
+    let kind = infos.iter().find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind) } else { None });
+    let data = infos.iter().find_map(|info| if let LinkInfo::Data(data) = info { Some(data) } else { None });
+    match (kind, data) {
+        (Some(InfoKind::Vxlan), Some(InfoData::Vxlan(data))) => {
+            let mut found = (false, false, 0);
+            for item in data {
+                match item {
+                    InfoVxlan::CollectMetadata(external) => found.0 = *external,
+                    InfoVxlan::Learning(learning) => found.1 = *learning,
+                    InfoVxlan::Port(port) => found.2 = *port,
+                    _ => {}
+                }
+            }
+            LinkKind::Vxlan { external: found.0, learning: found.1, port: found.2 }
+        }
+        (Some(InfoKind::IpIp), data) => {
+            let external =
+                matches!(data, Some(InfoData::IpTunnel(data)) if data.contains(&InfoIpTunnel::CollectMetadata));
+            LinkKind::Ipip { external }
+        }
+        _ => LinkKind::Other,
+    }
+}
+
+pub(crate) fn address(payload: &[u8]) -> Option<(u32, IpNet)> {
+    let message = AddressMessage::parse(payload).ok()?;
+    let local =
+        message.attributes.iter().find_map(|a| if let AddressAttribute::Local(a) = a { Some(*a) } else { None });
+    let address =
+        message.attributes.iter().find_map(|a| if let AddressAttribute::Address(a) = a { Some(*a) } else { None });
+    let net = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
+    Some((message.header.index, net))
+}
+
+/// A permanent neighbour of this link.
+pub(crate) fn neighbour(payload: &[u8], link: u32) -> Option<(IpAddr, [u8; 6])> {
+    let message = NeighbourMessage::parse(payload).ok()?;
+    if message.header.ifindex != link || message.header.state != NeighbourState::Permanent {
+        return None;
+    }
+    let mut found = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => found.0 = Some(IpAddr::V4(address)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => found.0 = Some(IpAddr::V6(address)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => found.1 = bytes.try_into().ok(),
+            _ => {}
+        }
+    }
+    found.0.zip(found.1)
+}

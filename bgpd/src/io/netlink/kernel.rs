@@ -1,0 +1,142 @@
+//! Reads the kernel into the FIB's words, and performs the FIB's steps.
+
+use super::decode::{self, Route};
+use super::encode;
+use super::socket::{BATCH, Refused, Requests};
+use crate::fib::Config;
+use crate::fib::route::{Found, Step};
+use crate::fib::tunnel::{self, Failure};
+use crate::fib::world::World;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use std::io;
+use twill_crds::names::VXLAN_DEVICE;
+
+/// Dumps are repeated this often when the kernel says that they changed meanwhile; the event that did it brings another.
+const DUMP_TRIES: usize = 3;
+
+/// The kernel as a whole.
+pub(crate) struct Kernel {
+    requests: Requests,
+}
+
+impl Kernel {
+    pub(crate) fn open() -> io::Result<Self> {
+        Ok(Self { requests: Requests::open()? })
+    }
+
+    /// The number by which notifications name us as the author.
+    pub(crate) fn port(&self) -> u32 {
+        self.requests.port()
+    }
+
+    /// Reads links, addresses, neighbours and the routes of both families.
+    pub(crate) fn read(&mut self, config: &Config) -> io::Result<(World, Vec<Found>)> {
+        let mut world = self.links()?;
+        let mut found = Vec::new();
+        for v6 in [false, true] {
+            let (foreign, ours) = self.routes(config, v6)?;
+            for route in foreign {
+                world.routes.insert(route);
+            }
+            found.extend(ours);
+        }
+        Ok((world, found))
+    }
+
+    /// Reads links, addresses and neighbours; the routes of others are taken over from `known`.
+    pub(crate) fn read_devices(&mut self, known: &World) -> io::Result<World> {
+        let mut world = self.links()?;
+        world.routes = known.routes.clone();
+        Ok(world)
+    }
+
+    /// Performs changes of routes, `between` called after each send; what the kernel refused, with its words.
+    pub(crate) fn write<'a>(
+        &mut self,
+        steps: &'a [Step],
+        config: &Config,
+        mut between: impl FnMut(),
+    ) -> io::Result<Vec<(&'a Step, String)>> {
+        let mut failed = Vec::new();
+        for batch in steps.chunks(BATCH) {
+            let requests = batch.iter().map(|step| encode::route(step, config)).collect();
+            for refused in self.requests.batch(requests)? {
+                let step = &batch[refused.index];
+                let gone = matches!(step, Step::Delete(..)) && refused.error.raw_os_error() == Some(libc::ESRCH);
+                if !gone {
+                    failed.push((step, words(&refused)));
+                }
+            }
+            between();
+        }
+        Ok(failed)
+    }
+
+    /// Performs one change of a device.
+    pub(crate) fn device(&mut self, step: &tunnel::Step) -> io::Result<Option<Failure>> {
+        let refused = self.requests.batch(vec![encode::device(step)])?;
+        Ok(refused.first().map(|refused| match refused.error.raw_os_error() {
+            Some(libc::EOPNOTSUPP)
+                if matches!(step, tunnel::Step::CreateVxlan { .. } | tunnel::Step::CreateIpip { .. }) =>
+            {
+                Failure::Unsupported
+            }
+            Some(libc::EADDRINUSE | libc::EEXIST) if step.device().is_some() => Failure::PortInUse,
+            _ => Failure::Other(words(refused)),
+        }))
+    }
+
+    fn links(&mut self) -> io::Result<World> {
+        let mut world = World::default();
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        self.requests.dump(request, |_, body| {
+            if let Some(link) = decode::link(body) {
+                world.links.insert(link.index, link);
+            }
+        })?;
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        self.requests.dump(request, |_, body| world.addresses.extend(decode::address(body)))?;
+        if let Some(index) = world.link(VXLAN_DEVICE).map(|link| link.index) {
+            let mut message = NeighbourMessage::default();
+            message.attributes.push(netlink_packet_route::neighbour::NeighbourAttribute::IfIndex(index));
+            let request = RouteNetlinkMessage::GetNeighbour(message);
+            self.requests.dump(request, |_, body| world.neighbours.extend(decode::neighbour(body, index)))?;
+        }
+        Ok(world)
+    }
+
+    fn routes(&mut self, config: &Config, v6: bool) -> io::Result<(Vec<crate::fib::world::ForeignRoute>, Vec<Found>)> {
+        let mut result = (Vec::new(), Vec::new());
+        for _ in 0..DUMP_TRIES {
+            result = (Vec::new(), Vec::new());
+            let mut message = RouteMessage::default();
+            message.header.address_family = encode::family(v6);
+            message.header.table = u8::try_from(config.table).unwrap_or_default();
+            message.attributes.push(RouteAttribute::Table(config.table));
+            let consistent =
+                self.requests.dump(RouteNetlinkMessage::GetRoute(message), |_, body| {
+                    match decode::route(body, config) {
+                        Some(Route::Ours(route)) => result.1.push(route),
+                        Some(Route::Foreign(route)) => result.0.push(route),
+                        None => {}
+                    }
+                });
+            match consistent {
+                Ok(true) => break,
+                Ok(false) => {}
+                // A table comes into being with its first route.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(result)
+    }
+}
+
+fn words(refused: &Refused) -> String {
+    if refused.text.is_empty() { refused.error.to_string() } else { format!("{} ({})", refused.text, refused.error) }
+}

@@ -1,0 +1,13 @@
+//! The kernel's routes, tunnel devices and neighbours: read as a whole, written in batches, watched for what others change.
+//!
+//! In flow the commands of a [`Fib`] handle and the kernel's notifications; out flow rtnetlink requests and the
+//! [`Feedback`]. One thread owns both sockets. It decides nothing: [`Table`] does.
+
+mod decode;
+mod encode;
+mod kernel;
+mod monitor;
+mod socket;
+mod thread;
+
+pub use thread::start;

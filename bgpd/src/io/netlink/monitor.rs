@@ -1,0 +1,117 @@
+//! What others change in the kernel, as one bit: whether it must be read again, and for what reason.
+
+use super::decode;
+use super::socket::{enlarge, headers, retry};
+use crate::fib::Config;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use twill_crds::names::{RTPROT_FELIX, WORKLOAD_PREFIX};
+
+/// Multicast groups (`linux/rtnetlink.h`, RTNLGRP_*): link, neigh, IPv4 address and route, IPv6 address and route.
+const GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
+
+const NEW_LINK: u16 = 16;
+const DEL_LINK: u16 = 17;
+const NEW_ADDRESS: u16 = 20;
+const DEL_ADDRESS: u16 = 21;
+const NEW_ROUTE: u16 = 24;
+const DEL_ROUTE: u16 = 25;
+const NEW_NEIGHBOUR: u16 = 28;
+const DEL_NEIGHBOUR: u16 = 29;
+
+/// The local table, which the kernel fills by itself.
+const LOCAL_TABLE: u8 = 255;
+
+/// A socket that hears of every change.
+pub(crate) struct Monitor {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+/// What is known when an event is judged.
+pub(crate) struct Judge<'a> {
+    /// Author of our own changes.
+    pub(crate) port: u32,
+    pub(crate) config: &'a Config,
+    /// Index of the VXLAN device, whose neighbours are ours.
+    pub(crate) vxlan: Option<u32>,
+}
+
+impl Monitor {
+    pub(crate) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, 0))?;
+        for group in GROUPS {
+            socket.add_membership(group)?;
+        }
+        socket.set_non_blocking(true)?;
+        enlarge(&socket);
+        Ok(Self { socket, buffer: Vec::with_capacity(64 * 1024) })
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Reads all that waits. The reason of the first event that calls for a look at the kernel, if there was one.
+    pub(crate) fn drain(&mut self, judge: &Judge<'_>) -> io::Result<Option<&'static str>> {
+        let mut reason = None;
+        loop {
+            self.buffer.clear();
+            self.buffer.reserve(64 * 1024);
+            match retry(|| self.socket.recv(&mut self.buffer, 0)) {
+                Ok(_) => {
+                    let found =
+                        headers(&self.buffer).find_map(|(kind, _, _, port, body)| judge.event(kind, port, body));
+                    reason = reason.or(found);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(reason),
+                // Events were lost: what they said can only be found by looking.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    reason = reason.or(Some("notifications lost"))
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Judge<'_> {
+    fn event(&self, kind: u16, port: u32, body: &[u8]) -> Option<&'static str> {
+        if port == self.port {
+            return None;
+        }
+        match kind {
+            NEW_LINK | DEL_LINK => {
+                // Pods come and go all the time, and no route of ours leads over their links.
+                let link = decode::link(body)?;
+                (!link.name.starts_with(WORKLOAD_PREFIX)).then_some("a link changed")
+            }
+            NEW_ADDRESS | DEL_ADDRESS => {
+                let (_, net) = decode::address(body)?;
+                let link_local = matches!(net.addr(), std::net::IpAddr::V6(a) if a.is_unicast_link_local());
+                (!link_local).then_some("an address changed")
+            }
+            NEW_ROUTE | DEL_ROUTE => self.route(kind, body),
+            NEW_NEIGHBOUR | DEL_NEIGHBOUR => {
+                let index = u32::from_ne_bytes(body.get(4..8)?.try_into().ok()?);
+                (Some(index) == self.vxlan).then_some("a tunnel neighbour changed")
+            }
+            _ => None,
+        }
+    }
+
+    /// From `struct rtmsg` alone: a flushed table of 100,000 routes is 100,000 events.
+    fn route(&self, kind: u16, body: &[u8]) -> Option<&'static str> {
+        let &[_, _, _, _, table, protocol, ..] = body.first_chunk::<8>()?;
+        if table == LOCAL_TABLE || (protocol == RTPROT_FELIX && protocol != self.config.protocol) {
+            return None;
+        }
+        match (protocol == self.config.protocol, kind) {
+            (true, DEL_ROUTE) => Some("a route of ours was removed"),
+            (true, _) => Some("a route of ours was changed"),
+            (false, _) => Some("a route changed"),
+        }
+    }
+}
