@@ -1,5 +1,7 @@
 //! The attachment of one pod: its names on the node, derived, never stored, and what its interface shall look like.
 
+pub mod supply;
+
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::net::IpAddr;

@@ -1,0 +1,333 @@
+//! Where a pod's addresses come from. In flow pools, blocks, nodes and namespaces as they are told, and the ledger; out flows
+//! an address per family, or the block to claim or to wait for first, or why there is none.
+
+use ipnet::IpNet;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use twill_crds::{IPBlock, IPPool, Namespace, Node, Object};
+use twill_datastore::{Index, Key};
+use twill_ipam::io::claimer::seen;
+use twill_ipam::{Claim, Family, Labels, Ledger, Pool, PoolFull, Seen, Step, pool, range, warm};
+
+/// What the datastore tells about addresses.
+#[derive(Clone, Default)]
+pub struct Supply {
+    /// Pools.
+    pub pools: Index<IPPool>,
+    /// Blocks of all nodes.
+    pub blocks: Index<IPBlock>,
+    /// Nodes.
+    pub nodes: Index<Node>,
+    /// Namespaces.
+    pub namespaces: Index<Namespace>,
+}
+
+/// What can be done for a pod now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// These addresses are free.
+    Addresses(Vec<IpAddr>),
+    /// A block of this pool must be claimed first.
+    Claim(Pool),
+    /// This block is ours; its route is not in the kernel yet.
+    Wait(IpNet),
+}
+
+/// Why a pod gets no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoAddress {
+    /// There is no pool for it.
+    #[error(
+        "no IPPool gives addresses to pods of namespace {namespace} on node {node}: of {pools} pools all are disabled or exclude \
+         it by nodeSelector or namespaceSelector; twill get ippool"
+    )]
+    NoPool {
+        /// The pod's namespace.
+        namespace: String,
+        /// This node.
+        node: String,
+        /// How many pools there are.
+        pools: usize,
+    },
+    /// All its pools are full; the last of them.
+    #[error(transparent)]
+    Full(#[from] PoolFull),
+}
+
+/// The clock and the cool-down, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Since the epoch.
+    pub at: u64,
+    /// How long an address rests after its release.
+    pub cool_down: u64,
+}
+
+impl Supply {
+    /// The blocks of a node.
+    #[must_use]
+    pub fn own(&self, node: &str) -> BTreeSet<IpNet> {
+        self.blocks.iter().filter(|(_, block)| block.spec.node == node).map(|(_, block)| block.spec.cidr).collect()
+    }
+
+    /// Blocks of a node that share addresses with another node's block: nothing may be handed out of them.
+    #[must_use]
+    pub fn contested(&self, node: &str) -> Vec<(IpNet, Seen)> {
+        let own = self.own(node);
+        let others = self.blocks.iter().filter(|(_, block)| block.spec.node != node).map(|(_, block)| seen(block));
+        others
+            .flat_map(|other| {
+                own.iter()
+                    .filter(|cidr| range::overlap(**cidr, other.cidr))
+                    .map(|cidr| (*cidr, other.clone()))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// All blocks, for a claim.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        self.blocks.iter().map(|(_, block)| seen(block)).collect()
+    }
+
+    /// Internal addresses of a node, in the order of its status.
+    #[must_use]
+    pub fn node_addresses(&self, node: &str) -> Vec<IpAddr> {
+        let node = self.nodes.get(&Key::cluster(node));
+        let status = node.and_then(|node| node.status.as_ref()).and_then(|status| status.addresses.as_ref());
+        let internal = status.into_iter().flatten().filter(|address| address.type_ == "InternalIP");
+        internal.filter_map(|address| address.address.parse().ok()).collect()
+    }
+
+    /// What can be done for a pod in this namespace on this node: an address of every family for which it has a pool.
+    ///
+    /// # Errors
+    /// There is no pool, or all are full.
+    pub fn choose(
+        &self,
+        node: &str,
+        namespace: &str,
+        ledger: &Ledger,
+        now: Now,
+        mut busy: impl FnMut(IpAddr) -> bool,
+    ) -> Result<Choice, NoAddress> {
+        let mut addresses = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let pools = self.pools_for(node, Some(namespace), family);
+            if pools.is_empty() {
+                continue;
+            }
+            match self.choose_from(&pools, node, ledger, now, &mut busy)? {
+                Choice::Addresses(found) => addresses.extend(found),
+                other => return Ok(other),
+            }
+        }
+        if addresses.is_empty() {
+            let (namespace, node, pools) = (namespace.to_owned(), node.to_owned(), self.pools.len());
+            return Err(NoAddress::NoPool { namespace, node, pools });
+        }
+        Ok(Choice::Addresses(addresses))
+    }
+
+    /// The pools of which a node should claim a block ahead of need: one block per family at least, and a further one where
+    /// less than a quarter of a block is free. A full pool is left out.
+    #[must_use]
+    pub fn wanted(&self, node: &str, ledger: &Ledger, now: Now) -> Vec<Pool> {
+        let mut wanted = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let pools = self.pools_for(node, None, family);
+            let mut has_any = false;
+            for pool in &pools {
+                let own = self.own_of(pool, node);
+                has_any |= !own.is_empty();
+                let few = warm::needs_block(ledger.usage(&own, now.at, now.cool_down), pool.block_addresses());
+                // A block that the ledger has not taken in yet counts as empty.
+                let known = own.iter().all(|cidr| ledger.block(*cidr).is_some());
+                if !own.is_empty() && known && few && self.full(pool, node).is_none() {
+                    wanted.push(pool.clone());
+                }
+            }
+            if !has_any {
+                wanted.extend(pools.into_iter().find(|pool| self.full(pool, node).is_none()));
+            }
+        }
+        wanted
+    }
+
+    /// The use of a pool that has no place left.
+    #[must_use]
+    pub fn full(&self, pool: &Pool, node: &str) -> Option<PoolFull> {
+        match Claim::new(&pool.name, pool.cidr, pool.block_len, node, self.seen()).step() {
+            Step::Full(full) => Some(full),
+            _ => None,
+        }
+    }
+
+    fn choose_from(
+        &self,
+        pools: &[Pool],
+        node: &str,
+        ledger: &Ledger,
+        now: Now,
+        busy: &mut impl FnMut(IpAddr) -> bool,
+    ) -> Result<Choice, NoAddress> {
+        let mut full = None;
+        for pool in pools {
+            let own = self.own_of(pool, node);
+            if let Some(address) = ledger.choose(&own, now.at, now.cool_down, &mut *busy) {
+                return Ok(Choice::Addresses(vec![address]));
+            }
+            if let Some(waiting) = own.iter().find(|cidr| ledger.block(**cidr).is_none_or(|block| !block.ready)) {
+                return Ok(Choice::Wait(*waiting));
+            }
+            match self.full(pool, node) {
+                None => return Ok(Choice::Claim(pool.clone())),
+                Some(found) => full = Some(found),
+            }
+        }
+        full.map_or_else(|| Ok(Choice::Addresses(Vec::new())), |full| Err(full.into()))
+    }
+
+    /// Own blocks inside a pool that nobody contests.
+    fn own_of(&self, pool: &Pool, node: &str) -> Vec<IpNet> {
+        let contested: BTreeSet<IpNet> = self.contested(node).into_iter().map(|(cidr, _)| cidr).collect();
+        pool.own(self.own(node).difference(&contested).copied())
+    }
+
+    fn pools_for(&self, node: &str, namespace: Option<&str>, family: Family) -> Vec<Pool> {
+        let labels = |labels: Option<&Labels>| labels.cloned().unwrap_or_default();
+        let node = labels(self.nodes.get(&Key::cluster(node)).and_then(|node| node.metadata.labels.as_ref()));
+        let namespace = namespace.map(|name| {
+            let object = self.namespaces.get(&Key::cluster(name));
+            let mut labels = labels(object.and_then(|object| object.metadata.labels.as_ref()));
+            labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
+            labels
+        });
+        pool::eligible(self.pools.iter().map(|(_, pool)| pool.as_ref()), family, &node, namespace.as_ref())
+    }
+}
+
+/// The blocks that lie in no pool any more, for people.
+#[must_use]
+pub fn outside(supply: &Supply, node: &str) -> Vec<IpNet> {
+    let pools: Vec<IpNet> = supply.pools.iter().map(|(_, pool)| pool.spec.cidr).collect();
+    supply.own(node).into_iter().filter(|cidr| !pools.iter().any(|pool| pool.contains(cidr))).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use twill_datastore::{Followed, Revision};
+    use twill_ipam::io::store::Store;
+
+    const NOW: Now = Now { at: 1_000_000, cool_down: 60_000 };
+
+    fn synced<K: Object>(items: Vec<serde_json::Value>) -> Index<K> {
+        let mut index = Index::default();
+        let items = items.into_iter().map(|item| serde_json::from_value(item).unwrap()).collect();
+        index.apply(Followed::Synced { items, revision: Revision(1) });
+        index
+    }
+
+    fn pool(name: &str, cidr: &str) -> serde_json::Value {
+        json!({"apiVersion": "twill.network/v1", "kind": "IPPool", "metadata": {"name": name}, "spec": {"cidr": cidr}})
+    }
+
+    fn block(cidr: &str, node: &str) -> serde_json::Value {
+        let name = twill_crds::names::block_name(cidr.parse().unwrap());
+        json!({"apiVersion": "twill.network/v1", "kind": "IPBlock", "metadata": {"name": name},
+            "spec": {"cidr": cidr, "node": node}})
+    }
+
+    fn supply(pools: Vec<serde_json::Value>, blocks: Vec<serde_json::Value>) -> Supply {
+        Supply { pools: synced(pools), blocks: synced(blocks), ..Supply::default() }
+    }
+
+    fn store(blocks: &[(&str, bool)]) -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path(), NOW.at).unwrap();
+        for (cidr, ready) in blocks {
+            store.set_block(cidr.parse().unwrap(), *ready).unwrap();
+        }
+        (directory, store)
+    }
+
+    fn choose(supply: &Supply, store: &Store) -> Result<Choice, NoAddress> {
+        supply.choose("n1", "shop", store.ledger(), NOW, |_| false)
+    }
+
+    #[test]
+    fn without_a_block_one_is_claimed_then_awaited_then_used() {
+        let pools = vec![pool("p4", "10.42.0.0/16")];
+        let (_d, empty) = store(&[]);
+        assert!(matches!(choose(&supply(pools.clone(), vec![]), &empty), Ok(Choice::Claim(p)) if p.name == "p4"));
+        let owned = supply(pools, vec![block("10.42.1.0/26", "n1")]);
+        let (_d, waiting) = store(&[("10.42.1.0/26", false)]);
+        assert_eq!(choose(&owned, &waiting), Ok(Choice::Wait("10.42.1.0/26".parse().unwrap())));
+        let (_d, ready) = store(&[("10.42.1.0/26", true)]);
+        assert_eq!(choose(&owned, &ready), Ok(Choice::Addresses(vec!["10.42.1.1".parse().unwrap()])));
+    }
+
+    #[test]
+    fn both_families_are_given_or_none() {
+        let pools = vec![pool("p4", "10.42.0.0/16"), pool("p6", "fd42::/112")];
+        let blocks = vec![block("10.42.1.0/26", "n1"), block("fd42::40/122", "n1")];
+        let (_d, both) = store(&[("10.42.1.0/26", true), ("fd42::40/122", true)]);
+        let addresses = vec!["10.42.1.1".parse().unwrap(), "fd42::41".parse().unwrap()];
+        assert_eq!(choose(&supply(pools.clone(), blocks.clone()), &both), Ok(Choice::Addresses(addresses)));
+        let (_d, one) = store(&[("10.42.1.0/26", true), ("fd42::40/122", false)]);
+        assert!(matches!(choose(&supply(pools, blocks), &one), Ok(Choice::Wait(_))));
+    }
+
+    #[test]
+    fn no_pool_and_a_full_pool_are_different_sentences() {
+        let (_d, empty) = store(&[]);
+        let text = choose(&supply(vec![], vec![]), &empty).unwrap_err().to_string();
+        assert!(text.starts_with("no IPPool gives addresses to pods of namespace shop on node n1"), "{text}");
+        let small = supply(vec![pool("p4", "10.42.0.0/26")], vec![block("10.42.0.0/26", "n2")]);
+        let text = choose(&small, &empty).unwrap_err().to_string();
+        assert!(text.starts_with("IPPool p4 (10.42.0.0/26) is full: 1 of its 1 blocks"), "{text}");
+        assert!(small.wanted("n1", empty.ledger(), NOW).is_empty());
+    }
+
+    #[test]
+    fn a_contested_block_gives_nothing() {
+        let pools = vec![pool("p4", "10.42.0.0/16")];
+        let owned = supply(pools, vec![block("10.42.1.0/26", "n1"), block("10.42.0.0/20", "n2")]);
+        let (_d, ready) = store(&[("10.42.1.0/26", true)]);
+        assert_eq!(owned.contested("n1").len(), 1);
+        assert!(matches!(choose(&owned, &ready), Ok(Choice::Claim(_))));
+    }
+
+    #[test]
+    fn one_block_per_family_is_wanted_from_the_start_and_a_further_one_when_it_fills() {
+        let pools = vec![pool("a4", "10.42.0.0/16"), pool("b4", "10.43.0.0/16"), pool("p6", "fd42::/112")];
+        let (_d, mut empty) = store(&[]);
+        let names = |wanted: Vec<Pool>| wanted.into_iter().map(|pool| pool.name).collect::<Vec<_>>();
+        assert_eq!(names(supply(pools.clone(), vec![]).wanted("n1", empty.ledger(), NOW)), ["a4", "p6"]);
+        let owned = supply(pools, vec![block("10.42.1.0/26", "n1"), block("fd42::40/122", "n1")]);
+        // Claimed, not yet taken in: nothing more is wanted.
+        assert!(owned.wanted("n1", empty.ledger(), NOW).is_empty());
+        empty.set_block("10.42.1.0/26".parse().unwrap(), true).unwrap();
+        empty.set_block("fd42::40/122".parse().unwrap(), true).unwrap();
+        assert!(owned.wanted("n1", empty.ledger(), NOW).is_empty());
+        for n in 1..=48 {
+            let address: IpAddr = format!("10.42.1.{n}").parse().unwrap();
+            empty
+                .attach(twill_ipam::Attachment {
+                    sandbox: twill_ipam::Sandbox { container_id: format!("c{n}"), ifname: "eth0".into() },
+                    namespace: "shop".into(),
+                    pod: format!("p{n}"),
+                    uid: format!("u{n}"),
+                    netns: String::new(),
+                    boot_id: String::new(),
+                    addresses: vec![address],
+                })
+                .unwrap();
+        }
+        assert_eq!(names(owned.wanted("n1", empty.ledger(), NOW)), ["a4"]);
+    }
+}
