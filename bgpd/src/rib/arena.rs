@@ -25,7 +25,7 @@ impl<T: Copy> Arena<T> {
             return id;
         }
         let id = self.length;
-        if id as usize % CHUNK == 0 {
+        if (id as usize).is_multiple_of(CHUNK) {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
         self.chunks[id as usize >> SHIFT].push(value);

@@ -62,7 +62,8 @@ struct Slot<A> {
 
 struct Hop {
     address: Option<IpAddr>,
-    reachable: bool,
+    /// Interior cost; none: unreachable.
+    cost: Option<u32>,
     references: u32,
 }
 
@@ -81,14 +82,14 @@ pub struct Attributes<A> {
 }
 
 impl<A: AttributeSet> Attributes<A> {
-    /// Nothing yet. With `tracking` a next hop counts as unreachable until [`Attributes::set_reachable`] says otherwise.
+    /// Nothing yet. With `tracking` a next hop counts as unreachable until [`Attributes::set_cost`] says otherwise.
     #[must_use]
     pub fn new(tracking: bool) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
             index: HashTable::new(),
-            hops: vec![Hop { address: None, reachable: true, references: 1 }],
+            hops: vec![Hop { address: None, cost: Some(0), references: 1 }],
             free_hops: Vec::new(),
             hop_index: HashMap::default(),
             tracking,
@@ -179,20 +180,20 @@ impl<A: AttributeSet> Attributes<A> {
         self.hops[self.slots[id.index()].hop.0 as usize].address
     }
 
-    /// Whether its next hop can be reached.
+    /// Interior cost to its next hop; none if that cannot be reached.
     #[must_use]
-    pub fn reachable(&self, id: AttrId) -> bool {
-        self.hops[self.slots[id.index()].hop.0 as usize].reachable
+    pub fn cost(&self, id: AttrId) -> Option<u32> {
+        self.hops[self.slots[id.index()].hop.0 as usize].cost
     }
 
-    /// Takes note that `address` can or cannot be reached; its number if that changes anything.
-    pub fn set_reachable(&mut self, address: IpAddr, reachable: bool) -> Option<HopId> {
+    /// Takes note of the interior cost to `address`, none if it cannot be reached; its number if that changes anything.
+    pub fn set_cost(&mut self, address: IpAddr, cost: Option<u32>) -> Option<HopId> {
         let id = *self.hop_index.get(&address)?;
         let hop = &mut self.hops[id as usize];
-        if hop.reachable == reachable {
+        if hop.cost == cost {
             return None;
         }
-        hop.reachable = reachable;
+        hop.cost = cost;
         Some(HopId(id))
     }
 
@@ -219,7 +220,7 @@ impl<A: AttributeSet> Attributes<A> {
             self.hops[*id as usize].references += 1;
             return HopId(*id);
         }
-        let hop = Hop { address: Some(address), reachable: !self.tracking, references: 1 };
+        let hop = Hop { address: Some(address), cost: (!self.tracking).then_some(0), references: 1 };
         let id = match self.free_hops.pop() {
             Some(id) => {
                 self.hops[id as usize] = hop;
@@ -298,13 +299,13 @@ mod tests {
         let one = attributes.intern(&Arc::new(Set(1, Some(hop))));
         let two = attributes.intern(&Arc::new(Set(2, Some(hop))));
         assert_eq!(attributes.hop_changes(), (vec![hop], vec![]));
-        assert!(!attributes.reachable(one));
-        assert_eq!(attributes.set_reachable(hop, true), Some(attributes.hop(two)));
-        assert!(attributes.set_reachable(hop, true).is_none() && attributes.reachable(two));
+        assert!(attributes.cost(one).is_none());
+        assert_eq!(attributes.set_cost(hop, Some(7)), Some(attributes.hop(two)));
+        assert!(attributes.set_cost(hop, Some(7)).is_none() && attributes.cost(two) == Some(7));
         attributes.release(one);
         attributes.release(two);
         assert_eq!(attributes.hop_changes(), (vec![], vec![hop]));
         let own = attributes.intern(&Arc::new(Set(1, None)));
-        assert!(attributes.reachable(own));
+        assert_eq!(attributes.cost(own), Some(0));
     }
 }

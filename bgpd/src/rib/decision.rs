@@ -36,6 +36,8 @@ pub(super) struct Candidate<'a> {
     pub(super) peer: &'a PeerRank,
     /// Kept only because its peer restarts (RFC 4724): used while there is no fresh one.
     pub(super) stale: bool,
+    /// Interior cost to the next hop.
+    pub(super) cost: u32,
     /// Number of the path.
     pub(super) path: u32,
 }
@@ -47,8 +49,9 @@ pub(super) fn choose(candidates: &mut Vec<Candidate<'_>>) {
     if candidates.len() > 1 {
         eliminate_by_med(candidates);
     }
-    let Some(source) = candidates.iter().map(|candidate| candidate.peer.source).min() else { return };
-    candidates.retain(|candidate| candidate.peer.source == source);
+    let nearness = |candidate: &Candidate<'_>| (candidate.peer.source, candidate.cost);
+    let Some(nearest) = candidates.iter().map(nearness).min() else { return };
+    candidates.retain(|candidate| nearness(candidate) == nearest);
     candidates.sort_unstable_by(tie_break);
 }
 
@@ -95,10 +98,14 @@ mod tests {
     }
 
     fn chosen(paths: &[(Rank, PeerRank, bool)]) -> Vec<u32> {
+        chosen_at_cost(paths, &[0; 8])
+    }
+
+    fn chosen_at_cost(paths: &[(Rank, PeerRank, bool)], costs: &[u32]) -> Vec<u32> {
         let run = |reversed: bool| {
             let mut candidates: Vec<_> = (0u32..)
-                .zip(paths)
-                .map(|(path, (rank, peer, stale))| Candidate { rank, peer, stale: *stale, path })
+                .zip(paths.iter().zip(costs))
+                .map(|(path, ((rank, peer, stale), cost))| Candidate { rank, peer, stale: *stale, cost: *cost, path })
                 .collect();
             if reversed {
                 candidates.reverse();
@@ -132,6 +139,13 @@ mod tests {
     fn paths_across_ases_share_load_and_the_lowest_identifier_is_best() {
         let path = |neighbour, id| (rank(100, 1, neighbour, 0), peer(Source::Ebgp, id), false);
         assert_eq!(chosen(&[path(65002, 3), path(65001, 2), path(65001, 1)]), [2, 1, 0]);
+    }
+
+    #[test]
+    fn the_nearer_next_hop_wins_but_not_over_ebgp() {
+        let path = |source, id| (rank(100, 1, 1, 0), peer(source, id), false);
+        assert_eq!(chosen_at_cost(&[path(Source::Ibgp, 1), path(Source::Ibgp, 2)], &[20, 10]), [1]);
+        assert_eq!(chosen_at_cost(&[path(Source::Ibgp, 1), path(Source::Ebgp, 2)], &[0, 10]), [1]);
     }
 
     /// RFC 3345's order dependence: MED is compared only within an AS, and before the identifier.

@@ -40,6 +40,13 @@ impl Bitmap {
         self.words.get(id as usize / 64).is_some_and(|word| word & (1 << (id % 64)) != 0)
     }
 
+    /// The numbers in the set, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        (0u32..).zip(&self.words).flat_map(|(index, word)| {
+            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| index * 64 + bit)
+        })
+    }
+
     /// How many are in the set.
     #[must_use]
     pub fn count(&self) -> u32 {

@@ -1,5 +1,6 @@
 //! What a prefix is inside the RIB: 8 bytes for IPv4, 17 for IPv6.
 
+use crate::wire::{self, Family, PrefixKey};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -10,6 +11,14 @@ pub trait Key: Copy + Eq + Ord + Hash + Debug + Send + 'static {
     fn net(self) -> IpNet;
     /// The key of `net`, if it is of this family.
     fn of(net: IpNet) -> Option<Self>;
+    /// The codec's form of a prefix of this family.
+    type Wire: PrefixKey;
+    /// The key of what the codec read.
+    fn from_wire(wire: Self::Wire) -> Self;
+    /// What the codec writes.
+    fn wire(self) -> Self::Wire;
+    /// The family.
+    const FAMILY: Family = <Self::Wire as PrefixKey>::FAMILY;
 }
 
 /// An IPv4 prefix.
@@ -66,6 +75,16 @@ impl Key for V4 {
             IpNet::V6(_) => None,
         }
     }
+
+    type Wire = wire::V4;
+
+    fn from_wire((address, length): wire::V4) -> Self {
+        Self { address, length }
+    }
+
+    fn wire(self) -> wire::V4 {
+        (self.address, self.length)
+    }
 }
 
 impl Key for V6 {
@@ -78,6 +97,16 @@ impl Key for V6 {
             IpNet::V4(_) => None,
             IpNet::V6(net) => Some(Self { address: net.network().octets(), length: net.prefix_len() }),
         }
+    }
+
+    type Wire = wire::V6;
+
+    fn from_wire((address, length): wire::V6) -> Self {
+        Self { address: address.to_be_bytes(), length }
+    }
+
+    fn wire(self) -> wire::V6 {
+        (u128::from_be_bytes(self.address), self.length)
     }
 }
 

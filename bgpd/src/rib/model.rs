@@ -151,7 +151,7 @@ fn perform(
         Step::Stale(peer) => table.mark_stale(PeerId(*peer), sets, peers, changed),
         Step::Sweep(peer) => table.sweep_stale(PeerId(*peer), sets, peers, changed),
         Step::Hop(hop, reachable) => {
-            if let Some(hop) = sets.set_reachable([10, 0, 0, *hop].into(), *reachable) {
+            if let Some(hop) = sets.set_cost([10, 0, 0, *hop].into(), reachable.then_some(0)) {
                 table.hop_changed(hop, sets, peers, &mut changed);
             }
         }

@@ -18,8 +18,13 @@ const STALE: u8 = 4;
 pub type PrefixId = u32;
 
 /// Number of a peer, given out by the speaker; an index into the slice of [`PeerRank`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u16);
+
+impl PeerId {
+    /// Prefixes of our own.
+    pub const OWN: PeerId = PeerId(0);
+}
 
 /// One peer's path to a prefix.
 #[derive(Clone, Copy, Debug)]
@@ -150,7 +155,7 @@ impl<K: Key> Table<K> {
         peers: &[PeerRank],
         mut changed: impl FnMut(Change),
     ) {
-        self.remove_where(peer, |_| true, sets, peers, &mut changed);
+        self.remove_where(peer, |_, _| true, sets, peers, &mut changed);
     }
 
     /// The paths of `peer` that were marked stale and not sent again go (RFC 4724 section 4.2).
@@ -161,7 +166,7 @@ impl<K: Key> Table<K> {
         peers: &[PeerRank],
         mut changed: impl FnMut(Change),
     ) {
-        self.remove_where(peer, |path| path.is_stale(), sets, peers, &mut changed);
+        self.remove_where(peer, |_, path| path.is_stale(), sets, peers, &mut changed);
     }
 
     /// All paths of `peer` become stale: used only where there is no fresh one.
@@ -181,7 +186,7 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// The next hop `hop` has become reachable or unreachable.
+    /// The next hop `hop` has become reachable, unreachable, nearer or farther.
     pub fn hop_changed<A: AttributeSet>(
         &mut self,
         hop: HopId,
@@ -201,7 +206,7 @@ impl<K: Key> Table<K> {
     pub fn remove_where<A: AttributeSet>(
         &mut self,
         peer: PeerId,
-        refuse: impl Fn(&Path) -> bool,
+        refuse: impl Fn(K, &Path) -> bool,
         sets: &mut Attributes<A>,
         peers: &[PeerRank],
         changed: &mut impl FnMut(Change),
@@ -210,7 +215,8 @@ impl<K: Key> Table<K> {
             if self.received(peer) == 0 {
                 return;
             }
-            self.remove_path(prefix, |path| path.peer == peer && refuse(path), sets, peers)
+            let key = self.key(prefix);
+            self.remove_path(prefix, |path| path.peer == peer && refuse(key, path), sets, peers)
                 .into_iter()
                 .for_each(&mut *changed);
         }
@@ -248,6 +254,14 @@ impl<K: Key> Table<K> {
     /// Numbers of all prefixes that have a path.
     pub fn prefixes(&self) -> impl Iterator<Item = PrefixId> {
         (0..self.prefixes.bound()).filter(|id| self.prefixes[*id].head != NONE)
+    }
+
+    /// Attribute sets of the paths of `peer`, each as often as it is used.
+    pub fn sets_of(&self, peer: PeerId, each: &mut impl FnMut(AttrId)) {
+        if self.received(peer) > 0 {
+            let paths = self.prefixes().flat_map(|prefix| self.paths(prefix));
+            paths.filter(|path| path.peer == peer).for_each(|path| each(path.attributes));
+        }
     }
 
     /// How many paths `peer` has.
@@ -363,7 +377,7 @@ impl<K: Key> Table<K> {
     ) -> Option<Change> {
         let head = self.prefixes[prefix].head;
         if head != NONE && self.paths[head].next == NONE {
-            let used = if sets.reachable(self.paths[head].attributes) { BEST | SHARES } else { 0 };
+            let used = if sets.cost(self.paths[head].attributes).is_some() { BEST | SHARES } else { 0 };
             let path = &mut self.paths[head];
             path.flags = path.flags & STALE | used;
         } else if head != NONE {
@@ -380,9 +394,9 @@ impl<K: Key> Table<K> {
         while next != NONE {
             let path = &mut self.paths[next];
             path.flags &= STALE;
-            if sets.reachable(path.attributes) {
+            if let Some(cost) = sets.cost(path.attributes) {
                 let (rank, peer) = (sets.rank(path.attributes), &peers[usize::from(path.peer.0)]);
-                candidates.push(Candidate { rank, peer, stale: path.is_stale(), path: next });
+                candidates.push(Candidate { rank, peer, stale: path.is_stale(), cost, path: next });
             }
             next = path.next;
         }

@@ -1,0 +1,196 @@
+//! What the speaker is told to be. Comes from a file ([`crate::config`]) or from the cluster's objects; already valid.
+
+use crate::wire::Families;
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// The whole configuration. A new one replaces the old one; sessions that did not change do not notice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Our AS.
+    pub asn: u32,
+    /// Our BGP identifier.
+    pub router_id: Ipv4Addr,
+    /// Where to listen; empty: nowhere, sessions are only opened by us.
+    pub listen: Vec<SocketAddr>,
+    /// Prefixes of our own.
+    pub originate: BTreeSet<IpNet>,
+    /// Peers by name.
+    pub peers: BTreeMap<String, Peer>,
+}
+
+/// A peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its TCP port when we connect.
+    pub port: u16,
+    /// Its AS.
+    pub asn: PeerAsn,
+    /// AS that we show it instead of ours (RFC 7705).
+    pub local_asn: Option<u32>,
+    /// Our address towards it; none: the kernel's choice.
+    pub source: Option<IpAddr>,
+    /// TCP MD5 signature key (RFC 2385).
+    pub password: Option<String>,
+    /// Seconds that we propose: 0, or at least 3.
+    pub hold_time: u16,
+    /// TTL of our packets; none: 1 to eBGP peers, the kernel's default to iBGP peers.
+    pub ttl: Option<u8>,
+    /// Whether we wait for it to connect.
+    pub passive: bool,
+    /// Families that we offer.
+    pub families: Families,
+    /// Our address as IPv4 next hop; none: the session's own address, or no IPv4 prefixes on an IPv6 session.
+    pub next_hop_v4: Option<Ipv4Addr>,
+    /// Our address as IPv6 next hop; none: the session's own address, or one of the same interface.
+    pub next_hop_v6: Option<std::net::Ipv6Addr>,
+    /// Seconds within which we are back after a restart (RFC 4724); none: no graceful restart.
+    pub graceful_restart: Option<u16>,
+    /// What we take from it.
+    pub import: Import,
+    /// What we tell it.
+    pub export: Export,
+    /// How often our own AS may stand in a path that it sends.
+    pub allow_own_as: u8,
+    /// Whether its AS in paths is replaced by ours.
+    pub as_override: bool,
+    /// Whether it is a client of ours as route reflector (RFC 4456); our cluster id is our BGP identifier.
+    pub reflector_client: bool,
+    /// Next hop of what we send.
+    pub next_hop: NextHopRule,
+}
+
+/// AS of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerAsn {
+    /// This one.
+    Number(u32),
+    /// Any but ours.
+    External,
+}
+
+/// What is taken from a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Import {
+    /// Everything.
+    All,
+    /// Nothing.
+    None,
+    /// Prefixes inside one of these.
+    Within(Arc<[IpNet]>),
+}
+
+/// What a peer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Export {
+    /// All best paths.
+    All,
+    /// Nothing.
+    None,
+    /// Our own prefixes: we are no way to anywhere else.
+    Own,
+}
+
+/// Next hop of what a peer is told (RFC 4271 section 5.1.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NextHopRule {
+    /// Our own address to eBGP peers unless a third party is on the subnet that we share; unchanged to iBGP peers.
+    #[default]
+    Auto,
+    /// Our own address always.
+    Own,
+    /// Unchanged always.
+    Keep,
+}
+
+impl Peer {
+    /// Whether it is in another AS than `asn`.
+    #[must_use]
+    pub fn is_external(&self, asn: u32) -> bool {
+        self.asn != PeerAsn::Number(self.local_asn.unwrap_or(asn))
+    }
+}
+
+impl Import {
+    /// Whether `prefix` is taken.
+    #[must_use]
+    pub fn takes(&self, prefix: IpNet) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Within(nets) => nets.iter().any(|net| net.contains(&prefix)),
+        }
+    }
+
+    /// Whether `self` takes something that `old` refused, as far as can be told without looking at prefixes.
+    #[must_use]
+    pub fn widens(&self, old: &Self) -> bool {
+        match (self, old) {
+            (Self::None, _) | (_, Self::All) => false,
+            (Self::All, _) | (_, Self::None) => true,
+            (Self::Within(new), Self::Within(old)) => {
+                new.iter().any(|net| !old.iter().any(|other| other.contains(net)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn peer(address: &str, asn: u32) -> Peer {
+        Peer {
+            address: address.parse().unwrap(),
+            port: 179,
+            asn: PeerAsn::Number(asn),
+            local_asn: None,
+            source: None,
+            password: None,
+            hold_time: 90,
+            ttl: None,
+            passive: false,
+            families: Families::ALL,
+            next_hop_v4: None,
+            next_hop_v6: None,
+            graceful_restart: None,
+            import: Import::All,
+            export: Export::All,
+            allow_own_as: 0,
+            as_override: false,
+            reflector_client: false,
+            next_hop: NextHopRule::Auto,
+        }
+    }
+
+    fn within(nets: &[&str]) -> Import {
+        Import::Within(nets.iter().map(|net| net.parse().unwrap()).collect())
+    }
+
+    #[test]
+    fn an_import_filter_widens_only_if_something_new_can_come() {
+        let (small, large) = (within(&["10.1.0.0/16"]), within(&["10.0.0.0/8"]));
+        assert!(large.widens(&small) && !small.widens(&large) && !small.widens(&small));
+        assert!(Import::All.widens(&large) && !large.widens(&Import::All) && !Import::None.widens(&Import::None));
+        assert!(large.widens(&Import::None));
+    }
+
+    #[test]
+    fn a_filter_takes_what_lies_inside() {
+        let filter = within(&["10.42.0.0/16", "fd42::/48"]);
+        let takes = |text: &str| filter.takes(text.parse().unwrap());
+        assert!(takes("10.42.7.64/26") && takes("fd42:0:0:1::/64") && !takes("10.0.0.0/8") && !takes("10.43.0.0/26"));
+    }
+
+    #[test]
+    fn a_peer_is_external_by_the_as_that_it_sees() {
+        assert!(peer("10.0.0.1", 65001).is_external(65000) && !peer("10.0.0.1", 65000).is_external(65000));
+        let shown = Peer { local_asn: Some(65001), ..peer("10.0.0.1", 65001) };
+        assert!(!shown.is_external(65000));
+    }
+}

@@ -1,0 +1,111 @@
+//! What the I/O thread and the RIB thread say to each other.
+
+use super::path_attributes::PathAttributes;
+use super::plan::Plan;
+use crate::rib::{PeerId, V4, V6};
+use crate::wire::{Family, Negotiated};
+use bytes::Bytes;
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+/// Tells one session of a peer from the next: what belongs to one that is over is dropped.
+pub type SessionId = u64;
+
+/// To the RIB.
+#[derive(Debug)]
+pub enum Event {
+    /// A new configuration.
+    Plan(Arc<Plan>),
+    /// A session is Established.
+    Up(PeerId, SessionId, Box<Established>),
+    /// A session is over.
+    Down(PeerId, SessionId, Loss),
+    /// What a peer announced and withdrew.
+    Batch(Batch),
+    /// So many octets of what was handed over have gone into the socket.
+    Written(PeerId, SessionId, usize),
+    /// Interior costs of next hops, none where nothing leads there.
+    Costs(Vec<(IpAddr, Option<u32>)>),
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// For good: all that the peer said is void.
+    Final,
+    /// TCP broke without NOTIFICATION while graceful restart was agreed on: what the peer said holds for a while.
+    Restarting,
+}
+
+/// An Established session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Established {
+    /// Result of the OPENs.
+    pub negotiated: Negotiated,
+    /// Our BGP identifier in this session.
+    pub router_id: Ipv4Addr,
+    /// The peer's address.
+    pub remote: IpAddr,
+    /// Our IPv4 next hop.
+    pub next_hop_v4: Option<Ipv4Addr>,
+    /// Our IPv6 next hop.
+    pub next_hop_v6: Option<Ipv6Addr>,
+    /// The connected subnets that we share with the peer, one per family at most.
+    pub shared: Vec<IpNet>,
+}
+
+/// Announcements and withdrawals of one peer, in order; both families apart.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Who.
+    pub peer: PeerId,
+    /// In which session.
+    pub session: SessionId,
+    /// Attribute sets that `v4` and `v6` refer to.
+    pub attributes: Vec<Arc<PathAttributes>>,
+    /// IPv4 prefixes.
+    pub v4: Vec<Op<V4>>,
+    /// IPv6 prefixes.
+    pub v6: Vec<Op<V6>>,
+    /// What came after them.
+    pub then: Vec<Then>,
+}
+
+/// One prefix in a [`Batch`].
+#[derive(Clone, Copy, Debug)]
+pub struct Op<K> {
+    /// The prefix.
+    pub key: K,
+    /// Index into [`Batch::attributes`], or [`WITHDRAW`].
+    pub attributes: u32,
+}
+
+/// [`Op::attributes`] of a withdrawal.
+pub const WITHDRAW: u32 = u32::MAX;
+
+/// Messages about a family as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// End-of-RIB (RFC 4724 section 2).
+    EndOfRib(Family),
+    /// ROUTE-REFRESH: please tell me everything again (RFC 2918).
+    Refresh(Family),
+}
+
+impl Batch {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty() && self.then.is_empty()
+    }
+}
+
+/// To the I/O thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Whole messages for a peer. Counted against its window until [`Event::Written`].
+    Transmit(PeerId, SessionId, Bytes),
+    /// Ask the peer to tell everything again: more is taken than before. Without route refresh: start the session again.
+    Refresh(PeerId, SessionId, Family),
+}

@@ -1,0 +1,221 @@
+//! What the peers of an update group are told about a path, and in which bytes.
+
+use super::config::{Export, NextHopRule};
+use super::path_attributes::PathAttributes;
+use crate::rib::{AttrId, Attributes, Key, Source};
+use crate::wire::{self, Edits, Family, NextHop, Reflection, UpdateBuilder, Value, encode_end_of_rib};
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use rustc_hash::FxBuildHasher;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Well-known communities (RFC 1997).
+const NO_EXPORT: [u8; 4] = [0xff, 0xff, 0xff, 0x01];
+const NO_ADVERTISE: [u8; 4] = [0xff, 0xff, 0xff, 0x02];
+const NO_EXPORT_SUBCONFED: [u8; 4] = [0xff, 0xff, 0xff, 0x03];
+
+/// All that decides what a peer is told: peers that are equal in it share a group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ExportPolicy {
+    pub(crate) family: Family,
+    pub(crate) external: bool,
+    pub(crate) peer_asn: u32,
+    pub(crate) local_asn: u32,
+    pub(crate) client: bool,
+    pub(crate) as_override: bool,
+    pub(crate) next_hop: NextHopRule,
+    pub(crate) export: Export,
+    pub(crate) own_v4: Option<Ipv4Addr>,
+    pub(crate) own_v6: Option<Ipv6Addr>,
+    pub(crate) shared: Vec<IpNet>,
+    pub(crate) cluster: Ipv4Addr,
+    pub(crate) four_octet_as: bool,
+    pub(crate) extended_next_hop: bool,
+    pub(crate) max_message: usize,
+}
+
+/// What of a path's sender matters for telling others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Provenance {
+    pub(crate) source: Source,
+    /// Whether it is our client as route reflector.
+    pub(crate) client: bool,
+    pub(crate) router_id: Ipv4Addr,
+}
+
+/// An attribute set as the group's peers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Exported {
+    block: Box<[u8]>,
+    next_hop: NextHop,
+}
+
+/// What a message says.
+pub(super) enum Message<'a, K> {
+    /// These prefixes have these attributes.
+    Announce(u32, &'a mut dyn Iterator<Item = K>),
+    /// These prefixes are gone.
+    Withdraw(&'a mut dyn Iterator<Item = K>),
+    /// Everything has been told once.
+    EndOfRib,
+}
+
+/// Export for one group, with every attribute set that it has met already translated.
+#[derive(Debug)]
+pub(super) struct Exporter {
+    policy: ExportPolicy,
+    /// By attribute set, its life, and the kind of sender.
+    known: HashMap<(AttrId, Provenance), (u32, Option<u32>), FxBuildHasher>,
+    exported: Vec<Exported>,
+    index: HashMap<Exported, u32, FxBuildHasher>,
+}
+
+impl Exporter {
+    pub(super) fn new(policy: ExportPolicy) -> Self {
+        Self { policy, known: HashMap::default(), exported: Vec::new(), index: HashMap::default() }
+    }
+
+    pub(super) fn policy(&self) -> &ExportPolicy {
+        &self.policy
+    }
+
+    /// Number of what the peers are told about a path with these attributes from such a sender; none: nothing.
+    pub(super) fn export(
+        &mut self,
+        id: AttrId,
+        provenance: Provenance,
+        attributes: &Attributes<PathAttributes>,
+    ) -> Option<u32> {
+        let serial = attributes.serial(id);
+        if let Some((life, exported)) = self.known.get(&(id, provenance))
+            && *life == serial
+        {
+            return *exported;
+        }
+        let exported = self.policy.export(provenance, attributes.value(id)?).map(|exported| {
+            *self.index.entry(exported).or_insert_with_key(|exported| {
+                self.exported.push(exported.clone());
+                self.exported.len() as u32 - 1
+            })
+        });
+        self.known.insert((id, provenance), (serial, exported));
+        exported
+    }
+
+    /// Forgets translations when most of them are of sets that are gone. Numbers given out before are void then.
+    pub(super) fn trim(&mut self, sets: usize) {
+        if self.known.len() > 1024 + 4 * sets {
+            *self = Self::new(self.policy.clone());
+        }
+    }
+
+    /// Next hop that goes with a number.
+    pub(super) fn next_hop(&self, exported: u32) -> IpAddr {
+        self.exported[exported as usize].next_hop.address()
+    }
+
+    /// Whether the next hop that goes with a number is somebody else's.
+    pub(super) fn keeps_next_hop(&self, exported: u32) -> bool {
+        let next_hop = Some(self.next_hop(exported));
+        next_hop != self.policy.own_v4.map(IpAddr::V4) && next_hop != self.policy.own_v6.map(IpAddr::V6)
+    }
+
+    /// Appends as many whole messages as it takes.
+    pub(super) fn write<K: Key>(&self, message: Message<'_, K>, out: &mut Vec<u8>) {
+        let max = self.policy.max_message;
+        match message {
+            Message::EndOfRib => encode_end_of_rib(self.policy.family, out),
+            Message::Withdraw(keys) => {
+                let mut builder = UpdateBuilder::withdraw(out, max);
+                keys.for_each(|key| builder.push(key.wire()));
+                builder.finish();
+            }
+            Message::Announce(exported, keys) => {
+                let Exported { block, next_hop } = &self.exported[exported as usize];
+                // What would be too long was refused when it was translated.
+                if let Ok(mut builder) = UpdateBuilder::announce(out, max, block, *next_hop) {
+                    keys.for_each(|key| builder.push(key.wire()));
+                    builder.finish();
+                }
+            }
+        }
+    }
+}
+
+impl ExportPolicy {
+    fn export(&self, from: Provenance, attributes: &PathAttributes) -> Option<Exported> {
+        let read = attributes.read();
+        self.permits(from, &read)?;
+        let next_hop = self.next_hop(attributes.next_hop)?;
+        let own = from.source == Source::Own;
+        let mut edits = if self.external { Edits::to_ebgp(self.local_asn) } else { Edits::to_ibgp(100) };
+        if self.as_override {
+            edits.replace_as = Some((self.peer_asn, self.local_asn));
+        }
+        if self.external && own {
+            edits.med = Value::Keep;
+        }
+        if !self.external && from.source == Source::Ibgp {
+            edits.reflection = Reflection::Add { originator: from.router_id, cluster: self.cluster };
+        }
+        let mut block = Vec::new();
+        read.export(&edits, self.four_octet_as, &mut block);
+        self.fits(&block, next_hop).then(|| Exported { block: block.into(), next_hop })
+    }
+
+    /// Whether the peers may hear of the path at all.
+    fn permits(&self, from: Provenance, read: &wire::Attributes<'_>) -> Option<()> {
+        let filtered = match self.export {
+            Export::All => false,
+            Export::Own => from.source != Source::Own,
+            Export::None => true,
+        };
+        // RFC 4271 section 9.2.1.2; RFC 4456 section 6: except to and from clients.
+        let kept_inside = from.source == Source::Ibgp && !self.external && !from.client && !self.client;
+        let communities = read.communities;
+        let scoped = communities.contains(&NO_ADVERTISE)
+            || self.external && (communities.contains(&NO_EXPORT) || communities.contains(&NO_EXPORT_SUBCONFED));
+        // It would refuse a path with its own AS, unless that is overridden.
+        let loops = self.external && !self.as_override && read.as_path.count(self.peer_asn) > 0;
+        (!filtered && !kept_inside && !scoped && !loops).then_some(())
+    }
+
+    /// Whether a message has room for a prefix beside these attributes.
+    fn fits(&self, block: &[u8], next_hop: NextHop) -> bool {
+        let mut unused = Vec::new();
+        match self.family {
+            Family::Ipv4Unicast => {
+                UpdateBuilder::<wire::V4>::announce(&mut unused, self.max_message, block, next_hop).is_ok()
+            }
+            Family::Ipv6Unicast => {
+                UpdateBuilder::<wire::V6>::announce(&mut unused, self.max_message, block, next_hop).is_ok()
+            }
+        }
+    }
+
+    /// RFC 4271 section 5.1.3, RFC 2545 section 3. None: we have no address of the family.
+    fn next_hop(&self, received: Option<NextHop>) -> Option<NextHop> {
+        let third_party = |next_hop: &NextHop| self.shared.iter().any(|net| net.contains(&next_hop.address()));
+        let kept = received.filter(|next_hop| match self.next_hop {
+            NextHopRule::Own => false,
+            NextHopRule::Keep => true,
+            NextHopRule::Auto => !self.external || third_party(next_hop),
+        });
+        // What the next hop's family does not fit the session is sent with our own.
+        let fits = |next_hop: &NextHop| match (self.family, next_hop) {
+            (Family::Ipv4Unicast, NextHop::V6 { .. }) => self.extended_next_hop,
+            (Family::Ipv6Unicast, NextHop::V4(_)) => false,
+            _ => true,
+        };
+        let own_v6 = self.own_v6.map(|address| NextHop::from(IpAddr::V6(address)));
+        // A link-local address means nothing to those who do not share its link.
+        let global = |next_hop| match next_hop {
+            NextHop::V6 { global, .. } => NextHop::V6 { global, link_local: None },
+            v4 => v4,
+        };
+        kept.filter(fits).map(global).or(match self.family {
+            Family::Ipv4Unicast => self.own_v4.map(NextHop::V4).or(own_v6.filter(|_| self.extended_next_hop)),
+            Family::Ipv6Unicast => own_v6,
+        })
+    }
+}

@@ -1,0 +1,284 @@
+//! An update group: peers that are told the same. In: prefixes that changed. Out: messages, built once for all members
+//! and only when their sockets can take them.
+//!
+//! Members share one dirty list. One that cannot keep up leaves it for a list of its own, so that it neither holds the
+//! others back nor makes anything grow beyond one number per prefix; it is back when its list is empty. A new member
+//! starts the same way, with all prefixes in its list.
+
+use super::event::{Output, SessionId};
+use super::export::{Exporter, Message, Provenance};
+use crate::rib::{AttrId, Bitmap, DirtyList, Key, PeerId, PrefixId, Table};
+use bytes::Bytes;
+use std::net::IpAddr;
+
+/// Octets handed to the I/O thread for one peer and not yet written: beyond this nothing more is built for it.
+const WINDOW: usize = 256 << 10;
+/// Prefixes per round: enough to fill messages, few enough not to overshoot the window by much.
+const ROUND: usize = 8192;
+/// No exclusion.
+const NOBODY: u32 = u32::MAX;
+
+/// One peer of a group.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) peer: PeerId,
+    address: IpAddr,
+    session: SessionId,
+    /// What it has been told and not been told otherwise since.
+    advertised: Bitmap,
+    /// Its own list while it does not share the group's.
+    behind: Option<DirtyList>,
+    end_of_rib: bool,
+}
+
+/// What a flush needs to know and to change outside of the group.
+pub(super) struct Surroundings<'a, K> {
+    pub(super) table: &'a Table<K>,
+    pub(super) attributes: &'a crate::rib::Attributes<super::path_attributes::PathAttributes>,
+    /// By peer number.
+    pub(super) provenance: &'a [Provenance],
+    /// Octets on the way, by peer number.
+    pub(super) outstanding: &'a mut [usize],
+    pub(super) out: &'a mut Vec<Output>,
+}
+
+/// Peers that are told the same, for one family.
+pub(super) struct Group<K> {
+    exporter: Exporter,
+    members: Vec<Member>,
+    dirty: DirtyList,
+    ids: Vec<PrefixId>,
+    items: Vec<Item>,
+    key: std::marker::PhantomData<K>,
+}
+
+/// An announcement: who does not get it, which exported attributes, which prefix. Sorted in this order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Item {
+    excluded: u32,
+    exported: u32,
+    prefix: PrefixId,
+}
+
+impl<K: Key> Group<K> {
+    pub(super) fn new(exporter: Exporter) -> Self {
+        let (members, dirty) = (Vec::new(), DirtyList::default());
+        Self { exporter, members, dirty, ids: Vec::new(), items: Vec::new(), key: std::marker::PhantomData }
+    }
+
+    pub(super) fn exporter(&self) -> &Exporter {
+        &self.exporter
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// A peer joins; `all` is what it has to hear of, `advertised` what it has been told so far.
+    pub(super) fn join(
+        &mut self,
+        peer: PeerId,
+        address: IpAddr,
+        session: SessionId,
+        all: DirtyList,
+        advertised: Option<Bitmap>,
+    ) {
+        let end_of_rib = advertised.is_none();
+        let advertised = advertised.unwrap_or_default();
+        self.members.push(Member { peer, address, session, advertised, behind: Some(all), end_of_rib });
+    }
+
+    /// A peer leaves; returns what it has been told.
+    pub(super) fn leave(&mut self, peer: PeerId) -> Option<Bitmap> {
+        let at = self.members.iter().position(|member| member.peer == peer)?;
+        Some(self.members.swap_remove(at).advertised)
+    }
+
+    /// How many prefixes `peer` has been told, if it is a member.
+    pub(super) fn advertised(&self, peer: PeerId) -> Option<u32> {
+        self.members.iter().find(|member| member.peer == peer).map(|member| member.advertised.count())
+    }
+
+    /// The peer wants to hear everything again; End-of-RIB does not follow (RFC 2918).
+    pub(super) fn again(&mut self, peer: PeerId, all: DirtyList) {
+        if let Some(member) = self.members.iter_mut().find(|member| member.peer == peer) {
+            member.behind = Some(all);
+        }
+    }
+
+    /// The best path of a prefix is another one.
+    pub(super) fn changed(&mut self, prefix: PrefixId) {
+        let mut shared = false;
+        for member in &mut self.members {
+            match &mut member.behind {
+                Some(behind) => behind.push(prefix),
+                None => shared = true,
+            }
+        }
+        if shared {
+            self.dirty.push(prefix);
+        }
+    }
+
+    /// Whether every member has been told everything.
+    pub(super) fn is_settled(&self) -> bool {
+        self.dirty.is_empty() && self.members.iter().all(|member| member.behind.is_none())
+    }
+
+    /// Builds what the members' windows have room for.
+    pub(super) fn flush(&mut self, around: &mut Surroundings<'_, K>) {
+        self.exporter.trim(around.attributes.len());
+        self.flush_shared(around);
+        for index in 0..self.members.len() {
+            self.flush_behind(index, around);
+        }
+    }
+
+    fn flush_shared(&mut self, around: &mut Surroundings<'_, K>) {
+        while !self.dirty.is_empty() {
+            let shares = |index: &usize| self.members[*index].behind.is_none();
+            let sharing: Vec<usize> = (0..self.members.len()).filter(shares).collect();
+            let octets = |index: usize| around.outstanding[usize::from(self.members[index].peer.0)];
+            let (ready, late): (Vec<usize>, Vec<usize>) = sharing.iter().partition(|index| octets(**index) < WINDOW);
+            if !late.is_empty() {
+                // The others have nothing left to do: whoever still has a full window is left behind.
+                if !ready.iter().any(|index| octets(*index) == 0) {
+                    return;
+                }
+                for index in late {
+                    self.members[index].behind = Some(self.dirty.clone());
+                }
+            }
+            self.ids.clear();
+            self.dirty.take(ROUND, &mut self.ids);
+            self.tell(&ready, around);
+        }
+    }
+
+    fn flush_behind(&mut self, index: usize, around: &mut Surroundings<'_, K>) {
+        let peer = usize::from(self.members[index].peer.0);
+        while let Some(behind) = &mut self.members[index].behind {
+            if behind.is_empty() {
+                self.members[index].behind = None;
+                break;
+            }
+            if around.outstanding[peer] >= WINDOW {
+                return;
+            }
+            self.ids.clear();
+            behind.take(ROUND, &mut self.ids);
+            self.tell(&[index], around);
+        }
+        if std::mem::take(&mut self.members[index].end_of_rib) {
+            let mut bytes = Vec::new();
+            self.exporter.write(Message::EndOfRib::<K>, &mut bytes);
+            self.send(&[index], NOBODY, bytes, around);
+        }
+    }
+
+    /// Tells `who` the present state of the prefixes in `self.ids`.
+    fn tell(&mut self, who: &[usize], around: &mut Surroundings<'_, K>) {
+        let mut gone = self.collect(who, around);
+        let mut items = std::mem::take(&mut self.items);
+        items.sort_unstable();
+        let mut single: Vec<(usize, PrefixId)> = Vec::new();
+        for item in &items {
+            for index in who {
+                let advertised = &mut self.members[*index].advertised;
+                if *index as u32 != item.excluded {
+                    advertised.set(item.prefix);
+                } else if advertised.clear(item.prefix) {
+                    single.push((*index, item.prefix));
+                }
+            }
+        }
+        gone.retain(|prefix| {
+            let told = |index: &&usize| self.members[**index].advertised.has(*prefix);
+            let count = who.iter().filter(told).count();
+            if count < who.len() {
+                single.extend(who.iter().filter(told).map(|index| (*index, *prefix)));
+            }
+            for index in who {
+                self.members[*index].advertised.clear(*prefix);
+            }
+            count == who.len()
+        });
+        self.withdraw(who, &gone, around);
+        single.sort_unstable();
+        for of_one in single.chunk_by(|one, other| one.0 == other.0) {
+            let prefixes: Vec<_> = of_one.iter().map(|(_, prefix)| *prefix).collect();
+            self.withdraw(&[of_one[0].0], &prefixes, around);
+        }
+        for alike in items.chunk_by(|one, other| one.excluded == other.excluded) {
+            let mut bytes = Vec::with_capacity(alike.len() * 5);
+            for packed in alike.chunk_by(|one, other| one.exported == other.exported) {
+                let mut keys = packed.iter().map(|item| around.table.key(item.prefix));
+                self.exporter.write(Message::Announce(packed[0].exported, &mut keys), &mut bytes);
+            }
+            self.send(who, alike[0].excluded, bytes, around);
+        }
+        items.clear();
+        self.items = items;
+    }
+
+    /// Fills `self.items` with what is announced; returns what is not, or not any more.
+    fn collect(&mut self, who: &[usize], around: &Surroundings<'_, K>) -> Vec<PrefixId> {
+        let mut gone = Vec::new();
+        let mut last: Option<((AttrId, PeerId), Option<(u32, u32)>)> = None;
+        for prefix in &self.ids {
+            let told = around.table.best(*prefix).and_then(|path| {
+                let key = (path.attributes, path.peer);
+                match last {
+                    Some((known, told)) if known == key => told,
+                    _ => {
+                        let provenance = around.provenance[usize::from(path.peer.0)];
+                        let exported = self.exporter.export(path.attributes, provenance, around.attributes);
+                        let told = exported.map(|exported| (exported, excluded(&self.members, who, path.peer)));
+                        last = Some((key, told));
+                        told
+                    }
+                }
+            });
+            let Some((exported, mut excluded)) = told else {
+                gone.push(*prefix);
+                continue;
+            };
+            // RFC 4271 section 5.1.3: nobody is told its own address as next hop.
+            if excluded == NOBODY && self.exporter.keeps_next_hop(exported) {
+                let next_hop = self.exporter.next_hop(exported);
+                let own = |index: &&usize| self.members[**index].address == next_hop;
+                excluded = who.iter().find(own).map_or(NOBODY, |index| *index as u32);
+            }
+            self.items.push(Item { excluded, exported, prefix: *prefix });
+        }
+        gone
+    }
+
+    fn withdraw(&mut self, who: &[usize], prefixes: &[PrefixId], around: &mut Surroundings<'_, K>) {
+        if prefixes.is_empty() {
+            return;
+        }
+        let mut bytes = Vec::with_capacity(prefixes.len() * 5);
+        let mut keys = prefixes.iter().map(|prefix| around.table.key(*prefix));
+        self.exporter.write(Message::Withdraw(&mut keys), &mut bytes);
+        self.send(who, NOBODY, bytes, around);
+    }
+
+    fn send(&self, who: &[usize], excluded: u32, bytes: Vec<u8>, around: &mut Surroundings<'_, K>) {
+        if bytes.is_empty() {
+            return;
+        }
+        let bytes = Bytes::from(bytes);
+        for index in who.iter().filter(|index| **index as u32 != excluded) {
+            let member = &self.members[*index];
+            around.outstanding[usize::from(member.peer.0)] += bytes.len();
+            around.out.push(Output::Transmit(member.peer, member.session, bytes.clone()));
+        }
+    }
+}
+
+/// Split horizon: the one of `who` that sent the path.
+fn excluded(members: &[Member], who: &[usize], source: PeerId) -> u32 {
+    let sender = who.iter().find(|index| members[**index].peer == source);
+    sender.map_or(NOBODY, |index| *index as u32)
+}

@@ -1,0 +1,25 @@
+//! The speaker without sockets and clock. In: a [`Config`], sessions that come and go, what peers announce, which next
+//! hops are reachable. Out: messages for peers' sockets ([`Output`]), changes for the FIB, and answers about both.
+
+mod config;
+mod event;
+mod export;
+mod group;
+mod import;
+mod path_attributes;
+mod plan;
+mod receive;
+mod routing;
+mod show;
+mod state;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+pub use config::{Config, Export, Import, NextHopRule, Peer, PeerAsn};
+pub use event::{Batch, Established, Event, Loss, Op, Output, SessionId, Then, WITHDRAW};
+pub use path_attributes::PathAttributes;
+pub use plan::{PeerChange, Plan};
+pub use receive::Receiver;
+pub use show::PeerCounts;
+pub use state::Speaker;

@@ -1,0 +1,165 @@
+//! One family: its table, its update groups, and what the FIB has yet to hear.
+
+use super::event::{Output, SessionId};
+use super::export::{ExportPolicy, Exporter, Provenance};
+use super::group::{Group, Surroundings};
+use super::path_attributes::PathAttributes;
+use crate::fib;
+use crate::rib::{AttrId, Attributes, Bitmap, Change, DirtyList, HopId, Key, Path, PeerId, PeerRank, Table};
+use std::net::IpAddr;
+
+/// What both families share: attribute sets and, by peer number, what decision and export know of peers.
+pub(super) struct Shared {
+    pub(super) attributes: Attributes<PathAttributes>,
+    pub(super) ranks: Vec<PeerRank>,
+    pub(super) provenance: Vec<Provenance>,
+    /// Octets on the way to each peer's socket.
+    pub(super) outstanding: Vec<usize>,
+}
+
+/// One family.
+pub(super) struct Routing<K> {
+    pub(super) table: Table<K>,
+    groups: Vec<Group<K>>,
+    fib: Option<DirtyList>,
+}
+
+impl<K: Key> Routing<K> {
+    pub(super) fn new(install: bool) -> Self {
+        Self { table: Table::default(), groups: Vec::new(), fib: install.then(DirtyList::default) }
+    }
+
+    pub(super) fn announce(&mut self, key: K, peer: PeerId, attributes: AttrId, shared: &mut Shared) {
+        let change = self.table.announce(key, peer, attributes, &mut shared.attributes, &shared.ranks);
+        self.note(change);
+    }
+
+    pub(super) fn withdraw(&mut self, key: K, peer: PeerId, shared: &mut Shared) {
+        let change = self.table.withdraw(key, peer, &mut shared.attributes, &shared.ranks);
+        self.note(change);
+    }
+
+    /// The paths of `peer` that `refuse` names go.
+    pub(super) fn remove(&mut self, peer: PeerId, shared: &mut Shared, refuse: impl Fn(K, &Path) -> bool) {
+        let mut changes = Vec::new();
+        self.table
+            .remove_where(peer, refuse, &mut shared.attributes, &shared.ranks, &mut |change| changes.push(change));
+        changes.into_iter().for_each(|change| self.note(Some(change)));
+    }
+
+    pub(super) fn mark_stale(&mut self, peer: PeerId, shared: &Shared) {
+        let mut changes = Vec::new();
+        self.table.mark_stale(peer, &shared.attributes, &shared.ranks, |change| changes.push(change));
+        changes.into_iter().for_each(|change| self.note(Some(change)));
+    }
+
+    pub(super) fn hop_changed(&mut self, hop: HopId, shared: &Shared) {
+        let mut changes = Vec::new();
+        self.table.hop_changed(hop, &shared.attributes, &shared.ranks, |change| changes.push(change));
+        changes.into_iter().for_each(|change| self.note(Some(change)));
+    }
+
+    /// A peer is to be told everything, as `policy` has it; after that End-of-RIB, unless it has been told already what
+    /// `advertised` says.
+    pub(super) fn join(
+        &mut self,
+        peer: PeerId,
+        address: IpAddr,
+        session: SessionId,
+        policy: ExportPolicy,
+        advertised: Option<Bitmap>,
+    ) {
+        let all = self.everything(advertised.as_ref());
+        let known = self.groups.iter().position(|group| *group.exporter().policy() == policy);
+        let at = known.unwrap_or_else(|| {
+            self.groups.push(Group::new(Exporter::new(policy)));
+            self.groups.len() - 1
+        });
+        self.groups[at].join(peer, address, session, all, advertised);
+    }
+
+    /// A peer is told nothing any more; returns what it has been told.
+    pub(super) fn leave(&mut self, peer: PeerId) -> Option<Bitmap> {
+        let advertised = self.groups.iter_mut().find_map(|group| group.leave(peer));
+        self.groups.retain(|group| !group.is_empty());
+        advertised
+    }
+
+    pub(super) fn policy_of(&self, peer: PeerId) -> Option<&ExportPolicy> {
+        let group = self.groups.iter().find(|group| group.advertised(peer).is_some())?;
+        Some(group.exporter().policy())
+    }
+
+    pub(super) fn advertised(&self, peer: PeerId) -> u32 {
+        self.groups.iter().find_map(|group| group.advertised(peer)).unwrap_or(0)
+    }
+
+    /// A peer asks to hear everything again (RFC 2918).
+    pub(super) fn again(&mut self, peer: PeerId) {
+        let all = self.everything(None);
+        self.groups.iter_mut().for_each(|group| group.again(peer, all.clone()));
+    }
+
+    /// All peers are to hear again of the prefixes whose best path is `peer`'s: what it is to us has changed.
+    pub(super) fn retell(&mut self, peer: PeerId) {
+        for prefix in self.table.prefixes() {
+            if self.table.best(prefix).is_some_and(|path| path.peer == peer) {
+                self.groups.iter_mut().for_each(|group| group.changed(prefix));
+            }
+        }
+    }
+
+    /// Builds what can be sent now.
+    pub(super) fn flush(&mut self, shared: &mut Shared, out: &mut Vec<Output>) {
+        let Shared { attributes, provenance, outstanding, .. } = shared;
+        let mut around = Surroundings { table: &self.table, attributes, provenance, outstanding, out };
+        self.groups.iter_mut().for_each(|group| group.flush(&mut around));
+        let fib_settled = self.fib.as_ref().is_none_or(DirtyList::is_empty);
+        // Nobody has anything left to be told, so nobody refers to a prefix without path.
+        if self.table.has_empty() && fib_settled && self.groups.iter().all(Group::is_settled) {
+            self.table.sweep_empty(|_| true);
+        }
+    }
+
+    /// What the FIB has to change, at most `limit` prefixes.
+    pub(super) fn fib_changes(&mut self, limit: usize, shared: &Shared, into: &mut Vec<fib::Change>) {
+        let Some(dirty) = &mut self.fib else { return };
+        let mut ids = Vec::new();
+        dirty.take(limit, &mut ids);
+        for id in ids {
+            let mut next_hops: Vec<IpAddr> = Vec::new();
+            for path in self.table.paths(id).filter(|path| path.is_used()) {
+                next_hops.extend(shared.attributes.next_hop(path.attributes));
+            }
+            next_hops.sort_unstable();
+            next_hops.dedup();
+            into.push(fib::Change { prefix: self.table.key(id).net(), next_hops });
+        }
+    }
+
+    /// Own prefixes first, so that they are the first to leave; then all others, and what is known to be told.
+    fn everything(&self, advertised: Option<&Bitmap>) -> DirtyList {
+        let mut all = DirtyList::default();
+        let own = |id: &u32| self.table.best(*id).is_some_and(|path| path.peer == PeerId::OWN);
+        if self.table.received(PeerId::OWN) > 0 {
+            self.table.prefixes().filter(own).for_each(|id| all.push(id));
+        }
+        self.table.prefixes().for_each(|id| all.push(id));
+        if let Some(advertised) = advertised {
+            advertised.iter().for_each(|id| all.push(id));
+        }
+        all
+    }
+
+    fn note(&mut self, change: Option<Change>) {
+        let Some(change) = change else { return };
+        if change.best {
+            self.groups.iter_mut().for_each(|group| group.changed(change.prefix));
+        }
+        if change.used
+            && let Some(fib) = &mut self.fib
+        {
+            fib.push(change.prefix);
+        }
+    }
+}

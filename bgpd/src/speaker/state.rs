@@ -1,0 +1,441 @@
+//! The state of the RIB thread: which event changes what.
+
+use super::config::{Import, Peer};
+use super::event::{Batch, Established, Event, Loss, Op, Output, SessionId, Then, WITHDRAW};
+use super::export::{ExportPolicy, Provenance};
+use super::import;
+use super::path_attributes::PathAttributes;
+use super::plan::{PeerChange, Plan};
+use super::routing::{Routing, Shared};
+use crate::fib;
+use crate::rib::{AttrId, Attributes, Key, PeerId, PeerRank, Source, V4, V6};
+use crate::wire::{Families, Family};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Seconds after which a speaker that never heard End-of-RIB from all peers is in sync nonetheless.
+const SYNC_LIMIT: Duration = Duration::from_secs(120);
+
+/// The speaker.
+pub struct Speaker {
+    pub(super) plan: Option<Arc<Plan>>,
+    pub(super) shared: Shared,
+    pub(super) v4: Routing<V4>,
+    pub(super) v6: Routing<V6>,
+    pub(super) sessions: BTreeMap<PeerId, Session>,
+    /// Peers whose paths are kept although their session is over, and until when.
+    restarting: BTreeMap<PeerId, Instant>,
+    originated: BTreeSet<IpNet>,
+    /// Requests that do not concern a prefix.
+    requests: Vec<Output>,
+    in_sync: Option<Instant>,
+    heard: BTreeMap<PeerId, Families>,
+    tracked: BTreeSet<IpAddr>,
+}
+
+/// A session in Established.
+pub(super) struct Session {
+    id: SessionId,
+    established: Established,
+    /// The peer as it was configured when its filters were last applied.
+    peer: Peer,
+}
+
+impl Speaker {
+    /// A speaker without configuration. With `install`, [`Speaker::fib_changes`] has what the kernel is to hear, and next
+    /// hops count as unreachable until [`Event::Costs`] says otherwise.
+    #[must_use]
+    pub fn new(install: bool, now: Instant) -> Self {
+        let shared = Shared {
+            attributes: Attributes::new(install),
+            ranks: Vec::new(),
+            provenance: Vec::new(),
+            outstanding: Vec::new(),
+        };
+        let mut speaker = Self {
+            plan: None,
+            shared,
+            v4: Routing::new(install),
+            v6: Routing::new(install),
+            sessions: BTreeMap::new(),
+            restarting: BTreeMap::new(),
+            originated: BTreeSet::new(),
+            requests: Vec::new(),
+            in_sync: Some(now + SYNC_LIMIT),
+            heard: BTreeMap::new(),
+            tracked: BTreeSet::new(),
+        };
+        speaker.know(PeerId::OWN, Source::Own, false, Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED.into());
+        speaker
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Plan(plan) => self.follow(plan),
+            Event::Up(peer, session, established) => self.up(peer, session, *established),
+            Event::Down(peer, session, loss) => self.down(peer, session, loss, now),
+            Event::Batch(batch) => self.receive(batch),
+            Event::Written(peer, session, octets) => {
+                if self.session(peer, session).is_some() {
+                    let outstanding = &mut self.shared.outstanding[usize::from(peer.0)];
+                    *outstanding = outstanding.saturating_sub(octets);
+                }
+            }
+            Event::Costs(costs) => {
+                for (address, cost) in costs {
+                    if let Some(hop) = self.shared.attributes.set_cost(address, cost) {
+                        self.v4.hop_changed(hop, &self.shared);
+                        self.v6.hop_changed(hop, &self.shared);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Builds what can be sent now.
+    pub fn flush(&mut self, out: &mut Vec<Output>) {
+        out.append(&mut self.requests);
+        self.v4.flush(&mut self.shared, out);
+        self.v6.flush(&mut self.shared, out);
+    }
+
+    /// What the FIB has to change, at most `limit` prefixes of each family.
+    #[must_use]
+    pub fn fib_changes(&mut self, limit: usize) -> Vec<fib::Change> {
+        let mut changes = Vec::new();
+        self.v4.fib_changes(limit, &self.shared, &mut changes);
+        self.v6.fib_changes(limit, &self.shared, &mut changes);
+        changes
+    }
+
+    /// All next hops in use, if they are others than at the last call.
+    #[must_use]
+    pub fn next_hops(&mut self) -> Option<Vec<IpAddr>> {
+        let (new, old) = self.shared.attributes.hop_changes();
+        if new.is_empty() && old.is_empty() {
+            return None;
+        }
+        old.iter().for_each(|address| {
+            self.tracked.remove(address);
+        });
+        self.tracked.extend(new);
+        Some(self.tracked.iter().copied().collect())
+    }
+
+    /// When [`Speaker::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.restarting.values().copied().chain(self.in_sync).min()
+    }
+
+    /// Whose time is over: peers that have not come back.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let late: Vec<PeerId> =
+            self.restarting.iter().filter(|(_, until)| **until <= now).map(|(peer, _)| *peer).collect();
+        for peer in late {
+            self.restarting.remove(&peer);
+            self.sweep(peer, Families::ALL);
+        }
+    }
+
+    /// True once: when every configured peer has sent End-of-RIB for its families, or the limit is over.
+    #[must_use]
+    pub fn came_in_sync(&mut self, now: Instant) -> bool {
+        let Some(limit) = self.in_sync else { return false };
+        let complete = self.plan.as_ref().is_some_and(|plan| {
+            plan.ids.keys().all(|peer| {
+                let heard = self.heard.get(peer).copied().unwrap_or_default();
+                let session = self.sessions.get(peer);
+                session.is_some_and(|session| {
+                    session.established.negotiated.families.intersection(heard)
+                        == session.established.negotiated.families
+                })
+            })
+        });
+        if complete || now >= limit {
+            self.in_sync = None;
+            return true;
+        }
+        false
+    }
+
+    /// The session of `peer`, 0 if there is none.
+    #[cfg(test)]
+    pub(super) fn sessions_of(&self, peer: PeerId) -> SessionId {
+        self.sessions.get(&peer).map_or(0, |session| session.id)
+    }
+
+    fn session(&self, peer: PeerId, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&peer).filter(|session| session.id == id)
+    }
+
+    /// Takes note of what decision and export need to know of a peer.
+    fn know(&mut self, peer: PeerId, source: Source, client: bool, router_id: Ipv4Addr, address: IpAddr) {
+        let index = usize::from(peer.0);
+        let rank = PeerRank { source, router_id: router_id.into(), address };
+        let provenance = Provenance { source, client, router_id };
+        if index >= self.shared.ranks.len() {
+            self.shared.ranks.resize(index + 1, rank);
+            self.shared.provenance.resize(index + 1, provenance);
+            self.shared.outstanding.resize(index + 1, 0);
+        }
+        self.shared.ranks[index] = rank;
+        self.shared.provenance[index] = provenance;
+    }
+
+    fn follow(&mut self, plan: Arc<Plan>) {
+        for change in &plan.changes {
+            match change {
+                PeerChange::Removed(peer) => self.forget(*peer),
+                PeerChange::Soft(peer) => {
+                    if let Some((_, new)) = plan.peer(*peer) {
+                        self.refilter(*peer, new.clone(), &plan);
+                    }
+                }
+                // The I/O thread ends the session, and says so.
+                PeerChange::Added(_) | PeerChange::Reset(_) => {}
+            }
+        }
+        self.originate(&plan.config.originate);
+        self.plan = Some(plan);
+    }
+
+    fn originate(&mut self, originate: &BTreeSet<IpNet>) {
+        let gone: Vec<IpNet> = self.originated.difference(originate).copied().collect();
+        let new: Vec<IpNet> = originate.difference(&self.originated).copied().collect();
+        let own = Arc::new(PathAttributes::own());
+        for (net, announced) in gone.into_iter().map(|net| (net, false)).chain(new.into_iter().map(|net| (net, true))) {
+            let attributes = announced.then(|| self.shared.attributes.intern(&own));
+            apply_own(&mut self.v4, net, attributes, &mut self.shared);
+            apply_own(&mut self.v6, net, attributes, &mut self.shared);
+        }
+        self.originated = originate.clone();
+    }
+
+    fn up(&mut self, peer: PeerId, id: SessionId, established: Established) {
+        let Some((_, config)) = self.plan.as_ref().and_then(|plan| plan.peer(peer)) else { return };
+        let config = config.clone();
+        let negotiated = &established.negotiated;
+        let source = if negotiated.ebgp { Source::Ebgp } else { Source::Ibgp };
+        let kept = self.kept_families(&established);
+        self.know(peer, source, config.reflector_client, negotiated.peer_id, established.remote);
+        self.shared.outstanding[usize::from(peer.0)] = 0;
+        self.leave_groups(peer);
+        if self.restarting.contains_key(&peer) {
+            let lost = Family::ALL.into_iter().filter(|family| !kept.contains(*family)).collect();
+            self.sweep(peer, lost);
+        }
+        self.heard.remove(&peer);
+        for family in negotiated.families.iter() {
+            let policy = export_policy(family, &config, &established);
+            match family {
+                Family::Ipv4Unicast => self.v4.join(peer, established.remote, id, policy, None),
+                Family::Ipv6Unicast => self.v6.join(peer, established.remote, id, policy, None),
+            }
+        }
+        self.sessions.insert(peer, Session { id, established, peer: config });
+    }
+
+    /// RFC 4724 section 4.2: of a peer that is back, what it does not claim to have kept goes at once.
+    fn kept_families(&self, established: &Established) -> Families {
+        let negotiated = &established.negotiated;
+        let kept = |family: &Family| {
+            let restart = negotiated.graceful_restart.as_ref();
+            restart.and_then(|restart| restart.forwarding(*family)) == Some(true)
+        };
+        negotiated.families.iter().filter(kept).collect()
+    }
+
+    fn down(&mut self, peer: PeerId, id: SessionId, loss: Loss, now: Instant) {
+        if self.session(peer, id).is_none() {
+            return;
+        }
+        let Some(session) = self.sessions.remove(&peer) else { return };
+        self.leave_groups(peer);
+        let restart = session.established.negotiated.graceful_restart.as_ref();
+        let (Loss::Restarting, Some(restart)) = (loss, restart) else {
+            self.restarting.remove(&peer);
+            self.drop_paths(peer, Families::ALL);
+            return;
+        };
+        let kept: Families = Family::ALL.into_iter().filter(|family| restart.forwarding(*family).is_some()).collect();
+        self.drop_paths(peer, Family::ALL.into_iter().filter(|family| !kept.contains(*family)).collect());
+        // What is stale already was not sent again in the session that has just ended.
+        self.sweep(peer, Families::ALL);
+        self.v4.mark_stale(peer, &self.shared);
+        self.v6.mark_stale(peer, &self.shared);
+        self.restarting.insert(peer, now + Duration::from_secs(restart.restart_time.into()));
+    }
+
+    fn forget(&mut self, peer: PeerId) {
+        self.sessions.remove(&peer);
+        self.restarting.remove(&peer);
+        self.heard.remove(&peer);
+        self.leave_groups(peer);
+        self.drop_paths(peer, Families::ALL);
+    }
+
+    fn leave_groups(&mut self, peer: PeerId) {
+        self.v4.leave(peer);
+        self.v6.leave(peer);
+    }
+
+    fn drop_paths(&mut self, peer: PeerId, families: Families) {
+        if families.contains(Family::Ipv4Unicast) {
+            self.v4.remove(peer, &mut self.shared, |_, _| true);
+        }
+        if families.contains(Family::Ipv6Unicast) {
+            self.v6.remove(peer, &mut self.shared, |_, _| true);
+        }
+    }
+
+    /// Stale paths of `peer` go.
+    fn sweep(&mut self, peer: PeerId, families: Families) {
+        if families.contains(Family::Ipv4Unicast) {
+            self.v4.remove(peer, &mut self.shared, |_, path| path.is_stale());
+        }
+        if families.contains(Family::Ipv6Unicast) {
+            self.v6.remove(peer, &mut self.shared, |_, path| path.is_stale());
+        }
+    }
+
+    fn receive(&mut self, batch: Batch) {
+        let Some(session) = self.session(batch.peer, batch.session) else { return };
+        let asn = self.plan.as_ref().map_or(0, |plan| plan.config.asn);
+        let take = |set: &Arc<PathAttributes>| import::accept(&session.peer, &session.established, asn, set).is_ok();
+        let taken: Vec<bool> = batch.attributes.iter().map(take).collect();
+        let import = session.peer.import.clone();
+        let sets = &mut self.shared.attributes;
+        let ids: Vec<Option<AttrId>> =
+            batch.attributes.iter().zip(taken).map(|(set, taken)| taken.then(|| sets.intern(set))).collect();
+        apply(&mut self.v4, batch.peer, &batch.v4, &ids, &import, &mut self.shared);
+        apply(&mut self.v6, batch.peer, &batch.v6, &ids, &import, &mut self.shared);
+        ids.into_iter().flatten().for_each(|id| self.shared.attributes.release(id));
+        for then in batch.then {
+            match then {
+                Then::EndOfRib(family) => self.end_of_rib(batch.peer, family),
+                Then::Refresh(Family::Ipv4Unicast) => self.v4.again(batch.peer),
+                Then::Refresh(Family::Ipv6Unicast) => self.v6.again(batch.peer),
+            }
+        }
+    }
+
+    fn end_of_rib(&mut self, peer: PeerId, family: Family) {
+        self.heard.entry(peer).or_default().insert(family);
+        self.sweep(peer, Families::only(family));
+    }
+
+    /// Applies what may change without a new session.
+    fn refilter(&mut self, peer: PeerId, new: Peer, plan: &Plan) {
+        let Some(session) = self.sessions.get_mut(&peer) else { return };
+        let old = std::mem::replace(&mut session.peer, new.clone());
+        let (id, established) = (session.id, session.established.clone());
+        let shared = &mut self.shared;
+        if new.import != old.import {
+            self.v4.remove(peer, shared, |key, _| !new.import.takes(key.net()));
+            self.v6.remove(peer, shared, |key, _| !new.import.takes(key.net()));
+        }
+        if new.import.widens(&old.import) || new.allow_own_as != old.allow_own_as {
+            let families = established.negotiated.families.iter();
+            self.requests.extend(families.map(|family| Output::Refresh(peer, id, family)));
+        }
+        if new.allow_own_as < old.allow_own_as {
+            self.refuse_own_as(peer, &new, &established, plan.config.asn);
+        }
+        if new.reflector_client != old.reflector_client {
+            self.shared.provenance[usize::from(peer.0)].client = new.reflector_client;
+            self.v4.retell(peer);
+            self.v6.retell(peer);
+        }
+        rejoin(&mut self.v4, peer, id, &new, &established);
+        rejoin(&mut self.v6, peer, id, &new, &established);
+    }
+
+    fn refuse_own_as(&mut self, peer: PeerId, config: &Peer, established: &Established, asn: u32) {
+        let mut refused = BTreeSet::new();
+        let sets = &self.shared.attributes;
+        let mut judge = |id: AttrId| {
+            let set = sets.value(id);
+            if set.is_some_and(|set| import::accept(config, established, asn, set).is_err()) {
+                refused.insert(id);
+            }
+        };
+        self.v4.table.sets_of(peer, &mut judge);
+        self.v6.table.sets_of(peer, &mut judge);
+        self.v4.remove(peer, &mut self.shared, |_, path| refused.contains(&path.attributes));
+        self.v6.remove(peer, &mut self.shared, |_, path| refused.contains(&path.attributes));
+    }
+}
+
+/// Announces or withdraws a prefix of our own, if it is of this family. Takes over the reference to `attributes` then.
+fn apply_own<K: Key>(routing: &mut Routing<K>, net: IpNet, attributes: Option<AttrId>, shared: &mut Shared) {
+    match (K::of(net), attributes) {
+        (Some(key), Some(attributes)) => routing.announce(key, PeerId::OWN, attributes, shared),
+        (Some(key), None) => routing.withdraw(key, PeerId::OWN, shared),
+        (None, _) => {}
+    }
+}
+
+fn apply<K: Key>(
+    routing: &mut Routing<K>,
+    peer: PeerId,
+    ops: &[Op<K>],
+    ids: &[Option<AttrId>],
+    import: &Import,
+    shared: &mut Shared,
+) {
+    let all = *import == Import::All;
+    for op in ops {
+        let taken = match op.attributes {
+            WITHDRAW => None,
+            index => ids[index as usize].filter(|_| all || import.takes(op.key.net())),
+        };
+        match taken {
+            Some(id) => {
+                shared.attributes.retain(id);
+                routing.announce(op.key, peer, id, shared);
+            }
+            // A path that is not taken replaces the one before all the same (RFC 4271 section 3.1).
+            None => routing.withdraw(op.key, peer, shared),
+        }
+    }
+}
+
+/// Moves a peer to the group that its configuration asks for now, remembering what it has been told.
+fn rejoin<K: Key>(routing: &mut Routing<K>, peer: PeerId, id: SessionId, config: &Peer, established: &Established) {
+    let policy = export_policy(K::FAMILY, config, established);
+    if routing.policy_of(peer).is_none_or(|old| *old == policy) {
+        return;
+    }
+    if let Some(advertised) = routing.leave(peer) {
+        routing.join(peer, established.remote, id, policy, Some(advertised));
+    }
+}
+
+fn export_policy(family: Family, peer: &Peer, established: &Established) -> ExportPolicy {
+    let negotiated = &established.negotiated;
+    let of_family = |net: &&IpNet| {
+        matches!((family, net), (Family::Ipv4Unicast, IpNet::V4(_)) | (Family::Ipv6Unicast, IpNet::V6(_)))
+    };
+    ExportPolicy {
+        family,
+        external: negotiated.ebgp,
+        peer_asn: negotiated.peer_asn,
+        local_asn: negotiated.local_asn,
+        client: peer.reflector_client,
+        as_override: peer.as_override && negotiated.ebgp,
+        next_hop: peer.next_hop,
+        export: peer.export,
+        own_v4: established.next_hop_v4,
+        own_v6: established.next_hop_v6,
+        shared: established.shared.iter().filter(of_family).copied().collect(),
+        cluster: established.router_id,
+        four_octet_as: negotiated.four_octet_as,
+        extended_next_hop: negotiated.extended_next_hop,
+        max_message: negotiated.max_message(),
+    }
+}
