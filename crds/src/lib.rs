@@ -8,6 +8,8 @@ pub mod cni;
 pub mod control;
 pub mod ippool;
 pub mod kind;
+pub mod known;
+pub mod manifest;
 pub mod names;
 pub mod node_network;
 pub mod selector;

@@ -64,7 +64,7 @@ pub fn admit(kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<(),
     admit_fields(kind, object, old).map_err(|problem| problem.of(kind, object))
 }
 
-fn admit_fields(kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<(), Problem> {
+pub(crate) fn admit_fields(kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<(), Problem> {
     metadata::admit(kind, object)?;
     match (kind.group.as_ref(), kind.kind.as_ref()) {
         (crate::names::GROUP, "IPPool") => pool::pool(&decode(object)?, stored::<IPPool>(old).as_ref()),

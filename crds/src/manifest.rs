@@ -1,0 +1,191 @@
+//! Manifests: YAML text with one or many objects, as people write them.
+//!
+//! In flows the text; out flow objects with their kind, each checked by the rules of [`crate::validate`], or the first thing
+//! that is wrong with file and line. A field that a kind of ours or a NetworkPolicy does not have is refused: what is
+//! misspelt there would otherwise silently open or close something.
+
+mod tree;
+
+use crate::validate::{self, Problem};
+use crate::{Kind, Object, known, names};
+use serde_json::Value;
+use tree::Tree;
+
+/// One object of a manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// Its kind.
+    pub kind: Kind,
+    /// The object; of a kind with namespaces it has one (`default` if none was written).
+    pub value: Value,
+    /// Line where it begins, from 1.
+    pub line: u64,
+}
+
+/// What is wrong with a manifest, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {problem}")]
+pub struct ManifestError {
+    /// As it was given.
+    pub file: String,
+    /// From 1.
+    pub line: u64,
+    /// One sentence.
+    pub problem: String,
+}
+
+/// Reads all objects of a text. `file` is for messages. Documents that are empty are skipped, `List`s are taken apart.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn parse(text: &str, file: &str) -> Result<Vec<Manifest>, ManifestError> {
+    let error = |line: u64, problem: String| ManifestError { file: file.to_owned(), line, problem };
+    let documents = tree::documents(text).map_err(|(line, problem)| error(line, problem))?;
+    let mut manifests = Vec::new();
+    for document in documents.into_iter().flat_map(items) {
+        manifests.push(manifest(&document).map_err(|(line, problem)| error(line, problem))?);
+    }
+    Ok(manifests)
+}
+
+/// The items of a `v1 List`, or the document itself.
+fn items(document: Tree) -> Vec<Tree> {
+    let is_list = document.text("kind") == Some("List") && document.text("apiVersion") == Some("v1");
+    if is_list { document.into_items() } else { vec![document] }
+}
+
+fn manifest(document: &Tree) -> Result<Manifest, (u64, String)> {
+    let line = document.line();
+    let missing =
+        |field: &str| (line, format!("{field} is missing; every object has apiVersion, kind and metadata.name"));
+    let api_version = document.text("apiVersion").ok_or_else(|| missing("apiVersion"))?;
+    let name = document.text("kind").ok_or_else(|| missing("kind"))?;
+    let kind = kind(api_version, name).map_err(|problem| (line, problem))?;
+    let mut value = document.value();
+    let metadata = &mut value["metadata"];
+    if !metadata.is_object() {
+        return Err(missing("metadata"));
+    }
+    if kind.namespaced && metadata["namespace"].as_str().unwrap_or_default().is_empty() {
+        metadata["namespace"] = "default".into();
+    }
+    let checked = check(&kind, &value);
+    checked.map_err(|problem| (document.line_of(&problem.field), problem.of(&kind, &value).to_string()))?;
+    Ok(Manifest { kind, value, line })
+}
+
+fn kind(api_version: &str, name: &str) -> Result<Kind, String> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    match known::of(group, name) {
+        Some(kind) if kind.version == version => Ok(kind),
+        Some(kind) => Err(format!("{name} is read as {} only, not {api_version}", kind.api_version())),
+        None if group == names::GROUP => {
+            let own: Vec<String> =
+                known::all().filter(|k| k.group == names::GROUP).map(|k| k.kind.to_string()).collect();
+            Err(format!("{name} is no kind of {}; there are {}", names::GROUP, own.join(", ")))
+        }
+        None => Ok(known::guess(group, version, name)),
+    }
+}
+
+fn check(kind: &Kind, value: &Value) -> Result<(), Problem> {
+    match (kind.group.as_ref(), kind.kind.as_ref()) {
+        (names::GROUP, "IPPool") => no_unknown_field::<crate::IPPool>(value)?,
+        (names::GROUP, "IPBlock") => no_unknown_field::<crate::IPBlock>(value)?,
+        (names::GROUP, "BGPConfiguration") => no_unknown_field::<crate::BGPConfiguration>(value)?,
+        (names::GROUP, "BGPPeer") => no_unknown_field::<crate::BGPPeer>(value)?,
+        (names::GROUP, "NodeNetwork") => no_unknown_field::<crate::NodeNetwork>(value)?,
+        ("networking.k8s.io", "NetworkPolicy") => no_unknown_field::<crate::NetworkPolicy>(value)?,
+        _ => {}
+    }
+    validate::admit_fields(kind, &mut value.clone(), None)
+}
+
+/// Every field of the document is one of the type.
+fn no_unknown_field<K: Object>(value: &Value) -> Result<(), Problem> {
+    // A document of the wrong shape is refused by its kind's rules, in better words.
+    let mut unknown = None;
+    let _: Result<K, _> = serde_ignored::deserialize(value, |path| {
+        let path = field_path(&path.to_string());
+        // These two are of the document, not of the types.
+        if path != "apiVersion" && path != "kind" {
+            unknown.get_or_insert(path);
+        }
+    });
+    let problem = |path| Problem::new(path, "is no field of this kind; correct its name or leave it out");
+    unknown.map_or(Ok(()), |path| Err(problem(path)))
+}
+
+/// serde_ignored's `spec.?.ingress.0` as people write it: `spec.ingress[0]`.
+fn field_path(path: &str) -> String {
+    path.split('.').filter(|step| *step != "?").fold(String::new(), |mut path, step| {
+        if step.parse::<usize>().is_ok() {
+            return path + "[" + step + "]";
+        }
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path + step
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse(text, "f.yaml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn many_documents_with_gaps_and_lists() {
+        let text = "---\n# nothing\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nkind: List\nitems:\n\
+                    - apiVersion: v1\n  kind: Pod\n  metadata: {name: p}\n  spec: {containers: [{name: c}]}\n\
+                    - {apiVersion: apps/v1, kind: Deployment, metadata: {name: d, namespace: a}}\n";
+        let found = parse(text, "f.yaml").unwrap();
+        let brief: Vec<_> =
+            found.iter().map(|m| (m.kind.plural.as_ref(), m.value["metadata"]["namespace"].as_str(), m.line)).collect();
+        assert_eq!(brief, [("namespaces", None, 4), ("pods", Some("default"), 11), ("deployments", Some("a"), 15)]);
+    }
+
+    #[test]
+    fn unknown_kinds_are_kept_and_misspelt_ones_of_ours_are_not() {
+        let found = parse("{apiVersion: example.org/v1, kind: Policy, metadata: {name: x}}", "f").unwrap();
+        assert_eq!(found[0].kind.plural, "policies");
+        let text = error("apiVersion: twill.network/v1\nkind: IPPol\nmetadata: {name: x}\n");
+        assert!(text.starts_with("f.yaml:1: IPPol is no kind of twill.network; there are IPPool"), "{text}");
+        let text = error("apiVersion: networking.k8s.io/v1beta1\nkind: NetworkPolicy\nmetadata: {name: x}\n");
+        assert!(text.contains("NetworkPolicy is read as networking.k8s.io/v1 only"), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_with_its_path_and_line() {
+        let text = "apiVersion: twill.network/v1\nkind: IPPool\nmetadata: {name: p}\nspec:\n  cidr: 10.0.0.0/16\n  encapsulation:\n    protocl: VXLAN\n";
+        assert_eq!(
+            error(text),
+            "f.yaml:7: IPPool p: spec.encapsulation.protocl: is no field of this kind; correct its name or leave it out"
+        );
+        let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec:\n  podSelector: {}\n  ingress:\n  - from:\n    - podSelektor: {}\n";
+        assert_eq!(
+            error(text),
+            "f.yaml:8: NetworkPolicy default/p: spec.ingress[0].from[0].podSelektor: is no field of this kind; correct its name or leave it out"
+        );
+    }
+
+    #[test]
+    fn a_value_that_breaks_a_rule_is_refused_with_its_line() {
+        let text = "apiVersion: twill.network/v1\nkind: IPPool\nmetadata:\n  name: p\nspec:\n  cidr: 10.0.0.1/16\n";
+        assert_eq!(error(text), "f.yaml:6: IPPool p: spec.cidr: 10.0.0.1/16 has host bits set; write 10.0.0.0/16");
+        let text =
+            error("apiVersion: twill.network/v1\nkind: IPPool\nmetadata: {name: p}\nspec:\n  cidr: 10.0.0.0/99\n");
+        assert!(text.starts_with("f.yaml:5: IPPool p: spec.cidr: "), "{text}");
+    }
+
+    #[test]
+    fn yaml_that_is_none_is_refused_with_its_line() {
+        assert!(error("a: b\n: - :\n  x").starts_with("f.yaml:2: "), "{}", error("a: b\n: - :\n  x"));
+        assert!(error("- 1\n").starts_with("f.yaml:1: apiVersion is missing"));
+        assert!(error("apiVersion: v1\nkind: Pod\nkind: Pod\nmetadata: {name: p}\n").starts_with("f.yaml:3: "));
+    }
+}
