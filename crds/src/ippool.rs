@@ -1,5 +1,6 @@
 //! IPPool, what addresses there are, and IPBlock, which node owns which part of them.
 
+use crate::validate::pool;
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
@@ -124,4 +125,93 @@ pub struct IPBlockStatus {
     /// Addresses in use when the checkpoint was written.
     #[serde(default)]
     pub used: u32,
+}
+
+/// Which pools count where an engine could not refuse the others: valid in themselves, and of those that overlap the
+/// oldest (`creationTimestamp`, then name). The second list is the rest, each with the reason in one sentence. Both are in
+/// that order, whatever the order of `pools`.
+#[must_use]
+pub fn accepted(pools: &[IPPool]) -> (Vec<&IPPool>, Vec<(&IPPool, String)>) {
+    let mut by_age: Vec<&IPPool> = pools.iter().collect();
+    // An object without time was never stored, so it is the youngest.
+    by_age.sort_by_key(|pool| {
+        let time = pool.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (time.is_none(), time, pool.metadata.name.as_deref())
+    });
+    let (mut accepted, mut rejected) = (Vec::<&IPPool>::new(), Vec::new());
+    for candidate in by_age {
+        let overlapping = accepted.iter().find(|other| pool::overlap(other.spec.cidr, candidate.spec.cidr));
+        match (pool::spec(&candidate.spec), overlapping) {
+            (Err(problem), _) => rejected.push((candidate, format!("{}: {}", problem.field, problem.problem))),
+            (Ok(()), Some(older)) => rejected.push((candidate, pool::overlaps(candidate, older))),
+            (Ok(()), None) => accepted.push(candidate),
+        }
+    }
+    (accepted, rejected)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn make(name: &str, cidr: &str, second: u32) -> IPPool {
+        serde_json::from_value(json!({
+            "apiVersion": "twill.network/v1", "kind": "IPPool", "spec": {"cidr": cidr},
+            "metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z")}
+        }))
+        .unwrap()
+    }
+
+    fn names(pools: &[IPPool]) -> (Vec<String>, Vec<String>) {
+        let name = |pool: &IPPool| pool.metadata.name.clone().unwrap();
+        let (accepted, rejected) = accepted(pools);
+        (accepted.into_iter().map(name).collect(), rejected.into_iter().map(|(pool, _)| name(pool)).collect())
+    }
+
+    #[test]
+    fn the_oldest_wins_then_the_first_by_name() {
+        let pools = [
+            make("young", "10.0.0.0/24", 9),
+            make("b", "10.0.0.0/16", 5),
+            make("a", "10.0.0.0/17", 5),
+            make("odd", "10.9.0.1/16", 1),
+            make("other", "10.1.0.0/16", 7),
+        ];
+        let (yes, no) = names(&pools);
+        assert_eq!((yes, no), (vec!["a".into(), "other".into()], vec!["odd".into(), "b".into(), "young".into()]));
+        let (_, rejected) = accepted(&pools);
+        assert!(rejected[1].1.contains("10.0.0.0/16 overlaps IPPool a (10.0.0.0/17)"), "{}", rejected[1].1);
+    }
+
+    proptest! {
+        #[test]
+        fn the_answer_does_not_depend_on_the_order_and_no_two_overlap(
+            mut specs in prop::collection::vec((0u8..4, 22u8..27, 0u32..3), 0..8), seed: u64,
+        ) {
+            let make_all = |specs: &[(u8, u8, u32)]| -> Vec<IPPool> {
+                specs.iter().map(|(third, len, second)| {
+                    let cidr: IpNet = format!("10.0.{third}.0/{len}").parse().unwrap();
+                    make(&format!("p{third}-{len}-{second}"), &cidr.trunc().to_string(), *second)
+                }).collect()
+            };
+            specs.sort_unstable();
+            specs.dedup();
+            let first = names(&make_all(&specs));
+            let turn = (seed as usize) % specs.len().max(1);
+            specs.rotate_left(turn);
+            if seed % 2 == 0 { specs.reverse(); }
+            let pools = make_all(&specs);
+            prop_assert_eq!(names(&pools), first);
+            let (accepted, rejected) = accepted(&pools);
+            for (n, a) in accepted.iter().enumerate() {
+                prop_assert!(accepted[..n].iter().all(|b| !pool::overlap(a.spec.cidr, b.spec.cidr)));
+            }
+            for (pool, _) in &rejected {
+                prop_assert!(accepted.iter().any(|a| pool::overlap(a.spec.cidr, pool.spec.cidr)));
+            }
+        }
+    }
 }

@@ -4,13 +4,16 @@
 //! In flow an object as it was sent and, on update, as it is stored; out flows the object with its defaults filled in, or
 //! [`Invalid`]. No clock, no other object: what depends on other objects is a function of its own, like [`pools`].
 
+mod bgp;
 mod metadata;
+mod pod;
+mod policy;
 pub(crate) mod pool;
 mod selector;
 
 pub use pool::pools;
 
-use crate::{IPBlock, IPPool, Kind, Object};
+use crate::{IPBlock, IPPool, Kind, Object, Pod, names};
 use serde_json::Value;
 
 /// Why an object is refused.
@@ -67,8 +70,21 @@ pub fn admit(kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<(),
 pub(crate) fn admit_fields(kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<(), Problem> {
     metadata::admit(kind, object)?;
     match (kind.group.as_ref(), kind.kind.as_ref()) {
-        (crate::names::GROUP, "IPPool") => pool::pool(&decode(object)?, stored::<IPPool>(old).as_ref()),
-        (crate::names::GROUP, "IPBlock") => pool::block(&decode(object)?, stored::<IPBlock>(old).as_ref()),
+        (names::GROUP, "IPPool") => pool::pool(&decode(object)?, stored::<IPPool>(old).as_ref()),
+        (names::GROUP, "IPBlock") => pool::block(&decode(object)?, stored::<IPBlock>(old).as_ref()),
+        (names::GROUP, "BGPConfiguration") => bgp::configuration(&decode(object)?),
+        (names::GROUP, "BGPPeer") => bgp::peer(&decode(object)?),
+        (names::GROUP, "NodeNetwork") => decode::<crate::NodeNetwork>(object).map(drop),
+        ("networking.k8s.io", "NetworkPolicy") => {
+            policy::default(object);
+            policy::check(&decode(object)?)
+        }
+        ("", "Pod") => {
+            pod::default(object);
+            pod::check(&decode(object)?, stored::<Pod>(old).as_ref())
+        }
+        ("", "Namespace") => decode::<crate::Namespace>(object).map(drop),
+        ("", "Node") => decode::<crate::Node>(object).map(drop),
         _ => Ok(()),
     }
 }

@@ -1,0 +1,128 @@
+//! Rules of BGPConfiguration and BGPPeer.
+
+use super::{Problem, selector};
+use crate::bgp::PeerAsn;
+use crate::{BGPConfiguration, BGPPeer, Object};
+use std::net::IpAddr;
+
+/// AS_TRANS (RFC 6793 section 9): stands for numbers that old speakers cannot carry, and is nobody's own.
+const AS_TRANS: u32 = 23456;
+
+/// Rules of the cluster's configuration.
+pub(super) fn configuration(new: &BGPConfiguration) -> Result<(), Problem> {
+    if new.name() != "default" {
+        let problem = format!("is \"{}\"; there is one BGPConfiguration, named default", new.name());
+        return Err(Problem::new("metadata.name", problem));
+    }
+    new.spec.asn.map_or(Ok(()), |number| asn("spec.asn", number))?;
+    port("spec.listenPort", new.spec.listen_port)?;
+    port("spec.vxlanPort", new.spec.vxlan_port)?;
+    hold_time(new.spec.hold_time)
+}
+
+/// Rules of a peer.
+pub(super) fn peer(new: &BGPPeer) -> Result<(), Problem> {
+    selector::optional("spec.nodeSelector", new.spec.node_selector.as_ref())?;
+    match new.spec.remote.address {
+        None => return Err(Problem::new("spec.remote", "names nobody; set address")),
+        Some(address) => remote(address)?,
+    }
+    port("spec.remote.port", new.spec.remote.port)?;
+    if let PeerAsn::Number(number) = new.spec.asn {
+        asn("spec.asn", number)?;
+    }
+    if let Some(number) = new.spec.local_asn {
+        asn("spec.localASN", number)?;
+    }
+    hold_time(new.spec.hold_time)
+}
+
+fn remote(address: IpAddr) -> Result<(), Problem> {
+    let is_broadcast = matches!(address, IpAddr::V4(a) if a.is_broadcast());
+    if address.is_unspecified() || address.is_multicast() || is_broadcast {
+        return Err(Problem::new("spec.remote.address", format!("{address} is no address of a single router")));
+    }
+    if matches!(address, IpAddr::V6(a) if a.is_unicast_link_local()) {
+        let problem = format!("{address} is link-local and says nothing without an interface; give a global address");
+        return Err(Problem::new("spec.remote.address", problem));
+    }
+    Ok(())
+}
+
+fn asn(field: &str, number: u32) -> Result<(), Problem> {
+    match number {
+        0 => Err(Problem::new(field, "is 0, which is nobody's (RFC 7607); use 1 to 4294967295")),
+        AS_TRANS => Err(Problem::new(field, "is 23456, which is reserved (AS_TRANS, RFC 6793); use another number")),
+        _ => Ok(()),
+    }
+}
+
+fn hold_time(seconds: Option<u16>) -> Result<(), Problem> {
+    match seconds {
+        Some(seconds @ (1 | 2)) => Err(Problem::new(
+            "spec.holdTime",
+            format!("is {seconds}; use 0 (never) or at least 3 seconds (RFC 4271 section 4.2)"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn port(field: &str, port: Option<u16>) -> Result<(), Problem> {
+    if port == Some(0) { Err(Problem::new(field, "is 0; use 1 to 65535")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::Object;
+    use crate::validate::admit;
+    use serde_json::{Value, json};
+
+    fn peer(spec: Value) -> Option<String> {
+        let mut object = json!({"metadata": {"name": "p"}, "spec": spec});
+        admit(&crate::BGPPeer::kind(), &mut object, None).err().map(|invalid| invalid.field)
+    }
+
+    fn configuration(name: &str, spec: Value) -> Option<String> {
+        let mut object = json!({"metadata": {"name": name}, "spec": spec});
+        admit(&crate::BGPConfiguration::kind(), &mut object, None).err().map(|invalid| invalid.field)
+    }
+
+    #[test]
+    fn numbers_and_relations_of_a_peer() {
+        let with = |asn: Value| peer(json!({"remote": {"address": "10.0.0.1"}, "asn": asn}));
+        for good in [json!(1), json!(4_294_967_295_u32), json!("internal"), json!("external")] {
+            assert_eq!(with(good.clone()), None, "{good}");
+        }
+        for bad in [json!(0), json!(23456), json!(-1), json!(4_294_967_296_u64), json!("others")] {
+            assert_eq!(with(bad.clone()).as_deref(), Some("spec.asn"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_peer_has_one_remote_that_is_a_router() {
+        let with = |remote: Value| peer(json!({"remote": remote, "asn": "external"}));
+        assert_eq!(with(json!({"address": "fd00::1", "port": 1790})), None);
+        assert_eq!(with(json!({})).as_deref(), Some("spec.remote"));
+        assert_eq!(with(json!({"address": "10.0.0.1", "port": 0})).as_deref(), Some("spec.remote.port"));
+        for bad in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "fe80::1", "::", "tor", "10.0.0.1/32"] {
+            assert_eq!(with(json!({"address": bad})).as_deref(), Some("spec.remote.address"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hold_times_are_none_or_three_and_more() {
+        let with = |seconds: u16| configuration("default", json!({"holdTime": seconds}));
+        assert_eq!([0, 3, 90, 65535].map(with), [const { None }; 4]);
+        assert_eq!([1, 2].map(with), [(), ()].map(|()| Some("spec.holdTime".to_owned())));
+    }
+
+    #[test]
+    fn there_is_one_configuration() {
+        assert_eq!(configuration("default", json!({})), None);
+        assert_eq!(configuration("other", json!({})).as_deref(), Some("metadata.name"));
+        assert_eq!(configuration("default", json!({"asn": 0})).as_deref(), Some("spec.asn"));
+        assert_eq!(configuration("default", json!({"listenPort": 0})).as_deref(), Some("spec.listenPort"));
+        assert_eq!(configuration("default", json!({"topology": "Star"})).as_deref(), Some("spec.topology"));
+    }
+}
