@@ -77,7 +77,7 @@ impl Capability {
                 Some(Capability::Multiprotocol(AfiSafi { afi: u16::from_be_bytes([high, low]), safi }))
             }
             (2, []) => Some(Capability::RouteRefresh),
-            (5, _) if value.len() % 6 == 0 => Some(Capability::ExtendedNextHop(
+            (5, _) if value.len().is_multiple_of(6) => Some(Capability::ExtendedNextHop(
                 value
                     .as_chunks::<6>()
                     .0
@@ -101,7 +101,7 @@ impl Capability {
                 }))
             }
             (65, &[a, b, c, d]) => Some(Capability::FourOctetAs(u32::from_be_bytes([a, b, c, d]))),
-            (69, _) if value.len() % 4 == 0 => Some(Capability::AddPath(
+            (69, _) if value.len().is_multiple_of(4) => Some(Capability::AddPath(
                 value.as_chunks::<4>().0.iter().map(|&[a, b, safi, mode]| (family(a, b, safi), mode)).collect(),
             )),
             (70, []) => Some(Capability::EnhancedRouteRefresh),

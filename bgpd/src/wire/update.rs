@@ -16,6 +16,7 @@ pub struct Reach<'a> {
 
 /// What becomes of the announced prefixes.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack for one message")]
 pub enum Outcome<'a> {
     /// Nothing is announced.
     Nothing,

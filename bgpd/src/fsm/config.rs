@@ -1,0 +1,32 @@
+//! What a session is to be.
+
+use crate::wire::{Families, GracefulRestart};
+use std::net::Ipv4Addr;
+
+/// Which AS the peer may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoteAs {
+    /// This one; our own makes the session internal.
+    Exactly(u32),
+    /// Any but ours.
+    External,
+}
+
+/// Configuration of a session; a change of any field but `hold_time` and `graceful_restart` needs a new session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// AS that we show this peer.
+    pub local_asn: u32,
+    /// AS of the peer.
+    pub remote_asn: RemoteAs,
+    /// Our BGP Identifier.
+    pub identifier: Ipv4Addr,
+    /// Hold time that we propose, in seconds: 0, or at least 3.
+    pub hold_time: u16,
+    /// Families that we offer.
+    pub families: Families,
+    /// Whether we only wait for the peer to connect.
+    pub passive: bool,
+    /// Our graceful restart capability, with the bits as they are true now. `None`: not offered.
+    pub graceful_restart: Option<GracefulRestart>,
+}

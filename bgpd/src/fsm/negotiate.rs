@@ -1,0 +1,128 @@
+//! Our OPEN, and what an OPEN of the peer makes of it.
+
+use super::config::{PeerConfig, RemoteAs};
+use crate::wire::{AfiSafi, Capability, Families, Family, GracefulRestart, Negotiated, Notification, Open};
+
+/// Capability codes that are left out of our OPEN because the peer refused them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// The peer does not know capabilities at all (RFC 5492 section 3).
+    pub(super) all: bool,
+    /// Single codes.
+    pub(super) codes: Vec<u8>,
+}
+
+impl Refused {
+    /// Learns from a NOTIFICATION to our OPEN; false if it teaches nothing.
+    pub(super) fn learn(&mut self, notification: &Notification) -> bool {
+        match (notification.code, notification.subcode) {
+            (2, 4) => !std::mem::replace(&mut self.all, true),
+            (2, 7) => {
+                let before = self.codes.len();
+                let mut rest = &notification.data[..];
+                while let [code, length, tail @ ..] = rest {
+                    // Families and AS numbers cannot be left out without changing what the session is.
+                    if !matches!(code, 1 | 65) && !self.codes.contains(code) {
+                        self.codes.push(*code);
+                    }
+                    rest = tail.get(usize::from(*length)..).unwrap_or(&[]);
+                }
+                self.codes.len() > before
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Our OPEN.
+pub(super) fn open(config: &PeerConfig, refused: &Refused) -> Open {
+    let mut capabilities: Vec<Capability> =
+        config.families.iter().map(|family| Capability::Multiprotocol(family.into())).collect();
+    capabilities.push(Capability::RouteRefresh);
+    capabilities.push(Capability::ExtendedMessage);
+    if let Some(restart) = &config.graceful_restart {
+        let families =
+            restart.families.iter().filter(|(family, _)| offered(config, *family)).copied().collect::<Vec<_>>();
+        capabilities.push(Capability::GracefulRestart(GracefulRestart { families, ..restart.clone() }));
+    }
+    capabilities.push(Capability::FourOctetAs(config.local_asn));
+    capabilities.push(Capability::EnhancedRouteRefresh);
+    capabilities.retain(|capability| !refused.all && !refused.codes.contains(&capability.code()));
+    Open { asn: config.local_asn, hold_time: config.hold_time, identifier: config.identifier, capabilities }
+}
+
+fn offered(config: &PeerConfig, family: AfiSafi) -> bool {
+    family.family().is_some_and(|family| config.families.contains(family))
+}
+
+/// What our OPEN and the peer's make together.
+///
+/// # Errors
+/// Bad Peer AS, Bad BGP Identifier, Unsupported Capability (no family in common).
+pub(super) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Result<Negotiated, Notification> {
+    let welcome = match config.remote_asn {
+        RemoteAs::Exactly(asn) => theirs.asn == asn,
+        RemoteAs::External => theirs.asn != config.local_asn,
+    };
+    if !welcome {
+        return Err(Notification::open(2, Vec::new()));
+    }
+    let ebgp = theirs.asn != config.local_asn;
+    // RFC 6286 section 2.2: unique inside an AS only.
+    if !ebgp && theirs.identifier == config.identifier {
+        return Err(Notification::open(3, Vec::new()));
+    }
+    let families = families_of(ours).intersection(families_of(theirs));
+    if families.is_empty() {
+        return Err(Notification::open(7, required(config.families)));
+    }
+    let both = |code: u8| has(ours, code) && has(theirs, code);
+    Ok(Negotiated {
+        local_asn: config.local_asn,
+        peer_asn: theirs.asn,
+        peer_id: theirs.identifier,
+        ebgp,
+        families,
+        four_octet_as: both(65),
+        extended_message: both(6),
+        route_refresh: both(2),
+        enhanced_route_refresh: both(70),
+        add_path_receive: Families::NONE,
+        add_path_send: Families::NONE,
+        extended_next_hop: false,
+        hold_time: ours.hold_time.min(theirs.hold_time),
+        graceful_restart: theirs.capabilities.iter().find_map(|capability| match capability {
+            Capability::GracefulRestart(restart) => Some(restart.clone()),
+            _ => None,
+        }),
+    })
+}
+
+fn has(open: &Open, code: u8) -> bool {
+    open.capabilities
+        .iter()
+        .any(|capability| capability.code() == code && !matches!(capability, Capability::Unknown { .. }))
+}
+
+/// Families of an OPEN; one that names none means IPv4 unicast (RFC 4760 section 8).
+fn families_of(open: &Open) -> Families {
+    if !has(open, 1) {
+        return Families::only(Family::Ipv4Unicast);
+    }
+    let named = open.capabilities.iter().filter_map(|capability| match capability {
+        Capability::Multiprotocol(family) => family.family(),
+        _ => None,
+    });
+    named.collect()
+}
+
+/// Data of Unsupported Capability: the families that we ask for (RFC 5492 section 5).
+fn required(families: Families) -> Vec<u8> {
+    let mut data = Vec::new();
+    for family in families.iter() {
+        let AfiSafi { afi, safi } = family.into();
+        let [high, low] = afi.to_be_bytes();
+        data.extend_from_slice(&[1, 4, high, low, 0, safi]);
+    }
+    data
+}
