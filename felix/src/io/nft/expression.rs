@@ -1,0 +1,371 @@
+//! A rule as the kernel's expressions, and the form in which a written and a dumped rule compare.
+//!
+//! Registers are used as nft does: every expression starts at the first one, a concatenation continues in four-byte steps.
+
+use super::wire::{Attributes, Writer};
+use crate::ruleset::{Action, Direction, End, Family, Field, Interface, KeyType, Match, Rule, Verdict};
+use ipnet::IpNet;
+use std::ops::RangeInclusive;
+
+const LIST_ELEMENT: u16 = 1;
+const EXPRESSION_NAME: u16 = 1;
+const EXPRESSION_DATA: u16 = 2;
+/// Inside a data attribute.
+const VALUE: u16 = 1;
+const VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
+
+const META_IIFNAME: u32 = 6;
+const META_OIFNAME: u32 = 7;
+const META_NFPROTO: u32 = 15;
+const META_L4PROTO: u32 = 16;
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
+const LESS_OR_EQUAL: u32 = 3;
+const GREATER_OR_EQUAL: u32 = 5;
+const LOOKUP_INVERTED: u32 = 1;
+const RANDOM_FULLY: u32 = 1 << 4;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+/// Name that the kernel completes with a number.
+const ANONYMOUS: &str = "__set%d";
+
+/// A set without a name that lives and dies with its rule: several ports or ICMPv6 types.
+pub(super) struct AnonymousSet {
+    /// nft's number of the type, and bytes of a key.
+    pub(super) key: (u32, u32),
+    /// Inclusive ranges in ascending order, not touching each other.
+    pub(super) ranges: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Whether some range is longer than one.
+    pub(super) interval: bool,
+}
+
+/// Writes the expressions of a rule. `anonymous` gets each anonymous set and answers its id in the transaction.
+pub(super) fn expressions(rule: &Rule, anonymous: &mut dyn FnMut(AnonymousSet) -> u32) -> Vec<u8> {
+    let mut e = Expressions { w: Writer::default(), family: None, protocol: None, anonymous };
+    for m in &rule.matches {
+        e.condition(m);
+    }
+    if rule.counter {
+        e.expression("counter", |_| {});
+    }
+    match &rule.action {
+        Action::Verdict(v) => e.expression("immediate", |w| {
+            w.u32(1, 0);
+            w.nested(2, |w| verdict(w, v));
+        }),
+        Action::Map { key, map } => {
+            e.load(key);
+            e.expression("lookup", |w| {
+                w.string(1, map);
+                w.u32(2, register(0));
+                w.u32(3, 0);
+                w.u32(5, 0);
+            });
+        }
+        Action::Masquerade => e.expression("masq", |w| w.u32(1, RANDOM_FULLY)),
+    }
+    e.w.into_bytes()
+}
+
+/// A verdict as the content of a data attribute.
+pub(super) fn verdict(w: &mut Writer, verdict: &Verdict) {
+    let code: i32 = match verdict {
+        Verdict::Drop => 0,
+        Verdict::Accept => 1,
+        Verdict::Jump(_) => -3,
+        Verdict::Goto(_) => -4,
+        Verdict::Return => -5,
+    };
+    w.nested(VERDICT, |w| {
+        w.attribute(VERDICT_CODE, &code.to_be_bytes());
+        if let Some(chain) = verdict.chain() {
+            w.string(VERDICT_CHAIN, chain);
+        }
+    });
+}
+
+/// The verdict in the content of a data attribute.
+pub(super) fn read_verdict(data: Attributes<'_>) -> Option<Verdict> {
+    let verdict = data.nested(VERDICT)?;
+    let chain = || verdict.string(VERDICT_CHAIN).map(Into::into);
+    match verdict.u32(VERDICT_CODE)?.cast_signed() {
+        0 => Some(Verdict::Drop),
+        1 => Some(Verdict::Accept),
+        -3 => chain().map(Verdict::Jump),
+        -4 => chain().map(Verdict::Goto),
+        -5 => Some(Verdict::Return),
+        _ => None,
+    }
+}
+
+struct Expressions<'a> {
+    w: Writer,
+    /// What earlier conditions of the rule have established.
+    family: Option<Family>,
+    protocol: Option<u8>,
+    anonymous: &'a mut dyn FnMut(AnonymousSet) -> u32,
+}
+
+impl Expressions<'_> {
+    fn condition(&mut self, m: &Match) {
+        match m {
+            Match::Family(family) => self.family(*family),
+            Match::Interface { side, name, negated } => self.interface(*side, name, *negated),
+            Match::Set { key, set, negated } => {
+                self.load(key);
+                self.expression("lookup", |w| {
+                    w.string(1, set);
+                    w.u32(2, register(0));
+                    w.u32(5, if *negated { LOOKUP_INVERTED } else { 0 });
+                });
+            }
+            Match::Address { side, net, negated } => self.address(*side, *net, *negated),
+            Match::Protocol(protocol) => self.protocol(*protocol),
+            Match::Ports { protocol, side, ranges } => {
+                self.protocol(*protocol);
+                self.payload(TRANSPORT_HEADER, if *side == End::Source { 0 } else { 2 }, 2, 0);
+                self.ports(ranges);
+            }
+            Match::Icmpv6Types(types) => {
+                self.protocol(ICMPV6);
+                self.payload(TRANSPORT_HEADER, 0, 1, 0);
+                self.icmpv6_types(types);
+            }
+            Match::CtState(states) => {
+                self.expression("ct", |w| {
+                    w.u32(1, register(0));
+                    w.u32(2, 0);
+                });
+                self.masked(&states.bits().to_ne_bytes());
+                self.compare(NOT_EQUAL, &[0; 4]);
+            }
+            Match::TcpFlags { mask, value, negated } => {
+                self.protocol(TCP);
+                self.payload(TRANSPORT_HEADER, 13, 1, 0);
+                self.masked(&[*mask]);
+                self.compare(equality(*negated), &[*value]);
+            }
+            Match::VxlanVni { port, vni, negated } => {
+                self.protocol(UDP);
+                self.payload(TRANSPORT_HEADER, 2, 2, 0);
+                self.compare(EQUAL, &port.to_be_bytes());
+                // UDP header 8, VXLAN flags 4.
+                self.payload(TRANSPORT_HEADER, 12, 3, 0);
+                self.compare(equality(*negated), &vni.to_be_bytes()[1..]);
+            }
+        }
+    }
+
+    fn family(&mut self, family: Family) {
+        if self.family.replace(family) != Some(family) {
+            self.meta(META_NFPROTO, 0);
+            self.compare(EQUAL, &[if family == Family::V4 { 2 } else { 10 }]);
+        }
+    }
+
+    fn protocol(&mut self, protocol: u8) {
+        if self.protocol.replace(protocol) != Some(protocol) {
+            self.meta(META_L4PROTO, 0);
+            self.compare(EQUAL, &[protocol]);
+        }
+    }
+
+    fn interface(&mut self, side: Direction, name: &Interface, negated: bool) {
+        self.meta(if side == Direction::In { META_IIFNAME } else { META_OIFNAME }, 0);
+        match name {
+            Interface::Named(name) => {
+                self.compare(equality(negated), crate::ruleset::Key::interface(name).bytes());
+            }
+            Interface::Prefix(prefix) => self.compare(equality(negated), prefix.as_bytes()),
+        }
+    }
+
+    fn address(&mut self, side: End, net: IpNet, negated: bool) {
+        let (family, offset) = match (net, side) {
+            (IpNet::V4(_), End::Source) => (Family::V4, 12),
+            (IpNet::V4(_), End::Destination) => (Family::V4, 16),
+            (IpNet::V6(_), End::Source) => (Family::V6, 8),
+            (IpNet::V6(_), End::Destination) => (Family::V6, 24),
+        };
+        self.family(family);
+        let (network, mask) = match net {
+            IpNet::V4(net) => (net.network().octets().to_vec(), net.netmask().octets().to_vec()),
+            IpNet::V6(net) => (net.network().octets().to_vec(), net.netmask().octets().to_vec()),
+        };
+        self.payload(NETWORK_HEADER, offset, u32::try_from(network.len()).unwrap_or_default(), 0);
+        if net.prefix_len() < net.max_prefix_len() {
+            self.masked(&mask);
+        }
+        self.compare(equality(negated), &network);
+    }
+
+    fn ports(&mut self, ranges: &[RangeInclusive<u16>]) {
+        if let [one] = ranges {
+            let (first, last) = (one.start().to_be_bytes(), one.end().to_be_bytes());
+            if first == last {
+                self.compare(EQUAL, &first);
+            } else {
+                self.compare(GREATER_OR_EQUAL, &first);
+                self.compare(LESS_OR_EQUAL, &last);
+            }
+            return;
+        }
+        let ranges = merged(ranges.iter().map(|r| (u32::from(*r.start()), u32::from(*r.end()))).collect());
+        let bytes = |port: u32| port.to_be_bytes()[2..].to_vec();
+        self.anonymous(AnonymousSet {
+            key: (super::set::type_number(KeyType::Port), 2),
+            interval: ranges.iter().any(|(first, last)| first != last),
+            ranges: ranges.into_iter().map(|(first, last)| (bytes(first), bytes(last))).collect(),
+        });
+    }
+
+    fn icmpv6_types(&mut self, types: &[u8]) {
+        if let [one] = types {
+            return self.compare(EQUAL, &[*one]);
+        }
+        let distinct: std::collections::BTreeSet<u8> = types.iter().copied().collect();
+        self.anonymous(AnonymousSet {
+            key: (super::set::ICMPV6_TYPE, 1),
+            interval: false,
+            ranges: distinct.into_iter().map(|t| (vec![t], vec![t])).collect(),
+        });
+    }
+
+    fn anonymous(&mut self, set: AnonymousSet) {
+        let id = (self.anonymous)(set);
+        self.expression("lookup", |w| {
+            w.string(1, ANONYMOUS);
+            w.u32(2, register(0));
+            w.u32(4, id);
+            w.u32(5, 0);
+        });
+    }
+
+    /// Loads fields one behind the other, after what they demand.
+    fn load(&mut self, key: &[Field]) {
+        for family in key.iter().filter_map(|f| f.family()) {
+            self.family(family);
+        }
+        let mut word = 0;
+        for field in key {
+            match field {
+                Field::InInterface => self.meta(META_IIFNAME, word),
+                Field::OutInterface => self.meta(META_OIFNAME, word),
+                Field::SourceV4 => self.payload(NETWORK_HEADER, 12, 4, word),
+                Field::DestinationV4 => self.payload(NETWORK_HEADER, 16, 4, word),
+                Field::SourceV6 => self.payload(NETWORK_HEADER, 8, 16, word),
+                Field::DestinationV6 => self.payload(NETWORK_HEADER, 24, 16, word),
+                Field::Protocol => self.meta(META_L4PROTO, word),
+                Field::SourcePort => self.payload(TRANSPORT_HEADER, 0, 2, word),
+                Field::DestinationPort => self.payload(TRANSPORT_HEADER, 2, 2, word),
+            }
+            word += u32::try_from(field.key_type().padded() / 4).unwrap_or_default();
+        }
+    }
+
+    fn meta(&mut self, key: u32, word: u32) {
+        self.expression("meta", |w| {
+            w.u32(2, key);
+            w.u32(1, register(word));
+        });
+    }
+
+    fn payload(&mut self, base: u32, offset: u32, length: u32, word: u32) {
+        self.expression("payload", |w| {
+            w.u32(1, register(word));
+            w.u32(2, base);
+            w.u32(3, offset);
+            w.u32(4, length);
+        });
+    }
+
+    fn masked(&mut self, mask: &[u8]) {
+        self.expression("bitwise", |w| {
+            w.u32(1, register(0));
+            w.u32(2, register(0));
+            w.u32(3, u32::try_from(mask.len()).unwrap_or_default());
+            w.nested(4, |w| w.attribute(VALUE, mask));
+            w.nested(5, |w| w.attribute(VALUE, &vec![0; mask.len()]));
+            w.u32(6, 0);
+        });
+    }
+
+    fn compare(&mut self, operator: u32, value: &[u8]) {
+        self.expression("cmp", |w| {
+            w.u32(1, register(0));
+            w.u32(2, operator);
+            w.nested(3, |w| w.attribute(VALUE, value));
+        });
+    }
+
+    fn expression(&mut self, name: &str, data: impl FnOnce(&mut Writer)) {
+        self.w.nested(LIST_ELEMENT, |w| {
+            w.string(EXPRESSION_NAME, name);
+            w.nested(EXPRESSION_DATA, data);
+        });
+    }
+}
+
+fn equality(negated: bool) -> u32 {
+    if negated { NOT_EQUAL } else { EQUAL }
+}
+
+/// The number of the register that holds the `word`th four bytes: the first of each sixteen has the old name.
+fn register(word: u32) -> u32 {
+    if word.is_multiple_of(4) { 1 + word / 4 } else { 8 + word }
+}
+
+/// Sorted, and joined where they overlap or touch: the kernel refuses overlaps.
+fn merged(mut ranges: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+    ranges.sort_unstable();
+    let mut out: Vec<(u32, u32)> = Vec::with_capacity(ranges.len());
+    for (first, last) in ranges {
+        match out.last_mut() {
+            Some(previous) if first <= previous.1 + 1 => previous.1 = previous.1.max(last),
+            _ => out.push((first, last)),
+        }
+    }
+    out
+}
+
+/// One expression without what the kernel adds to it: counters, names and ids of anonymous sets, the order of attributes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Canonical {
+    name: String,
+    attributes: Vec<(u16, Vec<u8>)>,
+}
+
+/// The form in which written and dumped expressions compare. Contents of anonymous sets are not in it.
+pub(super) fn canonical(expressions: Attributes<'_>) -> Vec<Canonical> {
+    expressions
+        .map(|(_, expression)| {
+            let expression = Attributes(expression);
+            let name = expression.string(EXPRESSION_NAME).unwrap_or_default().to_owned();
+            let data = expression.nested(EXPRESSION_DATA).unwrap_or(Attributes(&[]));
+            let mut attributes: Vec<(u16, Vec<u8>)> =
+                data.filter_map(|(kind, value)| Some((kind, canonical_attribute(&name, kind, value)?))).collect();
+            attributes.sort();
+            Canonical { name, attributes }
+        })
+        .collect()
+}
+
+fn canonical_attribute(expression: &str, kind: u16, value: &[u8]) -> Option<Vec<u8>> {
+    match (expression, kind) {
+        ("counter", _) | ("lookup", 4) => None,
+        ("lookup", 1) if value.starts_with(b"__set") => Some(b"__set".to_vec()),
+        ("cmp", 3) | ("bitwise", 4 | 5) => Some(Attributes(value).value(VALUE)?.to_vec()),
+        ("immediate", 2) => {
+            let mut w = Writer::default();
+            verdict(&mut w, &read_verdict(Attributes(value))?);
+            Some(w.into_bytes())
+        }
+        _ => Some(value.to_vec()),
+    }
+}

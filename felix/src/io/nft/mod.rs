@@ -1,0 +1,102 @@
+//! Table `inet twill` in the kernel: raw netlink on one long-lived socket.
+//!
+//! In flow rulesets and deltas; out flow transactions, each atomic, and [`Event`]s when another process changed our table and it
+//! was repaired. One thread owns the socket and, with it, the table:
+//!
+//! * [`Table::open`] takes the table over as it is, or creates it closed; it waits while another process owns it.
+//! * [`Table::resync`] makes the kernel equal to a ruleset by one transaction of what differs. Rules that are right stay, base
+//!   chains are never re-created, so protection never lapses; the first resync comes when all inputs are in sync.
+//! * [`Table::commit`] performs a delta. A transaction that fails has no effect; then the kernel is read and what differs from
+//!   the wanted state is put right, which is the same again unless the kernel had changed.
+//! * A change by another process is seen by its notification and undone at once.
+//!
+//! The table is created with `owner, persist` where the kernel has it (6.9): nobody else can change it while this process
+//! lives, and it stays when the process dies. On older kernels it is a plain table and repair is all there is.
+
+mod actual;
+mod batch;
+mod connection;
+mod expression;
+mod monitor;
+mod set;
+mod table;
+mod wire;
+
+pub use table::Table;
+
+use crate::ruleset::Fault;
+use nix::errno::Errno;
+use std::io;
+use std::time::Duration;
+
+/// A transaction that took effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// Messages in it; 0: there was nothing to do.
+    pub messages: usize,
+    /// Its size in bytes.
+    pub bytes: usize,
+    /// From the first byte encoded to the last answer read, with reading back where that was needed.
+    pub took: Duration,
+    /// Whether the kernel's state had to be read back and compared.
+    pub resynced: bool,
+}
+
+/// Something about the table that nobody asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Another process changed the table, and it was put right.
+    Repaired {
+        /// Who: `nft (pid 123)`.
+        by: String,
+        /// From the notification to the repair.
+        took: Duration,
+    },
+    /// The table is not as wanted, and putting it right failed; tried again every second.
+    Failing {
+        /// One sentence.
+        problem: String,
+    },
+    /// It is as wanted again.
+    Recovered,
+}
+
+/// Why a ruleset is not in the kernel. Nothing of it took effect.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refuses one object.
+    #[error("the kernel refused {object}: {errno}")]
+    Refused {
+        /// Which.
+        object: String,
+        /// Why. ENFILE: a set is full; EBUSY: something still refers to what was to be deleted; EPERM: the table is another's.
+        errno: Errno,
+    },
+    /// The ruleset is not consistent in itself.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The adopted table has not been compared with any ruleset, so a delta has no meaning yet.
+    #[error("table inet twill was adopted and not yet compared with what is wanted: resync first")]
+    NotSynced,
+    /// Others commit faster than we can read.
+    #[error("table inet twill could not be read: it changed each time while it was read")]
+    Torn,
+    /// The kernel gave no answer to a transaction.
+    #[error("the kernel did not answer a transaction")]
+    NoAnswer,
+    /// The thread that owns the table is gone.
+    #[error("the thread that owns table inet twill has ended")]
+    Ended,
+    /// The socket failed.
+    #[error("netlink: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The longest beginning of `text` that has at most `limit` bytes.
+fn cut(text: &str, limit: usize) -> &str {
+    let mut end = text.len().min(limit);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

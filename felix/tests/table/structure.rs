@@ -1,0 +1,232 @@
+//! What stands in the kernel is what was meant: judged by `nft`, and by reading it back.
+
+use crate::world::{Namespace, nft, sh};
+use nftables::schema::Nftables;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+use twill_felix::base::{self, Settings, chain_name, name, skeleton};
+use twill_felix::io::nft::Table;
+use twill_felix::ruleset::{
+    Action, Chain, Direction, End, Family, Field, Interface, Key, KeyType, Match, Name, Rule, Ruleset, Set, Value,
+    Verdict,
+};
+
+/// The skeleton with something of everything that the types can say.
+pub(crate) fn rich() -> Ruleset {
+    let mut all = skeleton(&Settings::default());
+    let v6 = |last: u16| IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last));
+    let v4 = |last: u8| IpAddr::from(Ipv4Addr::new(10, 0, 0, last));
+    let mut set = |set: &str, elements: Vec<(Key, Value)>| {
+        all.sets.get_mut(set).unwrap().elements = elements.into_iter().collect();
+    };
+    set(base::KNOWN, vec![(Key::interface("twl0123456789a"), Value::Plain), (Key::interface("twlb"), Value::Plain)]);
+    set(base::SOURCE_V4, vec![(Key::interface("twlb").and_addr(v4(7)), Value::Plain)]);
+    set(base::SOURCE_V6, vec![(Key::interface("twlb").and_addr(v6(7)), Value::Plain)]);
+    let nets = ["0.0.0.0/8", "10.42.0.0/24", "10.42.1.0/24", "192.0.2.1/32", "255.0.0.0/8"];
+    set(base::POOLS_V4, nets.iter().map(|n| Key::net(n.parse().unwrap())).collect());
+    set(base::NAT_V6, vec![Key::net("fd00::/8".parse().unwrap()), Key::range(v6(1), v6(9))][..1].to_vec());
+    set(base::FROM_POD, vec![(Key::interface("twlb"), Value::Verdict(Verdict::Jump("list_a".into())))]);
+    set(base::TO_POD, vec![(Key::interface("twlb"), Value::Verdict(Verdict::Goto("list_b".into())))]);
+    let ports = Set { size: Some(64), ..Set::of([KeyType::V4, KeyType::Protocol, KeyType::Port]) };
+    all.sets.insert("np_1".into(), ports.with([(Key::addr(v4(1)).and_protocol(17).and_port(53), Value::Plain)]));
+    all.sets.insert("sel_6".into(), Set::of([KeyType::V6]).with((1..50).map(|i| (Key::addr(v6(i)), Value::Plain))));
+    all.chains.insert("list_a".into(), Chain { base: None, rules: rich_rules() });
+    let rules = vec![Rule::new(vec![], Action::Verdict(Verdict::Goto("list_a".into())))];
+    all.chains.insert("list_b".into(), Chain { base: None, rules });
+    all.check().unwrap();
+    all
+}
+
+fn rich_rules() -> Vec<Rule> {
+    let ports = |protocol, ranges: &[(u16, u16)]| Match::Ports {
+        protocol,
+        side: End::Destination,
+        ranges: ranges.iter().map(|(a, b)| *a..=*b).collect(),
+    };
+    let lookup = |key: &[Field], set: &str, negated| Match::Set { key: key.to_vec(), set: name(set), negated };
+    let net = |net: &str, side, negated| Match::Address { side, net: net.parse().unwrap(), negated };
+    let np = [Field::DestinationV4, Field::Protocol, Field::DestinationPort];
+    vec![
+        Rule::allow(vec![ports(6, &[(80, 80)])]).comment("one port"),
+        Rule::allow(vec![ports(17, &[(1000, 2000)])]).comment("a range"),
+        Rule::allow(vec![ports(132, &[(80, 80), (8080, 8090), (443, 443)])]).comment("several"),
+        Rule::allow(vec![ports(6, &[(1, 65535), (7, 7)])]).comment("all"),
+        Rule::allow(vec![ports(6, &[(3, 3), (5, 5), (9, 9)])]).comment("several single"),
+        Rule::allow(vec![lookup(&np, "np_1", false)]).comment("named port"),
+        Rule::deny(vec![lookup(&[Field::SourceV6], "sel_6", true), Match::Protocol(6)]).comment("not selected"),
+        Rule::allow(vec![net("10.0.0.0/9", End::Source, false), net("10.1.2.3/32", End::Destination, true)]),
+        Rule::allow(vec![net("fd00::/33", End::Destination, false), net("fe80::/10", End::Source, true)]),
+        Rule::allow(vec![Match::Icmpv6Types(vec![133])]),
+        Rule::allow(vec![Match::TcpFlags { mask: 0x12, value: 0x02, negated: true }]),
+        Rule::allow(vec![Match::Interface {
+            side: Direction::In,
+            name: Interface::Named("eth0".into()),
+            negated: true,
+        }]),
+        Rule::new(vec![Match::Family(Family::V6)], Action::Verdict(Verdict::Accept))
+            .comment("with \u{e9} and \u{1f600}"),
+        Rule::deny(vec![]).comment("x".repeat(300)),
+    ]
+}
+
+/// Opens the table with `ruleset` in the calling thread's namespace and gives it to `f`.
+pub(crate) fn with_table<T>(ruleset: &Ruleset, f: impl AsyncFnOnce(Table) -> T) -> T {
+    runtime().block_on(async {
+        let (table, _events) = Table::open(skeleton(&Settings::default())).await.unwrap();
+        table.resync(ruleset.clone()).await.unwrap();
+        f(table).await
+    })
+}
+
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// What `nft -j list table` shows of the structure, without what differs between two tables of equal meaning.
+fn listed() -> Vec<String> {
+    let json = sh("nft -j list table inet twill");
+    std::fs::write("/tmp/h6/json", &json).unwrap(); let typed: Nftables<'_> = serde_json::from_str(&json).expect("the nftables crate reads it");
+    assert!(typed.objects.len() > 10);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let mut lines: Vec<String> = Vec::new();
+    for object in json["nftables"].as_array().unwrap() {
+        let (kind, body) = object.as_object().unwrap().iter().next().unwrap();
+        let mut body = body.clone();
+        for volatile in ["handle", "index"] {
+            body.as_object_mut().unwrap().remove(volatile);
+        }
+        match kind.as_str() {
+            "metainfo" | "table" => continue,
+            "rule" => lines.push(format!("{kind} {body}")),
+            _ => lines.insert(0, format!("{kind} {body}")),
+        }
+    }
+    let declared = lines.iter().filter(|l| !l.starts_with("rule")).count();
+    lines[..declared].sort();
+    lines
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn nft_lists_what_we_wrote_as_it_lists_the_same_text_written_by_itself() {
+    let ours = Namespace::new().run(|| with_table(&rich(), async |_table| listed()));
+    let theirs = Namespace::new().run(|| {
+        // Comments beyond nft's limit it refuses; we cut them.
+        let mut ruleset = rich();
+        for rule in ruleset.chains.values_mut().flat_map(|c| &mut c.rules) {
+            rule.comment = rule.comment.chars().take(127).collect();
+        }
+        nft(&script(&ruleset));
+        listed()
+    });
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        assert_eq!(ours, theirs);
+    }
+    assert_eq!(ours.len(), theirs.len());
+}
+
+/// nft wants chains declared before rules lead to them, and `th` only after a protocol, which our key brings itself.
+fn script(ruleset: &Ruleset) -> String {
+    let mut declared = String::from("add table inet twill\n");
+    for name in ruleset.chains.keys() {
+        declared += &format!("add chain inet twill {name}\n");
+    }
+    let bases = ruleset.chains.iter().filter(|(_, c)| c.base.is_some());
+    for (name, _) in bases {
+        declared = declared.replace(&format!("add chain inet twill {name}\n"), "");
+    }
+    format!("{declared}table inet twill {{\n{ruleset}\n}}\n")
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn what_is_read_back_is_what_was_wanted() {
+    Namespace::new().run(|| {
+        with_table(&rich(), async |table| {
+            let again = table.resync(rich()).await.unwrap();
+            assert_eq!(again.messages, 0, "nothing differs");
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn any_road_of_deltas_ends_in_the_state_that_a_resync_finds_right() {
+    Namespace::new().run(|| {
+        with_table(&skeleton(&Settings::default()), async |table| {
+            let mut now = skeleton(&Settings::default());
+            for next in states() {
+                let delta = now.difference(&next);
+                table.commit(delta.clone()).await.unwrap();
+                now.apply(&delta);
+                assert_eq!(now, next);
+                assert_eq!(table.resync(next).await.unwrap().messages, 0);
+            }
+        });
+    });
+}
+
+/// Rulesets that differ from each other in every way that a delta knows.
+fn states() -> Vec<Ruleset> {
+    let mut other_verdict = rich();
+    let to = Value::Verdict(Verdict::Jump("list_b".into()));
+    other_verdict.sets.get_mut(base::FROM_POD).unwrap().elements.insert(Key::interface("twlb"), to);
+    let mut other_nets = rich();
+    other_nets.sets.get_mut(base::POOLS_V4).unwrap().elements =
+        ["0.0.0.0/0"].iter().map(|n| Key::net(n.parse().unwrap())).collect();
+    let mut other_declaration = rich();
+    other_declaration.sets.get_mut("np_1").unwrap().size = Some(128);
+    let mut other_rules = rich();
+    other_rules.chains.get_mut("list_a").unwrap().rules.reverse();
+    let mut other_base = rich();
+    other_base.chains.get_mut(&chain_name("forward")).unwrap().rules.pop();
+    vec![rich(), other_verdict, other_nets, other_declaration, other_rules, other_base, skeleton(&Settings::default())]
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn elements_of_expiring_sets_come_with_a_delta_and_go_by_themselves() {
+    Namespace::new().run(|| {
+        with_table(&rich(), async |table| {
+            let mut delta = twill_felix::ruleset::Delta::default();
+            let v4 = |last: u8| IpAddr::from(Ipv4Addr::new(10, 0, 0, last));
+            let key = |last| Key::addr(v4(last)).and_addr(v4(9)).and_protocol(6).and_port(1).and_port(80);
+            delta.add_element(&name(base::CUT_V4), key(1), Value::Plain);
+            delta.add_element(&name(base::CUT_V4), key(2), Value::Expires(Duration::from_millis(1)));
+            table.commit(delta).await.unwrap();
+            assert_eq!(table.resync(rich()).await.unwrap().messages, 0, "a resync leaves them alone");
+            let deadline = std::time::Instant::now() + Duration::from_secs(5);
+            loop {
+                let list = sh("nft list set inet twill cut4");
+                assert!(list.contains("10.0.0.1 . 10.0.0.9 . tcp . 1 . 80"), "{list}");
+                if !list.contains("10.0.0.2") {
+                    break;
+                }
+                assert!(std::time::Instant::now() < deadline, "{list}");
+            }
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_refused_object_is_named_and_nothing_else_happens() {
+    Namespace::new().run(|| {
+        with_table(&rich(), async |table| {
+            let full = Set { size: Some(1), ..Set::of([KeyType::V4]) };
+            let elements = (1..9).map(|i| (Key::addr(IpAddr::from(Ipv4Addr::new(10, 0, 0, i))), Value::Plain));
+            let mut wanted = rich();
+            wanted.sets.insert("full".into(), full.with(elements));
+            wanted.chains.insert("innocent".into(), Chain::default());
+            let error = table.commit(rich().difference(&wanted)).await.unwrap_err().to_string();
+            assert!(error.contains("set full") && error.contains("ENFILE"), "{error}");
+            assert!(!sh("nft list table inet twill").contains("innocent"));
+
+            let mut dangling = twill_felix::ruleset::Delta::default();
+            dangling.remove_chains.insert(Name::from("list_a"));
+            let error = table.commit(dangling).await.unwrap_err().to_string();
+            assert!(error.contains("list_a"), "{error}");
+            assert_eq!(table.resync(rich()).await.unwrap().messages, 0, "all is as it was");
+        });
+    });
+}
