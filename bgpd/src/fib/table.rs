@@ -44,6 +44,8 @@ pub struct Table {
 struct Entry {
     next_hops: Option<Arc<[IpAddr]>>,
     kernel: Option<Arc<Forward>>,
+    /// Found in the kernel, and nobody has said a word about it since.
+    adopted: bool,
 }
 
 /// What an observation found to be different from what we had written.
@@ -85,7 +87,9 @@ impl Table {
     pub fn apply(&mut self, changes: Vec<Change>) {
         for change in changes {
             let next_hops = (!change.next_hops.is_empty()).then(|| self.intern(change.next_hops));
-            self.learned.entry(change.prefix).or_default().next_hops = next_hops;
+            let entry = self.learned.entry(change.prefix).or_default();
+            entry.next_hops = next_hops;
+            entry.adopted = false;
             self.dirty.insert(change.prefix);
         }
     }
@@ -125,7 +129,7 @@ impl Table {
             entry.kernel = learned.remove(prefix);
         }
         for (prefix, forward) in learned {
-            self.learned.insert(prefix, Entry { next_hops: None, kernel: Some(forward) });
+            self.learned.insert(prefix, Entry { next_hops: None, kernel: Some(forward), adopted: true });
         }
         self.unreachable = unreachable;
         self.repairs += repairs.routes;
@@ -180,7 +184,7 @@ impl Table {
         for prefix in prefixes {
             let Some(entry) = self.learned.get_mut(&prefix) else { continue };
             let verdict = entry.next_hops.as_ref().map(|set| judge(&resolver, &mut memo, prefix, set));
-            let adopted = verdict.is_none() && !self.learned_in_sync && entry.kernel.is_some();
+            let adopted = entry.adopted && !self.learned_in_sync;
             let wanted = match &verdict {
                 Some(Ok(outcome)) => outcome.forward.clone(),
                 _ => None,

@@ -11,3 +11,7 @@ mod socket;
 mod thread;
 
 pub use thread::start;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

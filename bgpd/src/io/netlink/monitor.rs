@@ -1,9 +1,10 @@
 //! What others change in the kernel, as one bit: whether it must be read again, and for what reason.
 
 use super::decode;
-use super::socket::{enlarge, headers, retry};
+use super::socket::{enlarge, messages, retry};
 use crate::fib::Config;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use socket2::{SockFilter, SockRef};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use twill_crds::names::{RTPROT_FELIX, WORKLOAD_PREFIX};
@@ -31,16 +32,16 @@ pub(crate) struct Monitor {
 
 /// What is known when an event is judged.
 pub(crate) struct Judge<'a> {
-    /// Author of our own changes.
-    pub(crate) port: u32,
     pub(crate) config: &'a Config,
     /// Index of the VXLAN device, whose neighbours are ours.
     pub(crate) vxlan: Option<u32>,
 }
 
 impl Monitor {
-    pub(crate) fn open() -> io::Result<Self> {
+    /// Hears of what everybody does but the author `port`: the kernel drops that before it costs us anything.
+    pub(crate) fn open(port: u32) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
+        SockRef::from(&socket).attach_filter(&all_but(port))?;
         socket.bind(&SocketAddr::new(0, 0))?;
         for group in GROUPS {
             socket.add_membership(group)?;
@@ -62,8 +63,7 @@ impl Monitor {
             self.buffer.reserve(64 * 1024);
             match retry(|| self.socket.recv(&mut self.buffer, 0)) {
                 Ok(_) => {
-                    let found =
-                        headers(&self.buffer).find_map(|(kind, _, _, port, body)| judge.event(kind, port, body));
+                    let found = messages(&self.buffer).find_map(|(kind, _, _, body)| judge.event(kind, body));
                     reason = reason.or(found);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(reason),
@@ -77,11 +77,20 @@ impl Monitor {
     }
 }
 
+/// A socket filter that refuses messages whose `nlmsg_pid` is `port`.
+fn all_but(port: u32) -> [SockFilter; 4] {
+    let instruction = |code: u32, jt, jf, k| SockFilter::new(code as u16, jt, jf, k);
+    [
+        // Words are loaded in network byte order; `nlmsg_pid` is in the host's.
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 12),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, u32::from_be_bytes(port.to_ne_bytes())),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ]
+}
+
 impl Judge<'_> {
-    fn event(&self, kind: u16, port: u32, body: &[u8]) -> Option<&'static str> {
-        if port == self.port {
-            return None;
-        }
+    fn event(&self, kind: u16, body: &[u8]) -> Option<&'static str> {
         match kind {
             NEW_LINK | DEL_LINK => {
                 // Pods come and go all the time, and no route of ours leads over their links.

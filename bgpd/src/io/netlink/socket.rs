@@ -147,11 +147,6 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T>
 
 /// The messages of a datagram: type, flags, sequence number, payload. What is cut short ends it.
 pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, u16, u32, &[u8])> {
-    headers(datagram).map(|(kind, flags, sequence, _, payload)| (kind, flags, sequence, payload))
-}
-
-/// As [`messages`], with the author's port after the sequence number.
-pub(crate) fn headers(datagram: &[u8]) -> impl Iterator<Item = (u16, u16, u32, u32, &[u8])> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let header = rest.get(..HEADER)?;
@@ -160,7 +155,7 @@ pub(crate) fn headers(datagram: &[u8]) -> impl Iterator<Item = (u16, u16, u32, u
         let length = word(0) as usize;
         let payload = rest.get(HEADER..length)?;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((half(4), half(6), word(8), word(12), payload))
+        Some((half(4), half(6), word(8), payload))
     })
 }
 

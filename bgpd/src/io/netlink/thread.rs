@@ -36,7 +36,8 @@ const DEVICE_ROUNDS: usize = 5;
 /// # Errors
 /// If the netlink sockets cannot be opened.
 pub fn start(config: Config, feedback: impl Fn(Feedback) + Send + 'static) -> io::Result<Fib> {
-    let (kernel, monitor) = (Kernel::open()?, Monitor::open()?);
+    let kernel = Kernel::open()?;
+    let monitor = Monitor::open(kernel.port())?;
     let (sender, receiver) = UnixStream::pair()?;
     sender.set_nonblocking(true)?;
     receiver.set_nonblocking(true)?;
@@ -52,6 +53,7 @@ pub fn start(config: Config, feedback: impl Fn(Feedback) + Send + 'static) -> io
         feedback: Box::new(feedback),
         told: Status::default(),
         told_at: None,
+        untold: false,
         pending: None,
         retry: None,
         settles: Vec::new(),
@@ -76,6 +78,8 @@ struct Worker {
     feedback: Box<dyn Fn(Feedback) + Send>,
     told: Status,
     told_at: Option<Instant>,
+    /// The status may be another than the one that was told.
+    untold: bool,
     pending: Option<Pending>,
     retry: Option<(Instant, Duration)>,
     settles: Vec<Box<dyn FnOnce(Status) + Send>>,
@@ -180,7 +184,7 @@ impl Worker {
         let steps = self.table.difference();
         let mut reason = None;
         let (kernel, monitor, table) = (&mut self.kernel, &mut self.monitor, &self.table);
-        let judge = judge(kernel.port(), table);
+        let judge = judge(table);
         let failed = kernel.write(&steps, table.config(), || {
             // Our own notifications must not fill the socket while we write.
             reason = reason.or(monitor.drain(&judge).unwrap_or(Some("notifications cannot be read")));
@@ -249,7 +253,8 @@ impl Worker {
     fn tell(&mut self, now: Instant) {
         let settles = std::mem::take(&mut self.settles);
         let recent = self.told_at.is_some_and(|at| now < at + STATUS);
-        if recent && settles.is_empty() {
+        self.untold = recent && settles.is_empty();
+        if self.untold {
             return;
         }
         let status = self.table.status();
@@ -271,7 +276,7 @@ impl Worker {
 
     /// Waits for a command, a notification, or the next time at which something is due.
     fn sleep(&mut self) {
-        let status = self.told_at.map(|at| at + STATUS).filter(|at| *at > Instant::now());
+        let status = self.told_at.map(|at| at + STATUS).filter(|_| self.untold);
         let due = [self.pending.as_ref().map(Pending::due), self.retry.map(|(at, _)| at), status];
         let timeout = match due.into_iter().flatten().min() {
             _ if self.more => PollTimeout::ZERO,
@@ -331,7 +336,7 @@ impl Worker {
     }
 
     fn listen(&mut self) {
-        let judge = judge(self.kernel.port(), &self.table);
+        let judge = judge(&self.table);
         match self.monitor.drain(&judge) {
             Ok(None) => {}
             Ok(Some(reason)) => self.expect(reason),
@@ -343,6 +348,6 @@ impl Worker {
     }
 }
 
-fn judge(port: u32, table: &Table) -> Judge<'_> {
-    Judge { port, config: table.config(), vxlan: table.world().link(VXLAN_DEVICE).map(|link| link.index) }
+fn judge(table: &Table) -> Judge<'_> {
+    Judge { config: table.config(), vxlan: table.world().link(VXLAN_DEVICE).map(|link| link.index) }
 }
