@@ -1,8 +1,192 @@
-//! Clusters made of network namespaces.
+//! Clusters made of network namespaces on one machine: racks, routers, nodes and pods, without container runtime, image or
+//! API server. In flow a lab file and manifests, out flow namespaces in which the real daemons run.
+//!
+//! The lab plays only what surrounds Twill: wires and routers, kubelet, scheduler. See README.md.
+
+pub mod changes;
 pub mod file;
 pub mod io;
+pub mod matrix;
 pub mod names;
 pub mod plan;
 pub mod ports;
+pub mod report;
 pub mod resources;
 pub mod state;
+
+mod args;
+
+pub use args::Args;
+
+use anyhow::{Context, bail};
+use args::{Command, Format};
+use io::cluster::{self, Cluster};
+use io::{daemons, down, holder, kubelet, labs, netns, probe};
+use state::{Daemon, State};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Runs a `twill lab` command. Exit codes: 0 done, 1 error, 2 the matrix differs; `exec` has that of its command.
+///
+/// # Errors
+/// One sentence.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Up { file, name } => up(&file, name.as_deref()),
+        Command::Status { name, output } => status(name.name.as_deref(), output.output),
+        Command::Exec { name, target, command } => exec(name.name.as_deref(), &target, &command),
+        Command::Apply { name, files } => change(name.name.as_deref(), &files, Change::Apply),
+        Command::Delete { name, files } => change(name.name.as_deref(), &files, Change::Delete),
+        Command::Probe { name, output, ports, from, to } => {
+            let selection = probe::Selection { from, to, ports };
+            matrix(name.name.as_deref(), &selection, output.output)
+        }
+        Command::Kill { name, node, daemon } => kill(name.name.as_deref(), &node, daemon),
+        Command::Start { name, node, daemon } => start(name.name.as_deref(), &node, daemon),
+        Command::Reboot { .. } => bail!("twill lab reboot is not possible yet; use twill lab kill and twill lab start"),
+        Command::Partition { .. } | Command::Heal { .. } => bail!(
+            "twill lab partition and heal are not possible yet; cut a link with: twill lab exec NODE -- ip link set eth0 down"
+        ),
+        Command::Down { name } => take_down(name.name.as_deref()),
+        Command::Hold { answer, addresses, ports } => {
+            holder::run(&answer, &addresses, &ports)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::RunDetached { command } => run_detached(&command),
+    }
+}
+
+fn up(file: &std::path::Path, name: Option<&str>) -> anyhow::Result<ExitCode> {
+    let built = io::up::up(file, name)?;
+    let pods = built.cluster.list::<twill_crds::Pod>()?;
+    let blocks = built.cluster.list::<twill_crds::IPBlock>()?;
+    print!("{}", report::built(&built.cluster.state, &pods, &blocks, &built.notes));
+    println!("up in {:.1} s", built.took.as_secs_f64());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn open(name: Option<&str>, what: &str) -> anyhow::Result<Cluster> {
+    labs::need_root(what)?;
+    Cluster::open(labs::load(&labs::chosen(name)?)?)
+}
+
+/// As [`open`], with the lab's lock; the state is read after the lock was got.
+fn open_locked(name: Option<&str>, what: &str) -> anyhow::Result<(Cluster, labs::Lock)> {
+    labs::need_root(what)?;
+    let name = labs::chosen(name)?;
+    let lock = labs::lock(&name)?;
+    Ok((Cluster::open(labs::load(&name)?)?, lock))
+}
+
+fn status(name: Option<&str>, format: Format) -> anyhow::Result<ExitCode> {
+    let cluster = open(name, "twill lab status")?;
+    let pods = cluster.list::<twill_crds::Pod>()?;
+    match format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&report::status(&cluster.state, &pods))?),
+        Format::Table => print!("{}", report::built(&cluster.state, &pods, &cluster.list()?, &[])),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn exec(name: Option<&str>, target: &str, command: &[String]) -> anyhow::Result<ExitCode> {
+    labs::need_root("twill lab exec")?;
+    let state = labs::load(&labs::chosen(name)?)?;
+    let mut space = state.netns(target)?;
+    if netns::inode(&space).is_none() {
+        space = pod_home(state, target)?;
+    }
+    netns::enter_with_sys(&space)?;
+    let [program, arguments @ ..] = command else { bail!("no command; write: twill lab exec {target} -- COMMAND") };
+    Err(std::process::Command::new(program).args(arguments).exec()).with_context(|| program.clone())
+}
+
+/// The namespace of a pod that has none of its own: its node's, if it is a hostNetwork pod.
+fn pod_home(state: State, target: &str) -> anyhow::Result<String> {
+    let cluster = Cluster::open(state)?;
+    let is =
+        |p: &twill_crds::Pod| format!("{}/{}", twill_crds::Object::namespace(p), twill_crds::Object::name(p)) == target;
+    let Some(pod) = cluster.list::<twill_crds::Pod>()?.into_iter().find(is) else {
+        bail!("lab {} has no pod {target}; twill lab status lists them", cluster.state.name);
+    };
+    if !kubelet::host_network(&pod) {
+        bail!("pod {target} does not run");
+    }
+    Ok(cluster.state.node(kubelet::node_name(&pod))?.netns.clone())
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Apply,
+    Delete,
+}
+
+fn change(name: Option<&str>, files: &[PathBuf], change: Change) -> anyhow::Result<ExitCode> {
+    let manifests = cluster::read(files)?;
+    let (mut cluster, _lock) = open_locked(name, "changing a lab")?;
+    let notes = match change {
+        Change::Apply => cluster.apply(resources::desired(manifests)?)?,
+        Change::Delete => cluster.remove(manifests)?,
+    };
+    for note in notes {
+        eprintln!("{note}");
+    }
+    for daemon in cluster.followed()? {
+        eprintln!("{daemon} does not run; it applies this when it is started");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn matrix(name: Option<&str>, selection: &probe::Selection, format: Format) -> anyhow::Result<ExitCode> {
+    let cluster = open(name, "twill lab probe")?;
+    let cells = probe::probe(&cluster, selection)?;
+    let differences = cells.iter().filter(|c| c.differs).count();
+    match format {
+        Format::Json => {
+            let answer = serde_json::json!({"cells": cells, "differences": differences});
+            println!("{}", serde_json::to_string_pretty(&answer)?);
+        }
+        Format::Table => println!("{}", matrix::render(&cells)),
+    }
+    Ok(if differences == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+fn kill(name: Option<&str>, node: &str, daemon: Daemon) -> anyhow::Result<ExitCode> {
+    labs::need_root("twill lab kill")?;
+    let name = labs::chosen(name)?;
+    let _lock = labs::lock(&name)?;
+    daemons::kill(&labs::load(&name)?, node, daemon)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(name: Option<&str>, node: &str, daemon: Daemon) -> anyhow::Result<ExitCode> {
+    labs::need_root("twill lab start")?;
+    let name = labs::chosen(name)?;
+    let _lock = labs::lock(&name)?;
+    let mut state = labs::load(&name)?;
+    cluster::must_be_down(&state, node, daemon)?;
+    daemons::start(&mut state, node, daemon)?;
+    labs::save(&state)?;
+    daemons::in_sync(&state, node, daemon, Duration::from_secs(30))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn take_down(name: Option<&str>) -> anyhow::Result<ExitCode> {
+    labs::need_root("twill lab down")?;
+    if name.is_none() && labs::all().is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let name = labs::chosen(name)?;
+    let lock = labs::lock(&name)?;
+    down::down(&name)?;
+    labs::forget(&name, lock);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes the command, in a session of its own: no terminal's end reaches it.
+fn run_detached(command: &[String]) -> anyhow::Result<ExitCode> {
+    let [program, arguments @ ..] = command else { bail!("no command") };
+    nix::unistd::setsid().context("setsid")?;
+    Err(std::process::Command::new(program).args(arguments).exec()).with_context(|| program.clone())
+}

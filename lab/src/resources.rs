@@ -4,21 +4,13 @@
 //! an API server would drop it; everything else is stored as it is.
 
 use anyhow::{Context, bail, ensure};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use twill_crds::{Kind, Object, Pod};
+use twill_crds::manifest::Manifest;
+use twill_crds::{Object, Pod};
 
 /// Annotation of a pod that names its Deployment.
 pub const DEPLOYMENT: &str = "lab.twill.network/deployment";
-
-/// A document of a manifest.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Document {
-    /// Its kind.
-    pub kind: Kind,
-    /// The object.
-    pub object: Value,
-}
 
 /// A pod to run.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +45,7 @@ impl Ended {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// Objects to store, Deployments too, pods excepted; namespaces first.
-    pub objects: Vec<Document>,
+    pub objects: Vec<Manifest>,
     /// Pods to run, in order.
     pub pods: Vec<Wanted>,
     /// Kinds that are stored and mean nothing here.
@@ -82,18 +74,16 @@ const LIVE: [&str; 12] = [
 ///
 /// # Errors
 /// One sentence that names the object.
-pub fn desired(documents: Vec<Document>) -> anyhow::Result<Desired> {
+pub fn desired(documents: Vec<Manifest>) -> anyhow::Result<Desired> {
     let mut desired = Desired::default();
-    for mut document in documents {
-        if document.kind.namespaced {
-            let namespace = settle_namespace(&mut document.object);
-            desired.namespaces.insert(namespace);
-        }
+    for document in documents {
+        let namespace = document.value["metadata"]["namespace"].as_str();
+        desired.namespaces.extend(namespace.map(str::to_owned));
         let what = what(&document);
         match document.kind.kind.as_ref() {
-            "Pod" if document.kind.group.is_empty() => desired.pods.push(wanted(document.object).context(what)?),
+            "Pod" if document.kind.group.is_empty() => desired.pods.push(wanted(document.value).context(what)?),
             "Deployment" => {
-                desired.pods.extend(replicas(&document.object).context(what)?);
+                desired.pods.extend(replicas(&document.value).context(what)?);
                 desired.objects.push(document);
             }
             kind => {
@@ -124,25 +114,11 @@ fn order(kind: &str) -> u8 {
 
 /// `Kind name` or `Kind namespace/name`.
 #[must_use]
-pub fn what(document: &Document) -> String {
-    let text = |key: &str| document.object["metadata"][key].as_str().unwrap_or_default();
+pub fn what(document: &Manifest) -> String {
+    let text = |key: &str| document.value["metadata"][key].as_str().unwrap_or_default();
     match text("namespace") {
         "" => format!("{} {}", document.kind.kind, text("name")),
         namespace => format!("{} {namespace}/{}", document.kind.kind, text("name")),
-    }
-}
-
-fn settle_namespace(object: &mut Value) -> String {
-    let metadata = &mut object["metadata"];
-    if metadata.is_null() {
-        *metadata = Value::Object(Map::new());
-    }
-    match metadata["namespace"].as_str() {
-        Some(namespace) if !namespace.is_empty() => namespace.to_owned(),
-        _ => {
-            metadata["namespace"] = json!("default");
-            "default".to_owned()
-        }
     }
 }
 
@@ -270,12 +246,13 @@ pub const RACK_LABEL: &str = "topology.kubernetes.io/rack";
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::borrow::Cow;
 
-    fn document(kind: &str, namespaced: bool, object: Value) -> Document {
-        let name = |s: &str| Cow::Owned(s.to_owned());
-        let plural = name(&format!("{}s", kind.to_lowercase()));
-        Document { kind: Kind { group: name(""), version: name("v1"), kind: name(kind), plural, namespaced }, object }
+    fn document(kind: &str, mut value: Value) -> Manifest {
+        let kind = twill_crds::known::named(kind).unwrap();
+        if kind.namespaced && value["metadata"]["namespace"].is_null() {
+            value["metadata"]["namespace"] = json!("default");
+        }
+        Manifest { kind, value, line: 1 }
     }
 
     fn pod(name: &str) -> Value {
@@ -286,7 +263,7 @@ mod tests {
     fn a_deployment_becomes_numbered_pods() {
         let deployment = json!({"metadata": {"name": "web"}, "spec": {"replicas": 2, "template": {
             "metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80}]}]}}}});
-        let desired = desired(vec![document("Deployment", true, deployment)]).unwrap();
+        let desired = desired(vec![document("Deployment", deployment)]).unwrap();
         let names = desired.pods.iter().map(|w| w.pod.name()).collect::<Vec<_>>();
         assert_eq!(names, ["web-0", "web-1"]);
         assert_eq!(owner(&desired.pods[0].pod), Some(("default", "web")));
@@ -298,15 +275,15 @@ mod tests {
     fn how_a_pod_ended_is_kept_beside_it() {
         let mut ended = pod("job");
         ended["status"] = json!({"phase": "Succeeded", "podIP": "10.42.0.9"});
-        let desired = desired(vec![document("Pod", true, ended)]).unwrap();
+        let desired = desired(vec![document("Pod", ended)]).unwrap();
         assert_eq!(desired.pods[0].ended, Some(Ended::Succeeded));
         assert_eq!(desired.pods[0].pod.status, None);
     }
 
     #[test]
     fn kinds_that_mean_nothing_are_named_once_and_namespaces_come_first() {
-        let service = |n: &str| document("Service", true, json!({"metadata": {"name": n, "namespace": "shop"}}));
-        let namespace = document("Namespace", false, json!({"metadata": {"name": "shop"}}));
+        let service = |n: &str| document("Service", json!({"metadata": {"name": n, "namespace": "shop"}}));
+        let namespace = document("Namespace", json!({"metadata": {"name": "shop"}}));
         let desired = desired(vec![service("a"), service("b"), namespace]).unwrap();
         assert_eq!(desired.inert.iter().collect::<Vec<_>>(), ["Service"]);
         assert_eq!(desired.objects[0].kind.kind, "Namespace");
@@ -315,7 +292,7 @@ mod tests {
 
     #[test]
     fn two_pods_with_one_name_are_refused() {
-        let error = desired(vec![document("Pod", true, pod("a")), document("Pod", true, pod("a"))]).unwrap_err();
+        let error = desired(vec![document("Pod", pod("a")), document("Pod", pod("a"))]).unwrap_err();
         assert_eq!(error.to_string(), "Pod default/a: metadata.name: two pods have it; rename one");
     }
 

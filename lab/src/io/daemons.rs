@@ -219,3 +219,17 @@ pub fn kill(state: &State, machine: &str, daemon: Daemon) -> anyhow::Result<()> 
         None => bail!("{daemon} of {machine} does not run; start it with: twill lab start {machine} {daemon}"),
     }
 }
+
+/// Waits until one daemon of a node is in sync.
+///
+/// # Errors
+/// It is not in time.
+pub fn in_sync(state: &State, machine: &str, daemon: Daemon, limit: Duration) -> anyhow::Result<()> {
+    awaited(state, machine, daemon, limit, |socket| {
+        let (in_sync, problems) = match daemon {
+            Daemon::Bgpd => bgpd_status(socket).map(|s| (s.in_sync, s.problems))?,
+            Daemon::Felix => felix_status(socket).map(|s| (s.in_sync, s.problems))?,
+        };
+        Ok((!in_sync).then(|| problems.first().cloned().unwrap_or_else(|| "it is not in sync".to_owned())))
+    })
+}

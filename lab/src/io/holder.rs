@@ -39,6 +39,21 @@ pub fn start(netns: &str, answer: &str, addresses: &[IpAddr], ports: &[Port], lo
     process::identify(&child)
 }
 
+/// Ends the holder that gives this answer inside a namespace which others share. No error if there is none.
+///
+/// # Errors
+/// It does not go.
+pub fn stop(netns: &str, answer: &str) -> anyhow::Result<()> {
+    let wanted = format!("\0hold\0--answer\0{answer}\0");
+    for process in process::inside(&[netns.to_owned()]) {
+        let line = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains(&wanted) {
+            process.kill()?;
+        }
+    }
+    Ok(())
+}
+
 /// The holder itself; never returns unless a listener cannot be bound.
 ///
 /// # Errors

@@ -88,3 +88,9 @@ pub fn save(state: &State) -> anyhow::Result<()> {
     file.write_all(&serde_json::to_vec_pretty(state)?)?;
     fs::rename(&fresh, &path).with_context(|| path.display().to_string())
 }
+
+/// Removes the lock file of a lab that is gone. Whoever waits for it finds a lab that is not there, or makes a file of its own.
+pub fn forget(lab: &str, lock: Lock) {
+    let _ = fs::remove_file(format!("{LABS_DIR}/{lab}.lock"));
+    drop(lock);
+}

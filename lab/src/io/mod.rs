@@ -1,11 +1,15 @@
 //! What touches the kernel, the file system and other processes.
 
+pub mod cluster;
 pub mod cni;
 pub mod daemons;
 pub mod down;
 pub mod holder;
+pub mod kubelet;
 pub mod labs;
 pub mod netns;
+pub mod probe;
 pub mod prober;
 pub mod process;
 pub mod underlay;
+pub mod up;

@@ -1,0 +1,167 @@
+//! The command line of `twill lab`.
+
+use crate::ports::Port;
+use crate::state::Daemon;
+use clap::{Subcommand, ValueEnum};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Arguments of `twill lab`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which lab.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Name {
+    /// Name of the lab; without it, the only lab there is.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+}
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Output {
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+/// Form of an answer.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build the cluster of a lab file; returns when it works.
+    Up {
+        /// The lab file.
+        file: PathBuf,
+        /// Name of the lab; without it, the file's.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Show nodes, routers and pods, and the namespaces to enter.
+    Status {
+        #[command(flatten)]
+        name: Name,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Run a command inside a node, a router or a pod.
+    Exec {
+        #[command(flatten)]
+        name: Name,
+        /// NODE, ROUTER or NAMESPACE/POD.
+        target: String,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Create or change objects, pods included; returns when every node has applied it.
+    Apply {
+        #[command(flatten)]
+        name: Name,
+        /// A manifest; `-` is standard input.
+        #[arg(short, long = "file", required = true, num_args = 1..)]
+        files: Vec<PathBuf>,
+    },
+    /// Delete objects, pods included; returns when every node has applied it.
+    Delete {
+        #[command(flatten)]
+        name: Name,
+        /// A manifest; `-` is standard input.
+        #[arg(short, long = "file", required = true, num_args = 1..)]
+        files: Vec<PathBuf>,
+    },
+    /// Try every pod to every pod and port, beside what policy says; exit 2 if they differ.
+    Probe {
+        #[command(flatten)]
+        name: Name,
+        #[command(flatten)]
+        output: Output,
+        /// Ports to try, e.g. 80/TCP,53/UDP; without it, those that the target declares.
+        #[arg(long, value_delimiter = ',')]
+        ports: Vec<Port>,
+        /// Sources: NAMESPACE/POD or POD, `*` for anything.
+        #[arg(long, value_delimiter = ',')]
+        from: Vec<String>,
+        /// Targets: NAMESPACE/POD or POD, `*` for anything.
+        #[arg(long, value_delimiter = ',')]
+        to: Vec<String>,
+    },
+    /// Kill a daemon of a node (SIGKILL).
+    Kill {
+        #[command(flatten)]
+        name: Name,
+        /// The node.
+        node: String,
+        /// The daemon.
+        daemon: Daemon,
+    },
+    /// Start a killed daemon again; returns when it is in sync.
+    Start {
+        #[command(flatten)]
+        name: Name,
+        /// The node.
+        node: String,
+        /// The daemon.
+        daemon: Daemon,
+    },
+    /// Not possible yet.
+    #[command(hide = true)]
+    Reboot {
+        #[command(flatten)]
+        name: Name,
+        /// The node.
+        node: String,
+    },
+    /// Not possible yet.
+    #[command(hide = true)]
+    Partition {
+        #[command(flatten)]
+        name: Name,
+        /// The node.
+        node: String,
+    },
+    /// Not possible yet.
+    #[command(hide = true)]
+    Heal {
+        #[command(flatten)]
+        name: Name,
+        /// The node.
+        node: String,
+    },
+    /// Remove everything that the lab made; no error if nothing is there.
+    Down {
+        #[command(flatten)]
+        name: Name,
+    },
+    /// What runs in the place of a pod's containers.
+    #[command(hide = true)]
+    Hold {
+        /// The line that every connection gets.
+        #[arg(long)]
+        answer: String,
+        /// Where to listen; without it, everywhere.
+        #[arg(long = "address")]
+        addresses: Vec<IpAddr>,
+        /// Where to listen, e.g. 80/TCP.
+        #[arg(long = "port")]
+        ports: Vec<Port>,
+    },
+    /// Becomes a command in a session of its own.
+    #[command(hide = true)]
+    RunDetached {
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+}

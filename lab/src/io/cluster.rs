@@ -1,0 +1,388 @@
+//! A lab that is up, and its datastore: applies and deletes manifests, pods included, and waits until the daemons follow.
+
+use crate::changes::{Changes, changes};
+use crate::io::{daemons, kubelet, labs};
+use crate::resources::{self, Candidate, Desired, Wanted, node_labels};
+use crate::state::{Daemon, State};
+use anyhow::{Context, bail, ensure};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use twill_crds::manifest::Manifest;
+use twill_crds::{IPBlock, IPPool, Kind, Namespace, NetworkPolicy, Node, Object, Pod};
+use twill_datastore::{Datastore, Filter, Key, Preconditions};
+
+/// How long daemons may take to follow a change.
+pub const FOLLOW: Duration = Duration::from_secs(30);
+
+/// A lab that is up, with its datastore open.
+pub struct Cluster {
+    /// What the lab remembers.
+    pub state: State,
+    store: Datastore,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// Reads manifests.
+///
+/// # Errors
+/// The first thing that is wrong, with file and line.
+pub fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
+    let mut manifests = Vec::new();
+    for file in files {
+        let name = file.display().to_string();
+        let text = if name == "-" { std::io::read_to_string(std::io::stdin()) } else { fs::read_to_string(file) };
+        manifests.extend(twill_crds::manifest::parse(&text.with_context(|| name.clone())?, &name)?);
+    }
+    Ok(manifests)
+}
+
+impl Cluster {
+    /// Opens the datastore of a lab.
+    ///
+    /// # Errors
+    /// The datastore does not open.
+    pub fn open(state: State) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let store = runtime.block_on(Datastore::open(&state.datastore))?;
+        Ok(Self { state, store, runtime })
+    }
+
+    /// All objects of a kind.
+    ///
+    /// # Errors
+    /// The datastore does not answer.
+    pub fn list<K: Object>(&self) -> anyhow::Result<Vec<K>> {
+        Ok(self.runtime.block_on(self.store.list::<K>(&Filter::default()))?.items)
+    }
+
+    /// Writes the node's object, labels and addresses.
+    ///
+    /// # Errors
+    /// The datastore refuses.
+    pub fn put_nodes(&self) -> anyhow::Result<()> {
+        for node in &self.state.nodes {
+            let addresses = node.addresses.iter().map(|a| json!({"type": "InternalIP", "address": a.to_string()}));
+            let hostname = json!({"type": "Hostname", "address": node.name});
+            let value = json!({
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {"name": node.name, "labels": node_labels(&node.name, &node.rack)},
+                "spec": {},
+                "status": {
+                    "addresses": addresses.chain([hostname]).collect::<Vec<_>>(),
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                },
+            });
+            self.put(&Node::kind(), value.clone())?;
+            self.put_status(&Node::kind(), value)?;
+        }
+        Ok(())
+    }
+
+    /// Creates an object, or replaces all but its status.
+    ///
+    /// # Errors
+    /// The object breaks a rule, or the datastore refuses.
+    pub fn put(&self, kind: &Kind, mut value: Value) -> anyhow::Result<()> {
+        let key = key_of(&value);
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            for set_by_the_store in ["resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"] {
+                metadata.remove(set_by_the_store);
+            }
+        }
+        let engine = self.store.engine();
+        self.runtime.block_on(async {
+            match engine.get(kind, &key).await? {
+                None => engine.create(kind, value).await,
+                Some(_) => engine.update(kind, value).await,
+            }
+        })?;
+        Ok(())
+    }
+
+    fn put_status(&self, kind: &Kind, value: Value) -> anyhow::Result<()> {
+        self.runtime.block_on(self.store.engine().update_status(kind, value))?;
+        Ok(())
+    }
+
+    /// Writes the namespaces that are lived in and that nobody wrote.
+    ///
+    /// # Errors
+    /// The datastore refuses.
+    pub fn put_namespaces(&self, names: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
+        let known = self.list::<Namespace>()?.iter().map(|n| n.name().to_owned()).collect::<BTreeSet<_>>();
+        for name in names.into_iter().filter(|n| !known.contains(n)) {
+            let value = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {NAME_LABEL: name}}});
+            self.put(&Namespace::kind(), value)?;
+        }
+        Ok(())
+    }
+
+    /// Applies what manifests ask for, pods included. Says what a person should know.
+    ///
+    /// # Errors
+    /// Something is wrong with an object, or a pod cannot be attached.
+    pub fn apply(&mut self, desired: Desired) -> anyhow::Result<Vec<String>> {
+        self.check(&desired)?;
+        let deployments = desired
+            .objects
+            .iter()
+            .filter(|d| d.kind.kind == "Deployment")
+            .map(|d| key_of(&d.value))
+            .map(|k| (k.namespace, k.name))
+            .collect();
+        let mut changes = changes(self.list()?, desired.pods, &deployments)?;
+        self.place(&mut changes.start)?;
+        for object in desired.objects {
+            self.put_object(object)?;
+        }
+        self.put_namespaces(desired.namespaces)?;
+        let mut notes = Vec::new();
+        if !desired.inert.is_empty() {
+            let kinds = desired.inert.into_iter().collect::<Vec<_>>().join(", ");
+            notes.push(format!("stored, without meaning in a lab: {kinds}"));
+        }
+        self.change_pods(changes)?;
+        labs::save(&self.state)?;
+        Ok(notes)
+    }
+
+    /// What can be refused before anything is changed.
+    fn check(&self, desired: &Desired) -> anyhow::Result<()> {
+        let mut pools = self.list::<IPPool>()?;
+        for object in &desired.objects {
+            match object.kind.kind.as_ref() {
+                "IPPool" => {
+                    let pool: IPPool =
+                        serde_json::from_value(object.value.clone()).with_context(|| resources::what(object))?;
+                    let others = pools.iter().filter(|p| p.name() != pool.name()).cloned().collect::<Vec<_>>();
+                    twill_crds::validate::pools(&others, &pool)?;
+                    pools.push(pool);
+                }
+                "Node" => {
+                    let name = object.value["metadata"]["name"].as_str().unwrap_or_default();
+                    self.state.node(name).with_context(|| resources::what(object))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn put_object(&self, object: Manifest) -> anyhow::Result<()> {
+        let Manifest { kind, mut value, .. } = object;
+        match kind.kind.as_ref() {
+            "Node" => {
+                // Labels are added to the lab's own; the rest of a Node is the lab's.
+                let name = value["metadata"]["name"].as_str().unwrap_or_default();
+                let node = self.state.node(name)?;
+                for (label, own) in node_labels(&node.name, &node.rack) {
+                    value["metadata"]["labels"][label] = json!(own);
+                }
+            }
+            "Namespace" => value["metadata"]["labels"][NAME_LABEL] = value["metadata"]["name"].clone(),
+            _ => {}
+        }
+        self.put(&kind, value)
+    }
+
+    fn place(&mut self, pods: &mut [Wanted]) -> anyhow::Result<()> {
+        let nodes = self.list::<Node>()?;
+        let candidates = self
+            .state
+            .nodes
+            .iter()
+            .filter_map(|n| nodes.iter().find(|o| o.name() == n.name))
+            .map(|o| Candidate { name: o.name(), labels: o.meta().labels.clone().unwrap_or_default() })
+            .collect::<Vec<_>>();
+        let mut turn = self.state.scheduled;
+        for wanted in pods {
+            resources::schedule(&mut wanted.pod, &candidates, &mut turn)?;
+        }
+        self.state.scheduled = turn;
+        Ok(())
+    }
+
+    fn change_pods(&mut self, changes: Changes) -> anyhow::Result<()> {
+        kubelet::stop(&self.state, &changes.stop)?;
+        for pod in &changes.stop {
+            self.delete(&Pod::kind(), &Key::namespaced(pod.namespace(), pod.name()))?;
+        }
+        for pod in changes.update {
+            self.put(&Pod::kind(), serde_json::to_value(&pod)?)?;
+        }
+        let ending = changes.end.iter().map(|(pod, _)| pod.clone()).collect::<Vec<_>>();
+        kubelet::stop(&self.state, &ending)?;
+        for (pod, ended) in changes.end {
+            let mut value = serde_json::to_value(&pod)?;
+            value["status"]["phase"] = json!(ended.phase());
+            self.put_unversioned_status(value)?;
+        }
+        let mut created = Vec::new();
+        for wanted in changes.start {
+            let pod = self.runtime.block_on(self.store.create(&wanted.pod))?;
+            created.push(Wanted { pod, ended: wanted.ended });
+        }
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        kubelet::start(&self.state, created, |started| {
+            let node = self.state.node(kubelet::node_name(&started.pod))?;
+            let mut value = serde_json::to_value(&started.pod)?;
+            value["status"] = kubelet::status(node, &started, &now);
+            self.put_unversioned_status(value)
+        })
+    }
+
+    /// The lab alone writes a pod's status: whatever else changed in the object meanwhile, this status counts.
+    fn put_unversioned_status(&self, mut value: Value) -> anyhow::Result<()> {
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+        }
+        self.put_status(&Pod::kind(), value)
+    }
+
+    fn delete(&self, kind: &Kind, key: &Key) -> anyhow::Result<bool> {
+        match self.runtime.block_on(self.store.engine().delete(kind, key, &Preconditions::default())) {
+            Ok(()) => Ok(true),
+            Err(twill_datastore::Error::NotFound(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes what manifests name: pods are stopped first, a Deployment takes its pods along, a Namespace all that is in it. Names
+    /// what was not there.
+    ///
+    /// # Errors
+    /// A pod cannot be stopped, or the datastore refuses.
+    pub fn remove(&mut self, manifests: Vec<Manifest>) -> anyhow::Result<Vec<String>> {
+        let mut keys = Vec::new();
+        for manifest in &manifests {
+            ensure!(manifest.kind.kind != "Node", "{}: the lab's own nodes are not deleted", resources::what(manifest));
+            if manifest.kind.kind == "Namespace" {
+                keys.extend(self.inside(&key_of(&manifest.value).name)?);
+            }
+            keys.push((manifest.kind.clone(), key_of(&manifest.value)));
+        }
+        let named = |kind: &str, namespace: &str, name: &str| {
+            keys.iter().any(|(k, key)| k.kind == kind && key.namespace == namespace && key.name == name)
+        };
+        let mut pods = self.list::<Pod>()?;
+        pods.retain(|p| {
+            named("Pod", p.namespace(), p.name())
+                || resources::owner(p).is_some_and(|(namespace, name)| named("Deployment", namespace, name))
+        });
+        kubelet::stop(&self.state, &pods)?;
+        for pod in &pods {
+            self.delete(&Pod::kind(), &Key::namespaced(pod.namespace(), pod.name()))?;
+        }
+        let mut absent = Vec::new();
+        for (kind, key) in keys {
+            let stopped =
+                kind.kind == "Pod" && pods.iter().any(|p| p.namespace() == key.namespace && p.name() == key.name);
+            if !stopped && !self.delete(&kind, &key)? {
+                absent.push(format!("{} {key} was not there", kind.kind));
+            }
+        }
+        Ok(absent)
+    }
+
+    /// Everything in a namespace.
+    fn inside(&self, namespace: &str) -> anyhow::Result<Vec<(Kind, Key)>> {
+        let engine = self.store.engine();
+        let filter = Filter { namespace: Some(namespace.to_owned()), ..Filter::default() };
+        self.runtime.block_on(async {
+            let mut found = Vec::new();
+            for kind in engine.kinds().await?.into_iter().filter(|k| k.namespaced) {
+                let items = engine.list(&kind, &filter).await?.items;
+                found.extend(items.iter().map(|value| (kind.clone(), key_of(value))));
+            }
+            Ok(found)
+        })
+    }
+
+    /// Waits until every running daemon has applied what is in the datastore now; names the daemons that do not run.
+    ///
+    /// # Errors
+    /// One of them does not follow.
+    pub fn followed(&self) -> anyhow::Result<Vec<String>> {
+        let kinds =
+            [Pod::kind(), Namespace::kind(), NetworkPolicy::kind(), Node::kind(), IPPool::kind(), IPBlock::kind()];
+        let revision = self.runtime.block_on(self.store.barrier(&kinds))?;
+        daemons::applied(&self.state, revision.0, FOLLOW)
+    }
+
+    /// Waits until every node that routes has every block in its kernel.
+    ///
+    /// # Errors
+    /// A block is missing on a node; says why if its bgpd does.
+    pub fn routed(&self, limit: Duration) -> anyhow::Result<()> {
+        let blocks = self.list::<IPBlock>()?;
+        for node in self.state.nodes.iter().filter(|n| self.state.runs(&n.name, Daemon::Bgpd)) {
+            daemons::awaited(&self.state, &node.name, Daemon::Bgpd, limit, |socket| self.lacks_block(socket, &blocks))?;
+        }
+        Ok(())
+    }
+
+    fn lacks_block(&self, socket: &Path, blocks: &[IPBlock]) -> anyhow::Result<Option<String>> {
+        let routes = daemons::routes(socket)?;
+        let there = |b: &&IPBlock| routes.iter().any(|r| r.prefix == b.spec.cidr && r.installed);
+        let Some(missing) = blocks.iter().find(|b| !there(b)) else { return Ok(None) };
+        let why = routes.iter().find(|r| r.prefix == missing.spec.cidr).map(|r| r.reason.clone());
+        let problems = daemons::bgpd_status(socket)?.problems;
+        let why =
+            why.filter(|w| !w.is_empty()).or(problems.first().cloned()).map(|w| format!(" ({w})")).unwrap_or_default();
+        Ok(Some(format!("it has no route to block {} of {}{why}", missing.spec.cidr, missing.spec.node)))
+    }
+
+    /// Waits until every node's daemons are in sync and every session is established.
+    ///
+    /// # Errors
+    /// It is not so in time.
+    pub fn settled(&self, limit: Duration) -> anyhow::Result<()> {
+        let mesh = if self.state.fabric { 0 } else { u32::try_from(self.state.nodes.len())?.saturating_sub(1) };
+        for node in &self.state.nodes {
+            daemons::in_sync(&self.state, &node.name, Daemon::Felix, limit)?;
+            daemons::awaited(&self.state, &node.name, Daemon::Bgpd, limit, |socket| {
+                let status = daemons::bgpd_status(socket)?;
+                if status.in_sync
+                    && status.established == status.peers
+                    && status.peers >= mesh.max(u32::from(self.state.fabric))
+                {
+                    return Ok(None);
+                }
+                let problem = status.problems.first().map(|p| format!(": {p}")).unwrap_or_default();
+                Ok(Some(format!(
+                    "{} of {} sessions are established{problem}",
+                    status.established,
+                    status.peers.max(mesh)
+                )))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Label that an API server gives to every namespace.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+fn key_of(value: &Value) -> Key {
+    let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default();
+    match text("namespace") {
+        "" => Key::cluster(text("name")),
+        namespace => Key::namespaced(namespace, text("name")),
+    }
+}
+
+/// Refuses a daemon that does not run.
+///
+/// # Errors
+/// It runs already.
+pub fn must_be_down(state: &State, machine: &str, daemon: Daemon) -> anyhow::Result<()> {
+    state.node(machine)?;
+    if state.runs(machine, daemon) {
+        bail!("{daemon} of {machine} runs already; stop it with: twill lab kill {machine} {daemon}");
+    }
+    Ok(())
+}

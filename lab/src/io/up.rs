@@ -1,0 +1,188 @@
+//! `twill lab up`: everything is checked before the first change, and taken down again after an error.
+
+use crate::file::{self, LabFile, Topology, overlap};
+use crate::io::cluster::{self, Cluster};
+use crate::io::{cni, daemons, down, labs, netns, underlay};
+use crate::names;
+use crate::plan::{self, Plan};
+use crate::resources::{self, Desired, RACK_LABEL};
+use crate::state::{Daemon, State};
+use anyhow::{Context, bail, ensure};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use twill_crds::manifest::Manifest;
+use twill_crds::{BGPConfiguration, BGPPeer, IPPool, Object};
+
+/// How long routers, then nodes may take to settle.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// What `up` built.
+pub struct Built {
+    /// The lab.
+    pub cluster: Cluster,
+    /// Sentences that a person should read.
+    pub notes: Vec<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Builds the lab of a file; `name` overrides the file's.
+///
+/// # Errors
+/// One sentence; nothing is left behind.
+pub fn up(path: &Path, name: Option<&str>) -> anyhow::Result<Built> {
+    let began = Instant::now();
+    labs::need_root("twill lab up")?;
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let mut file = file::parse(&text, &path.display().to_string())?;
+    if let Some(name) = name {
+        file::lab_name(name).context("--name")?;
+        file.name = name.to_owned();
+    }
+    let base = path.parent().unwrap_or(Path::new("."));
+    let resources = file.resources.iter().map(|r| base.join(r)).collect::<Vec<PathBuf>>();
+    let mut desired = resources::desired(cluster::read(&resources)?)?;
+    let mut notes = Vec::new();
+    complete(&file, &mut desired, &mut notes)?;
+    let plan = plan::plan(&file, node_asn(&desired));
+    cni::executable()?;
+    let _lock = labs::lock(&file.name)?;
+    ensure!(
+        !labs::exists(&file.name),
+        "lab {} is there already; remove it with: twill lab down --name {0}, or choose another --name",
+        file.name
+    );
+    match build(&plan, &file, desired, &mut notes) {
+        Ok(cluster) => Ok(Built { cluster, notes, took: began.elapsed() }),
+        Err(error) => {
+            if std::env::var_os("TWILL_LAB_KEEP").is_none() {
+                down::down(&file.name).with_context(|| format!("{error:#}; besides"))?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Adds what the lab brings itself unless the resources do, and checks pools against racks.
+fn complete(file: &LabFile, desired: &mut Desired, notes: &mut Vec<String>) -> anyhow::Result<()> {
+    let fabric = file.topology == Topology::Fabric;
+    let has = |desired: &Desired, kind: &str| desired.objects.iter().any(|o| o.kind.kind == kind);
+    if !has(desired, "BGPConfiguration") {
+        let topology = if fabric { "Fabric" } else { "Mesh" };
+        desired.objects.push(own::<BGPConfiguration>("default", json!({"topology": topology})));
+    }
+    if fabric && !has(desired, "BGPPeer") {
+        for rack in &file.racks {
+            for gateway in rack.gateways() {
+                let family = if gateway.is_ipv6() { "-v6" } else { "" };
+                let spec = json!({
+                    "nodeSelector": {"matchLabels": {RACK_LABEL: rack.name}},
+                    "remote": {"address": gateway},
+                    "asn": rack.tor.map(|t| t.asn),
+                });
+                desired.objects.push(own::<BGPPeer>(&format!("tor-{}{family}", rack.name), spec));
+            }
+        }
+    }
+    let ipip = underlay::kernel_has_ipip();
+    if !has(desired, "IPPool") {
+        let protocol = if ipip { "IPIP" } else { "VXLAN" };
+        let spec = json!({
+            "cidr": "10.42.0.0/16",
+            "encapsulation": {"protocol": protocol, "when": "CrossSubnet"},
+            "natOutgoing": true,
+        });
+        desired.objects.push(own::<IPPool>("default", spec));
+        let why = if ipip { "this kernel has it" } else { "this kernel has no IP-in-IP" };
+        notes.push(format!("pool 10.42.0.0/16, {protocol} across subnets ({why}), natOutgoing"));
+    }
+    check_pools(file, desired, ipip)
+}
+
+fn own<K: Object>(name: &str, spec: Value) -> Manifest {
+    let kind = K::kind();
+    let value = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": name}, "spec": spec});
+    Manifest { kind, value, line: 0 }
+}
+
+fn check_pools(file: &LabFile, desired: &Desired, kernel_has_ipip: bool) -> anyhow::Result<()> {
+    let mut pools: Vec<IPPool> = Vec::new();
+    for object in desired.objects.iter().filter(|o| o.kind == IPPool::kind()) {
+        let pool: IPPool = serde_json::from_value(object.value.clone()).with_context(|| resources::what(object))?;
+        let cidr = pool.spec.cidr;
+        for rack in &file.racks {
+            if let Some(subnet) = rack.subnets.iter().find(|s| overlap(**s, cidr)) {
+                bail!(
+                    "IPPool {}: spec.cidr: {cidr} overlaps {subnet} of rack {}; choose another",
+                    pool.name(),
+                    rack.name
+                );
+            }
+        }
+        for transit in [file::TRANSIT_V4, file::TRANSIT_V6] {
+            ensure!(
+                !overlap(transit, cidr),
+                "IPPool {}: spec.cidr: {cidr} overlaps {transit}, which the lab uses between routers; choose another",
+                pool.name()
+            );
+        }
+        ensure!(
+            kernel_has_ipip || pool.spec.encapsulation.protocol != twill_crds::Protocol::IPIP,
+            "IPPool {}: spec.encapsulation.protocol: this kernel has no IP-in-IP; use VXLAN",
+            pool.name()
+        );
+        twill_crds::validate::pools(&pools, &pool)?;
+        pools.push(pool);
+    }
+    Ok(())
+}
+
+/// The AS that the nodes will have.
+fn node_asn(desired: &Desired) -> u32 {
+    let configured = desired.objects.iter().find(|o| o.kind == BGPConfiguration::kind());
+    configured
+        .and_then(|o| o.value.pointer("/spec/asn"))
+        .and_then(Value::as_u64)
+        .and_then(|asn| u32::try_from(asn).ok())
+        .unwrap_or(twill_crds::names::DEFAULT_ASN)
+}
+
+fn build(plan: &Plan, file: &LabFile, mut desired: Desired, notes: &mut Vec<String>) -> anyhow::Result<Cluster> {
+    let dir = names::lab_dir(&plan.lab);
+    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    let state = State::of(plan, file.topology == Topology::Fabric);
+    labs::save(&state)?;
+    netns::prepare()?;
+    underlay::build(plan)?;
+    let mut cluster = Cluster::open(state)?;
+    for (machine, speaker) in plan.routers() {
+        if let Some(speaker) = speaker {
+            daemons::start_router(&mut cluster.state, &machine.name, &machine.netns, speaker)?;
+        }
+    }
+    // What every daemon shall see first is there before it starts: configuration and pools, then the nodes.
+    let pods = std::mem::take(&mut desired.pods);
+    let deployments_have_no_pods_yet = Desired { pods: Vec::new(), ..desired.clone() };
+    cluster.put_namespaces(["default".to_owned()])?;
+    cluster.put_nodes()?;
+    notes.extend(cluster.apply(deployments_have_no_pods_yet)?);
+    for (machine, speaker) in plan.routers() {
+        if speaker.is_some() {
+            daemons::router_ready(&cluster.state, &machine.name, SETTLE)?;
+        }
+    }
+    for node in cluster.state.nodes.clone() {
+        let dir = cluster.state.machine_dir(&node.name);
+        cni::write_conflist(&dir, &cluster.state.socket(&node.name, Daemon::Felix))?;
+        daemons::start(&mut cluster.state, &node.name, Daemon::Bgpd)?;
+        daemons::start(&mut cluster.state, &node.name, Daemon::Felix)?;
+    }
+    labs::save(&cluster.state)?;
+    cluster.settled(SETTLE)?;
+    notes.extend(cluster.apply(Desired { pods, ..Desired::default() })?);
+    cluster.followed()?;
+    cluster.routed(SETTLE)?;
+    Ok(cluster)
+}
