@@ -10,7 +10,10 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "twill", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Args {
-    /// Form of the log on standard error; RUST_LOG sets its level.
+    /// Level of the log on standard error, e.g. `debug` or `twill_bgpd=debug,info`.
+    #[arg(long, global = true, env = "RUST_LOG", default_value = "info", hide_env_values = true)]
+    pub(crate) log: String,
+    /// Form of the log on standard error.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Plain)]
     pub(crate) log_format: LogFormat,
     #[command(subcommand)]
@@ -24,6 +27,14 @@ pub(crate) enum LogFormat {
     Plain,
     /// One JSON object per line.
     Json,
+}
+
+/// Which datastore.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Store {
+    /// The datastore, as sqlite:/path/to/file.db.
+    #[arg(long, env = "TWILL_DATASTORE", default_value = "sqlite:/var/lib/twill/datastore.db")]
+    pub(crate) datastore: String,
 }
 
 /// Where a node's daemons listen.
@@ -45,6 +56,14 @@ pub(crate) struct Output {
 /// What `twill` does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Create the objects of manifests, or change those that exist; all are checked before the first is written.
+    Apply(Apply),
+    /// Print objects.
+    Get(Get),
+    /// Delete objects.
+    Delete(Delete),
+    /// Say whether policy lets SRC open a connection to DST, and why; exit 2 if it does not.
+    Explain(Explain),
     /// Say whether this node's daemons are in sync; exit 2 if something is wrong.
     Status {
         #[command(flatten)]
@@ -112,4 +131,75 @@ pub(crate) enum Policy {
         #[command(flatten)]
         output: Output,
     },
+}
+
+/// `twill apply`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Apply {
+    /// Manifests, or directories of them; `-` is standard input.
+    #[arg(short, long = "filename", required = true, num_args = 1..)]
+    pub(crate) filename: Vec<PathBuf>,
+    /// Only check them.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `twill get`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Get {
+    /// Kind, e.g. `pods`, `pool`, `NetworkPolicy`.
+    pub(crate) kind: String,
+    /// Only this object.
+    pub(crate) name: Option<String>,
+    /// Namespace, for kinds that live in one.
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// All namespaces.
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `twill delete`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Delete {
+    /// Kind, e.g. `pods`, `pool`, `NetworkPolicy`.
+    #[arg(required_unless_present = "filename", conflicts_with = "filename", requires = "name")]
+    pub(crate) kind: Option<String>,
+    /// Name.
+    pub(crate) name: Option<String>,
+    /// Manifests whose objects to delete, or directories of them; `-` is standard input.
+    #[arg(short, long = "filename", num_args = 1..)]
+    pub(crate) filename: Vec<PathBuf>,
+    /// Namespace, for kinds that live in one.
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// An object that does not exist is no error.
+    #[arg(long)]
+    pub(crate) ignore_not_found: bool,
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `twill explain`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    /// The sender: NAMESPACE/POD or an address.
+    pub(crate) src: String,
+    /// The receiver: NAMESPACE/POD or an address (IPv6 in brackets), then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every
+    /// port that the pod declares.
+    pub(crate) dst: String,
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }

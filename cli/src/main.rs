@@ -13,8 +13,8 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return usage(&error),
     };
-    io::log::start(args.log_format);
-    commands::run(args).unwrap_or_else(|error| {
+    let started = io::log::start(&args.log, args.log_format);
+    started.and_then(|()| commands::run(args)).unwrap_or_else(|error| {
         eprintln!("twill: {error:#}");
         ExitCode::from(1)
     })

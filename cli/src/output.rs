@@ -24,7 +24,7 @@ pub(crate) fn print<T: Serialize>(
     rows: impl IntoIterator<Item = Vec<String>>,
 ) -> anyhow::Result<()> {
     match format {
-        Format::Table => println!("{}", table(header, rows)),
+        Format::Table => print_table(header, rows),
         Format::Json | Format::Yaml => print_value(format, value)?,
     }
     Ok(())
@@ -38,6 +38,11 @@ pub(crate) fn print_value<T: Serialize>(format: Format, value: &T) -> anyhow::Re
         println!("{}", serde_json::to_string_pretty(value)?);
     }
     Ok(())
+}
+
+/// Prints `rows` under `header`.
+pub(crate) fn print_table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
+    println!("{}", table(header, rows));
 }
 
 fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {

@@ -1,5 +1,10 @@
 //! One file per command.
 
+mod apply;
+mod columns;
+mod delete;
+mod explain;
+mod get;
 mod ipam;
 mod policy;
 mod routing;
@@ -15,6 +20,10 @@ pub(crate) const DEGRADED: u8 = 2;
 /// Runs what the command line asks for.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
+        Command::Apply(args) => apply::run(&args),
+        Command::Get(args) => get::run(&args),
+        Command::Delete(args) => delete::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Status { node, output } => status::run(&node, output.output),
         Command::Peers { node, output } => routing::peers(&node, output.output),
         Command::Routes { prefix, node, output } => routing::routes(&node, prefix, output.output),

@@ -1,0 +1,143 @@
+//! `twill apply`, `get`, `delete`, `explain` on a datastore of their own, by the executable.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+const APP: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 80}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 5432}]}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: db}}
+  ingress: []
+---
+apiVersion: twill.network/v1
+kind: IPPool
+metadata: {name: pool}
+spec: {cidr: 10.42.0.0/16, encapsulation: {protocol: VXLAN}}
+";
+
+fn twill(directory: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_twill"))
+        .args(args)
+        .env("TWILL_DATASTORE", format!("sqlite:{}/t.db", directory.display()))
+        .current_dir(directory)
+        .output()
+        .unwrap()
+}
+
+/// Exit code, standard output, standard error.
+fn run(directory: &Path, args: &[&str]) -> (i32, String, String) {
+    let output = twill(directory, args);
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn applied() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("app.yaml"), APP).unwrap();
+    let (code, out, err) = run(directory.path(), &["apply", "-f", "app.yaml"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.starts_with("namespace/shop created\n"), "namespaces come first: {out}");
+    directory
+}
+
+#[test]
+fn what_was_applied_is_there_and_applied_again_is_unchanged() {
+    let directory = applied();
+    let (code, out, _) = run(directory.path(), &["get", "pods", "-n", "shop"]);
+    assert_eq!(code, 0);
+    assert_eq!(out.lines().count(), 3, "{out}");
+    let (_, out, _) = run(directory.path(), &["get", "pool", "pool", "-o", "json"]);
+    let pool: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(pool["spec"]["cidr"], "10.42.0.0/16");
+    let (code, out, _) = run(directory.path(), &["apply", "-f", "app.yaml"]);
+    assert_eq!(code, 0);
+    assert_eq!(out.lines().filter(|line| line.ends_with(" unchanged")).count(), 5, "{out}");
+    std::fs::write(directory.path().join("more.yaml"), APP.replace("app: web", "app: front")).unwrap();
+    let (_, out, _) = run(directory.path(), &["apply", "-f", "more.yaml"]);
+    assert_eq!(out.lines().filter(|line| *line == "pod/shop/web configured").count(), 1, "{out}");
+    let (code, out, _) = run(directory.path(), &["delete", "-f", "app.yaml"]);
+    assert_eq!((code, out.lines().count()), (0, 5));
+    let (code, _, err) = run(directory.path(), &["delete", "pod", "web", "-n", "shop"]);
+    assert_eq!((code, err.contains("Pod shop/web does not exist")), (1, true), "{err}");
+}
+
+#[test]
+fn a_manifest_with_one_fault_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("app.yaml"), APP.replace("encapsulation", "encapsulaton")).unwrap();
+    let (code, out, err) = run(directory.path(), &["apply", "-f", "app.yaml"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(
+        err.trim_end(),
+        "twill: app.yaml:26: IPPool pool: spec.encapsulaton: is no field of this kind; correct its name or leave it out"
+    );
+    let (_, out, _) = run(directory.path(), &["get", "ns", "-o", "json"]);
+    let list: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(list["items"], serde_json::json!([]));
+}
+
+#[test]
+fn explain_says_why_and_exits_2_when_it_is_denied() {
+    let directory = applied();
+    let address = |pod: &str, ip: &str| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let url = format!("sqlite:{}/t.db", directory.path().display());
+            let store = twill_datastore::Datastore::open(&url).await.unwrap();
+            let key = twill_datastore::Key::namespaced("shop", pod);
+            let mut object: twill_crds::Pod = store.get(&key).await.unwrap().unwrap();
+            let status = serde_json::json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]});
+            object.status = Some(serde_json::from_value(status).unwrap());
+            store.update_status(&object).await.unwrap();
+        });
+    };
+    address("web", "10.42.0.1");
+    address("db", "10.42.0.2");
+    let (code, out, err) = run(directory.path(), &["explain", "shop/web", "shop/db"]);
+    assert_eq!(code, 2, "{out}{err}");
+    assert!(out.contains("denied") && out.contains("shop/db"), "{out}");
+    let (code, out, _) = run(directory.path(), &["explain", "shop/db", "10.42.0.1:80/tcp", "-o", "json"]);
+    let explained: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &explained[0]["allowed"]), (0, &Value::Bool(true)));
+}
+
+#[test]
+fn usage_is_3_and_an_error_is_1_with_one_sentence() {
+    let directory = tempfile::tempdir().unwrap();
+    for usage in [&["frobnicate"][..], &["get"], &["delete"], &["get", "pods", "-o", "xml"], &["apply"]] {
+        assert_eq!(run(directory.path(), usage).0, 3, "{usage:?}");
+    }
+    for error in [
+        &["get", "unicorns"][..],
+        &["get", "pod", "none"],
+        &["apply", "-f", "none.yaml"],
+        &["get", "pods", "--datastore", "sqlite:/none/t.db"],
+        &["get", "pods", "--log", "shout=loud=x"],
+    ] {
+        let (code, out, err) = run(directory.path(), error);
+        assert_eq!((code, out.as_str(), err.lines().count()), (1, "", 1), "{error:?}: {err}");
+    }
+    assert_eq!(run(directory.path(), &["--help"]).0, 0);
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(run(directory.path(), &["completion", shell]).1.contains("twill"));
+    }
+}
