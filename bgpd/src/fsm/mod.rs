@@ -16,6 +16,9 @@ mod connection;
 mod messages;
 mod negotiate;
 mod output;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod pair;
 mod peer;
 mod retry;
 
