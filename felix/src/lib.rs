@@ -6,8 +6,12 @@
 
 pub mod base;
 pub mod cni;
+pub mod compile;
 pub mod evaluate;
+pub mod index;
 pub mod io;
 pub mod model;
 pub mod ruleset;
 pub mod workload;
+
+pub use io::daemon::{Args, run};

@@ -40,6 +40,12 @@ impl Ranges {
         if is_v4(&cidr) { Self { v4: left, v6: Vec::new() } } else { Self { v4: Vec::new(), v6: left } }
     }
 
+    /// A whole network.
+    #[must_use]
+    pub fn network(net: IpNet) -> Self {
+        Self::subtract(net, &[])
+    }
+
     /// What is in any of them.
     #[must_use]
     pub fn union<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
@@ -49,6 +55,12 @@ impl Ranges {
             v6.extend_from_slice(&ranges.v6);
         }
         Self { v4: join(v4), v6: join(v6) }
+    }
+
+    /// The part of one family.
+    #[must_use]
+    pub fn of_family(&self, v4: bool) -> Self {
+        if v4 { Self { v4: self.v4.clone(), v6: Vec::new() } } else { Self { v4: Vec::new(), v6: self.v6.clone() } }
     }
 
     /// Whether the address is inside.

@@ -1,0 +1,342 @@
+//! From what the agent knows to the ruleset that it wants, step by step.
+//!
+//! In flow [`Event`]s, any number per batch; out flows one [`Delta`] per batch, and at any time the whole [`Ruleset`]. The
+//! ruleset depends on the current state alone: whatever the order of events, it is what a new compiler would make of it.
+//! The skeleton of base chains is given; the compiler fills its sets and adds list chains and the sets that these refer to.
+//!
+//! Only pods with an endpoint on this node have lists. A set exists while some list refers to it.
+
+mod desired;
+pub mod interpret;
+mod lists;
+mod rules;
+mod sets;
+
+use crate::base;
+use crate::index::{Changes, Event, Index, ItemId, SelectorId};
+use crate::model::{Direction, NamedPort, Policy, PolicyKey, Ranges};
+use crate::ruleset::{Delta, Family, Key, Name, Ruleset, Value, Verdict};
+use desired::Desired;
+use lists::{ChainPlan, TierList};
+use rules::Draft;
+use rustc_hash::FxHashMap;
+use sets::{SetSpec, range_elements};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The state of compilation.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    index: Index,
+    desired: Desired,
+    chains: BTreeMap<Name, ChainUse>,
+    sets: BTreeMap<Name, SetUse>,
+    by_selector: FxHashMap<SelectorId, BTreeSet<Name>>,
+    endpoints: BTreeMap<String, EndpointState>,
+    /// What each pod contributed to the sets that follow it.
+    contributed: FxHashMap<ItemId, Contribution>,
+    drafts: FxHashMap<PolicyKey, PolicyDrafts>,
+}
+
+#[derive(Debug)]
+struct ChainUse {
+    users: usize,
+    sets: Vec<Name>,
+    next: Option<Name>,
+}
+
+#[derive(Debug)]
+struct SetUse {
+    users: usize,
+    spec: SetSpec,
+    selector: Option<SelectorId>,
+}
+
+/// What the ruleset holds for an endpoint.
+#[derive(Debug, Default)]
+struct EndpointState {
+    addresses: BTreeSet<IpAddr>,
+    egress: Option<Name>,
+    ingress: Option<Name>,
+}
+
+#[derive(Debug, Default)]
+struct Contribution {
+    addresses: BTreeSet<IpAddr>,
+    ports: BTreeSet<NamedPort>,
+}
+
+#[derive(Debug)]
+struct PolicyDrafts {
+    policy: Arc<Policy>,
+    ingress: Arc<Vec<Draft>>,
+    egress: Arc<Vec<Draft>>,
+}
+
+impl Compiler {
+    /// Starts with a skeleton, see [`base::skeleton`], whose sets are empty.
+    #[must_use]
+    pub fn new(skeleton: Ruleset) -> Self {
+        Self { desired: Desired::new(skeleton), ..Self::default() }
+    }
+
+    /// Takes note of an event. Nothing is compiled before [`Compiler::commit`].
+    pub fn apply(&mut self, event: Event) {
+        self.index.apply(event);
+    }
+
+    /// Compiles what the events since the last call touched.
+    pub fn commit(&mut self) -> Delta {
+        let changes = self.index.take_changes();
+        self.update_elements(&changes);
+        let mut given_up = Vec::new();
+        for ifname in &changes.endpoints {
+            given_up.extend(self.update_endpoint(ifname));
+        }
+        given_up.into_iter().for_each(|chain| self.release_chain(chain));
+        if changes.nodes {
+            self.update_nodes();
+        }
+        if changes.pools {
+            self.update_pools();
+        }
+        self.drafts.retain(|key, drafts| self.index.policy(key).is_some_and(|p| Arc::ptr_eq(p, &drafts.policy)));
+        self.desired.take_delta()
+    }
+
+    /// The ruleset as of the last commit.
+    #[must_use]
+    pub fn ruleset(&self) -> &Ruleset {
+        self.desired.ruleset()
+    }
+
+    /// What is wrong with objects, one sentence each.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.index.problems()
+    }
+
+    /// Whether the ruleset lets the workload behind an interface speak at all: its pod is known, and is the one that the
+    /// interface was made for.
+    #[must_use]
+    pub fn is_live(&self, ifname: &str) -> bool {
+        self.endpoints.contains_key(ifname)
+    }
+
+    /// Moves elements of existing sets. All that goes, goes first: an address may change hands inside one set.
+    fn update_elements(&mut self, changes: &Changes) {
+        let touched = changes.memberships.keys().map(|(_, pod)| *pod);
+        let pods: BTreeSet<ItemId> = changes.pods.iter().copied().chain(touched).collect();
+        let mut was: FxHashMap<ItemId, Vec<SelectorId>> = FxHashMap::default();
+        for ((selector, pod), member) in &changes.memberships {
+            if *member {
+                was.entry(*pod).or_default().push(*selector);
+            }
+        }
+        let (mut gone, mut come) = (Vec::new(), Vec::new());
+        for id in pods {
+            let new = self.index.owned(id).map(|(pod, addresses)| Contribution { addresses, ports: pod.ports.clone() });
+            let new = new.unwrap_or_default();
+            let old = self.contributed.remove(&id).unwrap_or_default();
+            let left = was.get(&id).into_iter().flatten().copied();
+            let followed: BTreeSet<SelectorId> = self.index.peers.matched(id).chain(left).collect();
+            for selector in followed {
+                let is = self.index.peers.is_member(selector, id);
+                let was = changes.memberships.get(&(selector, id)).copied().unwrap_or(is);
+                for name in self.by_selector.get(&selector).into_iter().flatten() {
+                    let spec = &self.sets[name].spec;
+                    let keys = |member: bool, c: &Contribution| {
+                        if member { spec.elements(&c.addresses, &c.ports) } else { Vec::new() }
+                    };
+                    gone.extend(keys(was, &old).into_iter().map(|key| (name.clone(), key)));
+                    come.extend(keys(is, &new).into_iter().map(|key| (name.clone(), key)));
+                }
+            }
+            if !new.addresses.is_empty() {
+                self.contributed.insert(id, new);
+            }
+        }
+        gone.iter().for_each(|(set, key)| self.desired.remove(set, key));
+        come.into_iter().for_each(|(set, key)| self.desired.put(&set, key, Value::Plain));
+    }
+
+    /// Compiles one endpoint anew. Returns the chains that it uses no more, which are released when all endpoints are done: a
+    /// chain that only moves from one to another stays.
+    fn update_endpoint(&mut self, ifname: &str) -> Vec<Name> {
+        let live = self.index.live(ifname).map(|(endpoint, id)| (endpoint.addresses.clone(), id));
+        let new = live.map(|(attached, id)| {
+            let owned = self.index.owned(id).map(|(_, owned)| owned).unwrap_or_default();
+            EndpointState {
+                addresses: attached.intersection(&owned).copied().collect(),
+                egress: self.acquire_list(id, Direction::Egress),
+                ingress: self.acquire_list(id, Direction::Ingress),
+            }
+        });
+        let is_live = new.is_some();
+        let new = new.unwrap_or_default();
+        let old = self.endpoints.remove(ifname).unwrap_or_default();
+        let known = Key::interface(ifname);
+        if is_live {
+            self.desired.put(&base::name(base::KNOWN), known.clone(), Value::Plain);
+        } else {
+            self.desired.remove(&base::name(base::KNOWN), &known);
+        }
+        for address in old.addresses.difference(&new.addresses) {
+            self.desired.remove(&source_set(*address), &Key::interface(ifname).and_addr(*address));
+        }
+        for address in new.addresses.difference(&old.addresses) {
+            self.desired.put(&source_set(*address), Key::interface(ifname).and_addr(*address), Value::Plain);
+        }
+        for (map, chain) in [(base::FROM_POD, &new.egress), (base::TO_POD, &new.ingress)] {
+            match chain {
+                Some(chain) => {
+                    let verdict = Value::Verdict(Verdict::Jump(chain.clone()));
+                    self.desired.put(&base::name(map), known.clone(), verdict);
+                }
+                None => self.desired.remove(&base::name(map), &known),
+            }
+        }
+        if is_live {
+            self.endpoints.insert(ifname.to_owned(), new);
+        }
+        old.egress.into_iter().chain(old.ingress).collect()
+    }
+
+    /// The chain that judges a pod in one direction, with one more user; none if nothing is denied.
+    fn acquire_list(&mut self, id: ItemId, direction: Direction) -> Option<Name> {
+        let policies: Vec<Arc<Policy>> = self.index.governing(id, direction).into_iter().cloned().collect();
+        let drafts: Vec<_> = policies.iter().map(|p| (p.tier, self.drafts_of(p, direction))).collect();
+        let mut tiers: Vec<TierList<'_>> = Vec::new();
+        for (tier, drafts) in &drafts {
+            match tiers.last_mut() {
+                Some(last) if last.tier == *tier => last.rules.extend(drafts.iter()),
+                _ => tiers.push(TierList { tier: *tier, rules: drafts.iter().collect() }),
+            }
+        }
+        let plans = lists::chains(&tiers);
+        let head = plans.last().map(|plan| plan.name.clone());
+        plans.into_iter().for_each(|plan| self.add_chain(plan));
+        if let Some(chain) = head.as_ref().and_then(|name| self.chains.get_mut(name)) {
+            chain.users += 1;
+        }
+        head
+    }
+
+    fn drafts_of(&mut self, policy: &Arc<Policy>, direction: Direction) -> Arc<Vec<Draft>> {
+        let known = self.drafts.get(&policy.key).filter(|d| Arc::ptr_eq(&d.policy, policy));
+        let drafts = match known {
+            Some(drafts) => drafts,
+            None => {
+                let drafts = PolicyDrafts {
+                    policy: policy.clone(),
+                    ingress: Arc::new(rules::drafts(policy, Direction::Ingress)),
+                    egress: Arc::new(rules::drafts(policy, Direction::Egress)),
+                };
+                self.drafts.insert(policy.key.clone(), drafts);
+                &self.drafts[&policy.key]
+            }
+        };
+        match direction {
+            Direction::Ingress => drafts.ingress.clone(),
+            Direction::Egress => drafts.egress.clone(),
+        }
+    }
+
+    /// Adds a chain that nobody uses yet, unless it is there; what it refers to comes first.
+    fn add_chain(&mut self, plan: ChainPlan) {
+        if self.chains.contains_key(&plan.name) {
+            return;
+        }
+        let mut used = Vec::new();
+        for (name, spec) in plan.sets {
+            if !used.contains(&name) {
+                self.acquire_set(&name, spec);
+                used.push(name);
+            }
+        }
+        if let Some(next) = plan.next.as_ref().and_then(|name| self.chains.get_mut(name)) {
+            next.users += 1;
+        }
+        self.desired.add_chain(&plan.name, plan.chain);
+        self.chains.insert(plan.name, ChainUse { users: 0, sets: used, next: plan.next });
+    }
+
+    /// Takes one user from a chain; with its last it goes, and what only it used.
+    fn release_chain(&mut self, name: Name) {
+        let Some(chain) = self.chains.get_mut(&name) else { return };
+        chain.users -= 1;
+        if chain.users > 0 {
+            return;
+        }
+        self.desired.remove_chain(&name);
+        if let Some(chain) = self.chains.remove(&name) {
+            chain.sets.into_iter().for_each(|set| self.release_set(&set));
+            if let Some(next) = chain.next {
+                self.release_chain(next);
+            }
+        }
+    }
+
+    fn acquire_set(&mut self, name: &Name, spec: SetSpec) {
+        if let Some(set) = self.sets.get_mut(name) {
+            set.users += 1;
+            return;
+        }
+        let mut set = spec.declare();
+        let selector = spec.selector().map(|selector| self.index.follow(selector));
+        if let Some(selector) = selector {
+            self.by_selector.entry(selector).or_default().insert(name.clone());
+            set.elements = spec.fill(&self.index, self.index.peers.members(selector));
+        }
+        self.desired.add_set(name, set);
+        self.sets.insert(name.clone(), SetUse { users: 1, spec, selector });
+    }
+
+    fn release_set(&mut self, name: &Name) {
+        let Some(set) = self.sets.get_mut(name) else { return };
+        set.users -= 1;
+        if set.users > 0 {
+            return;
+        }
+        self.desired.remove_set(name);
+        let Some(selector) = self.sets.remove(name).and_then(|set| set.selector) else { return };
+        if let Some(names) = self.by_selector.get_mut(&selector) {
+            names.remove(name);
+            if names.is_empty() {
+                self.by_selector.remove(&selector);
+            }
+        }
+        self.index.unfollow(selector);
+    }
+
+    fn update_nodes(&mut self) {
+        let all: BTreeSet<IpAddr> = self.index.node_addresses().collect();
+        for (set, v4) in [(base::NODES_V4, true), (base::NODES_V6, false)] {
+            let elements = all.iter().filter(|a| a.is_ipv4() == v4).map(|a| (Key::addr(*a), Value::Plain));
+            self.desired.replace(&base::name(set), elements.collect());
+        }
+    }
+
+    /// Pools may overlap while an operator changes them; ranges of a set must not.
+    fn update_pools(&mut self) {
+        let ranges = |nat_only: bool| {
+            let chosen = self.index.pools().iter().filter(|p| !nat_only || p.nat_outgoing);
+            Ranges::union(&chosen.map(|p| Ranges::network(p.cidr)).collect::<Vec<_>>())
+        };
+        let (pools, nat) = (ranges(false), ranges(true));
+        let sets = [
+            (base::POOLS_V4, &pools, Family::V4),
+            (base::POOLS_V6, &pools, Family::V6),
+            (base::NAT_V4, &nat, Family::V4),
+            (base::NAT_V6, &nat, Family::V6),
+        ];
+        for (set, ranges, family) in sets {
+            self.desired.replace(&base::name(set), range_elements(ranges, family));
+        }
+    }
+}
+
+fn source_set(address: IpAddr) -> Name {
+    base::name(if address.is_ipv4() { base::SOURCE_V4 } else { base::SOURCE_V6 })
+}

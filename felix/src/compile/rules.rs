@@ -1,0 +1,177 @@
+//! One rule of the model into rules of the kernel.
+
+use super::sets::{Content, SetSpec, short};
+use crate::model::{
+    Action, Direction, Peer, Peers, PodSelector, Policy, Port, PortNumber, Ports, Protocol, Ranges, Rule,
+};
+use crate::ruleset::{End, Family, Match, Name};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::ops::RangeInclusive;
+
+/// A rule of a list, before it is known where a Pass leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Draft {
+    /// What it does.
+    pub(super) action: Action,
+    /// When.
+    pub(super) matches: Vec<Match>,
+    /// The sets that it looks into.
+    pub(super) sets: Vec<(Name, SetSpec)>,
+    /// Whose rule it is.
+    pub(super) comment: String,
+}
+
+/// All rules of a policy for a direction.
+pub(super) fn drafts(policy: &Policy, direction: Direction) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    for (i, rule) in policy.rules(direction).unwrap_or_default().iter().enumerate() {
+        let comment = short(format!("{} {direction}[{i}]", policy.key));
+        for condition in conditions(rule, direction, &policy.subject) {
+            let Condition { matches, sets, .. } = condition;
+            drafts.push(Draft { action: rule.action, matches, sets, comment: comment.clone() });
+        }
+    }
+    drafts
+}
+
+/// A conjunction of matches.
+#[derive(Clone, Debug, Default)]
+struct Condition {
+    /// The family that it demands.
+    family: Option<Family>,
+    matches: Vec<Match>,
+    sets: Vec<(Name, SetSpec)>,
+}
+
+impl Condition {
+    fn lookup(mut self, spec: SetSpec, source: bool) -> Self {
+        let name = spec.name();
+        self.family = Some(spec.family);
+        self.matches.push(Match::Set { key: spec.key(source), set: name.clone(), negated: false });
+        self.sets.push((name, spec));
+        self
+    }
+}
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// The rule as a disjunction.
+fn conditions(rule: &Rule, direction: Direction, subject: &PodSelector) -> Vec<Condition> {
+    let source = direction == Direction::Ingress;
+    let peers = peer_conditions(&rule.peers, source);
+    let Ports::Of(ports) = &rule.ports else { return peers };
+    let mut all = Vec::new();
+    for port in numbered(ports) {
+        for peer in &peers {
+            let mut condition = peer.clone();
+            condition.matches.insert(0, port.clone());
+            all.push(condition);
+        }
+    }
+    for (protocol, name) in named(ports) {
+        let spec = |selector: &PodSelector, family| SetSpec {
+            content: Content::Ports(selector.clone(), protocol, name.to_owned()),
+            family,
+        };
+        match (direction, &rule.peers) {
+            // The port is resolved at the pod that the packet arrives at, which is one of the policy's subjects.
+            (Direction::Ingress, _) => all.extend(peers.iter().flat_map(|peer| {
+                let families = FAMILIES.into_iter().filter(|f| peer.family.is_none_or(|own| own == *f));
+                families.map(|family| peer.clone().lookup(spec(subject, family), false)).collect::<Vec<_>>()
+            })),
+            (Direction::Egress, Peers::Any) => {
+                let everything = PodSelector::everything();
+                all.extend(FAMILIES.map(|family| Condition::default().lookup(spec(&everything, family), false)));
+            }
+            // The set of ports holds addresses of the peer's pods only, so it says all. A block has no named ports.
+            (Direction::Egress, Peers::Of(of)) => {
+                for peer in of {
+                    if let Peer::Pods(selector) = peer {
+                        all.extend(FAMILIES.map(|family| Condition::default().lookup(spec(selector, family), false)));
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+fn peer_conditions(peers: &Peers, source: bool) -> Vec<Condition> {
+    let Peers::Of(peers) = peers else { return vec![Condition::default()] };
+    let mut all = Vec::new();
+    let mut blocks = Vec::new();
+    for peer in peers {
+        match peer {
+            Peer::Block(ranges) => blocks.push(ranges),
+            Peer::Pods(selector) => all.extend(FAMILIES.map(|family| {
+                Condition::default().lookup(SetSpec { content: Content::Pods(selector.clone()), family }, source)
+            })),
+        }
+    }
+    let blocks = Ranges::union(blocks);
+    all.extend(FAMILIES.into_iter().filter_map(|family| block_condition(&blocks, family, source)));
+    all
+}
+
+/// Addresses of one family: a set only if one network cannot say it.
+fn block_condition(ranges: &Ranges, family: Family, source: bool) -> Option<Condition> {
+    let networks: Vec<IpNet> = match family {
+        Family::V4 => ranges.v4().flat_map(|(a, b)| ipnet::Ipv4Subnets::new(a, b, 0)).map(IpNet::V4).take(2).collect(),
+        Family::V6 => ranges.v6().flat_map(|(a, b)| ipnet::Ipv6Subnets::new(a, b, 0)).map(IpNet::V6).take(2).collect(),
+    };
+    let side = if source { End::Source } else { End::Destination };
+    let matched = match networks.as_slice() {
+        [] => return None,
+        [net] if *net == IpNet::V4(Ipv4Net::default()) || *net == IpNet::V6(Ipv6Net::default()) => {
+            Match::Family(family)
+        }
+        [net] => Match::Address { side, net: *net, negated: false },
+        _ => {
+            let spec = SetSpec { content: Content::Block(ranges.of_family(family == Family::V4)), family };
+            return Some(Condition::default().lookup(spec, source));
+        }
+    };
+    Some(Condition { family: Some(family), matches: vec![matched], sets: Vec::new() })
+}
+
+/// The ports that have numbers, one match per protocol.
+fn numbered(ports: &[Port]) -> Vec<Match> {
+    let mut all = Vec::new();
+    for protocol in [Protocol::TCP, Protocol::UDP, Protocol::SCTP] {
+        let of_protocol = || ports.iter().filter(move |p| p.protocol == protocol);
+        if of_protocol().any(|p| p.number == PortNumber::Any) {
+            all.push(Match::Protocol(protocol.0));
+            continue;
+        }
+        let ranges = of_protocol().filter_map(|p| match p.number {
+            PortNumber::Range(first, last) => Some((first, last)),
+            _ => None,
+        });
+        let ranges = join(ranges.collect());
+        if !ranges.is_empty() {
+            all.push(Match::Ports { protocol: protocol.0, side: End::Destination, ranges });
+        }
+    }
+    all
+}
+
+/// The ports that have names.
+fn named(ports: &[Port]) -> impl Iterator<Item = (Protocol, &str)> {
+    ports.iter().filter_map(|p| match &p.number {
+        PortNumber::Named(name) => Some((p.protocol, name.as_str())),
+        _ => None,
+    })
+}
+
+/// Disjoint ranges in ascending order: the kernel refuses overlapping ones.
+fn join(mut ranges: Vec<(u16, u16)>) -> Vec<RangeInclusive<u16>> {
+    ranges.sort_unstable();
+    let mut joined: Vec<(u16, u16)> = Vec::new();
+    for (first, last) in ranges {
+        match joined.last_mut() {
+            Some(end) if first <= end.1.saturating_add(1) => end.1 = end.1.max(last),
+            _ => joined.push((first, last)),
+        }
+    }
+    joined.into_iter().map(|(first, last)| first..=last).collect()
+}

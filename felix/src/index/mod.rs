@@ -1,0 +1,300 @@
+//! What the agent knows, filed so that an event costs what it changes.
+//!
+//! In flow events about pods, namespaces, policies, nodes, pools and local endpoints, in any order; out flows the list of what
+//! they touched since it was last taken. It only remembers: nothing here decides what a ruleset looks like.
+
+mod event;
+mod labels;
+mod owners;
+
+pub use event::{Endpoint, Event, Pool};
+
+use crate::model::{Direction, Node, Pod, PodKey, PodSelector, Policy, PolicyKey};
+use labels::LabelIndex;
+pub(crate) use labels::{ItemId, SelectorId};
+use owners::{Claim, Owners};
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Everything that the ruleset depends on.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    ids: FxHashMap<PodKey, ItemId>,
+    next: ItemId,
+    pods: FxHashMap<ItemId, Pod>,
+    namespaces: BTreeSet<String>,
+    policies: BTreeMap<PolicyKey, (Arc<Policy>, SelectorId)>,
+    by_subject: FxHashMap<SelectorId, BTreeSet<PolicyKey>>,
+    endpoints: BTreeMap<String, Endpoint>,
+    by_pod: FxHashMap<PodKey, BTreeSet<String>>,
+    nodes: Vec<Node>,
+    pools: Vec<Pool>,
+    /// Pods with an endpoint here, under the subject selectors of all policies.
+    subjects: LabelIndex,
+    /// All pods that policy can see, under the selectors that the ruleset refers to.
+    pub(crate) peers: LabelIndex,
+    owners: Owners,
+    changes: Changes,
+}
+
+/// What events touched.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Pods whose owned addresses or named ports may be others.
+    pub(crate) pods: BTreeSet<ItemId>,
+    /// Memberships in peer selectors that may be others, with what they were.
+    pub(crate) memberships: FxHashMap<(SelectorId, ItemId), bool>,
+    /// Endpoints whose lists or addresses may be others, by interface name.
+    pub(crate) endpoints: BTreeSet<String>,
+    /// The nodes are others.
+    pub(crate) nodes: bool,
+    /// The pools are others.
+    pub(crate) pools: bool,
+}
+
+impl Index {
+    /// Takes note of an event.
+    pub(crate) fn apply(&mut self, event: Event) {
+        match event {
+            Event::PodApplied(pod) => self.put_pod(pod),
+            Event::PodDeleted { key, uid } => self.remove_pod(&key, &uid),
+            Event::PodsReplaced(pods) => {
+                let kept: BTreeSet<&PodKey> = pods.iter().map(|p| &p.key).collect();
+                let gone: Vec<PodKey> = self.ids.keys().filter(|k| !kept.contains(k)).cloned().collect();
+                gone.iter().for_each(|key| self.remove_pod(key, ""));
+                pods.into_iter().for_each(|pod| self.put_pod(pod));
+            }
+            Event::NamespaceApplied { name, labels } => {
+                self.subjects.put_namespace(&name, Some(&labels));
+                self.peers.put_namespace(&name, Some(&labels));
+                self.namespaces.insert(name);
+            }
+            Event::NamespaceDeleted { name } => self.remove_namespace(&name),
+            Event::NamespacesReplaced(all) => {
+                let gone: Vec<String> = self.namespaces.iter().filter(|n| !all.contains_key(*n)).cloned().collect();
+                gone.iter().for_each(|name| self.remove_namespace(name));
+                for (name, labels) in all {
+                    self.apply(Event::NamespaceApplied { name, labels });
+                }
+            }
+            Event::PolicyApplied(policy) => self.put_policy(policy),
+            Event::PolicyDeleted(key) => self.remove_policy(&key),
+            Event::PoliciesReplaced(policies) => {
+                let kept: BTreeSet<&PolicyKey> = policies.iter().map(|p| &p.key).collect();
+                let gone: Vec<PolicyKey> = self.policies.keys().filter(|k| !kept.contains(k)).cloned().collect();
+                gone.iter().for_each(|key| self.remove_policy(key));
+                policies.into_iter().for_each(|policy| self.put_policy(policy));
+            }
+            Event::EndpointAttached(endpoint) => self.attach(endpoint),
+            Event::EndpointDetached { ifname } => self.detach(&ifname),
+            Event::NodesChanged(nodes) => {
+                self.changes.nodes |= self.nodes != nodes;
+                self.nodes = nodes;
+            }
+            Event::PoolsChanged(pools) => {
+                self.changes.pools |= self.pools != pools;
+                self.pools = pools;
+            }
+        }
+    }
+
+    /// What was touched since the last call.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        let subjects: BTreeSet<ItemId> = self.subjects.take_touched().into_keys().map(|(_, pod)| pod).collect();
+        let touched: Vec<ItemId> = subjects.into_iter().chain(self.changes.pods.iter().copied()).collect();
+        touched.into_iter().for_each(|pod| self.touch_endpoints_of(pod));
+        self.changes.memberships = self.peers.take_touched();
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Addresses that a pod owns, and the pod.
+    pub(crate) fn owned(&self, id: ItemId) -> Option<(&Pod, BTreeSet<IpAddr>)> {
+        Some((self.pods.get(&id)?, self.owners.owned(id).collect()))
+    }
+
+    /// The endpoint on an interface with its pod, if both are there and belong together: a pod that is created again under
+    /// the same name has another UID, and the interface of its predecessor stays closed.
+    pub(crate) fn live(&self, ifname: &str) -> Option<(&Endpoint, ItemId)> {
+        let endpoint = self.endpoints.get(ifname)?;
+        let id = self.ids.get(&endpoint.pod)?;
+        self.pods.get(id).is_some_and(|pod| belongs(endpoint, pod)).then_some((endpoint, *id))
+    }
+
+    /// Policies that govern a pod with an endpoint here, in the order in which they are judged.
+    pub(crate) fn governing(&self, id: ItemId, direction: Direction) -> Vec<&Arc<Policy>> {
+        let keys = self.subjects.matched(id).filter_map(|s| self.by_subject.get(&s)).flatten();
+        let policies = keys.filter_map(|key| self.policies.get(key)).map(|(policy, _)| policy);
+        let mut all: Vec<_> = policies.filter(|p| p.rules(direction).is_some()).collect();
+        all.sort_by(|a, b| a.order().cmp(&b.order()));
+        all
+    }
+
+    /// The policy of this name.
+    pub(crate) fn policy(&self, key: &PolicyKey) -> Option<&Arc<Policy>> {
+        self.policies.get(key).map(|(policy, _)| policy)
+    }
+
+    /// Addresses of all nodes.
+    pub(crate) fn node_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.nodes.iter().flat_map(|n| n.addresses.iter().copied())
+    }
+
+    /// All pools.
+    pub(crate) fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
+    /// What is wrong with objects, one sentence each.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let policies = self.policies.values().flat_map(|(p, _)| p.problems.iter().cloned());
+        policies.chain(self.owners.problems()).collect()
+    }
+
+    fn put_pod(&mut self, pod: Pod) {
+        let id = *self.ids.entry(pod.key.clone()).or_insert_with(|| {
+            self.next += 1;
+            self.next
+        });
+        if self.pods.get(&id) == Some(&pod) {
+            return;
+        }
+        if self.pods.get(&id).is_none_or(|old| old.ports != pod.ports) {
+            self.changes.pods.insert(id);
+        }
+        self.pods.insert(id, pod);
+        self.refresh(id);
+    }
+
+    /// A delete that comes after the pod was created again is about the one before.
+    fn remove_pod(&mut self, key: &PodKey, uid: &str) {
+        let Some(id) = self.ids.get(key).copied() else { return };
+        if self.pods.get(&id).is_some_and(|pod| !same_uid(uid, &pod.uid)) {
+            return;
+        }
+        self.touch_endpoints_of(id);
+        self.subjects.remove_item(id);
+        self.peers.remove_item(id);
+        self.changes.pods.extend(self.owners.claim(id, &BTreeMap::new()));
+        self.changes.pods.insert(id);
+        self.ids.remove(key);
+        self.pods.remove(&id);
+    }
+
+    /// Files a pod anew after it or its endpoints changed.
+    fn refresh(&mut self, id: ItemId) {
+        let Some(pod) = self.pods.get(&id) else { return };
+        let names = self.by_pod.get(&pod.key);
+        let here: Vec<&Endpoint> =
+            names.into_iter().flatten().filter_map(|n| self.endpoints.get(n)).filter(|e| belongs(e, pod)).collect();
+        if here.is_empty() {
+            self.subjects.remove_item(id);
+        } else {
+            self.subjects.put_item(id, &pod.key.namespace, &pod.labels);
+        }
+        let mut claims = BTreeMap::new();
+        if pod.is_governed() {
+            self.peers.put_item(id, &pod.key.namespace, &pod.labels);
+            let claim =
+                Claim { local: !here.is_empty(), created: pod.created, uid: pod.uid.clone(), key: pod.key.clone() };
+            let attached = here.iter().flat_map(|e| &e.addresses);
+            let addresses: BTreeSet<IpAddr> =
+                if here.is_empty() { pod.addresses.clone() } else { attached.copied().collect() };
+            claims.extend(addresses.into_iter().map(|a| (a, claim.clone())));
+        } else {
+            self.peers.remove_item(id);
+        }
+        self.changes.endpoints.extend(names.into_iter().flatten().cloned());
+        self.changes.pods.extend(self.owners.claim(id, &claims));
+    }
+
+    fn attach(&mut self, endpoint: Endpoint) {
+        if self.endpoints.get(&endpoint.ifname) == Some(&endpoint) {
+            return;
+        }
+        self.detach(&endpoint.ifname);
+        let (key, ifname) = (endpoint.pod.clone(), endpoint.ifname.clone());
+        self.by_pod.entry(key.clone()).or_default().insert(ifname.clone());
+        self.endpoints.insert(ifname.clone(), endpoint);
+        self.changes.endpoints.insert(ifname);
+        if let Some(id) = self.ids.get(&key).copied() {
+            self.refresh(id);
+        }
+    }
+
+    fn detach(&mut self, ifname: &str) {
+        let Some(endpoint) = self.endpoints.remove(ifname) else { return };
+        self.changes.endpoints.insert(ifname.to_owned());
+        if let Some(names) = self.by_pod.get_mut(&endpoint.pod) {
+            names.remove(ifname);
+            if names.is_empty() {
+                self.by_pod.remove(&endpoint.pod);
+            }
+        }
+        if let Some(id) = self.ids.get(&endpoint.pod).copied() {
+            self.refresh(id);
+        }
+    }
+
+    fn remove_namespace(&mut self, name: &str) {
+        self.subjects.put_namespace(name, None);
+        self.peers.put_namespace(name, None);
+        self.namespaces.remove(name);
+    }
+
+    fn put_policy(&mut self, policy: Policy) {
+        if self.policies.get(&policy.key).is_some_and(|(old, _)| **old == policy) {
+            return;
+        }
+        let subject = self.subjects.acquire(&policy.subject);
+        self.remove_policy(&policy.key);
+        self.touch_subjects(subject);
+        self.by_subject.entry(subject).or_default().insert(policy.key.clone());
+        self.policies.insert(policy.key.clone(), (Arc::new(policy), subject));
+    }
+
+    fn remove_policy(&mut self, key: &PolicyKey) {
+        let Some((_, subject)) = self.policies.remove(key) else { return };
+        self.touch_subjects(subject);
+        if let Some(keys) = self.by_subject.get_mut(&subject) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_subject.remove(&subject);
+            }
+        }
+        self.subjects.release(subject);
+    }
+
+    fn touch_subjects(&mut self, subject: SelectorId) {
+        let pods: Vec<ItemId> = self.subjects.members(subject).collect();
+        pods.into_iter().for_each(|pod| self.touch_endpoints_of(pod));
+    }
+
+    fn touch_endpoints_of(&mut self, id: ItemId) {
+        let names = self.pods.get(&id).and_then(|pod| self.by_pod.get(&pod.key));
+        self.changes.endpoints.extend(names.into_iter().flatten().cloned());
+    }
+}
+
+fn belongs(endpoint: &Endpoint, pod: &Pod) -> bool {
+    endpoint.pod == pod.key && !pod.host_network && same_uid(&endpoint.uid, &pod.uid)
+}
+
+/// Who does not know a UID does not contradict one.
+fn same_uid(a: &str, b: &str) -> bool {
+    a.is_empty() || b.is_empty() || a == b
+}
+
+/// Selectors of a rule are interned here by the ruleset's sets.
+impl Index {
+    /// Starts to follow a peer selector for one more set.
+    pub(crate) fn follow(&mut self, selector: &PodSelector) -> SelectorId {
+        self.peers.acquire(selector)
+    }
+
+    /// Ends it for one set.
+    pub(crate) fn unfollow(&mut self, selector: SelectorId) {
+        self.peers.release(selector);
+    }
+}

@@ -1,0 +1,125 @@
+//! Which pod owns an address. Several may claim it: a status outlives the address, and addresses are used again.
+//!
+//! A local attachment beats any status, else the newest pod counts; the others own nothing of it. A pod that gives up its
+//! claim, however late, takes nothing from who owns the address by then.
+
+use super::labels::ItemId;
+use crate::model::PodKey;
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Strength of a claim; the greatest wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Claim {
+    /// The pod has an interface with this address here.
+    pub(crate) local: bool,
+    /// When the pod was created.
+    pub(crate) created: i128,
+    /// Makes the order total.
+    pub(crate) uid: String,
+    /// Makes the order total.
+    pub(crate) key: PodKey,
+}
+
+/// Claims and owners of addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Owners {
+    claims: FxHashMap<IpAddr, Vec<(Claim, ItemId)>>,
+    claimed: FxHashMap<ItemId, BTreeSet<IpAddr>>,
+    owned: FxHashMap<ItemId, BTreeSet<IpAddr>>,
+    contested: BTreeSet<IpAddr>,
+}
+
+impl Owners {
+    /// Makes these all that a pod claims. Returns the pods that own something else than before.
+    pub(crate) fn claim(&mut self, pod: ItemId, addresses: &BTreeMap<IpAddr, Claim>) -> BTreeSet<ItemId> {
+        let old = self.claimed.remove(&pod).unwrap_or_default();
+        let mut changed = BTreeSet::new();
+        for address in old.iter().copied().chain(addresses.keys().copied()).collect::<BTreeSet<_>>() {
+            let claims = self.claims.entry(address).or_default();
+            let before = claims.iter().max().map(|(_, id)| *id);
+            claims.retain(|(_, id)| *id != pod);
+            claims.extend(addresses.get(&address).map(|c| (c.clone(), pod)));
+            let after = claims.iter().max().map(|(_, id)| *id);
+            match claims.len() {
+                0 => drop(self.claims.remove(&address)),
+                1 => drop(self.contested.remove(&address)),
+                _ => drop(self.contested.insert(address)),
+            }
+            if before != after {
+                changed.extend(before.into_iter().chain(after));
+                if let Some(owned) = before.and_then(|id| self.owned.get_mut(&id)) {
+                    owned.remove(&address);
+                }
+                if let Some(id) = after {
+                    self.owned.entry(id).or_default().insert(address);
+                }
+            }
+        }
+        if !addresses.is_empty() {
+            self.claimed.insert(pod, addresses.keys().copied().collect());
+        }
+        if self.owned.get(&pod).is_some_and(BTreeSet::is_empty) {
+            self.owned.remove(&pod);
+        }
+        changed
+    }
+
+    /// Addresses that a pod owns.
+    pub(crate) fn owned(&self, pod: ItemId) -> impl Iterator<Item = IpAddr> {
+        self.owned.get(&pod).into_iter().flatten().copied()
+    }
+
+    /// One sentence for each address that several live pods claim.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
+        self.contested.iter().filter_map(|address| {
+            let mut claims: Vec<&Claim> = self.claims.get(address)?.iter().map(|(claim, _)| claim).collect();
+            claims.sort_unstable();
+            let (owner, others) = claims.split_last()?;
+            let others = others.iter().map(|c| c.key.to_string()).collect::<Vec<_>>().join(", ");
+            Some(format!("address {address} belongs to pod {}; {others} also claims it and is left out; delete the pod that should not be", owner.key))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(created: i128, local: bool) -> Claim {
+        Claim { local, created, uid: String::new(), key: PodKey::default() }
+    }
+
+    fn address() -> IpAddr {
+        IpAddr::from([10, 0, 0, 1])
+    }
+
+    fn owner(owners: &Owners) -> Vec<ItemId> {
+        (1..4).filter(|pod| owners.owned(*pod).count() == 1).collect()
+    }
+
+    #[test]
+    fn a_late_delete_takes_nothing_from_the_new_owner() {
+        let mut owners = Owners::default();
+        assert_eq!(owners.claim(1, &[(address(), claim(1, false))].into()), [1].into());
+        assert_eq!(owners.claim(2, &[(address(), claim(2, false))].into()), [1, 2].into());
+        assert_eq!(owner(&owners), [2]);
+        assert_eq!(owners.problems().count(), 1);
+        assert_eq!(owners.claim(1, &BTreeMap::new()), [].into());
+        assert_eq!(owner(&owners), [2]);
+        assert_eq!(owners.problems().count(), 0);
+    }
+
+    #[test]
+    fn a_local_attachment_beats_a_newer_status() {
+        let mut owners = Owners::default();
+        owners.claim(1, &[(address(), claim(1, true))].into());
+        assert_eq!(owners.claim(2, &[(address(), claim(2, false))].into()), [].into());
+        assert_eq!(owner(&owners), [1]);
+        assert_eq!(owners.claim(1, &BTreeMap::new()), [1, 2].into());
+        assert_eq!(owner(&owners), [2]);
+        owners.claim(2, &BTreeMap::new());
+        assert!(owners.claims.is_empty() && owners.owned.is_empty() && owners.claimed.is_empty());
+    }
+}

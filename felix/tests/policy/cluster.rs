@@ -1,0 +1,115 @@
+//! Evaluator B: every node's compiled ruleset, and the way of a packet through them.
+
+use crate::universe::{State, interface, node_address};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use twill_felix::base::{Settings, skeleton};
+use twill_felix::compile::Compiler;
+use twill_felix::compile::interpret::{Fate, Packet, interpret};
+use twill_felix::index::{Event, Pool};
+use twill_felix::model::{Node, Pod, PodKey, Protocol, namespace_labels, network_policy};
+use twill_felix::ruleset::{Hook, Ruleset};
+
+/// Every node's ruleset, and where addresses are.
+pub struct Cluster {
+    rulesets: BTreeMap<String, Ruleset>,
+    pods: BTreeMap<IpAddr, (PodKey, String)>,
+    nodes: BTreeMap<IpAddr, String>,
+}
+
+pub fn pools() -> Vec<Pool> {
+    let pool = |cidr: &str, nat_outgoing| Pool { cidr: cidr.parse().expect("a test's own pool"), nat_outgoing };
+    vec![pool("10.0.0.0/24", true), pool("fd00::/64", false), pool("10.0.0.0/16", false)]
+}
+
+/// A compiler of a node that has heard all of a state, kind by kind.
+pub fn compiled(state: &State, node: &str) -> Compiler {
+    let mut compiler = Compiler::new(skeleton(&Settings::default()));
+    compiler.apply(Event::PoolsChanged(pools()));
+    for event in events(state, node) {
+        compiler.apply(event);
+    }
+    compiler.commit();
+    compiler
+}
+
+/// A state as the events that replace all there was, endpoints apart.
+pub fn replaced(state: &State) -> Vec<Event> {
+    let namespaces = state.namespaces.iter().map(|(name, raw)| (name.clone(), namespace_labels(raw))).collect();
+    vec![
+        Event::NodesChanged(state.nodes.iter().map(Node::read).collect()),
+        Event::NamespacesReplaced(namespaces),
+        Event::PodsReplaced(state.pods.values().map(Pod::read).collect()),
+        Event::PoliciesReplaced(state.policies.values().map(network_policy).collect()),
+    ]
+}
+
+fn events(state: &State, node: &str) -> Vec<Event> {
+    let mut events = replaced(state);
+    let here = state.endpoints.values().filter(|(of, _)| of == node);
+    events.extend(here.map(|(_, e)| Event::EndpointAttached(e.clone())));
+    events
+}
+
+impl Cluster {
+    pub fn of(state: &State) -> Self {
+        let rulesets = state.nodes.iter().map(|n| {
+            let name = n.metadata.name.clone().unwrap_or_default();
+            let ruleset = compiled(state, &name).ruleset().clone();
+            ruleset.check().expect("a compiled ruleset is sound");
+            (name, ruleset)
+        });
+        let mut pods = BTreeMap::new();
+        for pod in state.pods.values().map(Pod::read).filter(Pod::is_governed) {
+            for address in &pod.addresses {
+                assert!(
+                    pods.insert(*address, (pod.key.clone(), pod.node.clone())).is_none(),
+                    "two pods share {address}"
+                );
+            }
+        }
+        let node = |i: usize, name: &str| [true, false].map(|v4| (node_address(i, v4).parse(), name.to_owned()));
+        let nodes = [node(0, "n1"), node(1, "n2")].into_iter().flatten();
+        let nodes = nodes.map(|(a, n)| (a.expect("a node's address"), n)).collect();
+        Self { rulesets: rulesets.collect(), pods, nodes }
+    }
+
+    /// Addresses worth asking about: of pods, of nodes, outside.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let outside = ["10.0.0.7", "203.0.113.9", "fd00::7", "2001:db8:1::1"].map(|a| a.parse().expect("an address"));
+        self.pods.keys().chain(self.nodes.keys()).copied().chain(outside).collect()
+    }
+
+    /// Whether the packet arrives.
+    pub fn passes(&self, src: IpAddr, dst: IpAddr, protocol: Protocol, port: u16) -> bool {
+        if src == dst {
+            return true;
+        }
+        let (from, to) = (self.pods.get(&src), self.pods.get(&dst));
+        let uplink = || Some("eth0".to_owned());
+        let name = |at: Option<&(PodKey, String)>| at.map(|(key, _)| interface(&key.namespace, &key.name));
+        let dst_port = if protocol.has_ports() { port } else { 0 };
+        let packet = |in_interface, out_interface| Packet {
+            in_interface,
+            out_interface,
+            src,
+            dst,
+            protocol: protocol.0,
+            src_port: dst_port.min(1) * 40000,
+            dst_port,
+        };
+        let goes = |node: &str, hook, packet: Packet| interpret(&self.rulesets[node], hook, &packet) == Fate::Passed;
+        match (from, to) {
+            (Some((_, a)), Some((_, b))) if a == b => goes(a, Hook::Forward, packet(name(from), name(to))),
+            (Some((_, a)), Some((_, b))) => {
+                goes(a, Hook::Forward, packet(name(from), uplink()))
+                    && goes(b, Hook::Forward, packet(uplink(), name(to)))
+            }
+            (Some((_, a)), None) if self.nodes.get(&dst) == Some(a) => goes(a, Hook::Input, packet(name(from), None)),
+            (Some((_, a)), None) => goes(a, Hook::Forward, packet(name(from), uplink())),
+            (None, Some((_, b))) if self.nodes.get(&src) == Some(b) => goes(b, Hook::Output, packet(None, name(to))),
+            (None, Some((_, b))) => goes(b, Hook::Forward, packet(uplink(), name(to))),
+            (None, None) => true,
+        }
+    }
+}

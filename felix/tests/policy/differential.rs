@@ -1,0 +1,83 @@
+//! Three evaluators that share as little as can be: A, the oracle from the API's text; B, the interpreted rulesets of both
+//! nodes; and the one that tells stories. They must agree on every cluster.
+
+use crate::cluster::Cluster;
+use crate::universe::{State, state};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use twill_felix::evaluate::{Party, Universe};
+use twill_felix::model::Protocol;
+use twill_policy_oracle as oracle;
+
+const QUESTIONS: [(Protocol, oracle::Protocol, u16); 7] = [
+    (Protocol::TCP, oracle::Protocol::Tcp, 80),
+    (Protocol::TCP, oracle::Protocol::Tcp, 81),
+    (Protocol::TCP, oracle::Protocol::Tcp, 8080),
+    (Protocol::UDP, oracle::Protocol::Udp, 80),
+    (Protocol::UDP, oracle::Protocol::Udp, 443),
+    (Protocol::SCTP, oracle::Protocol::Sctp, 81),
+    (Protocol::ICMP, oracle::Protocol::Other, 0),
+];
+
+fn raw(state: &State) -> oracle::Cluster {
+    oracle::Cluster {
+        namespaces: state.namespaces.values().cloned().collect(),
+        pods: state.pods.values().cloned().collect(),
+        policies: state.policies.values().cloned().collect(),
+        nodes: state.nodes.clone(),
+    }
+}
+
+fn agree(state: &State) -> Result<(), TestCaseError> {
+    let a = raw(state);
+    let b = Cluster::of(state);
+    let stories = Universe::new(&a.pods, &a.namespaces, &a.policies, &a.nodes);
+    let addresses = b.addresses();
+    for src in &addresses {
+        for dst in addresses.iter().filter(|d| d.is_ipv4() == src.is_ipv4()) {
+            for (protocol, oracles, port) in QUESTIONS {
+                let told = oracle::allowed(
+                    &a,
+                    &oracle::Endpoint::Address(*src),
+                    &oracle::Endpoint::Address(*dst),
+                    oracles,
+                    port,
+                );
+                let passed = b.passes(*src, *dst, protocol, port);
+                let story = stories.explain(&Party::Address(*src), &Party::Address(*dst), port, protocol);
+                let story = story.map_err(|e| TestCaseError::fail(e.to_string()))?;
+                prop_assert_eq!(told, passed, "oracle and ruleset about {}", story);
+                prop_assert_eq!(told, story.allowed, "oracle and story about {}", story);
+            }
+        }
+    }
+    // Whoever is named instead of addressed gets the answer for the addresses of the first common family.
+    for (from, to) in a.pods.iter().zip(a.pods.iter().skip(1)) {
+        let end = |p: &twill_crds::Pod| oracle::Endpoint::Pod {
+            namespace: p.metadata.namespace.clone().unwrap_or_default(),
+            name: p.metadata.name.clone().unwrap_or_default(),
+        };
+        let party = |p: &twill_crds::Pod| Party::Pod(twill_felix::model::Pod::read(p).key);
+        let told = oracle::allowed(&a, &end(from), &end(to), oracle::Protocol::Tcp, 80);
+        let story = stories.explain(&party(from), &party(to), 80, Protocol::TCP);
+        let story = story.map_err(|e| TestCaseError::fail(e.to_string()))?;
+        prop_assert_eq!(told, story.allowed, "oracle and story about {}", story);
+    }
+    Ok(())
+}
+
+fn run(cases: u32) {
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
+    TestRunner::new(config).run(&state(true), |state| agree(&state)).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn oracle_ruleset_and_story_agree_on_random_clusters() {
+    run(2_000);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release -p twill-felix --test policy -- --ignored"]
+fn oracle_ruleset_and_story_agree_on_a_hundred_thousand_random_clusters() {
+    run(100_000);
+}

@@ -1,0 +1,211 @@
+//! Output depends on the current state, never on the road taken to it: a list of states is walked forwards, backwards, with
+//! steps squashed and with gaps, and after each commit the ruleset is what a new compiler makes of the state, and what the
+//! deltas made of the kernel's.
+
+use crate::cluster::{compiled, pools, replaced};
+use crate::universe::{State, state};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use twill_felix::base::{Settings, skeleton};
+use twill_felix::compile::Compiler;
+use twill_felix::index::Event;
+use twill_felix::model::{Node, Pod, PolicyKey, namespace_labels, network_policy};
+use twill_felix::ruleset::{Delta, Ruleset, Value};
+
+const NODE: &str = "n1";
+
+/// A compiler, and a kernel that takes its deltas as strictly as the real one.
+struct Agent {
+    compiler: Compiler,
+    kernel: Ruleset,
+    state: State,
+}
+
+impl Agent {
+    fn start() -> Self {
+        let skeleton = skeleton(&Settings::default());
+        let mut compiler = Compiler::new(skeleton.clone());
+        compiler.apply(Event::PoolsChanged(pools()));
+        Self { compiler, kernel: skeleton, state: State::default() }
+    }
+
+    fn commit(&mut self) -> Result<(), TestCaseError> {
+        let delta = self.compiler.commit();
+        perform(&mut self.kernel, &delta)?;
+        let scratch = compiled(&self.state, NODE);
+        prop_assert_eq!(&self.kernel, self.compiler.ruleset());
+        prop_assert_eq!(self.compiler.ruleset(), scratch.ruleset());
+        prop_assert_eq!(sorted(self.compiler.problems()), sorted(scratch.problems()));
+        prop_assert!(self.compiler.commit().is_empty(), "a second commit changes something");
+        Ok(())
+    }
+
+    /// The events of a watch that lead from the state to the next.
+    fn steps(&mut self, next: &State, reversed: bool) -> Vec<Event> {
+        let old = std::mem::replace(&mut self.state, next.clone());
+        let mut events = Vec::new();
+        if old.nodes != next.nodes {
+            events.push(Event::NodesChanged(next.nodes.iter().map(Node::read).collect()));
+        }
+        for (name, raw) in next.namespaces.iter().filter(|(k, v)| old.namespaces.get(*k) != Some(v)) {
+            events.push(Event::NamespaceApplied { name: name.clone(), labels: namespace_labels(raw) });
+        }
+        for name in old.namespaces.keys().filter(|k| !next.namespaces.contains_key(*k)) {
+            events.push(Event::NamespaceDeleted { name: name.clone() });
+        }
+        for raw in next.policies.iter().filter(|(k, v)| old.policies.get(*k) != Some(v)).map(|x| x.1) {
+            events.push(Event::PolicyApplied(network_policy(raw)));
+        }
+        for (namespace, name) in old.policies.keys().filter(|k| !next.policies.contains_key(*k)) {
+            let key = PolicyKey { kind: "NetworkPolicy", namespace: namespace.clone(), name: name.clone() };
+            events.push(Event::PolicyDeleted(key));
+        }
+        for raw in next.pods.iter().filter(|(k, v)| old.pods.get(*k) != Some(v)).map(|x| x.1) {
+            events.push(Event::PodApplied(Pod::read(raw)));
+        }
+        for (key, raw) in old.pods.iter().filter(|(k, _)| !next.pods.contains_key(*k)) {
+            events.push(Event::PodDeleted { key: key.clone(), uid: Pod::read(raw).uid });
+        }
+        for (ifname, (_, endpoint)) in
+            next.endpoints.iter().filter(|(k, v)| v.0 == NODE && old.endpoints.get(*k) != Some(v))
+        {
+            assert_eq!(*ifname, endpoint.ifname);
+            events.push(Event::EndpointAttached(endpoint.clone()));
+        }
+        let here = |s: &State, ifname: &str| s.endpoints.get(ifname).is_some_and(|(node, _)| node == NODE);
+        for ifname in old.endpoints.keys().filter(|k| here(&old, k) && !here(next, k)) {
+            events.push(Event::EndpointDetached { ifname: ifname.clone() });
+        }
+        if reversed {
+            events.reverse();
+        }
+        events
+    }
+}
+
+/// Applies a delta; a removal of what is not there, or an addition of what is there otherwise, fails as the kernel's batch would.
+fn perform(kernel: &mut Ruleset, delta: &Delta) -> Result<(), TestCaseError> {
+    for name in &delta.remove_sets {
+        prop_assert!(kernel.sets.contains_key(name), "set {} is removed but not there", name);
+    }
+    for name in &delta.remove_chains {
+        prop_assert!(kernel.chains.contains_key(name), "chain {} is removed but not there", name);
+    }
+    for name in delta.add_sets.keys() {
+        prop_assert!(!kernel.sets.contains_key(name), "set {} is added but there", name);
+    }
+    for name in delta.add_chains.keys() {
+        prop_assert!(!kernel.chains.contains_key(name), "chain {} is added but there", name);
+    }
+    for (name, change) in &delta.elements {
+        let set = kernel.sets.get(name);
+        prop_assert!(set.is_some(), "elements of set {}, which is not there", name);
+        let there = |key| set.and_then(|s| s.elements.get(key));
+        for (key, value) in &change.remove {
+            prop_assert_eq!(there(key), Some(value), "element removed from {}", name);
+        }
+        for (key, value) in &change.add {
+            let free = there(key).is_none() || change.remove.contains_key(key);
+            prop_assert!(free, "element added to {} is there already", name);
+            prop_assert!(
+                change.remove.get(key) != Some(value) || *value != Value::Plain,
+                "element of {} replaced by itself",
+                name
+            );
+        }
+    }
+    kernel.apply(delta);
+    prop_assert!(kernel.check().is_ok(), "{:?}", kernel.check());
+    Ok(())
+}
+
+fn sorted(mut all: Vec<String>) -> Vec<String> {
+    all.sort();
+    all
+}
+
+fn states() -> impl Strategy<Value = Vec<State>> {
+    vec(state(false), 1..5)
+}
+
+fn walk<'a>(states: impl Iterator<Item = &'a State>, squash: usize, reversed: bool) -> Result<(), TestCaseError> {
+    let mut agent = Agent::start();
+    for (i, next) in states.enumerate() {
+        for event in agent.steps(next, reversed) {
+            agent.compiler.apply(event);
+        }
+        if i % squash == 0 {
+            agent.commit()?;
+        }
+    }
+    agent.commit()
+}
+
+fn check(cases: u32, test: impl Fn(Vec<State>) -> Result<(), TestCaseError>) {
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
+    TestRunner::new(config).run(&states(), test).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn any_sequence_compiles_to_what_its_last_state_compiles_to() {
+    check(400, |states| walk(states.iter(), 1, false));
+}
+
+#[test]
+fn so_does_the_sequence_backwards() {
+    check(400, |states| walk(states.iter().rev(), 1, true));
+}
+
+#[test]
+fn so_does_the_sequence_with_steps_squashed_into_one_commit() {
+    check(400, |states| walk(states.iter(), 2, false));
+}
+
+#[test]
+fn so_does_the_sequence_with_a_commit_after_every_event() {
+    check(200, |states| {
+        let mut agent = Agent::start();
+        for next in &states {
+            for event in agent.steps(next, false) {
+                agent.compiler.apply(event);
+                let delta = agent.compiler.commit();
+                perform(&mut agent.kernel, &delta)?;
+            }
+            agent.commit()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn so_does_the_sequence_with_gaps_after_which_everything_is_listed_again() {
+    check(400, |states| {
+        let mut agent = Agent::start();
+        for (i, next) in states.iter().enumerate() {
+            let events = agent.steps(next, false);
+            let endpoint = |e: &Event| matches!(e, Event::EndpointAttached(_) | Event::EndpointDetached { .. });
+            let listed = if i % 2 == 0 { replaced(next) } else { Vec::new() };
+            let told = events.into_iter().filter(|e| i % 2 == 1 || endpoint(e));
+            told.chain(listed).for_each(|event| agent.compiler.apply(event));
+            agent.commit()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn from_everything_to_nothing_leaves_the_skeleton() {
+    check(300, |states| {
+        let mut agent = Agent::start();
+        for next in states.iter().chain([&State::default()]) {
+            agent.steps(next, false).into_iter().for_each(|event| agent.compiler.apply(event));
+            agent.commit()?;
+        }
+        let mut empty = Compiler::new(skeleton(&Settings::default()));
+        empty.apply(Event::PoolsChanged(pools()));
+        empty.commit();
+        prop_assert_eq!(&agent.kernel, empty.ruleset());
+        Ok(())
+    });
+}
