@@ -105,6 +105,8 @@ pub struct Peer {
     pub address: IpAddr,
     /// Its AS.
     pub asn: u32,
+    /// The one family of its address: each family has a session of its own.
+    pub families: Vec<&'static str>,
     /// `all`.
     pub import: &'static str,
     /// `all`.
@@ -296,8 +298,17 @@ fn speaker(asn: u32, number: usize, v4: bool, v6: bool, originate: Vec<IpNet>) -
 }
 
 fn peer(name: &str, address: IpAddr, asn: u32) -> Peer {
-    let name = if address.is_ipv6() { format!("{name}-v6") } else { name.to_owned() };
-    Peer { name, address, asn, import: "all", export: "all", as_override: false, passive: false }
+    let (name, family) = if address.is_ipv6() { (format!("{name}-v6"), "ipv6") } else { (name.to_owned(), "ipv4") };
+    Peer {
+        name,
+        address,
+        asn,
+        families: vec![family],
+        import: "all",
+        export: "all",
+        as_override: false,
+        passive: false,
+    }
 }
 
 fn fabric_peers(rack: &Rack, node_asn: u32) -> Vec<Peer> {

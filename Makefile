@@ -1,0 +1,54 @@
+# Twill: what can be run from a checkout. `make` lists it.
+SHELL := /bin/bash
+CARGO ?= cargo
+TEST_TOOLS := cc:gcc nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 conntrack:conntrack ping:iputils-ping
+ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
+
+.PHONY: help build demo test test-unit test-root test-long bench-bgp lint
+
+help:
+	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up)"
+	@echo "make test       all tests, in the kernel too (root)"
+	@echo "make test-unit  the tests that need no root"
+	@echo "make test-long  the tests that take minutes each (root)"
+	@echo "make bench-bgp  Twill's speaker beside BIRD (root only to install BIRD)"
+	@echo "make lint       format, clippy, licences and versions of dependencies"
+	@echo "make build      optimised twill and twill-cni in target/release"
+
+build:
+	@scripts/need cc:gcc
+	$(CARGO) build --locked --release -p twill -p twill-cni
+
+demo:
+	$(call ROOT,it makes network namespaces.)
+	@scripts/need cc:gcc nft:nftables ip:iproute2
+	$(CARGO) build --locked --profile quick -p twill -p twill-cni
+	demo/run target/quick/twill
+
+test: test-unit test-root
+
+test-unit:
+	@scripts/need cc:gcc
+	$(CARGO) test --locked --workspace --no-fail-fast
+
+test-root:
+	$(call ROOT,its tests make network namespaces; make test-unit runs those that do not.)
+	@scripts/need $(TEST_TOOLS)
+	$(CARGO) build --locked -p twill -p twill-cni
+	$(CARGO) test --locked --workspace --no-fail-fast -- --ignored --skip long_
+
+test-long:
+	$(call ROOT,some of its tests make network namespaces.)
+	@scripts/need $(TEST_TOOLS)
+	$(CARGO) build --locked -p twill -p twill-cni
+	$(CARGO) test --locked --workspace --no-fail-fast -- --ignored long_
+
+bench-bgp:
+	@scripts/need cc:gcc bird:bird2
+	$(CARGO) run --locked --release -p twill-e2e --bin bench_bgp
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@command -v cargo-deny >/dev/null || { echo "make lint needs cargo-deny: cargo install --locked cargo-deny" >&2; exit 1; }
+	$(CARGO) deny --locked check licenses bans sources
