@@ -56,6 +56,8 @@ pub(crate) struct Output {
 /// What `twill` does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Build, change, probe and remove a cluster of network namespaces on this machine.
+    Lab(twill_lab::Args),
     /// Create the objects of manifests, or change those that exist; all are checked before the first is written.
     Apply(Apply),
     /// Print objects.
@@ -202,4 +204,15 @@ pub(crate) struct Explain {
     pub(crate) store: Store,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_of_every_command_is_sound() {
+        Args::command().debug_assert();
+    }
 }

@@ -20,6 +20,7 @@ pub(crate) const DEGRADED: u8 = 2;
 /// Runs what the command line asks for.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
+        Command::Lab(args) => twill_lab::run(args),
         Command::Apply(args) => apply::run(&args),
         Command::Get(args) => get::run(&args),
         Command::Delete(args) => delete::run(&args),
