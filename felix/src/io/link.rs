@@ -71,6 +71,44 @@ pub fn create(rtnl: &mut Rtnl, plan: &Plan, netns: &Netns) -> Result<Link, Kerne
     configured
 }
 
+/// The host side, if the pair is there as planned: up, with its alias, its peer in this namespace with all addresses.
+///
+/// # Errors
+/// What the kernel said.
+pub fn verify(rtnl: &mut Rtnl, plan: &Plan, netns: &Netns) -> Result<Option<Link>, KernelError> {
+    let host = by_name(rtnl, &plan.host_name)?.filter(|link| link.up && link.alias == plan.alias);
+    let Some(host) = host else { return Ok(None) };
+    let inside = netns.run(|| {
+        let rtnl = &mut Rtnl::open().trying(|| "opening a netlink socket in the pod".into())?;
+        let Some(link) = by_name(rtnl, &plan.pod_name)?.filter(|link| link.up && link.mac == Some(plan.pod_mac)) else {
+            return Ok(false);
+        };
+        let addresses = addresses(rtnl)?;
+        Ok(plan.addresses.iter().all(|address| addresses.contains(&(link.index, *address))))
+    });
+    let whole = inside.trying(|| "entering the pod's network namespace".to_owned()).and_then(|inner| inner)?;
+    Ok(whole.then_some(host))
+}
+
+/// All addresses with the index of their link.
+///
+/// # Errors
+/// What the kernel said.
+pub fn addresses(rtnl: &mut Rtnl) -> Result<Vec<(u32, IpAddr)>, KernelError> {
+    let answers =
+        rtnl.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).trying(|| "listing addresses".into())?;
+    let mut found = Vec::new();
+    for message in &answers {
+        let RouteNetlinkMessage::NewAddress(message) = message else { continue };
+        for attribute in &message.attributes {
+            if let AddressAttribute::Local(ip) | AddressAttribute::Address(ip) = attribute {
+                found.push((message.header.index, *ip));
+            }
+        }
+    }
+    Ok(found)
+}
+
 fn configure(rtnl: &mut Rtnl, plan: &Plan, netns: &Netns) -> Result<Link, KernelError> {
     netns
         .run(|| configure_pod(plan))
@@ -117,25 +155,13 @@ pub fn all(rtnl: &mut Rtnl) -> Result<Vec<Link>, KernelError> {
     Ok(answers.iter().filter_map(link).collect())
 }
 
-/// The MTU of the link that carries one of these addresses, or the smallest of all that are up and have an address.
+/// The MTU of the link that carries one of these addresses.
 ///
 /// # Errors
 /// What the kernel said.
 pub fn uplink_mtu(rtnl: &mut Rtnl, node: &[IpAddr]) -> Result<Option<u32>, KernelError> {
     let links = all(rtnl)?;
-    let addresses =
-        rtnl.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).trying(|| "listing addresses".into())?;
-    let index = addresses.iter().find_map(|message| match message {
-        RouteNetlinkMessage::NewAddress(message) => message
-            .attributes
-            .iter()
-            .any(|attribute| match attribute {
-                AddressAttribute::Local(ip) | AddressAttribute::Address(ip) => node.contains(ip),
-                _ => false,
-            })
-            .then_some(message.header.index),
-        _ => None,
-    });
+    let index = addresses(rtnl)?.into_iter().find(|(_, address)| node.contains(address)).map(|(index, _)| index);
     Ok(index.and_then(|index| links.iter().find(|link| link.index == index)).map(|link| link.mtu))
 }
 

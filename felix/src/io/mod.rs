@@ -1,9 +1,15 @@
 //! The world: sockets, files, clocks, the kernel.
 
+pub mod agent;
+pub mod calls;
+pub mod daemon;
+pub mod heard;
 pub mod link;
 pub mod monitor;
 pub mod netns;
 pub mod nft;
+pub mod report;
 pub mod route;
 pub mod rtnl;
+pub mod server;
 pub mod sysctl;

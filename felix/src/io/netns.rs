@@ -29,6 +29,16 @@ impl Netns {
         Ok((own.dev(), own.ino()) == (other.dev(), other.ino()))
     }
 
+    /// Whether it is a network namespace at all.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn is_namespace(&self) -> io::Result<bool> {
+        use nix::sys::statfs::{FsType, fstatfs};
+        // A file of nsfs can be a namespace of another type; entering it would say so.
+        Ok(fstatfs(&self.0).map_err(io::Error::from)?.filesystem_type() == FsType(libc::NSFS_MAGIC as _))
+    }
+
     /// The open file, for messages that name a namespace.
     #[must_use]
     pub fn file(&self) -> &File {

@@ -44,12 +44,11 @@ pub fn locals(rtnl: &mut Rtnl) -> Result<BTreeMap<IpAddr, u32>, KernelError> {
             .trying(|| "listing local routes".into())?;
         for message in &answers {
             let RouteNetlinkMessage::NewRoute(message) = message else { continue };
-            if let (Some(net), Some(index)) = (destination(message), oif(message)) {
-                if message.header.protocol == RouteProtocol::Other(RTPROT_FELIX)
-                    && net.prefix_len() == net.max_prefix_len()
-                {
-                    found.insert(net.addr(), index);
-                }
+            if let (Some(net), Some(index)) = (destination(message), oif(message))
+                && message.header.protocol == RouteProtocol::Other(RTPROT_FELIX)
+                && net.prefix_len() == net.max_prefix_len()
+            {
+                found.insert(net.addr(), index);
             }
         }
     }

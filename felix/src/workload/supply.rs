@@ -4,16 +4,18 @@
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use twill_crds::{IPBlock, IPPool, Namespace, Node, Object};
-use twill_datastore::{Index, Key};
+use twill_crds::{IPBlock, IPPool, Namespace, Node, ippool};
+use twill_datastore::{Followed, Index, Key};
 use twill_ipam::io::claimer::seen;
 use twill_ipam::{Claim, Family, Labels, Ledger, Pool, PoolFull, Seen, Step, pool, range, warm};
 
 /// What the datastore tells about addresses.
 #[derive(Clone, Default)]
 pub struct Supply {
-    /// Pools.
-    pub pools: Index<IPPool>,
+    /// Pools, see [`Supply::hear_pools`].
+    pools: Index<IPPool>,
+    accepted: Vec<IPPool>,
+    rejected: Vec<String>,
     /// Blocks of all nodes.
     pub blocks: Index<IPBlock>,
     /// Nodes.
@@ -64,6 +66,34 @@ pub struct Now {
 }
 
 impl Supply {
+    /// Takes in what is told about pools. Of pools that overlap, which no engine without an API server can refuse, the oldest
+    /// counts. Tells whether anything changed.
+    pub fn hear_pools(&mut self, followed: Followed<IPPool>) -> bool {
+        if self.pools.apply(followed).is_empty() {
+            return false;
+        }
+        let all: Vec<IPPool> = self.pools.iter().map(|(_, pool)| pool.as_ref().clone()).collect();
+        let (accepted, rejected) = ippool::accepted(&all);
+        self.rejected = rejected
+            .into_iter()
+            .map(|(pool, problem)| format!("IPPool {}: {problem}", pool.metadata.name.as_deref().unwrap_or_default()))
+            .collect();
+        self.accepted = accepted.into_iter().cloned().collect();
+        true
+    }
+
+    /// The pools that count.
+    #[must_use]
+    pub fn pools(&self) -> &[IPPool] {
+        &self.accepted
+    }
+
+    /// Why other pools do not count, one sentence each.
+    #[must_use]
+    pub fn rejected(&self) -> &[String] {
+        &self.rejected
+    }
+
     /// The blocks of a node.
     #[must_use]
     pub fn own(&self, node: &str) -> BTreeSet<IpNet> {
@@ -204,15 +234,8 @@ impl Supply {
             labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
             labels
         });
-        pool::eligible(self.pools.iter().map(|(_, pool)| pool.as_ref()), family, &node, namespace.as_ref())
+        pool::eligible(&self.accepted, family, &node, namespace.as_ref())
     }
-}
-
-/// The blocks that lie in no pool any more, for people.
-#[must_use]
-pub fn outside(supply: &Supply, node: &str) -> Vec<IpNet> {
-    let pools: Vec<IpNet> = supply.pools.iter().map(|(_, pool)| pool.spec.cidr).collect();
-    supply.own(node).into_iter().filter(|cidr| !pools.iter().any(|pool| pool.contains(cidr))).collect()
 }
 
 #[cfg(test)]
@@ -220,7 +243,8 @@ pub fn outside(supply: &Supply, node: &str) -> Vec<IpNet> {
 mod tests {
     use super::*;
     use serde_json::json;
-    use twill_datastore::{Followed, Revision};
+    use twill_crds::Object;
+    use twill_datastore::Revision;
     use twill_ipam::io::store::Store;
 
     const NOW: Now = Now { at: 1_000_000, cool_down: 60_000 };
@@ -243,7 +267,10 @@ mod tests {
     }
 
     fn supply(pools: Vec<serde_json::Value>, blocks: Vec<serde_json::Value>) -> Supply {
-        Supply { pools: synced(pools), blocks: synced(blocks), ..Supply::default() }
+        let mut supply = Supply { blocks: synced(blocks), ..Supply::default() };
+        let items = pools.into_iter().map(|pool| serde_json::from_value(pool).unwrap()).collect();
+        supply.hear_pools(Followed::Synced { items, revision: Revision(1) });
+        supply
     }
 
     fn store(blocks: &[(&str, bool)]) -> (tempfile::TempDir, Store) {

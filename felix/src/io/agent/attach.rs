@@ -1,0 +1,219 @@
+//! Attaching and releasing a pod: what must be true before its interface exists, and after it is gone.
+
+use super::{Agent, Live, later, milliseconds};
+use crate::cni::{Add, Failure, Reason};
+use crate::index::Event;
+use crate::io::{calls, route};
+use crate::workload::supply::Choice;
+use crate::workload::{Plan, interface_name};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use twill_crds::Object;
+use twill_datastore::{Key, Revision};
+use twill_ipam::{Attachment, Sandbox, StoreError};
+
+/// Longest wait of an ADD for its pod to be heard of and for addresses.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// MTU if the uplink's is not known.
+const DEFAULT_MTU: u32 = 1500;
+
+/// What an ADD may go on with: addresses are its own durably, and the table knows its interface.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What the kernel shall have.
+    pub plan: Plan,
+}
+
+/// An ADD that waits.
+pub(super) struct Pending {
+    add: Add,
+    /// It must have been heard until here.
+    revision: Option<Revision>,
+    until: Instant,
+    reply: oneshot::Sender<Result<Prepared, Failure>>,
+}
+
+/// What an ADD waits for.
+enum Wait {
+    /// One sentence without its end: "… within 10 s".
+    For(String),
+    Never(Failure),
+}
+
+impl From<Failure> for Wait {
+    fn from(failure: Failure) -> Self {
+        Self::Never(failure)
+    }
+}
+
+impl Agent {
+    pub(super) async fn prepare(
+        &mut self,
+        add: Add,
+        revision: Option<Revision>,
+        reply: oneshot::Sender<Result<Prepared, Failure>>,
+    ) {
+        self.pending.push(Pending { add, revision, until: later(PATIENCE), reply });
+        self.retry_pending().await;
+    }
+
+    /// Tries every ADD that waits.
+    pub(super) async fn retry_pending(&mut self) {
+        for pending in std::mem::take(&mut self.pending) {
+            if pending.reply.is_closed() {
+                continue;
+            }
+            let answer = match self.try_prepare(&pending.add, pending.revision).await {
+                Ok(prepared) => Ok(prepared),
+                Err(Wait::For(_)) if Instant::now() < pending.until => {
+                    self.pending.push(pending);
+                    continue;
+                }
+                Err(Wait::For(what)) => {
+                    let message = format!("{what} within {} s", PATIENCE.as_secs());
+                    Err(Failure::new(Reason::TryAgain, message))
+                }
+                Err(Wait::Never(failure)) => Err(failure),
+            };
+            let sandbox = pending.add.sandbox.clone();
+            if let Err(Ok(_)) = pending.reply.send(answer) {
+                // Nobody waits any more; what was prepared is undone.
+                let _ = self.release(&sandbox).await;
+            }
+        }
+    }
+
+    async fn try_prepare(&mut self, add: &Add, revision: Option<Revision>) -> Result<Prepared, Wait> {
+        self.fresh_enough(add, revision)?;
+        let known = self.pods.get(&Key::namespaced(&add.namespace, &add.pod));
+        if known.is_none_or(|pod| pod.meta().uid.as_deref() != Some(&add.uid)) {
+            return Err(Wait::For(format!(
+                "pod {}/{} with UID {} did not appear in the datastore",
+                add.namespace, add.pod, add.uid
+            )));
+        }
+        let attachment = match self.store.ledger().attachment(&add.sandbox) {
+            Some(held) if held.uid == add.uid && !held.addresses.is_empty() => held.clone(),
+            _ => self.allocate(add)?,
+        };
+        let plan = Plan::of(&attachment, add.mtu.or(self.mtu).unwrap_or(DEFAULT_MTU));
+        self.compiler.apply(Event::EndpointAttached(Self::endpoint(&attachment, &plan.host_name)));
+        let live = self.endpoints.entry(add.sandbox.clone()).or_insert_with(|| Live {
+            host_name: plan.host_name.clone(),
+            index: 0,
+            addresses: Vec::new(),
+            routed: false,
+        });
+        live.addresses.clone_from(&plan.addresses);
+        if let Err(sentence) = self.commit().await {
+            let _ = self.release(&add.sandbox).await;
+            return Err(Failure::new(Reason::Kernel, sentence).into());
+        }
+        if !self.compiler.is_live(&plan.host_name) {
+            let _ = self.release(&add.sandbox).await;
+            let message = format!("pod {}/{} uses its node's network; it gets no interface", add.namespace, add.pod);
+            return Err(Failure::new(Reason::InvalidEnvironment, message).into());
+        }
+        Ok(Prepared { plan })
+    }
+
+    /// Whether enough has been heard to judge the pod by.
+    fn fresh_enough(&self, add: &Add, revision: Option<Revision>) -> Result<(), Wait> {
+        if !self.in_sync() {
+            return Err(Wait::For("felix did not get in sync with the datastore and the kernel".to_owned()));
+        }
+        match revision {
+            Some(revision) if self.applied < revision.0 => {
+                Err(Wait::For(format!("felix did not hear of revision {} of the datastore", revision.0)))
+            }
+            Some(_) => Ok(()),
+            // The datastore is away. A pod that was heard of before is served by what was heard; others cannot be judged.
+            None if self.pods.iter().any(|(_, pod)| pod.meta().uid.as_deref() == Some(&add.uid)) => Ok(()),
+            None => {
+                let message = format!(
+                    "the datastore does not answer, and pod {}/{} has not been heard of before",
+                    add.namespace, add.pod
+                );
+                Err(Failure::new(Reason::TryAgain, message).into())
+            }
+        }
+    }
+
+    /// Gives the pod addresses, durably.
+    fn allocate(&mut self, add: &Add) -> Result<Attachment, Wait> {
+        let now = self.now();
+        let (rtnl, mut broken) = (&mut self.rtnl, None);
+        // An address that the node still has, whatever the store says, is not given to anybody.
+        let busy = |address| match route::in_use(rtnl, address) {
+            Ok(used) => used,
+            Err(error) => {
+                broken = Some(error);
+                true
+            }
+        };
+        let choice = self.supply.choose(&self.node, &add.namespace, self.store.ledger(), now, busy);
+        if let Some(error) = broken {
+            return Err(calls::refused(&error).into());
+        }
+        let addresses = match choice {
+            Ok(Choice::Addresses(addresses)) => addresses,
+            Ok(Choice::Claim(pool)) => {
+                let what = match self.blocks.refusal(&pool.name) {
+                    Some(problem) => format!("no block of IPPool {} could be claimed ({problem})", pool.name),
+                    None => format!("no block of IPPool {} was claimed", pool.name),
+                };
+                self.claim(pool);
+                return Err(Wait::For(what));
+            }
+            Ok(Choice::Wait(cidr)) => return Err(Wait::For(format!("{} did not become ready", super::name(cidr)))),
+            Err(none) => return Err(Failure::new(Reason::NoAddress, none.to_string()).into()),
+        };
+        let attachment = Attachment {
+            sandbox: add.sandbox.clone(),
+            namespace: add.namespace.clone(),
+            pod: add.pod.clone(),
+            uid: add.uid.clone(),
+            netns: add.netns.display().to_string(),
+            boot_id: self.boot_id.clone(),
+            addresses,
+        };
+        self.store.attach(attachment.clone()).map_err(|error| store_failed(&error))?;
+        self.warm();
+        Ok(attachment)
+    }
+
+    pub(super) fn finish(&mut self, sandbox: &Sandbox, plan: &Plan, index: u32) -> Result<(), Failure> {
+        for address in &plan.addresses {
+            route::add(&mut self.rtnl, *address, index).map_err(|error| calls::refused(&error))?;
+        }
+        if let Some(live) = self.endpoints.get_mut(sandbox) {
+            (live.index, live.routed) = (index, true);
+        }
+        Ok(())
+    }
+
+    /// Forgets an attachment whose interface is gone: routes, table, then the address, which rests. Unknown ones are fine.
+    pub(super) async fn release(&mut self, sandbox: &Sandbox) -> Result<(), Failure> {
+        let host_name = interface_name(&sandbox.container_id, &sandbox.ifname);
+        let held = self.store.ledger().attachment(sandbox).map(|held| held.addresses.clone()).unwrap_or_default();
+        for address in held {
+            route::delete(&mut self.rtnl, address).map_err(|error| calls::refused(&error))?;
+        }
+        self.endpoints.remove(sandbox);
+        self.missing.remove(sandbox);
+        self.compiler.apply(Event::EndpointDetached { ifname: host_name });
+        // Before all is heard the table is left as it is; an interface that is gone lets nothing through.
+        if self.heard_up_to().is_some() {
+            let _ = self.commit().await;
+        }
+        match self.store.release(sandbox, milliseconds()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(store_failed(&error)),
+        }
+    }
+}
+
+pub(super) fn store_failed(error: &StoreError) -> Failure {
+    tracing::error!(%error, "store of addresses");
+    Failure::new(Reason::Store, error.to_string())
+}

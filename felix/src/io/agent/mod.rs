@@ -1,0 +1,416 @@
+//! The one place where felix decides: what was heard, what the runtime asks, what the kernel says, one after the other.
+//!
+//! In flow facts, questions and news, in batches; out flow one commit of the table per batch, routes, and answers. Nothing is
+//! written before every kind has been heard whole: until then the kernel goes on enforcing what an earlier felix left.
+
+mod attach;
+mod blocks;
+mod repair;
+mod report;
+
+pub use attach::Prepared;
+pub use blocks::Done;
+pub use report::Conditions;
+
+use crate::base::{Settings, skeleton};
+use crate::cni::{Add, Failure};
+use crate::compile::Compiler;
+use crate::index::{Endpoint, Event};
+use crate::io::heard::{Fact, KINDS};
+use crate::io::nft::Table;
+use crate::io::rtnl::Rtnl;
+use crate::model::{self, PodKey};
+use crate::workload::Plan;
+use crate::workload::supply::{Now, Supply};
+use attach::Pending;
+use ipnet::IpNet;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot};
+use twill_crds::control::FelixStatus;
+use twill_crds::{NetworkPolicy, Pod};
+use twill_datastore::{Datastore, Followed, Index, Revision};
+use twill_ipam::Sandbox;
+use twill_ipam::io::store::Store;
+
+/// How long an address rests before another pod may have it, so that nobody who still means the old one reaches the new.
+pub const COOL_DOWN: Duration = Duration::from_secs(60);
+
+/// Ticks between two looks at the kernel without a reason.
+const REPAIR_EVERY: u64 = 5;
+
+/// A question to the agent, with the place for its answer.
+pub enum Ask {
+    /// An ADD: find the pod, give it addresses durably, close its interface in the table and open what policy allows.
+    Prepare {
+        /// The call.
+        add: Box<Add>,
+        /// The datastore when it began; none if it did not answer.
+        revision: Option<Revision>,
+        /// The plan, or why there is none.
+        reply: oneshot::Sender<Result<Prepared, Failure>>,
+    },
+    /// The interface is there: give it its routes.
+    Finish {
+        /// Container and interface.
+        sandbox: Sandbox,
+        /// As prepared.
+        plan: Plan,
+        /// Index of the host side.
+        index: u32,
+        /// Done, or why not.
+        reply: oneshot::Sender<Result<(), Failure>>,
+    },
+    /// The interface is gone: forget the rest.
+    Release {
+        /// Container and interface.
+        sandbox: Sandbox,
+        /// Done, or why not.
+        reply: oneshot::Sender<Result<(), Failure>>,
+    },
+    /// Answered when everything up to a revision is in the kernel.
+    Reached {
+        /// The revision.
+        revision: u64,
+        /// The answer.
+        reply: oneshot::Sender<()>,
+    },
+    /// The state.
+    Status(oneshot::Sender<FelixStatus>),
+    /// Addresses in use.
+    Addresses(oneshot::Sender<Value>),
+    /// The ruleset as it is meant.
+    Ruleset(oneshot::Sender<Value>),
+}
+
+/// What the agent is made of.
+pub struct Parts {
+    /// Name of the node.
+    pub node: String,
+    /// This boot.
+    pub boot_id: String,
+    /// The datastore.
+    pub datastore: Datastore,
+    /// The addresses.
+    pub store: Store,
+    /// A socket to the kernel.
+    pub rtnl: Rtnl,
+    /// Where the agent sends itself what others did for it.
+    pub done: mpsc::UnboundedSender<Done>,
+}
+
+/// The agent.
+pub struct Agent {
+    node: String,
+    boot_id: String,
+    datastore: Datastore,
+    store: Store,
+    rtnl: Rtnl,
+    done: mpsc::UnboundedSender<Done>,
+    table: Option<Table>,
+    /// Whether the table has been made equal to what is wanted, and no commit has failed since.
+    equal: bool,
+    compiler: Compiler,
+    supply: Supply,
+    pods: Index<Pod>,
+    policies: Index<NetworkPolicy>,
+    heard: [Option<Revision>; KINDS],
+    applied: u64,
+    endpoints: BTreeMap<Sandbox, Live>,
+    pending: Vec<Pending>,
+    reached: Vec<(u64, oneshot::Sender<()>)>,
+    blocks: blocks::Blocks,
+    missing: BTreeMap<Sandbox, u32>,
+    repairs: u64,
+    mtu: Option<u32>,
+    faults: BTreeMap<&'static str, String>,
+    ipv6: bool,
+    ticks: u64,
+}
+
+/// An attached workload.
+#[derive(Clone, Debug)]
+struct Live {
+    host_name: String,
+    index: u32,
+    addresses: Vec<IpAddr>,
+    /// Its interface is whole and its routes belong into the kernel.
+    routed: bool,
+}
+
+impl Agent {
+    /// An agent that has heard nothing yet. What the kernel and the store have of earlier attachments is taken in.
+    ///
+    /// # Errors
+    /// The kernel or the store failed.
+    pub fn new(parts: Parts) -> anyhow::Result<Self> {
+        let Parts { node, boot_id, datastore, store, rtnl, done } = parts;
+        let mut agent = Self {
+            node,
+            boot_id,
+            datastore,
+            store,
+            rtnl,
+            done,
+            table: None,
+            equal: false,
+            compiler: Compiler::new(skeleton(&Settings::default())),
+            supply: Supply::default(),
+            pods: Index::default(),
+            policies: Index::default(),
+            heard: [None; KINDS],
+            applied: 0,
+            endpoints: BTreeMap::new(),
+            pending: Vec::new(),
+            reached: Vec::new(),
+            blocks: blocks::Blocks::default(),
+            missing: BTreeMap::new(),
+            repairs: 0,
+            mtu: None,
+            faults: BTreeMap::new(),
+            ipv6: false,
+            ticks: 0,
+        };
+        agent.adopt()?;
+        Ok(agent)
+    }
+
+    /// The table has been taken over.
+    pub async fn take_table(&mut self, table: Table) {
+        self.table = Some(table);
+        self.settle().await;
+    }
+
+    /// Takes in a batch of facts and brings the kernel up to it.
+    pub async fn hear(&mut self, facts: &mut Vec<Fact>) {
+        for fact in facts.drain(..) {
+            let (kind, up_to) = fact.told();
+            self.take(fact);
+            if up_to.is_some() {
+                self.heard[kind] = self.heard[kind].max(up_to);
+            }
+        }
+        self.settle().await;
+    }
+
+    /// Answers a question.
+    pub async fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Prepare { add, revision, reply } => self.prepare(*add, revision, reply).await,
+            Ask::Finish { sandbox, plan, index, reply } => drop(reply.send(self.finish(&sandbox, &plan, index))),
+            Ask::Release { sandbox, reply } => {
+                let released = self.release(&sandbox).await;
+                drop(reply.send(released));
+            }
+            Ask::Reached { revision, reply } if self.in_sync() && self.applied >= revision => drop(reply.send(())),
+            Ask::Reached { revision, reply } => self.reached.push((revision, reply)),
+            Ask::Status(reply) => drop(reply.send(self.status())),
+            Ask::Addresses(reply) => drop(reply.send(self.addresses())),
+            Ask::Ruleset(reply) => drop(reply.send(self.ruleset())),
+        }
+    }
+
+    /// Whether every kind has been heard whole and the kernel holds what is wanted.
+    #[must_use]
+    pub fn in_sync(&self) -> bool {
+        self.equal && self.heard.iter().all(Option::is_some)
+    }
+
+    fn heard_up_to(&self) -> Option<u64> {
+        self.heard.iter().try_fold(u64::MAX, |least, heard| heard.map(|revision| least.min(revision.0)))
+    }
+
+    /// Brings the kernel up to what is known, then answers who waited for it.
+    async fn settle(&mut self) {
+        let Some(heard) = self.heard_up_to() else { return };
+        self.take_blocks();
+        self.name_adopted();
+        if self.commit().await.is_err() {
+            return;
+        }
+        self.applied = self.applied.max(heard);
+        self.reached.retain(|(_, reply)| !reply.is_closed());
+        for (revision, reply) in std::mem::take(&mut self.reached) {
+            if self.applied >= revision {
+                let _ = reply.send(());
+            } else {
+                self.reached.push((revision, reply));
+            }
+        }
+        self.retry_pending().await;
+    }
+
+    /// One transaction with all that changed. After a failure the next one compares everything.
+    async fn commit(&mut self) -> Result<(), String> {
+        let Some(table) = self.table.clone() else { return Err("the table is not ours yet".to_owned()) };
+        if self.heard.iter().any(Option::is_none) {
+            return Err("felix has not heard all of the datastore yet".to_owned());
+        }
+        let delta = self.compiler.commit();
+        let outcome = if !self.equal {
+            table.resync(self.compiler.ruleset().clone()).await.map(Some)
+        } else if delta.is_empty() {
+            Ok(None)
+        } else {
+            table.commit(delta).await.map(Some)
+        };
+        match outcome {
+            Ok(commit) => {
+                if let Some(commit) = commit {
+                    tracing::debug!(messages = commit.messages, took = ?commit.took, "table committed");
+                }
+                self.equal = true;
+                self.faults.remove("table");
+                Ok(())
+            }
+            Err(error) => {
+                self.equal = false;
+                let sentence = format!("policy is not in the kernel: {error}");
+                tracing::error!(%error, "table not committed");
+                self.faults.insert("table", sentence.clone());
+                Err(sentence)
+            }
+        }
+    }
+
+    fn take(&mut self, fact: Fact) {
+        match fact {
+            Fact::Pod(followed) => {
+                self.compiler_hears(&followed, pods_replaced, pod_applied, pod_deleted);
+                self.pods.apply(*followed);
+            }
+            Fact::Namespace(followed) => {
+                self.compiler_hears(&followed, namespaces_replaced, namespace_applied, namespace_deleted);
+                self.supply.namespaces.apply(*followed);
+            }
+            Fact::NetworkPolicy(followed) => {
+                self.compiler_hears(&followed, policies_replaced, policy_applied, policy_deleted);
+                self.policies.apply(*followed);
+            }
+            Fact::Node(followed) => {
+                if !self.supply.nodes.apply(*followed).is_empty() {
+                    let nodes = self.supply.nodes.iter().map(|(_, node)| model::Node::read(node)).collect();
+                    self.compiler.apply(Event::NodesChanged(nodes));
+                    self.refresh_mtu();
+                }
+            }
+            Fact::Pool(followed) => {
+                if self.supply.hear_pools(*followed) {
+                    let pools = self
+                        .supply
+                        .pools()
+                        .iter()
+                        .map(|pool| crate::index::Pool { cidr: pool.spec.cidr, nat_outgoing: pool.spec.nat_outgoing });
+                    self.compiler.apply(Event::PoolsChanged(pools.collect()));
+                }
+            }
+            Fact::Block(followed) => {
+                self.supply.blocks.apply(*followed);
+            }
+        }
+    }
+
+    fn compiler_hears<K>(
+        &mut self,
+        followed: &Followed<K>,
+        replaced: fn(&[K]) -> Event,
+        applied: fn(&K) -> Event,
+        deleted: fn(&K) -> Event,
+    ) {
+        match followed {
+            Followed::Synced { items, .. } => self.compiler.apply(replaced(items)),
+            Followed::Applied(object, _) => self.compiler.apply(applied(object)),
+            Followed::Deleted(object, _) => self.compiler.apply(deleted(object)),
+            Followed::Bookmark(_) => {}
+        }
+    }
+
+    fn endpoint(attachment: &twill_ipam::Attachment, host_name: &str) -> Endpoint {
+        Endpoint {
+            ifname: host_name.to_owned(),
+            pod: PodKey { namespace: attachment.namespace.clone(), name: attachment.pod.clone() },
+            uid: attachment.uid.clone(),
+            addresses: attachment.addresses.iter().copied().collect::<BTreeSet<IpAddr>>(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { at: milliseconds(), cool_down: u64::try_from(COOL_DOWN.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    /// Tries again who waits.
+    pub async fn retry(&mut self) {
+        self.retry_pending().await;
+    }
+
+    /// What is periodic: limits of waits, repair, blocks ahead of need.
+    pub async fn tick(&mut self) {
+        self.ticks += 1;
+        self.check_blocks();
+        if self.table.is_some() && !self.equal {
+            self.settle().await;
+        } else {
+            self.retry_pending().await;
+        }
+        if self.ticks.is_multiple_of(REPAIR_EVERY) {
+            self.repair().await;
+            self.collect().await;
+        }
+    }
+}
+
+fn pods_replaced(all: &[Pod]) -> Event {
+    Event::PodsReplaced(all.iter().map(model::Pod::read).collect())
+}
+
+fn pod_applied(pod: &Pod) -> Event {
+    Event::PodApplied(model::Pod::read(pod))
+}
+
+fn pod_deleted(pod: &Pod) -> Event {
+    let pod = model::Pod::read(pod);
+    Event::PodDeleted { key: pod.key, uid: pod.uid }
+}
+
+fn namespaces_replaced(all: &[twill_crds::Namespace]) -> Event {
+    let named = |namespace: &twill_crds::Namespace| namespace.metadata.name.clone().unwrap_or_default();
+    Event::NamespacesReplaced(all.iter().map(|one| (named(one), model::namespace_labels(one))).collect())
+}
+
+fn namespace_applied(one: &twill_crds::Namespace) -> Event {
+    let name = one.metadata.name.clone().unwrap_or_default();
+    Event::NamespaceApplied { name, labels: model::namespace_labels(one) }
+}
+
+fn namespace_deleted(one: &twill_crds::Namespace) -> Event {
+    Event::NamespaceDeleted { name: one.metadata.name.clone().unwrap_or_default() }
+}
+
+fn policies_replaced(all: &[NetworkPolicy]) -> Event {
+    Event::PoliciesReplaced(all.iter().map(model::network_policy).collect())
+}
+
+fn policy_applied(policy: &NetworkPolicy) -> Event {
+    Event::PolicyApplied(model::network_policy(policy))
+}
+
+fn policy_deleted(policy: &NetworkPolicy) -> Event {
+    Event::PolicyDeleted(model::network_policy(policy).key)
+}
+
+fn milliseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// When and how often a sentence about a block is due.
+pub(crate) fn later(after: Duration) -> Instant {
+    Instant::now() + after
+}
+
+/// A block as text, for sentences.
+pub(crate) fn name(cidr: IpNet) -> String {
+    format!("IPBlock {} ({cidr})", twill_crds::names::block_name(cidr))
+}

@@ -1,0 +1,190 @@
+//! What the kernel has against what it should have: at the start, when the kernel tells of a change, and now and then.
+
+use super::{Agent, Live};
+use crate::index::Event;
+use crate::io::{link, route};
+use crate::workload::{from_alias, interface_name};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+use twill_crds::names::WORKLOAD_PREFIX;
+use twill_ipam::{Attachment, Sandbox};
+
+/// How many looks in a row must find an attachment without interface and without namespace before it is forgotten.
+const OBSERVATIONS: u32 = 3;
+
+impl Agent {
+    /// Takes in what the store and the kernel have of earlier attachments. An interface of ours that the store does not know
+    /// comes back from its alias and its routes; after a reboot, what has no interface is forgotten.
+    pub(super) fn adopt(&mut self) -> anyhow::Result<()> {
+        let links: BTreeMap<String, link::Link> =
+            link::all(&mut self.rtnl)?.into_iter().map(|link| (link.name.clone(), link)).collect();
+        let routes = route::locals(&mut self.rtnl)?;
+        for link in links.values().filter(|link| link.name.starts_with(WORKLOAD_PREFIX)) {
+            self.adopt_link(link, &routes)?;
+        }
+        let attachments: Vec<Attachment> = self.store.ledger().attachments().cloned().collect();
+        for attachment in attachments {
+            let Sandbox { container_id, ifname } = &attachment.sandbox;
+            let host_name = interface_name(container_id, ifname);
+            match links.get(&host_name) {
+                Some(link) => {
+                    self.compiler.apply(Event::EndpointAttached(Self::endpoint(&attachment, &host_name)));
+                    let live = Live {
+                        host_name,
+                        index: link.index,
+                        addresses: attachment.addresses.clone(),
+                        // Its alias is set when its pod's end is done; without it the ADD has not returned, and DEL follows.
+                        routed: from_alias(&link.alias).is_some(),
+                    };
+                    self.endpoints.insert(attachment.sandbox.clone(), live);
+                }
+                None if attachment.boot_id != self.boot_id => {
+                    tracing::info!(namespace = %attachment.namespace, pod = %attachment.pod, "address released after a reboot");
+                    self.store.release(&attachment.sandbox, super::milliseconds())?;
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt_link(&mut self, link: &link::Link, routes: &BTreeMap<IpAddr, u32>) -> anyhow::Result<()> {
+        let Some((sandbox, uid)) = from_alias(&link.alias) else { return Ok(()) };
+        let name_fits = interface_name(&sandbox.container_id, &sandbox.ifname) == link.name;
+        if !name_fits || self.store.ledger().attachment(&sandbox).is_some() {
+            return Ok(());
+        }
+        let addresses: Vec<IpAddr> =
+            routes.iter().filter(|(_, index)| **index == link.index).map(|(address, _)| *address).collect();
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(interface = %link.name, ?addresses, "attachment taken back from the kernel");
+        let attachment = Attachment {
+            sandbox,
+            // Filled in when the pod with this UID is heard of.
+            namespace: String::new(),
+            pod: String::new(),
+            uid,
+            netns: String::new(),
+            boot_id: self.boot_id.clone(),
+            addresses,
+        };
+        self.store.attach(attachment)?;
+        Ok(())
+    }
+
+    /// Names the pods of attachments that were taken back from the kernel, once they have been heard of.
+    pub(super) fn name_adopted(&mut self) {
+        let nameless: Vec<Attachment> =
+            self.store.ledger().attachments().filter(|held| held.pod.is_empty()).cloned().collect();
+        for attachment in nameless {
+            let pod = self.pods.iter().find(|(_, pod)| pod.metadata.uid.as_deref() == Some(&attachment.uid));
+            let Some((key, _)) = pod else { continue };
+            let named = Attachment { namespace: key.namespace.clone(), pod: key.name.clone(), ..attachment };
+            if let Some(live) = self.endpoints.get(&named.sandbox) {
+                self.compiler.apply(Event::EndpointAttached(Self::endpoint(&named, &live.host_name)));
+            }
+            if let Err(error) = self.store.attach(named) {
+                tracing::error!(%error, "store of addresses");
+            }
+        }
+    }
+
+    /// Reads links and routes and puts back what is missing.
+    pub async fn repair(&mut self) {
+        if self.heard_up_to().is_none() {
+            return;
+        }
+        let outcome = self.repair_routes();
+        match outcome {
+            Ok(gone) => {
+                self.faults.remove("routes");
+                self.forget_vanished(gone).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "routes not repaired");
+                self.faults.insert("routes", format!("local routes are not as they should be: {error}"));
+            }
+        }
+    }
+
+    /// Returns the endpoints whose interface is gone.
+    fn repair_routes(&mut self) -> Result<Vec<Sandbox>, link::KernelError> {
+        let links: BTreeMap<u32, link::Link> =
+            link::all(&mut self.rtnl)?.into_iter().map(|link| (link.index, link)).collect();
+        let actual = route::locals(&mut self.rtnl)?;
+        let mut gone = Vec::new();
+        let mut wanted = BTreeSet::new();
+        for (sandbox, live) in self.endpoints.iter().filter(|(_, live)| live.routed) {
+            let Some(link) = links.get(&live.index).filter(|link| link.name == live.host_name) else {
+                gone.push(sandbox.clone());
+                continue;
+            };
+            if !link.up {
+                link::set_up(&mut self.rtnl, link.index, &link.name)?;
+            }
+            for address in &live.addresses {
+                wanted.insert(*address);
+                if actual.get(address) != Some(&live.index) {
+                    route::add(&mut self.rtnl, *address, live.index)?;
+                    self.repairs += 1;
+                    tracing::warn!(%address, interface = %live.host_name, "local route was missing; put back");
+                }
+            }
+        }
+        // A route of ours that leads to nobody: of an attachment that ended while no felix ran.
+        let held: BTreeSet<IpAddr> =
+            self.store.ledger().attachments().flat_map(|held| held.addresses.iter().copied()).collect();
+        for address in actual.keys().filter(|address| !wanted.contains(address) && !held.contains(address)) {
+            route::delete(&mut self.rtnl, *address)?;
+        }
+        Ok(gone)
+    }
+
+    /// Endpoints without interface are closed at once; their addresses stay theirs until DEL, or until the pod's namespace is
+    /// found gone several times as well.
+    async fn forget_vanished(&mut self, gone: Vec<Sandbox>) {
+        let mut closed = false;
+        for sandbox in gone {
+            if let Some(live) = self.endpoints.remove(&sandbox) {
+                tracing::info!(interface = %live.host_name, "workload interface is gone");
+                self.compiler.apply(Event::EndpointDetached { ifname: live.host_name });
+                closed = true;
+            }
+        }
+        if closed {
+            let _ = self.commit().await;
+        }
+    }
+
+    /// Addresses of sandboxes that ended without DEL.
+    pub(super) async fn collect(&mut self) {
+        let dead: Vec<Sandbox> = self
+            .store
+            .ledger()
+            .attachments()
+            .filter(|held| !self.endpoints.contains_key(&held.sandbox))
+            .filter(|held| held.netns.is_empty() || !Path::new(&held.netns).exists())
+            .map(|held| held.sandbox.clone())
+            .collect();
+        self.missing.retain(|sandbox, _| dead.contains(sandbox));
+        for sandbox in dead {
+            let seen = self.missing.entry(sandbox.clone()).or_insert(0);
+            *seen += 1;
+            if *seen >= OBSERVATIONS && self.release(&sandbox).await.is_ok() {
+                tracing::info!(container = %sandbox.container_id, "address of a vanished sandbox released");
+            }
+        }
+    }
+
+    pub(super) fn refresh_mtu(&mut self) {
+        let addresses = self.supply.node_addresses(&self.node);
+        match link::uplink_mtu(&mut self.rtnl, &addresses) {
+            Ok(Some(mtu)) => self.mtu = Some(mtu),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "MTU of the uplink is not known"),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What felix says of itself: on its socket, and as conditions of the NodeNetwork.
+
+use super::Agent;
+use serde_json::{Value, json};
+use twill_crds::control::FelixStatus;
+
+/// The conditions of felix in the node's NodeNetwork: type, whether it holds, and a sentence.
+pub type Conditions = Vec<(&'static str, bool, String)>;
+
+impl Agent {
+    pub(super) fn status(&self) -> FelixStatus {
+        FelixStatus {
+            node: self.node.clone(),
+            in_sync: self.in_sync(),
+            revision: self.applied,
+            endpoints: u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX),
+            repairs: self.repairs,
+            problems: self.problems(),
+        }
+    }
+
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.faults.values().cloned().collect();
+        if self.heard_up_to().is_none() {
+            problems.push("felix has not heard all of the datastore yet".to_owned());
+        }
+        if self.table.is_none() {
+            problems.push("table inet twill is not ours yet: another process owns it".to_owned());
+        }
+        problems.extend(self.blocks.problems());
+        problems.extend(self.supply.rejected().iter().cloned());
+        problems.extend(self.compiler.problems());
+        problems
+    }
+
+    /// What the node's NodeNetwork should say; none before all has been heard.
+    #[must_use]
+    pub fn conditions(&self) -> Option<Conditions> {
+        self.heard_up_to()?;
+        let policy: Vec<String> = self.compiler.problems();
+        let synced = self.in_sync();
+        let addresses: Vec<String> = self.blocks.problems().chain(self.supply.rejected().iter().cloned()).collect();
+        let sentence = |problems: &[String], fine: &str| {
+            if problems.is_empty() { fine.to_owned() } else { problems.join("; ") }
+        };
+        let faults: Vec<String> = self.faults.values().cloned().collect();
+        Some(vec![
+            ("NetworkReady", synced && faults.is_empty(), sentence(&faults, "pods can be attached")),
+            ("PolicySynced", synced && policy.is_empty(), sentence(&policy, "the kernel holds all policy")),
+            ("AddressesAvailable", addresses.is_empty(), sentence(&addresses, "blocks have room")),
+        ])
+    }
+
+    pub(super) fn addresses(&self) -> Value {
+        let one = |held: &twill_ipam::Attachment| {
+            let (sandbox, namespace, pod) = (held.sandbox.clone(), held.namespace.clone(), held.pod.clone());
+            held.addresses.clone().into_iter().map(move |address| {
+                json!({
+                    "address": address, "namespace": namespace, "pod": pod,
+                    "container_id": sandbox.container_id, "ifname": sandbox.ifname,
+                })
+            })
+        };
+        Value::Array(self.store.ledger().attachments().flat_map(one).collect())
+    }
+
+    pub(super) fn ruleset(&self) -> Value {
+        json!({"table": twill_crds::names::NFT_TABLE, "text": self.compiler.ruleset().to_string()})
+    }
+
+    /// What others did to the table was undone.
+    pub fn table_event(&mut self, event: crate::io::nft::Event) {
+        use crate::io::nft::Event;
+        match event {
+            Event::Repaired { by, took } => {
+                self.repairs += 1;
+                tracing::warn!(%by, ?took, "table inet twill was changed by another process; put right");
+            }
+            Event::Failing { problem } => {
+                tracing::error!(%problem, "table inet twill is not as wanted");
+                self.faults.insert("foreign", problem);
+            }
+            Event::Recovered => {
+                self.faults.remove("foreign");
+            }
+        }
+    }
+}

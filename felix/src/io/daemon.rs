@@ -1,0 +1,173 @@
+//! The daemon: starts everything, then one loop feeds the agent.
+
+use crate::base::{Settings, skeleton};
+use crate::io::agent::{Agent, Ask, Parts};
+use crate::io::calls::Calls;
+use crate::io::monitor::{self, News};
+use crate::io::nft::{self, Table};
+use crate::io::rtnl::Rtnl;
+use crate::io::{heard, report, server, sysctl};
+use anyhow::Context;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use twill_crds::names::{FELIX_SOCKET, RUN_DIR, STATE_DIR};
+use twill_datastore::Datastore;
+use twill_ipam::io::store::Store;
+
+/// Facts per commit at most.
+const BATCH: usize = 4096;
+/// How often what has no event is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Node agent: attaches pods and enforces policy.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Name of the Node that this process serves
+    #[arg(long, env = "TWILL_NODE")]
+    pub node: String,
+    /// URL of the datastore, e.g. sqlite:/var/lib/twill/cluster.db
+    #[arg(long, env = "TWILL_DATASTORE")]
+    pub datastore: String,
+    /// Directory of the socket
+    #[arg(long, default_value = RUN_DIR)]
+    pub run_dir: PathBuf,
+    /// Directory of what outlives a restart
+    #[arg(long, default_value = STATE_DIR)]
+    pub state_dir: PathBuf,
+    /// Identifier of this boot, for tests; the kernel's otherwise
+    #[arg(long, env = "TWILL_BOOT_ID", hide = true)]
+    pub boot_id: Option<String>,
+}
+
+/// Runs until SIGTERM or SIGINT. Everything in the kernel stays.
+///
+/// # Errors
+/// What could not be started, in one sentence.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve(args));
+    runtime.shutdown_background();
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Everything that speaks to the agent.
+struct Inputs {
+    facts: mpsc::Receiver<heard::Fact>,
+    asks: mpsc::UnboundedReceiver<Ask>,
+    news: mpsc::UnboundedReceiver<News>,
+    done: mpsc::UnboundedReceiver<crate::io::agent::Done>,
+    table: oneshot::Receiver<Result<Opened, nft::Error>>,
+}
+
+type Opened = (Table, mpsc::UnboundedReceiver<nft::Event>);
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    let boot_id = match args.boot_id {
+        Some(id) => id,
+        None => std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot ID")?,
+    };
+    sysctl::node().context("preparing the node for routing")?;
+    let datastore = Datastore::open(&args.datastore).await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let store = Store::open(&args.state_dir.join("ipam"), u64::try_from(now).unwrap_or(u64::MAX))?;
+    if let Some(why) = store.fresh() {
+        tracing::info!(%why, "the store of addresses begins empty; what the kernel has is taken back");
+    }
+    let (news_sender, news) = mpsc::unbounded_channel();
+    monitor::start(news_sender).context("listening to the kernel's news")?;
+    let (done_sender, done) = mpsc::unbounded_channel();
+    let rtnl = Rtnl::open().context("opening a netlink socket")?;
+    let node = args.node.clone();
+    let parts = Parts {
+        node: args.node,
+        boot_id: boot_id.trim().to_owned(),
+        datastore: datastore.clone(),
+        store,
+        rtnl,
+        done: done_sender,
+    };
+    let mut agent = Agent::new(parts)?;
+    let (ask_sender, asks) = mpsc::unbounded_channel();
+    let socket = args.run_dir.join(FELIX_SOCKET);
+    let listener = server::bind(&socket)?;
+    tokio::spawn(server::serve(listener, Calls::new(ask_sender, datastore.clone())));
+    let (opened, table) = oneshot::channel();
+    tokio::spawn(async move { opened.send(Table::open(skeleton(&Settings::default())).await) });
+    let facts = heard::follow_all(&datastore);
+    let conditions = report::start(datastore, node.clone());
+    tracing::info!(%node, socket = %socket.display(), "felix started");
+    feed(&mut agent, Inputs { facts, asks, news, done, table }, &conditions).await?;
+    // A client that finds no socket knows at once; one that finds a dead one does too. Either way nothing else is undone.
+    let _ = std::fs::remove_file(&socket);
+    tracing::info!("felix stopped; the kernel goes on enforcing");
+    Ok(())
+}
+
+async fn feed(agent: &mut Agent, mut inputs: Inputs, conditions: &report::Sender) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut facts, mut news) = (Vec::with_capacity(BATCH), Vec::new());
+    let mut events: Option<mpsc::UnboundedReceiver<nft::Event>> = None;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            heard = inputs.facts.recv_many(&mut facts, BATCH) => {
+                anyhow::ensure!(heard > 0, "the datastore's facts have ended");
+                agent.hear(&mut facts).await;
+            }
+            Some(ask) = inputs.asks.recv() => agent.answer(ask).await,
+            Some(done) = inputs.done.recv() => agent.done(done).await,
+            _ = inputs.news.recv_many(&mut news, BATCH) => {
+                tell(agent, &mut news).await;
+            }
+            opened = &mut inputs.table, if events.is_none() => {
+                let (table, outbox) = opened.context("the table's thread has ended")?.context("table inet twill")?;
+                events = Some(outbox);
+                agent.take_table(table).await;
+            }
+            event = next(&mut events) => {
+                match event {
+                    Some(event) => agent.table_event(event),
+                    None => anyhow::bail!("the thread that owns table inet twill has ended"),
+                }
+            }
+            _ = tick.tick() => agent.tick().await,
+        }
+        if let Some(now) = agent.conditions() {
+            report::tell(conditions, now);
+        }
+    }
+}
+
+async fn next(events: &mut Option<mpsc::UnboundedReceiver<nft::Event>>) -> Option<nft::Event> {
+    match events {
+        Some(events) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// All news of one moment are one look at the kernel.
+async fn tell(agent: &mut Agent, news: &mut Vec<News>) {
+    let mut look = false;
+    let mut routed = false;
+    for item in news.drain(..) {
+        match item {
+            News::Ours | News::Lost => look = true,
+            News::Unreachable(cidr) => {
+                routed = true;
+                agent.routed(cidr);
+            }
+        }
+    }
+    if routed {
+        agent.retry().await;
+    }
+    if look {
+        agent.repair().await;
+    }
+}

@@ -1,0 +1,90 @@
+//! The kernel's own news, on a thread of its own: which links and routes of ours changed, so that what others remove is put
+//! back. A hint, never the truth: whoever hears of it reads the kernel again.
+
+use crate::io::{link, route, rtnl};
+use ipnet::IpNet;
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::RouteProtocol;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use std::io;
+use tokio::sync::mpsc::UnboundedSender;
+use twill_crds::names::{RTPROT_FELIX, WORKLOAD_PREFIX};
+
+/// `RTNLGRP_*` of `linux/rtnetlink.h`.
+const GROUPS: [u32; 3] = [1, 7, 11];
+/// Enough for a burst of a hundred thousand routes of bgpd.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Something about workload interfaces or their routes: look again.
+    Ours,
+    /// bgpd has written the unreachable route of this block.
+    Unreachable(IpNet),
+    /// News were lost: look again at everything.
+    Lost,
+}
+
+/// Starts listening in the calling thread's network namespace. The thread ends when nobody listens to it any more.
+///
+/// # Errors
+/// What the kernel says.
+pub fn start(news: UnboundedSender<News>) -> io::Result<()> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    for group in GROUPS {
+        socket.add_membership(group)?;
+    }
+    let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &RECEIVE_BUFFER);
+    std::thread::Builder::new().name("monitor".into()).spawn(move || {
+        loop {
+            let heard = match socket.recv_from_full() {
+                Ok((datagram, _)) => judge(&datagram),
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => vec![News::Lost],
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(%error, "the kernel's news have ended; routes are still checked every few seconds");
+                    return;
+                }
+            };
+            if heard.into_iter().any(|item| news.send(item).is_err()) {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn judge(datagram: &[u8]) -> Vec<News> {
+    rtnl::messages(datagram)
+        .into_iter()
+        .filter_map(|message| match message.payload {
+            NetlinkPayload::InnerMessage(inner) => one(&inner),
+            _ => None,
+        })
+        .collect()
+}
+
+fn one(message: &RouteNetlinkMessage) -> Option<News> {
+    match message {
+        RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => {
+            link::link(message).filter(|link| link.name.starts_with(WORKLOAD_PREFIX)).map(|_| News::Ours)
+        }
+        RouteNetlinkMessage::NewRoute(changed) => {
+            if route::is_unreachable(changed) {
+                return route::destination(changed).map(News::Unreachable);
+            }
+            // A host route of somebody else may have replaced one of ours.
+            let host = route::destination(changed).is_some_and(|net| net.prefix_len() == net.max_prefix_len());
+            let ours = changed.header.protocol == RouteProtocol::Other(RTPROT_FELIX);
+            let main = changed.header.table == netlink_packet_route::route::RouteHeader::RT_TABLE_MAIN;
+            (host && main && !ours).then_some(News::Ours)
+        }
+        RouteNetlinkMessage::DelRoute(gone) => {
+            (gone.header.protocol == RouteProtocol::Other(RTPROT_FELIX)).then_some(News::Ours)
+        }
+        _ => None,
+    }
+}

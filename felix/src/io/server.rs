@@ -1,0 +1,109 @@
+//! felix's socket: one JSON document per line, a connection per CNI call, any number of requests per connection.
+
+use crate::cni::Failure;
+use crate::io::agent::Ask;
+use crate::io::calls::{self, Calls};
+use serde_json::Value;
+use std::path::Path;
+use std::time::Duration;
+use std::{fs, io};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+use twill_crds::cni::CniReply;
+use twill_crds::control::{FelixRequest, FelixStatus};
+
+/// Longest request.
+const LARGEST: u64 = 2 << 20;
+
+/// Binds the socket, for root alone. What an earlier felix left there is replaced: the caller holds the state directory's
+/// lock, so that one is dead.
+///
+/// # Errors
+/// Naming the path.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("socket {}: {e}", path.display()));
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(named)?;
+    }
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(named(e)),
+        _ => {}
+    }
+    // The permissions must hold from the first moment, so they come from the mask.
+    let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+    let bound = UnixListener::bind(path).map_err(named);
+    nix::sys::stat::umask(before);
+    bound
+}
+
+/// Serves until the process ends.
+pub async fn serve(listener: UnixListener, calls: Calls) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let calls = calls.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = connection(stream, calls).await {
+                        tracing::debug!(%error, "connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, calls: Calls) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    loop {
+        let mut line = String::new();
+        if (&mut read).take(LARGEST).read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        let mut answer = match serde_json::from_str::<FelixRequest>(&line) {
+            Ok(request) => serde_json::to_vec(&handle(request, &calls).await)?,
+            Err(error) => {
+                serde_json::to_vec(&serde_json::json!({"error": format!("not a request to felix: {error}")}))?
+            }
+        };
+        answer.push(b'\n');
+        write.write_all(&answer).await?;
+    }
+}
+
+async fn handle(request: FelixRequest, calls: &Calls) -> Value {
+    let shown = match request {
+        FelixRequest::Cni(request) => {
+            let version = request.config.get("cniVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let reply = match calls::call(calls, request).await {
+                Ok(result) => CniReply::Result(result),
+                Err(failure) => refused(&failure, &version),
+            };
+            serde_json::to_value(reply)
+        }
+        FelixRequest::Status => serde_json::to_value(status(calls).await),
+        FelixRequest::Wait { revision, timeout_ms } => {
+            let (reply, done) = oneshot::channel();
+            calls.tell(Ask::Reached { revision, reply });
+            let _ = tokio::time::timeout(Duration::from_millis(timeout_ms), done).await;
+            serde_json::to_value(status(calls).await)
+        }
+        FelixRequest::Addresses => Ok(calls.ask(Ask::Addresses).await.unwrap_or_default()),
+        FelixRequest::Ruleset => Ok(calls.ask(Ask::Ruleset).await.unwrap_or_default()),
+    };
+    shown.unwrap_or_default()
+}
+
+async fn status(calls: &Calls) -> FelixStatus {
+    calls.ask(Ask::Status).await.unwrap_or_default()
+}
+
+fn refused(failure: &Failure, version: &str) -> CniReply {
+    tracing::warn!(error = %failure, "CNI call failed");
+    CniReply::Error(failure.object(version))
+}
