@@ -1,4 +1,11 @@
-//! bgpd
+//! The BGP speaker: of a node, from the datastore, or alone, from a file. In flow peers' UPDATEs, the cluster's objects
+//! and the kernel's state; out flow UPDATEs, kernel routes and tunnel devices.
+//!
+//! ```text
+//! sockets ─io─▶ wire, fsm ─batches─▶ speaker (rib, decision, export) ─messages─▶ io ─▶ sockets
+//!                                          │
+//!                                          └─changes─▶ fib ─▶ io::netlink ─▶ kernel
+//! ```
 
 pub mod config;
 pub mod fib;
@@ -7,3 +14,51 @@ pub mod io;
 pub mod rib;
 pub mod speaker;
 pub mod wire;
+
+use anyhow::Context;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// `twill bgpd`: the speaker of a node (`--node`), or one that runs alone (`--config`).
+#[derive(Clone, Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("mode").required(true).args(["config", "node"]))]
+pub struct Args {
+    /// Run alone, as a router, from this YAML file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Only check the file of --config; exit 0 if it is valid.
+    #[arg(long, requires = "config")]
+    pub check: bool,
+    /// Control socket of a speaker that runs alone.
+    #[arg(long, value_name = "PATH", requires = "config")]
+    pub socket: Option<PathBuf>,
+    /// Serve this node of a cluster.
+    #[arg(long, value_name = "NAME", requires = "datastore")]
+    pub node: Option<String>,
+    /// The cluster's datastore, as sqlite:/path/file.db.
+    #[arg(long, value_name = "URL")]
+    pub datastore: Option<String>,
+    /// Directory of the control socket.
+    #[arg(long, value_name = "DIR", default_value = twill_crds::names::RUN_DIR)]
+    pub run_dir: PathBuf,
+    /// Directory of what is kept over a restart.
+    #[arg(long, value_name = "DIR", default_value = twill_crds::names::STATE_DIR)]
+    pub state_dir: PathBuf,
+}
+
+/// Runs until told to stop by a signal.
+///
+/// # Errors
+/// One sentence that says what is wrong with the arguments, the file, or the machine.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let Some(config) = &args.config else {
+        anyhow::bail!("--node: this build cannot serve a node yet; use --config FILE");
+    };
+    if args.check {
+        io::lone::read(config)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    runtime.block_on(io::lone::run(config, args.socket.as_deref(), io::seed()))?;
+    Ok(ExitCode::SUCCESS)
+}

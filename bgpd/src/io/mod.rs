@@ -1,3 +1,31 @@
 //! All that touches the world: sockets, the kernel, the datastore, the clock.
 
 pub mod netlink;
+
+mod connection;
+mod control;
+mod handle;
+mod interfaces;
+mod listeners;
+pub(crate) mod lone;
+mod md5;
+mod rib;
+mod session;
+mod sockets;
+
+pub use control::ControlSocket;
+pub use handle::SpeakerHandle;
+
+/// Waits until `wake`, or for ever.
+async fn sleep_until(wake: Option<std::time::Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A number that differs from process to process, for jitter.
+pub(crate) fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}

@@ -3,7 +3,7 @@
 use super::event::{Batch, Op, SessionId, Then, WITHDRAW};
 use super::path_attributes::PathAttributes;
 use crate::rib::{Key, PeerId, V4, V6};
-use crate::wire::{self, Family, HEADER_LEN, Negotiated, Notification, Outcome, PrefixIter, Prefixes, Update};
+use crate::wire::{self, Family, HEADER_LEN, Negotiated, Outcome, PrefixIter, Prefixes, Update};
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use std::sync::Arc;
@@ -42,18 +42,12 @@ impl Receiver {
         Self { session, batch, number: 1, slots, by_octets, by_set }
     }
 
-    /// Takes in a whole UPDATE; a sentence for the log if something in it had to be dropped.
-    ///
-    /// # Errors
-    /// The NOTIFICATION with which the session ends.
-    pub fn update(&mut self, message: &[u8]) -> Result<Option<String>, Notification> {
-        if self.repeats(message) {
-            return Ok(None);
-        }
-        let update = Update::decode(message, &self.session)?;
+    /// Takes in a whole UPDATE that [`Receiver::repeats`] did not; a sentence for the log if something in it had to be
+    /// dropped.
+    pub fn update(&mut self, message: &[u8], update: &Update<'_>) -> Option<String> {
         if let Some(family) = update.end_of_rib {
             self.batch.then.push(Then::EndOfRib(family));
-            return Ok(None);
+            return None;
         }
         update.withdrawn().for_each(|prefixes| self.push(prefixes, WITHDRAW));
         let problem = match &update.outcome {
@@ -79,7 +73,7 @@ impl Receiver {
             let kinds: Vec<String> = update.discarded.iter().map(|kind| kind.to_string()).collect();
             format!("attribute {} dropped as malformed", kinds.join(", "))
         });
-        Ok(problem.or(discarded))
+        problem.or(discarded)
     }
 
     /// The peer asks to hear everything again.
@@ -103,8 +97,8 @@ impl Receiver {
         Some(std::mem::replace(&mut self.batch, next))
     }
 
-    /// The way of an UPDATE whose attributes were judged before: nothing but IPv4 prefixes is new in it.
-    fn repeats(&mut self, message: &[u8]) -> bool {
+    /// Takes in an UPDATE if its attributes were judged before, so that nothing but IPv4 prefixes is new in it.
+    pub fn repeats(&mut self, message: &[u8]) -> bool {
         let body = &message[HEADER_LEN..];
         let Some((&[0, 0, high, low], rest)) = body.split_first_chunk::<4>() else { return false };
         let Some((octets, nlri)) = rest.split_at_checked(usize::from(u16::from_be_bytes([high, low]))) else {

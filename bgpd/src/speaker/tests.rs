@@ -4,7 +4,7 @@ use super::config::tests::peer;
 use super::plan::tests::config;
 use super::*;
 use crate::rib::PeerId;
-use crate::wire::{Families, Family, Framer, GracefulRestart, MAX_MESSAGE, MessageType, Negotiated};
+use crate::wire::{Families, Family, Framer, GracefulRestart, MAX_MESSAGE, MessageType, Negotiated, Update};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -28,6 +28,7 @@ struct Net {
     held: Vec<(u8, Output)>,
     /// UPDATEs with prefixes that arrived at a node.
     updates: BTreeMap<u8, usize>,
+    negotiated: BTreeMap<(u8, u8), Negotiated>,
 }
 
 fn address(node: u8) -> Ipv4Addr {
@@ -46,6 +47,7 @@ impl Net {
             stuck: Vec::new(),
             held: Vec::new(),
             updates: BTreeMap::new(),
+            negotiated: BTreeMap::new(),
         };
         for (id, own) in nodes {
             let others = links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).filter(|(a, _)| a == id);
@@ -103,6 +105,7 @@ impl Net {
                     ..GracefulRestart::default()
                 }),
             };
+            self.negotiated.insert((me, other), negotiated.clone());
             node.receivers.insert(id, Receiver::new(id, self.session, negotiated.clone()));
             let established = Established {
                 negotiated,
@@ -168,7 +171,10 @@ impl Net {
                 let mut framer = Framer::new(&bytes, MAX_MESSAGE);
                 while let Some(frame) = framer.next_frame().unwrap() {
                     assert_eq!(frame.kind, MessageType::Update);
-                    assert_eq!(receiver.update(frame.bytes), Ok(None));
+                    if !receiver.repeats(frame.bytes) {
+                        let update = Update::decode(frame.bytes, &self.negotiated[&(to, from)]).unwrap();
+                        assert_eq!(receiver.update(frame.bytes, &update), None);
+                    }
                     *self.updates.entry(to).or_default() += 1;
                 }
                 assert_eq!(framer.consumed(), written, "whole messages only");

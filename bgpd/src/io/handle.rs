@@ -1,0 +1,151 @@
+//! The speaker as the rest of the process sees it: a handle to its threads.
+
+use super::{netlink, rib, session};
+use crate::fib::{self, Feedback, Fib, RouteState};
+use crate::fsm::{State, Stop};
+use crate::rib::PeerId;
+use crate::speaker::{Config, Event, Plan};
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+use twill_crds::control::{PeerStatus, RouteStatus};
+
+/// A running speaker; cheap to clone. Its threads end when the last handle is gone, or after [`SpeakerHandle::leave`].
+#[derive(Clone)]
+pub struct SpeakerHandle {
+    plan: Arc<tokio::sync::Mutex<Option<Plan>>>,
+    rib: mpsc::Sender<rib::Command>,
+    io: mpsc::UnboundedSender<session::Command>,
+    fib: Option<Fib>,
+    status: watch::Receiver<fib::Status>,
+}
+
+impl SpeakerHandle {
+    /// Starts the I/O thread, the RIB thread and, with a configuration for it, the FIB's thread, all in the caller's
+    /// network namespace. `seed` is for jitter.
+    ///
+    /// # Errors
+    /// If the kernel refuses a thread or a netlink socket.
+    pub fn start(install: Option<fib::Config>, seed: u64) -> io::Result<Self> {
+        let (hops, feedback) = mpsc::unbounded_channel();
+        let (status_sender, status) = watch::channel(fib::Status::default());
+        let tell = move |feedback| match feedback {
+            Feedback::Status(status) => drop(status_sender.send_replace(status)),
+            hops_changed => drop(hops.send(hops_changed)),
+        };
+        let fib = install.map(|config| netlink::start(config, tell)).transpose()?;
+        let (outputs, from_rib) = mpsc::unbounded_channel();
+        let rib = rib::start(fib.clone(), feedback, outputs)?;
+        let (io, commands) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let to_rib = rib.clone();
+        std::thread::Builder::new().name("io".to_owned()).spawn(move || {
+            runtime.block_on(async move { session::Io::new(to_rib, seed).run(commands, from_rib).await });
+        })?;
+        Ok(Self { plan: Arc::default(), rib, io, fib, status })
+    }
+
+    /// From now on this configuration. Sessions that it does not change do not notice.
+    pub async fn reconfigure(&self, config: Config) {
+        let mut current = self.plan.lock().await;
+        let plan = match &*current {
+            None => Plan::first(config),
+            Some(plan) => plan.next(config),
+        };
+        *current = Some(plan.clone());
+        let plan = Arc::new(plan);
+        // The RIB first, so that it knows the peers of the sessions that come up. A send fails only at the end.
+        drop(self.rib.send(rib::Command::Event(Event::Plan(Arc::clone(&plan)))).await);
+        drop(self.io.send(session::Command::Plan(plan)));
+    }
+
+    /// The kernel's side, if routes are installed.
+    #[must_use]
+    pub fn fib(&self) -> Option<&Fib> {
+        self.fib.as_ref()
+    }
+
+    /// What the FIB last said of itself.
+    #[must_use]
+    pub fn fib_status(&self) -> watch::Receiver<fib::Status> {
+        self.status.clone()
+    }
+
+    /// All peers by name, and what is wrong with our own sockets.
+    pub async fn peers(&self) -> (Vec<PeerStatus>, Vec<String>) {
+        let (reply, sessions) = oneshot::channel();
+        drop(self.io.send(session::Command::Sessions(reply)));
+        let sessions = sessions.await.unwrap_or_default();
+        let ids: Vec<PeerId> = sessions.peers.iter().map(|peer| peer.peer).collect();
+        let (reply, counts) = oneshot::channel();
+        drop(self.rib.send(rib::Command::Counts(ids, reply)).await);
+        let counts = counts.await.unwrap_or_default();
+        let mut peers: Vec<PeerStatus> = sessions
+            .peers
+            .into_iter()
+            .zip(counts)
+            .map(|(peer, counts)| PeerStatus {
+                name: peer.name,
+                address: peer.address,
+                asn: peer.asn,
+                state: peer.state.to_string(),
+                since: peer.since.as_secs(),
+                received: counts.received,
+                advertised: counts.advertised,
+                last_error: peer.last_error.filter(|_| peer.state != State::Established),
+            })
+            .collect();
+        peers.sort_by(|one, other| one.name.cmp(&other.name));
+        (peers, sessions.problems)
+    }
+
+    /// All paths inside `within`, or all there are, with what the kernel has of them.
+    pub async fn routes(&self, within: Option<IpNet>) -> Vec<RouteStatus> {
+        let (reply, routes) = oneshot::channel();
+        drop(self.rib.send(rib::Command::Routes(within, reply)).await);
+        let mut routes = routes.await.unwrap_or_default();
+        let Some(fib) = &self.fib else { return routes };
+        let mut prefixes: Vec<IpNet> = routes.iter().map(|route| route.prefix).collect();
+        prefixes.dedup();
+        let (reply, states) = oneshot::channel();
+        // Asking may wait for the FIB's queue, which must not hold up the caller's other tasks.
+        let fib = fib.clone();
+        let asked = tokio::task::spawn_blocking(move || fib.show(prefixes, move |states| drop(reply.send(states))));
+        drop(asked.await);
+        let states: BTreeMap<IpNet, RouteState> =
+            states.await.unwrap_or_default().into_iter().map(|state| (state.prefix, state)).collect();
+        for route in &mut routes {
+            if let Some(state) = states.get(&route.prefix) {
+                fill_in(route, state);
+            }
+        }
+        routes
+    }
+
+    /// Ends all sessions in this way and returns when the last words have left. Kernel routes stay.
+    pub async fn leave(&self, stop: Stop) {
+        let (done, left) = oneshot::channel();
+        if self.io.send(session::Command::Leave(stop, done)).is_ok() {
+            // An error means that the thread has ended already.
+            drop(left.await);
+        }
+    }
+}
+
+/// What the kernel has of a path.
+fn fill_in(route: &mut RouteStatus, state: &RouteState) {
+    let Some(next_hop) = route.next_hop else {
+        if state.unreachable {
+            (route.installed, route.encapsulation) = (true, "unreachable".to_owned());
+        }
+        return;
+    };
+    let Some(hop) = state.hops.iter().find(|hop| hop.address == next_hop).filter(|_| route.best) else { return };
+    route.installed = hop.installed;
+    hop.encapsulation.clone_into(&mut route.encapsulation);
+    if !hop.reason.is_empty() {
+        route.reason = format!("{}; {}", route.reason, hop.reason);
+    }
+}

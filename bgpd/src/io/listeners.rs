@@ -1,0 +1,118 @@
+//! Listening sockets. One that cannot be opened is tried again, and said.
+
+use super::connection::Ready;
+use super::sockets;
+use crate::speaker::Config;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tracing::{error, info, warn};
+
+/// How soon a socket that could not be opened is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+pub(super) struct Listeners {
+    wanted: BTreeMap<SocketAddr, Listener>,
+    next: u64,
+    keys: BTreeMap<IpAddr, String>,
+    retry_at: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Listener {
+    number: u64,
+    socket: Option<Arc<TcpListener>>,
+    problem: Option<String>,
+}
+
+impl Listeners {
+    /// Listen there and nowhere else; [`Listeners::open`] does it.
+    pub(super) fn configure(&mut self, addresses: &[SocketAddr]) {
+        for (_, listener) in self.wanted.extract_if(.., |address, _| !addresses.contains(address)) {
+            // Whoever waits for a connection wakes up, and lets go of the socket.
+            if let Some(socket) = listener.socket {
+                drop(socket2::SockRef::from(&*socket).shutdown(std::net::Shutdown::Both));
+            }
+        }
+        for address in addresses {
+            self.wanted.entry(*address).or_default();
+        }
+        self.retry_at = None;
+    }
+
+    /// The keys of all peers that have one; they are on the sockets before any SYN of theirs is answered.
+    pub(super) fn set_keys(&mut self, config: &Config) {
+        let keys: BTreeMap<IpAddr, String> =
+            config.peers.values().filter_map(|peer| Some((peer.address, peer.password.clone()?))).collect();
+        for listener in self.wanted.values().filter_map(|listener| listener.socket.as_ref()) {
+            for peer in self.keys.keys().filter(|peer| !keys.contains_key(*peer)) {
+                set_key(listener, *peer, None);
+            }
+            for (peer, key) in keys.iter().filter(|(peer, key)| self.keys.get(*peer) != Some(key)) {
+                set_key(listener, *peer, Some(key));
+            }
+        }
+        self.keys = keys;
+    }
+
+    /// Opens what is wanted and not open, if it is time.
+    pub(super) fn open(&mut self, ready: &mut FuturesUnordered<BoxFuture<'static, Ready>>) {
+        if self.retry_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        self.retry_at = None;
+        for (address, listener) in self.wanted.iter_mut().filter(|(_, listener)| listener.socket.is_none()) {
+            match sockets::listen(*address) {
+                Ok(socket) => {
+                    for (peer, key) in &self.keys {
+                        set_key(&socket, *peer, Some(key));
+                    }
+                    info!(%address, "listening");
+                    self.next += 1;
+                    let socket = Arc::new(socket);
+                    *listener = Listener { number: self.next, socket: Some(Arc::clone(&socket)), problem: None };
+                    ready.push(accept(self.next, socket));
+                }
+                Err(error) => {
+                    let problem = format!("cannot listen on {address}: {error}; tried again every 5 s");
+                    if listener.problem.as_ref() != Some(&problem) {
+                        error!("{problem}");
+                    }
+                    listener.problem = Some(problem);
+                    self.retry_at = Some(Instant::now() + RETRY);
+                }
+            }
+        }
+    }
+
+    /// Waits for the next connection, if the listener is still wanted.
+    pub(super) fn again(&self, number: u64, ready: &mut FuturesUnordered<BoxFuture<'static, Ready>>) {
+        let listener = self.wanted.values().find(|listener| listener.number == number);
+        if let Some(socket) = listener.and_then(|listener| listener.socket.clone()) {
+            ready.push(accept(number, socket));
+        }
+    }
+
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    pub(super) fn problems(&self) -> Vec<String> {
+        self.wanted.values().filter_map(|listener| listener.problem.clone()).collect()
+    }
+}
+
+fn accept(number: u64, socket: Arc<TcpListener>) -> BoxFuture<'static, Ready> {
+    Box::pin(async move { Ready::Accepted(number, socket.accept().await) })
+}
+
+fn set_key(listener: &TcpListener, peer: IpAddr, key: Option<&str>) {
+    if let Err(error) = sockets::listener_key(listener, peer, key) {
+        warn!(%peer, %error, "the kernel refuses the TCP MD5 key: connections of this peer will not be accepted");
+    }
+}

@@ -1,0 +1,112 @@
+//! A speaker that runs alone from a file: signals, reload, control socket.
+
+use super::{ControlSocket, SpeakerHandle};
+use crate::config::LoneConfig;
+use crate::fib;
+use crate::fsm::Stop;
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use std::net::IpAddr;
+use std::path::Path;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+use twill_crds::control::{BgpdRequest, BgpdStatus};
+
+/// Reads and checks the file.
+///
+/// # Errors
+/// One sentence with the name of the file.
+pub(crate) fn read(path: &Path) -> anyhow::Result<LoneConfig> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    match LoneConfig::parse(&text) {
+        Ok(config) => Ok(config),
+        Err(error) => bail!("{}: {error}", path.display()),
+    }
+}
+
+/// Runs until SIGTERM or SIGINT, then leaves as for a graceful restart: no NOTIFICATION, kernel routes stay.
+pub(crate) async fn run(path: &Path, socket: Option<&Path>, seed: u64) -> anyhow::Result<()> {
+    let mut config = read(path)?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot receive SIGHUP")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot receive SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot receive SIGINT")?;
+    let control = match socket {
+        Some(path) => Some(ControlSocket::bind(path).await?),
+        None => None,
+    };
+    let handle = SpeakerHandle::start(config.install_routes.then(|| fib_config(&config)), seed)
+        .context("cannot start the speaker's threads")?;
+    handle.reconfigure(config.speaker.clone()).await;
+    info!(asn = config.speaker.asn, router_id = %config.speaker.router_id, "speaker started");
+    let answers = handle.clone();
+    let serve = async {
+        match &control {
+            Some(control) => control.serve(move |request| answer(answers.clone(), request)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(serve);
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(path, &mut config, &handle).await,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = &mut serve => {}
+        }
+    }
+    info!("leaving: sessions are closed without NOTIFICATION, kernel routes stay");
+    handle.leave(Stop::Silently).await;
+    Ok(())
+}
+
+async fn reload(path: &Path, config: &mut LoneConfig, handle: &SpeakerHandle) {
+    let mut new = match read(path) {
+        Ok(new) => new,
+        Err(error) => return error!("not reloaded, the configuration before stays in force: {error}"),
+    };
+    if (new.install_routes, new.route_protocol) != (config.install_routes, config.route_protocol) {
+        warn!("installRoutes and routeProtocol take effect at the next start; all else does now");
+        (new.install_routes, new.route_protocol) = (config.install_routes, config.route_protocol);
+    }
+    *config = new;
+    if let Some(fib) = handle.fib() {
+        fib.configure(fib_config(config));
+    }
+    handle.reconfigure(config.speaker.clone()).await;
+    info!("reloaded");
+}
+
+fn fib_config(config: &LoneConfig) -> fib::Config {
+    fib::Config {
+        install: true,
+        alone: true,
+        complete: true,
+        peers: config.speaker.peers.values().map(|peer| peer.address).collect::<std::collections::BTreeSet<IpAddr>>(),
+        protocol: config.route_protocol,
+        ..fib::Config::default()
+    }
+}
+
+async fn answer(handle: SpeakerHandle, request: BgpdRequest) -> Value {
+    match request {
+        // Alone there is no datastore, and so nothing to wait for.
+        BgpdRequest::Status | BgpdRequest::Wait { .. } => json!(status(&handle).await),
+        BgpdRequest::Peers => json!(handle.peers().await.0),
+        BgpdRequest::Routes { prefix } => json!(handle.routes(prefix).await),
+    }
+}
+
+async fn status(handle: &SpeakerHandle) -> BgpdStatus {
+    let (peers, mut problems) = handle.peers().await;
+    let fib = handle.fib_status().borrow().clone();
+    problems.extend(fib.problems.into_iter().map(|problem| problem.text));
+    BgpdStatus {
+        node: String::new(),
+        in_sync: true,
+        revision: 0,
+        peers: peers.len() as u32,
+        established: peers.iter().filter(|peer| peer.state == "Established").count() as u32,
+        repairs: fib.repairs,
+        problems,
+    }
+}

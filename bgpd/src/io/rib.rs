@@ -1,0 +1,129 @@
+//! The RIB thread: events in, messages and kernel changes out. It waits for nobody but the queue of events.
+
+use crate::fib::{Change, Feedback, Fib, Reach};
+use crate::rib::PeerId;
+use crate::speaker::{Event, Output, PeerCounts, Speaker};
+use ipnet::IpNet;
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use twill_crds::control::RouteStatus;
+
+/// Events that may wait. Beyond, the I/O thread stops reading from sockets.
+const QUEUE: usize = 16;
+/// Prefixes per batch for the kernel.
+const KERNEL_BATCH: usize = 4096;
+/// How soon a full queue of the FIB is tried again.
+const KERNEL_RETRY: Duration = Duration::from_millis(5);
+
+/// What the RIB thread is asked.
+pub(super) enum Command {
+    /// Something happened.
+    Event(Event),
+    /// Paths inside this prefix, or all.
+    Routes(Option<IpNet>, oneshot::Sender<Vec<RouteStatus>>),
+    /// Counts of these peers.
+    Counts(Vec<PeerId>, oneshot::Sender<Vec<PeerCounts>>),
+}
+
+/// Starts the thread; it ends when the last sender is gone.
+pub(super) fn start(
+    fib: Option<Fib>,
+    feedback: mpsc::UnboundedReceiver<Feedback>,
+    outputs: mpsc::UnboundedSender<Vec<Output>>,
+) -> io::Result<mpsc::Sender<Command>> {
+    let (sender, commands) = mpsc::channel(QUEUE);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let speaker = Speaker::new(fib.is_some(), Instant::now());
+    let rib = Rib { speaker, fib, pending: Vec::new(), in_sync: false, outputs };
+    std::thread::Builder::new().name("rib".to_owned()).spawn(move || runtime.block_on(rib.run(commands, feedback)))?;
+    Ok(sender)
+}
+
+struct Rib {
+    speaker: Speaker,
+    fib: Option<Fib>,
+    /// What the FIB's queue had no room for.
+    pending: Vec<Change>,
+    /// Whether the FIB is to hear that all peers have told everything, after the changes that this brought.
+    in_sync: bool,
+    outputs: mpsc::UnboundedSender<Vec<Output>>,
+}
+
+impl Rib {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut feedback: mpsc::UnboundedReceiver<Feedback>) {
+        let mut batch = Vec::with_capacity(QUEUE);
+        loop {
+            let mut wake = self.speaker.poll_timeout();
+            if !self.pending.is_empty() {
+                let soon = Instant::now() + KERNEL_RETRY;
+                wake = Some(wake.map_or(soon, |wake| wake.min(soon)));
+            }
+            tokio::select! {
+                count = commands.recv_many(&mut batch, QUEUE) => if count == 0 { return },
+                Some(feedback) = feedback.recv() => self.hear(feedback),
+                () = super::sleep_until(wake) => {}
+            }
+            let now = Instant::now();
+            self.speaker.handle_timeout(now);
+            for command in batch.drain(..) {
+                self.perform(command, now);
+            }
+            self.flush(now);
+        }
+    }
+
+    fn perform(&mut self, command: Command, now: Instant) {
+        // Whoever asked may have gone away.
+        match command {
+            Command::Event(event) => self.speaker.handle(event, now),
+            Command::Routes(within, reply) => drop(reply.send(self.speaker.routes(within))),
+            Command::Counts(peers, reply) => {
+                drop(reply.send(peers.into_iter().map(|peer| self.speaker.counts(peer)).collect()));
+            }
+        }
+    }
+
+    fn hear(&mut self, feedback: Feedback) {
+        if let Feedback::NextHops(hops) = feedback {
+            let cost = |reach| match reach {
+                Reach::Unreachable => None,
+                Reach::Reachable { cost } => Some(cost),
+            };
+            let costs: Vec<(IpAddr, Option<u32>)> =
+                hops.into_iter().map(|(address, reach)| (address, cost(reach))).collect();
+            self.speaker.handle(Event::Costs(costs), Instant::now());
+        }
+    }
+
+    fn flush(&mut self, now: Instant) {
+        let mut out = Vec::new();
+        self.speaker.flush(&mut out);
+        if !out.is_empty() {
+            // Fails only when the I/O thread has ended, and then the process is about to.
+            drop(self.outputs.send(out));
+        }
+        let in_sync = self.speaker.came_in_sync(now);
+        let Some(fib) = &self.fib else { return };
+        self.in_sync |= in_sync;
+        if let Some(hops) = self.speaker.next_hops() {
+            fib.track(hops);
+        }
+        loop {
+            if self.pending.is_empty() {
+                self.pending = self.speaker.fib_changes(KERNEL_BATCH);
+            }
+            if self.pending.is_empty() {
+                break;
+            }
+            if let Err(changes) = fib.try_apply(std::mem::take(&mut self.pending)) {
+                self.pending = changes;
+                return;
+            }
+        }
+        if std::mem::take(&mut self.in_sync) {
+            fib.in_sync();
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Sockets as BGP wants them: TTL, MD5 keys, source addresses, and no delay.
+
+use super::md5;
+use crate::speaker::Peer;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// Connections that may wait to be accepted: all nodes of a mesh may come at once.
+const BACKLOG: i32 = 1024;
+
+/// A listening socket. IPv6 ones take IPv6 only, so that both families can listen on one port.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Sets or removes the key of a peer on a listening socket of its family.
+pub(super) fn listener_key(listener: &TcpListener, peer: IpAddr, key: Option<&str>) -> io::Result<()> {
+    match listener.local_addr() {
+        Ok(local) if local.is_ipv4() == peer.is_ipv4() => md5::set(listener.as_fd(), peer, key),
+        _ => Ok(()),
+    }
+}
+
+/// A socket that can connect to `peer`; nothing has been sent yet.
+pub(super) fn dial(peer: &Peer, external: bool) -> io::Result<TcpSocket> {
+    let socket = if peer.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    set_ttl(&SockRef::from(&socket), peer, external)?;
+    if let Some(key) = &peer.password {
+        md5::set(socket.as_fd(), peer.address, Some(key))?;
+    }
+    if let Some(source) = peer.source {
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    Ok(socket)
+}
+
+/// What an established connection needs, whichever side opened it.
+pub(super) fn prepare(stream: &TcpStream, peer: &Peer, external: bool) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    set_ttl(&SockRef::from(stream), peer, external)
+}
+
+/// RFC 4271 has no word on it, but everybody does it: what an eBGP peer sends must come from the link.
+fn set_ttl(socket: &SockRef<'_>, peer: &Peer, external: bool) -> io::Result<()> {
+    let Some(ttl) = peer.ttl.or(external.then_some(1)) else { return Ok(()) };
+    match peer.address {
+        IpAddr::V4(_) => socket.set_ttl_v4(u32::from(ttl)),
+        IpAddr::V6(_) => socket.set_unicast_hops_v6(u32::from(ttl)),
+    }
+}
