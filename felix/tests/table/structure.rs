@@ -86,7 +86,7 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// What `nft -j list table` shows of the structure, without what differs between two tables of equal meaning.
-fn listed() -> Vec<String> {
+pub(crate) fn listed() -> Vec<String> {
     let json: Json = serde_json::from_str(&sh("nft -j list table inet twill")).unwrap();
     // Objects sorted; rules by chain, in their order.
     let (mut objects, mut rules) = (Vec::new(), std::collections::BTreeMap::<String, Vec<String>>::new());
@@ -132,10 +132,13 @@ fn every_chain_rule_and_set_is_there_under_its_name() {
                 let found = found.unwrap_or_else(|| panic!("chain {name}"));
                 assert_eq!(found.prio, chain.base.map(|b| b.priority), "{name}");
                 assert_eq!(found.policy, chain.base.map(|_| NfChainPolicy::Accept), "{name}");
-                let rules: Vec<_> = objects.iter().filter_map(|o| match o {
-                    NfListObject::Rule(r) if r.chain == **name => Some(r),
-                    _ => None,
-                }).collect();
+                let rules: Vec<_> = objects
+                    .iter()
+                    .filter_map(|o| match o {
+                        NfListObject::Rule(r) if r.chain == **name => Some(r),
+                        _ => None,
+                    })
+                    .collect();
                 assert_eq!(rules.len(), chain.rules.len(), "{name}");
                 for (found, rule) in rules.iter().zip(&chain.rules) {
                     let comment: String = rule.comment.chars().take(127).collect();

@@ -22,7 +22,7 @@ mod set;
 mod table;
 mod wire;
 
-pub use table::Table;
+pub use table::{Ownership, Table};
 
 use crate::ruleset::Fault;
 use nix::errno::Errno;

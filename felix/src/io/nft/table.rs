@@ -27,6 +27,16 @@ enum Command {
     Resync(Ruleset, Reply),
 }
 
+/// Whether a table that is created gets an owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// Where the kernel has `owner, persist` (6.9).
+    #[default]
+    WherePossible,
+    /// As on a kernel that has not: for tests, and for those who want to edit the table by hand.
+    Never,
+}
+
 /// Handle to the table. When the last one is gone, the thread ends; the table stays.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -40,10 +50,30 @@ impl Table {
     /// # Errors
     /// If the kernel has no nf_tables, or this process no right to it.
     pub async fn open(skeleton: Ruleset) -> Result<(Table, mpsc::UnboundedReceiver<Event>), Error> {
+        Table::open_with(skeleton, Ownership::WherePossible).await
+    }
+
+    /// As [`Table::open`], with a choice.
+    ///
+    /// # Errors
+    /// As [`Table::open`].
+    pub async fn open_with(
+        skeleton: Ruleset,
+        ownership: Ownership,
+    ) -> Result<(Table, mpsc::UnboundedReceiver<Event>), Error> {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
         let (opened, answer) = oneshot::channel();
-        std::thread::Builder::new().name("nft".into()).spawn(move || run(skeleton, inbox, events, opened))?;
+        std::thread::Builder::new().name("nft".into()).spawn(move || {
+            run(inbox, opened, |connection| Owner {
+                connection,
+                desired: None,
+                skeleton,
+                ownership,
+                events,
+                failing: false,
+            });
+        })?;
         answer.await.map_err(|_| Error::Ended)??;
         Ok((Table { commands }, outbox))
     }
@@ -72,17 +102,16 @@ impl Table {
 }
 
 fn run(
-    skeleton: Ruleset,
     inbox: mpsc::UnboundedReceiver<Command>,
-    events: mpsc::UnboundedSender<Event>,
     opened: oneshot::Sender<Result<(), Error>>,
+    owner: impl FnOnce(Connection) -> Owner,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return drop(opened.send(Err(e.into()))),
     };
     runtime.block_on(async {
-        match Owner::open(skeleton, events, &opened).await {
+        match open(owner, &opened).await {
             Ok((owner, monitor)) => {
                 if opened.send(Ok(())).is_ok() {
                     owner.serve(inbox, monitor).await;
@@ -93,52 +122,53 @@ fn run(
     });
 }
 
+async fn open(
+    owner: impl FnOnce(Connection) -> Owner,
+    opened: &oneshot::Sender<Result<(), Error>>,
+) -> Result<(Owner, Monitor), Error> {
+    let connection = Connection::open()?;
+    // Before the first look, so that nothing happens between the two.
+    let monitor = Monitor::open(connection.port())?;
+    let mut owner = owner(connection);
+    owner.skeleton.check()?;
+    let mut told = false;
+    while !opened.is_closed() {
+        match owner.take()? {
+            None => return Ok((owner, monitor)),
+            Some(port) if !told => {
+                told = true;
+                warn!(port, "table inet twill belongs to another process; waiting until it ends");
+            }
+            Some(_) => {}
+        }
+        sleep(OWNED_RETRY).await;
+    }
+    Err(Error::Ended)
+}
+
 struct Owner {
     connection: Connection,
     /// What the table is to hold; `None` after adoption until the first resync.
     desired: Option<Ruleset>,
     /// What to create if the table vanishes before that.
     skeleton: Ruleset,
+    ownership: Ownership,
     events: mpsc::UnboundedSender<Event>,
     failing: bool,
 }
 
 impl Owner {
-    async fn open(
-        skeleton: Ruleset,
-        events: mpsc::UnboundedSender<Event>,
-        opened: &oneshot::Sender<Result<(), Error>>,
-    ) -> Result<(Owner, Monitor), Error> {
-        skeleton.check()?;
-        let connection = Connection::open()?;
-        // Before the first look, so that nothing happens between the two.
-        let monitor = Monitor::open(connection.port())?;
-        let mut owner = Owner { connection, desired: None, skeleton, events, failing: false };
-        let mut told = false;
-        while !opened.is_closed() {
-            match owner.take()? {
-                None => return Ok((owner, monitor)),
-                Some(port) if !told => {
-                    told = true;
-                    warn!(port, "table inet twill belongs to another process; waiting until it ends");
-                }
-                Some(_) => {}
-            }
-            sleep(OWNED_RETRY).await;
-        }
-        Err(Error::Ended)
-    }
-
     /// Adopts or creates; answers the living owner's port if that is another.
     fn take(&mut self) -> Result<Option<u32>, Error> {
         match actual::table(&mut self.connection)? {
             Some(TableState { owner: Some(port), .. }) if port != self.connection.port() => Ok(Some(port)),
-            Some(state) if state.flags & TABLE_OWNER == 0 => {
-                info!("table adopted; it has no owner flag, changes by others are repaired, not prevented");
+            Some(state) if state.flags & (TABLE_OWNER | TABLE_PERSIST) == 0 => {
+                info!("table adopted; it was made without an owner, changes by others are repaired, not prevented");
                 Ok(None)
             }
-            Some(state) => {
-                let extras = Extras { table: Some(state.flags & !1), ..Extras::default() };
+            // The table of a dead owner: the kernel has taken the flag from it.
+            Some(_) => {
+                let extras = Extras { table: Some(TABLE_OWNER | TABLE_PERSIST), ..Extras::default() };
                 match self.transact(&Delta::default(), extras, &Ruleset::default())? {
                     (Outcome::Committed, _) => {
                         info!("table adopted");
@@ -163,7 +193,10 @@ impl Owner {
     fn create(&mut self, ruleset: &Ruleset) -> Result<Commit, Error> {
         let begun = Instant::now();
         let all = batch::everything(ruleset);
-        let mut flags = TABLE_OWNER | TABLE_PERSIST;
+        let mut flags = match self.ownership {
+            Ownership::WherePossible => TABLE_OWNER | TABLE_PERSIST,
+            Ownership::Never => 0,
+        };
         loop {
             let extras = Extras { table: Some(flags), ..Extras::default() };
             match self.transact(&all, extras, ruleset)? {
