@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use twill_felix::base::{self, Settings, name, skeleton};
 use twill_felix::io::nft::{Event, Ownership, Table};
-use twill_felix::ruleset::{Action, Chain, Delta, End, Field, Key, KeyType, Match, Rule, Ruleset, Set, Value, Verdict};
+use twill_felix::ruleset::{Chain, Delta, End, Field, Key, KeyType, Match, Rule, Ruleset, Set, Value, Verdict};
 
 /// A table in the host's namespace that outlives single jobs there.
 pub(crate) struct Kept {
