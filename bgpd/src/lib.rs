@@ -7,6 +7,7 @@
 //!                                          └─changes─▶ fib ─▶ io::netlink ─▶ kernel
 //! ```
 
+pub mod cluster;
 pub mod config;
 pub mod fib;
 pub mod fsm;
@@ -52,9 +53,11 @@ pub struct Args {
 /// One sentence that says what is wrong with the arguments, the file, or the machine.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let Some(config) = &args.config else {
-        anyhow::bail!("--node: this build cannot serve a node yet; use --config FILE");
-    };
+    if let (Some(node), Some(url)) = (&args.node, &args.datastore) {
+        runtime.block_on(io::cluster::run(node, url, &args.run_dir, &args.state_dir, io::seed()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = args.config.as_ref().context("neither --node nor --config is given")?;
     if args.check {
         io::lone::read(config)?;
         return Ok(ExitCode::SUCCESS);

@@ -77,6 +77,8 @@ pub struct Problem {
 /// Conditions of a NodeNetwork that the FIB decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
+    /// `AddressValid`: the node's address is not on this machine.
+    Address,
     /// `TunnelHealthy`: a tunnel device cannot be made or used.
     Tunnel,
     /// `RoutesResolved`: a next hop leads nowhere, or a route is refused by rule.

@@ -169,6 +169,16 @@ impl<'a> Resolver<'a> {
         if tunnelled { Reach::Reachable { cost: 1 } } else { Reach::Unreachable }
     }
 
+    /// Why nothing leads to `next_hop`, in the words of the first pool that could have prefixes behind it.
+    #[must_use]
+    pub fn why_unreachable(&self, next_hop: IpAddr) -> Option<Refusal> {
+        let v6 = next_hop.is_ipv6();
+        let pool = self.config.pools.iter().find(|pool| pool.cidr.addr().is_ipv6() == v6);
+        let refusal = self.one(v6, pool, next_hop).err()?;
+        // A missing device has a sentence of its own.
+        (!matches!(refusal, Refusal::NoDevice(_))).then_some(refusal)
+    }
+
     fn one(&self, v6: bool, pool: Option<&Pool>, address: IpAddr) -> Result<Usable, Refusal> {
         if address.is_ipv6() != v6 {
             return Err(Refusal::OtherFamily(address));

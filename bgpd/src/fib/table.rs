@@ -36,7 +36,7 @@ pub struct Table {
     unresolved: BTreeMap<IpNet, Refusal>,
     refused: BTreeMap<(IpNet, u32), String>,
     devices: Failures,
-    tracked: BTreeMap<IpAddr, Option<Reach>>,
+    tracked: BTreeMap<IpAddr, Tracked>,
     repairs: u64,
 }
 
@@ -46,6 +46,13 @@ struct Entry {
     kernel: Option<Arc<Forward>>,
     /// Found in the kernel, and nobody has said a word about it since.
     adopted: bool,
+}
+
+/// A next hop that is followed.
+#[derive(Clone, Default)]
+struct Tracked {
+    told: Option<Reach>,
+    refusal: Option<Refusal>,
 }
 
 /// What an observation found to be different from what we had written.
@@ -237,8 +244,10 @@ impl Table {
 
     /// Follows these next hops, and no others.
     pub fn track(&mut self, next_hops: Vec<IpAddr>) {
-        self.tracked =
-            next_hops.into_iter().map(|address| (address, self.tracked.get(&address).copied().flatten())).collect();
+        self.tracked = next_hops
+            .into_iter()
+            .map(|address| (address, self.tracked.get(&address).cloned().unwrap_or_default()))
+            .collect();
     }
 
     /// State of the tracked next hops that is new since the last call.
@@ -247,8 +256,9 @@ impl Table {
         let mut changes = Vec::new();
         for (address, known) in &mut self.tracked {
             let now = resolver.reach(*address);
-            if *known != Some(now) {
-                *known = Some(now);
+            known.refusal = (now == Reach::Unreachable).then(|| resolver.why_unreachable(*address)).flatten();
+            if known.told != Some(now) {
+                known.told = Some(now);
                 changes.push((*address, now));
             }
         }
@@ -270,7 +280,10 @@ impl Table {
     pub fn status(&self) -> Status {
         let learned = self.learned.values().filter(|entry| entry.kernel.is_some()).count();
         let mut problems = tunnel::problems(&self.config, &self.world, &self.devices);
-        let unresolved: BTreeSet<&Refusal> = self.unresolved.values().collect();
+        problems.extend(self.foreign_address());
+        // A prefix whose next hop the RIB left out never comes here; the next hop itself does.
+        let tracked = self.tracked.values().filter_map(|tracked| tracked.refusal.as_ref());
+        let unresolved: BTreeSet<&Refusal> = self.unresolved.values().chain(tracked).collect();
         let texts = unresolved.iter().map(|refusal| refusal.to_string()).collect();
         limited(&mut problems, Condition::Resolved, texts);
         let texts = self.refused.iter().map(|((prefix, metric), reason)| {
@@ -308,6 +321,20 @@ impl Table {
             }
         };
         RouteState { prefix, unreachable, hops }
+    }
+
+    /// The node's address is on no interface of this machine.
+    fn foreign_address(&self) -> Option<Problem> {
+        let local = self.config.local.v4.map(IpAddr::V4).or(self.config.local.v6.map(IpAddr::V6))?;
+        let known = self.world.links.is_empty() || self.world.link_of(local).is_some();
+        let name = &self.config.local.name;
+        (!known && !self.config.alone).then(|| Problem {
+            condition: Condition::Address,
+            text: format!(
+                "no interface here has {local}, the InternalIP of Node {name}; correct status.addresses, or make sure that no \
+                 other machine runs as {name}"
+            ),
+        })
     }
 
     fn own_difference(&mut self, deletions: &mut Vec<Step>) -> Vec<Step> {

@@ -85,9 +85,9 @@ pub fn additions(config: &Config, world: &World, failures: &Failures) -> Vec<Ste
     if config.alone || !config.install {
         return steps;
     }
-    if let Some(local) = config.local.v4 {
-        vxlan(config, world, vxlan_mac(local), &mut steps);
-    }
+    // Without an address of its own a node can be no end of a tunnel.
+    let Some(local) = config.local.v4 else { return steps };
+    vxlan(config, world, vxlan_mac(local), &mut steps);
     if failures.get(&Transport::Ipip) != Some(&Failure::Unsupported) {
         ipip(config, world, &mut steps);
     }

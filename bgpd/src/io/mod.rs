@@ -1,5 +1,6 @@
 //! All that touches the world: sockets, the kernel, the datastore, the clock.
 
+pub(crate) mod cluster;
 pub mod netlink;
 
 mod connection;

@@ -1,0 +1,126 @@
+//! The speaker's and the FIB's configuration, from the objects alone.
+
+use super::nodes::{Nodes, nodes};
+use super::objects::Objects;
+use super::peers::peers;
+use crate::fib::{self, NodeAddresses, Pool};
+use crate::speaker;
+use ipnet::IpNet;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use twill_crds::ippool::accepted;
+use twill_crds::names::{BGP_PORT, DEFAULT_ASN, VXLAN_PORT};
+use twill_crds::{BGPConfigurationSpec, IPBlock, IPPool, Object};
+use twill_datastore::Key;
+
+/// What the objects mean for this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// The speaker; without peers while the node has no address.
+    pub speaker: speaker::Config,
+    /// The kernel.
+    pub fib: fib::Config,
+    /// Whether the Node exists.
+    pub node_exists: bool,
+    /// Why this node takes no part in routing, one sentence each.
+    pub node_problems: Vec<String>,
+    /// What else is wrong, one sentence each.
+    pub problems: Vec<String>,
+}
+
+/// What the objects mean for the node named `own`.
+#[must_use]
+pub fn desired(own: &str, objects: &Objects) -> Desired {
+    let configuration = objects.configurations.get(&Key::cluster("default"));
+    let spec = configuration.map(|object| object.spec.clone()).unwrap_or_default();
+    let asn = spec.asn.unwrap_or(DEFAULT_ASN);
+    let nodes = nodes(own, objects);
+    let local = nodes.own.clone().unwrap_or_else(|| NodeAddresses { name: own.to_owned(), v4: None, v6: None });
+    let blocks = own_blocks(own, objects);
+    let prefixes: BTreeSet<IpNet> = blocks.iter().map(|block| block.spec.cidr).collect();
+    let mut problems = nodes.problems.clone();
+    let pools: Vec<IPPool> = objects.pools.iter().map(|(_, pool)| pool.as_ref().clone()).collect();
+    let (accepted, rejected) = accepted(&pools);
+    problems.extend(rejected.iter().map(|(pool, reason)| format!("IPPool {}: {reason}", pool.name())));
+    let (peers, more) = match &nodes.own {
+        Some(own) => peers(objects, &nodes, own, &spec, asn),
+        None => Default::default(),
+    };
+    problems.extend(more);
+    if local.v6.is_none() && prefixes.iter().any(|prefix| matches!(prefix, IpNet::V6(_))) {
+        problems.push(format!(
+            "Node {own}: status.addresses: there is no global IPv6 InternalIP to be the next hop of its IPv6 blocks, so they \
+             are not advertised; add one"
+        ));
+    }
+    let speaker = speaker::Config {
+        asn,
+        router_id: router_id(&local),
+        listen: listen(&nodes, &spec),
+        originate: prefixes.clone(),
+        peers,
+    };
+    let fib = fib_config(&spec, &nodes, local, &speaker, prefixes, &blocks, &accepted);
+    let node_exists = objects.nodes.get(&Key::cluster(own)).is_some();
+    Desired { speaker, fib, node_exists, node_problems: nodes.own_problems, problems }
+}
+
+fn fib_config(
+    spec: &BGPConfigurationSpec,
+    nodes: &Nodes,
+    local: NodeAddresses,
+    speaker: &speaker::Config,
+    own: BTreeSet<IpNet>,
+    blocks: &[&IPBlock],
+    pools: &[&IPPool],
+) -> fib::Config {
+    let pool = |pool: &&IPPool| Pool {
+        name: pool.name().to_owned(),
+        cidr: pool.spec.cidr,
+        encapsulation: pool.spec.encapsulation,
+    };
+    let oldest =
+        |v6: bool| blocks.iter().map(|block| block.spec.cidr.network()).find(|address| address.is_ipv6() == v6);
+    fib::Config {
+        install: true,
+        alone: false,
+        complete: true,
+        own,
+        pools: pools.iter().map(pool).collect(),
+        nodes: nodes.others.clone(),
+        peers: speaker.peers.values().map(|peer| peer.address).collect(),
+        local,
+        tunnel_sources: [false, true].into_iter().filter_map(oldest).collect(),
+        vxlan_port: spec.vxlan_port.unwrap_or(VXLAN_PORT),
+        ..fib::Config::default()
+    }
+}
+
+/// This node's blocks, the oldest first; those that are being deleted too, until they are gone.
+fn own_blocks<'a>(own: &str, objects: &'a Objects) -> Vec<&'a IPBlock> {
+    let mut blocks: Vec<&IPBlock> =
+        objects.blocks.iter().map(|(_, block)| block.as_ref()).filter(|block| block.spec.node == own).collect();
+    blocks.sort_by_key(|block| {
+        let time = block.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (time.is_none(), time, block.spec.cidr)
+    });
+    blocks
+}
+
+/// The node's IPv4 address, else a number that depends on its name alone (RFC 6286: any value but 0).
+fn router_id(local: &NodeAddresses) -> Ipv4Addr {
+    local.v4.unwrap_or_else(|| {
+        use sha2::Digest;
+        let digest = sha2::Sha256::digest(local.name.as_bytes());
+        let number = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+        Ipv4Addr::from(number.max(1))
+    })
+}
+
+fn listen(nodes: &Nodes, spec: &BGPConfigurationSpec) -> Vec<SocketAddr> {
+    let port = spec.listen_port.unwrap_or(BGP_PORT);
+    let Some(own) = &nodes.own else { return Vec::new() };
+    let v4 = own.v4.map(|_| IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let v6 = own.v6.map(|_| IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    v4.into_iter().chain(v6).map(|address| SocketAddr::new(address, port)).collect()
+}

@@ -1,0 +1,90 @@
+//! Which nodes there are and which of their addresses count.
+
+use super::objects::Objects;
+use crate::fib::NodeAddresses;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use twill_crds::{Node, Object};
+
+/// The nodes of the cluster as routing sees them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Nodes {
+    /// This node; none while its Node does not exist or is refused.
+    pub(super) own: Option<NodeAddresses>,
+    /// The others that have an address, by name.
+    pub(super) others: Vec<NodeAddresses>,
+    /// What is wrong with this node, one sentence each.
+    pub(super) own_problems: Vec<String>,
+    /// What is wrong with others.
+    pub(super) problems: Vec<String>,
+}
+
+/// The first InternalIP of each family that can be a next hop.
+fn addresses(node: &Node) -> NodeAddresses {
+    let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    let internal = all.filter(|address| address.type_ == "InternalIP");
+    let mut found = NodeAddresses { name: node.name().to_owned(), v4: None, v6: None };
+    for address in internal.filter_map(|address| address.address.parse::<IpAddr>().ok()) {
+        match address {
+            IpAddr::V4(address) if found.v4.is_none() && usable_v4(address) => found.v4 = Some(address),
+            IpAddr::V6(address) if found.v6.is_none() && usable_v6(address) => found.v6 = Some(address),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn usable_v4(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast())
+}
+
+fn usable_v6(address: Ipv6Addr) -> bool {
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_unicast_link_local())
+}
+
+/// The nodes, seen from the one named `own`. Of two that claim one address the older keeps it, and the other is left out
+/// until it has another.
+pub(super) fn nodes(own: &str, objects: &Objects) -> Nodes {
+    let mut by_age: Vec<&Node> = objects.nodes.iter().map(|(_, node)| node.as_ref()).collect();
+    by_age.sort_by_key(|node| {
+        let time = node.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (time.is_none(), time, node.name())
+    });
+    let mut owners: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    let mut result = Nodes::default();
+    for node in by_age {
+        let found = addresses(node);
+        let all = found.v4.map(IpAddr::V4).into_iter().chain(found.v6.map(IpAddr::V6));
+        let taken = all.clone().find_map(|address| owners.get(&address).map(|owner| (address, *owner)));
+        let problems = if node.name() == own { &mut result.own_problems } else { &mut result.problems };
+        if let Some((address, owner)) = taken {
+            problems.push(format!(
+                "Node {}: status.addresses: InternalIP {address} is that of Node {owner} already, so {} takes no part in \
+                 routing; give one of them another address",
+                node.name(),
+                node.name()
+            ));
+            continue;
+        }
+        owners.extend(all.map(|address| (address, node.name())));
+        if found.v4.is_none() && found.v6.is_none() {
+            problems.push(format!(
+                "Node {}: status.addresses: there is no InternalIP, so {} takes no part in routing; add one",
+                node.name(),
+                node.name()
+            ));
+        } else if node.name() == own {
+            result.own = Some(found);
+        } else {
+            result.others.push(found);
+        }
+    }
+    if result.own.is_none() && result.own_problems.is_empty() {
+        result
+            .own_problems
+            .push(format!("Node {own} does not exist, so bgpd has no address; create it with an InternalIP"));
+    }
+    result.others.sort_by(|a, b| a.name.cmp(&b.name));
+    result.problems.sort();
+    result
+}

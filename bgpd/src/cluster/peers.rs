@@ -1,0 +1,154 @@
+//! With whom this node speaks: every other node in a mesh, and what BGPPeer objects say.
+
+use super::nodes::Nodes;
+use super::objects::Objects;
+use crate::fib::NodeAddresses;
+use crate::speaker::{Export, Import, NextHopRule, Peer, PeerAsn};
+use crate::wire::{Families, Family};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use twill_crds::bgp::{AsRelation, NextHop, PeerAsn as SpecAsn, Topology};
+use twill_crds::names::BGP_PORT;
+use twill_crds::selector::matches_or_absent;
+use twill_crds::{BGPConfigurationSpec, BGPPeer, Object};
+use twill_datastore::Key;
+
+/// Seconds within which a node's speaker is back after a restart (RFC 4724).
+const RESTART_TIME: u16 = 120;
+/// Hold time unless configured otherwise, in seconds (RFC 4271 section 10).
+const HOLD_TIME: u16 = 90;
+
+/// The peers by name, and a sentence for each that cannot be.
+pub(super) fn peers(
+    objects: &Objects,
+    nodes: &Nodes,
+    own: &NodeAddresses,
+    spec: &BGPConfigurationSpec,
+    asn: u32,
+) -> (BTreeMap<String, Peer>, Vec<String>) {
+    let mut problems = Vec::new();
+    let mut by_address: BTreeMap<IpAddr, (String, Peer)> = BTreeMap::new();
+    let labels = objects.nodes.get(&Key::cluster(&own.name)).and_then(|node| node.metadata.labels.clone());
+    let labels = labels.unwrap_or_default();
+    for (_, object) in objects.peers.iter() {
+        if !matches_or_absent(object.spec.node_selector.as_ref(), &labels) {
+            continue;
+        }
+        match configured(object, nodes, own, spec) {
+            Err(problem) => problems.push(format!("BGPPeer {}: {problem}", object.name())),
+            Ok(None) => {}
+            Ok(Some(peer)) => match by_address.get(&peer.address) {
+                Some((other, _)) => problems.push(format!(
+                    "BGPPeer {}: remote.address: {} is the peer of BGPPeer {other} already; remove one of the two",
+                    object.name(),
+                    peer.address
+                )),
+                None => {
+                    by_address.insert(peer.address, (object.name().to_owned(), peer));
+                }
+            },
+        }
+    }
+    if spec.topology == Topology::Mesh {
+        for node in &nodes.others {
+            let Some((address, peer)) = mesh(node, own, spec, asn) else { continue };
+            // What a person wrote about this address goes before what follows from the topology.
+            by_address.entry(address).or_insert((node.name.clone(), peer));
+        }
+    }
+    let mut named = BTreeMap::new();
+    for (address, (name, peer)) in by_address {
+        let name = if named.contains_key(&name) { format!("{name}/{address}") } else { name };
+        named.insert(name, peer);
+    }
+    (named, problems)
+}
+
+fn mesh(node: &NodeAddresses, own: &NodeAddresses, spec: &BGPConfigurationSpec, asn: u32) -> Option<(IpAddr, Peer)> {
+    let v4 = own.v4.is_some().then_some(node.v4).flatten().map(IpAddr::V4);
+    let v6 = own.v6.is_some().then_some(node.v6).flatten().map(IpAddr::V6);
+    let address = v4.or(v6)?;
+    let mut peer = bare(address, own);
+    peer.port = spec.listen_port.unwrap_or(BGP_PORT);
+    peer.asn = PeerAsn::Number(asn);
+    peer.hold_time = hold_time(spec.hold_time);
+    Some((address, peer))
+}
+
+fn configured(
+    object: &BGPPeer,
+    nodes: &Nodes,
+    own: &NodeAddresses,
+    config: &BGPConfigurationSpec,
+) -> Result<Option<Peer>, String> {
+    let spec = &object.spec;
+    let address = spec.remote.address.ok_or("remote.address: is missing; write the peer's address")?;
+    if [own.v4.map(IpAddr::V4), own.v6.map(IpAddr::V6)].contains(&Some(address)) {
+        // The object selects many nodes, and one of them is the remote itself.
+        return Ok(None);
+    }
+    let mut peer = bare(address, own);
+    if peer.source.is_none() {
+        return Err(format!(
+            "remote.address: {address} cannot be reached from node {}, which has no InternalIP of that family",
+            own.name
+        ));
+    }
+    let is_node =
+        nodes.others.iter().any(|node| [node.v4.map(IpAddr::V4), node.v6.map(IpAddr::V6)].contains(&Some(address)));
+    let port = if is_node { config.listen_port } else { None };
+    peer.port = spec.remote.port.or(port).unwrap_or(BGP_PORT);
+    peer.local_asn = spec.local_asn;
+    let own_asn = config.asn.unwrap_or(twill_crds::names::DEFAULT_ASN);
+    peer.asn = match spec.asn {
+        SpecAsn::Number(asn) => PeerAsn::Number(asn),
+        SpecAsn::Relation(AsRelation::Internal) => PeerAsn::Number(spec.local_asn.unwrap_or(own_asn)),
+        SpecAsn::Relation(AsRelation::External) => PeerAsn::External,
+    };
+    peer.hold_time = hold_time(spec.hold_time);
+    // Behind a ToR of another AS, the routes of nodes with our AS come back with it (design, Fabric).
+    let default = u8::from(config.topology == Topology::Fabric && peer.is_external(own_asn));
+    peer.allow_own_as = spec.allow_own_as.unwrap_or(default);
+    peer.next_hop = match spec.next_hop {
+        NextHop::Auto => NextHopRule::Auto,
+        NextHop::Own => NextHopRule::Own,
+        NextHop::Keep => NextHopRule::Keep,
+    };
+    Ok(Some(peer))
+}
+
+/// What all peers of a node have in common: it tells its own prefixes and nothing else, and takes everything.
+fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
+    let v4 = own.v4.map(|_| Family::Ipv4Unicast);
+    let v6 = own.v6.map(|_| Family::Ipv6Unicast);
+    let families: Families = v4.into_iter().chain(v6).collect();
+    Peer {
+        address,
+        port: BGP_PORT,
+        asn: PeerAsn::External,
+        local_asn: None,
+        source: match address {
+            IpAddr::V4(_) => own.v4.map(IpAddr::V4),
+            IpAddr::V6(_) => own.v6.map(IpAddr::V6),
+        },
+        password: None,
+        hold_time: HOLD_TIME,
+        ttl: None,
+        passive: false,
+        families,
+        next_hop_v4: own.v4,
+        next_hop_v6: own.v6,
+        graceful_restart: Some(RESTART_TIME),
+        import: Import::All,
+        export: Export::Own,
+        allow_own_as: 0,
+        as_override: false,
+        reflector_client: false,
+        next_hop: NextHopRule::Auto,
+    }
+}
+
+/// 1 and 2 are impossible (RFC 4271 section 4.2); admission refuses them, and one that slipped through counts as unset.
+fn hold_time(spec: Option<u16>) -> u16 {
+    spec.filter(|seconds| !matches!(seconds, 1 | 2)).unwrap_or(HOLD_TIME)
+}

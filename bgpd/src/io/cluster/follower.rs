@@ -1,0 +1,138 @@
+//! Hears the datastore's objects, and hands over what they mean to the speaker and the FIB.
+
+use super::super::SpeakerHandle;
+use crate::cluster::{Desired, Heard, Objects, Snapshot, desired};
+use crate::fib::Fib;
+use futures::FutureExt;
+use futures::stream::{self, BoxStream, SelectAll, StreamExt};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Node};
+use twill_datastore::{Datastore, Filter, follow};
+
+/// Steps that are taken in before the whole is considered.
+const STEPS: usize = 10_000;
+
+pub(super) fn streams(store: &Datastore, node: &str) -> SelectAll<BoxStream<'static, Heard>> {
+    let own = Filter { fields: vec![("spec.node".to_owned(), node.to_owned())], ..Filter::default() };
+    stream::select_all([
+        follow::<Node>(store, Filter::default()).map(Heard::Node).boxed(),
+        follow::<IPPool>(store, Filter::default()).map(Heard::Pool).boxed(),
+        follow::<IPBlock>(store, own).map(Heard::Block).boxed(),
+        follow::<BGPConfiguration>(store, Filter::default()).map(Heard::Configuration).boxed(),
+        follow::<BGPPeer>(store, Filter::default()).map(Heard::Peer).boxed(),
+    ])
+}
+
+/// Hears the objects and hands over what they mean.
+pub(super) struct Follower {
+    node: String,
+    objects: Objects,
+    current: Option<Arc<Desired>>,
+    /// Revision of which the FIB was asked last.
+    asked: Option<u64>,
+    speaker: SpeakerHandle,
+    fib: Fib,
+    state: watch::Sender<State>,
+    /// What was handed over last.
+    desired: watch::Sender<Option<Arc<Desired>>>,
+    snapshots: watch::Sender<Option<Snapshot>>,
+}
+
+/// How far this node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    /// Whether the datastore was heard as a whole.
+    pub(super) in_sync: bool,
+    /// Everything up to here has been handed over, and the kernel has it.
+    pub(super) revision: u64,
+    /// What is wrong with objects, one sentence each.
+    pub(super) problems: Vec<String>,
+}
+
+impl Follower {
+    pub(super) fn new(
+        node: &str,
+        speaker: SpeakerHandle,
+        fib: Fib,
+        state: watch::Sender<State>,
+        desired: watch::Sender<Option<Arc<Desired>>>,
+        snapshots: watch::Sender<Option<Snapshot>>,
+    ) -> Self {
+        let objects = Objects::default();
+        Self { node: node.to_owned(), objects, current: None, asked: None, speaker, fib, state, desired, snapshots }
+    }
+
+    /// Starts from what an earlier run knew: nothing is removed on its word.
+    pub(super) async fn remember(&mut self, snapshot: Snapshot) {
+        let mut wanted = desired(&self.node, &Objects::remembered(snapshot));
+        wanted.fib.complete = false;
+        self.hand_over(wanted).await;
+    }
+
+    /// Runs for ever.
+    pub(super) async fn run(mut self, mut heard: SelectAll<BoxStream<'static, Heard>>) {
+        let (sender, mut applied) = mpsc::unbounded_channel();
+        loop {
+            tokio::select! {
+                Some(step) = heard.next() => {
+                    let mut changed = self.objects.apply(step);
+                    for _ in 0..STEPS {
+                        let Some(Some(step)) = heard.next().now_or_never() else { break };
+                        changed |= self.objects.apply(step);
+                    }
+                    self.consider(changed, &sender).await;
+                }
+                Some(revision) = applied.recv() => {
+                    self.state.send_if_modified(|state| {
+                        let later = !state.in_sync || state.revision < revision;
+                        (state.in_sync, state.revision) = (true, revision.max(state.revision));
+                        later
+                    });
+                }
+                else => return,
+            }
+        }
+    }
+
+    async fn consider(&mut self, changed: bool, applied: &mpsc::UnboundedSender<u64>) {
+        if !self.objects.in_sync() {
+            return;
+        }
+        if changed || self.asked.is_none() {
+            self.hand_over(desired(&self.node, &self.objects)).await;
+            self.snapshots.send_replace(Some(self.objects.snapshot()));
+        }
+        let revision = self.objects.revision().0;
+        if self.asked != Some(revision) {
+            self.asked = Some(revision);
+            let applied = applied.clone();
+            // Fails only if this task has ended, and then nobody waits.
+            self.fib.settle(move |_| {
+                let _ = applied.send(revision);
+            });
+        }
+    }
+
+    async fn hand_over(&mut self, wanted: Desired) {
+        if self.current.as_deref() == Some(&wanted) {
+            return;
+        }
+        for problem in wanted.node_problems.iter().chain(&wanted.problems) {
+            let known = |old: &Arc<Desired>| old.node_problems.contains(problem) || old.problems.contains(problem);
+            if !self.current.as_ref().is_some_and(known) {
+                tracing::warn!(problem, "an object cannot be obeyed");
+            }
+        }
+        let wanted = Arc::new(wanted);
+        // The unreachable route first: what is advertised must not loop.
+        self.fib.configure(wanted.fib.clone());
+        if self.current.as_ref().is_none_or(|old| old.speaker != wanted.speaker) {
+            self.speaker.reconfigure(wanted.speaker.clone()).await;
+        }
+        let problems = wanted.node_problems.iter().chain(&wanted.problems).cloned().collect();
+        self.state.send_modify(|state| state.problems = problems);
+        self.desired.send_replace(Some(wanted.clone()));
+        self.current = Some(wanted);
+    }
+}

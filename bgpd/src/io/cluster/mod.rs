@@ -1,0 +1,142 @@
+//! bgpd as a node's daemon: follows the datastore, hands over what it means, writes the node's status, answers on the socket.
+//!
+//! In flow the datastore's objects, a snapshot of them from an earlier run, signals and requests; out flow configurations for
+//! the speaker and the FIB, NodeNetwork's `status.bgp`, and answers. While the datastore is away everything stays as it is.
+
+mod follower;
+mod snapshot;
+mod status;
+
+use super::{ControlSocket, SpeakerHandle};
+use crate::cluster::Observed;
+use crate::fib;
+use crate::fsm::Stop;
+use anyhow::Context;
+use follower::{Follower, State};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use twill_crds::control::{BgpdRequest, BgpdStatus};
+use twill_crds::names::BGPD_SOCKET;
+use twill_datastore::Datastore;
+
+/// How often the sessions are looked at for the status.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Serves the node until SIGTERM or SIGINT, then leaves as for a graceful restart: no NOTIFICATION, kernel routes stay.
+///
+/// # Errors
+/// One sentence that says what is wrong with the arguments or the machine.
+pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path, seed: u64) -> anyhow::Result<()> {
+    for directory in [run_dir, state_dir] {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make the directory {}", directory.display()))?;
+    }
+    let mut terminate = signal(SignalKind::terminate()).context("cannot receive SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot receive SIGINT")?;
+    let control = ControlSocket::bind(&run_dir.join(BGPD_SOCKET)).await?;
+    let store = Datastore::open(url).await?;
+    let speaker = SpeakerHandle::start(Some(unconfigured()), seed).context("cannot start the speaker's threads")?;
+    let fib = speaker.fib().cloned().context("the speaker was started without a kernel")?;
+    let (state_sender, state) = watch::channel(State::default());
+    let (desired_sender, desired) = watch::channel(None);
+    let (snapshot_sender, snapshots) = watch::channel(None);
+    let (observed_sender, observed) = watch::channel(Observed::default());
+    let mut follower = Follower::new(node, speaker.clone(), fib, state_sender, desired_sender, snapshot_sender);
+    let path = state_dir.join(snapshot::NAME);
+    match snapshot::load(&path).await {
+        Ok(Some(snapshot)) => follower.remember(snapshot).await,
+        Ok(None) => {}
+        Err(error) => tracing::warn!(path = %path.display(), %error, "snapshot of an earlier run left out"),
+    }
+    tracing::info!(node, "bgpd started");
+    let answers = Answers { node: node.to_owned(), speaker: speaker.clone(), state };
+    let work = async {
+        tokio::join!(
+            follower.run(follower::streams(&store, node)),
+            status::report_status(store.clone(), node.to_owned(), desired, observed),
+            snapshot::keep(path, snapshots),
+            observe(speaker.clone(), observed_sender),
+            control.serve(move |request| answers.clone().answer(request)),
+        )
+    };
+    tokio::select! {
+        _ = work => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("leaving: sessions are closed without NOTIFICATION, kernel routes stay");
+    speaker.leave(Stop::Silently).await;
+    Ok(())
+}
+
+/// What the FIB is told before anything is known: keep what is there.
+fn unconfigured() -> fib::Config {
+    fib::Config { install: true, alone: false, complete: false, ..fib::Config::default() }
+}
+
+/// Looks at the running parts, for ever.
+async fn observe(speaker: SpeakerHandle, observed: watch::Sender<Observed>) {
+    let mut status = speaker.fib_status();
+    loop {
+        let (peers, problems) = speaker.peers().await;
+        let now = Observed {
+            peers: peers.len() as u32,
+            established: peers.iter().filter(|peer| peer.state == "Established").count() as u32,
+            fib: status.borrow_and_update().clone(),
+            problems,
+        };
+        observed.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
+        // The end of the FIB's thread is no reason to look more often.
+        tokio::select! {
+            Ok(()) = status.changed() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Answers {
+    node: String,
+    speaker: SpeakerHandle,
+    state: watch::Receiver<State>,
+}
+
+impl Answers {
+    async fn answer(mut self, request: BgpdRequest) -> Value {
+        match request {
+            BgpdRequest::Status => json!(self.status().await),
+            BgpdRequest::Wait { revision, timeout_ms } => {
+                let applied = self.state.wait_for(|state| state.in_sync && state.revision >= revision);
+                // Late or not: the status says how far it came.
+                let _ = tokio::time::timeout(Duration::from_millis(timeout_ms), applied).await;
+                json!(self.status().await)
+            }
+            BgpdRequest::Peers => json!(self.speaker.peers().await.0),
+            BgpdRequest::Routes { prefix } => json!(self.speaker.routes(prefix).await),
+        }
+    }
+
+    async fn status(&self) -> BgpdStatus {
+        let (peers, sockets) = self.speaker.peers().await;
+        let fib = self.speaker.fib_status().borrow().clone();
+        let State { in_sync, revision, mut problems } = self.state.borrow().clone();
+        problems.extend(sockets);
+        problems.extend(fib.problems.into_iter().map(|problem| problem.text));
+        BgpdStatus {
+            node: self.node.clone(),
+            in_sync,
+            revision,
+            peers: peers.len() as u32,
+            established: peers.iter().filter(|peer| peer.state == "Established").count() as u32,
+            repairs: fib.repairs,
+            problems,
+        }
+    }
+}

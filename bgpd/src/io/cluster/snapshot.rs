@@ -1,0 +1,44 @@
+//! The file that keeps the objects over a restart.
+
+use crate::cluster::Snapshot;
+use std::io;
+use std::path::{Path, PathBuf};
+use tokio::sync::watch;
+
+/// Name of the file inside the state directory.
+pub(super) const NAME: &str = "bgpd.json";
+
+/// What an earlier run kept, if there was one.
+pub(super) async fn load(path: &Path) -> io::Result<Option<Snapshot>> {
+    match tokio::fs::read(path).await {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Keeps what was read, for the next start.
+pub(super) async fn keep(path: PathBuf, mut snapshots: watch::Receiver<Option<Snapshot>>) {
+    let mut kept = None;
+    while snapshots.changed().await.is_ok() {
+        let snapshot = snapshots.borrow_and_update().clone();
+        if snapshot.is_none() || snapshot == kept {
+            continue;
+        }
+        match store_file(&path, &snapshot).await {
+            Ok(()) => kept = snapshot,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "snapshot cannot be kept; a restart will wait for the datastore")
+            }
+        }
+    }
+}
+
+async fn store_file(path: &Path, snapshot: &Option<Snapshot>) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut options = tokio::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new).await?;
+    tokio::io::AsyncWriteExt::write_all(&mut file, &serde_json::to_vec(snapshot)?).await?;
+    file.sync_all().await?;
+    tokio::fs::rename(&new, path).await
+}

@@ -1,0 +1,61 @@
+//! Writes this node's part of NodeNetwork.
+
+use crate::cluster::{Desired, Observed, report};
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use twill_crds::{NodeNetwork, NodeNetworkSpec};
+use twill_datastore::{Datastore, Error, Key};
+
+/// Changes of the status that come within this time are written at once.
+const REPORT: Duration = Duration::from_millis(300);
+/// After a failed write of the status; doubled up to [`RETRY_MAX`].
+const RETRY: Duration = Duration::from_millis(500);
+/// See [`RETRY`].
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Writes the status whenever it is another.
+pub(super) async fn report_status(
+    store: Datastore,
+    node: String,
+    mut desired: watch::Receiver<Option<Arc<Desired>>>,
+    mut observed: watch::Receiver<Observed>,
+) {
+    let mut wait = REPORT;
+    loop {
+        tokio::time::sleep(wait).await;
+        let wanted = desired.borrow_and_update().clone();
+        let seen = observed.borrow_and_update().clone();
+        wait = REPORT;
+        if let Some(wanted) = wanted.filter(|wanted| wanted.node_exists)
+            && let Err(error) = write_status(&store, &node, &wanted, &seen).await
+        {
+            tracing::warn!(%error, "status of the node cannot be written now");
+            wait = if matches!(error, Error::Conflict(_)) { RETRY } else { (wait * 2).clamp(RETRY, RETRY_MAX) };
+            continue;
+        }
+        let more = tokio::select! {
+            changed = desired.changed() => changed,
+            changed = observed.changed() => changed,
+        };
+        if more.is_err() {
+            return;
+        }
+    }
+}
+
+async fn write_status(store: &Datastore, node: &str, desired: &Desired, observed: &Observed) -> Result<(), Error> {
+    let key = Key::cluster(node);
+    let mut object = match store.get::<NodeNetwork>(&key).await? {
+        Some(object) => object,
+        None => store.create(&NodeNetwork::new(node, NodeNetworkSpec {})).await?,
+    };
+    let status = object.status.get_or_insert_default();
+    let new = report(desired, observed, &status.bgp, Timestamp::now());
+    if status.bgp == new {
+        return Ok(());
+    }
+    status.bgp = new;
+    store.update_status(&object).await.map(|_| ())
+}
