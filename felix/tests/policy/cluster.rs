@@ -7,7 +7,7 @@ use twill_felix::base::{Settings, skeleton};
 use twill_felix::compile::Compiler;
 use twill_felix::compile::interpret::{Fate, Packet, interpret};
 use twill_felix::index::{Event, Pool};
-use twill_felix::model::{Node, Pod, PodKey, Protocol, namespace_labels, network_policy};
+use twill_felix::model::{Node, Pod, PodKey, Policy, Protocol, namespace_labels, network_policy};
 use twill_felix::ruleset::{Hook, Ruleset};
 
 /// Every node's ruleset, and where addresses are.
@@ -24,13 +24,25 @@ pub fn pools() -> Vec<Pool> {
 
 /// A compiler of a node that has heard all of a state, kind by kind.
 pub fn compiled(state: &State, node: &str) -> Compiler {
+    compiled_with(state, node, policies(state))
+}
+
+/// The same with other policies.
+fn compiled_with(state: &State, node: &str, policies: Vec<Policy>) -> Compiler {
     let mut compiler = Compiler::new(skeleton(&Settings::default()));
     compiler.apply(Event::PoolsChanged(pools()));
-    for event in events(state, node) {
-        compiler.apply(event);
+    replaced(state).into_iter().for_each(|event| compiler.apply(event));
+    compiler.apply(Event::PoliciesReplaced(policies));
+    for (_, endpoint) in state.endpoints.values().filter(|(of, _)| of == node) {
+        compiler.apply(Event::EndpointAttached(endpoint.clone()));
     }
     compiler.commit();
     compiler
+}
+
+/// A state's policies in the internal form.
+pub fn policies(state: &State) -> Vec<Policy> {
+    state.policies.values().map(network_policy).collect()
 }
 
 /// A state as the events that replace all there was, endpoints apart.
@@ -40,22 +52,20 @@ pub fn replaced(state: &State) -> Vec<Event> {
         Event::NodesChanged(state.nodes.iter().map(Node::read).collect()),
         Event::NamespacesReplaced(namespaces),
         Event::PodsReplaced(state.pods.values().map(Pod::read).collect()),
-        Event::PoliciesReplaced(state.policies.values().map(network_policy).collect()),
+        Event::PoliciesReplaced(policies(state)),
     ]
-}
-
-fn events(state: &State, node: &str) -> Vec<Event> {
-    let mut events = replaced(state);
-    let here = state.endpoints.values().filter(|(of, _)| of == node);
-    events.extend(here.map(|(_, e)| Event::EndpointAttached(e.clone())));
-    events
 }
 
 impl Cluster {
     pub fn of(state: &State) -> Self {
+        Self::with(state, &policies(state))
+    }
+
+    /// A state with other policies.
+    pub fn with(state: &State, policies: &[Policy]) -> Self {
         let rulesets = state.nodes.iter().map(|n| {
             let name = n.metadata.name.clone().unwrap_or_default();
-            let ruleset = compiled(state, &name).ruleset().clone();
+            let ruleset = compiled_with(state, &name, policies.to_vec()).ruleset().clone();
             ruleset.check().expect("a compiled ruleset is sound");
             (name, ruleset)
         });
@@ -75,9 +85,16 @@ impl Cluster {
     }
 
     /// Addresses worth asking about: of pods, of nodes, outside.
-    pub fn addresses(&self) -> Vec<IpAddr> {
+    fn addresses(&self) -> Vec<IpAddr> {
         let outside = ["10.0.0.7", "203.0.113.9", "fd00::7", "2001:db8:1::1"].map(|a| a.parse().expect("an address"));
         self.pods.keys().chain(self.nodes.keys()).copied().chain(outside).collect()
+    }
+
+    /// All pairs of addresses of one family.
+    pub fn pairs(&self) -> Vec<(IpAddr, IpAddr)> {
+        let all = self.addresses();
+        let of = |src: IpAddr| all.iter().filter(move |d| d.is_ipv4() == src.is_ipv4()).map(move |dst| (src, *dst));
+        all.iter().copied().flat_map(of).collect()
     }
 
     /// Whether the packet arrives.

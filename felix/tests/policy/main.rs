@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod boutique;
 mod cluster;
 mod differential;
+mod metamorphic;
 mod sequences;
+mod tiers;
 mod universe;
