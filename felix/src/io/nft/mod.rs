@@ -8,7 +8,7 @@
 //!   chains are never re-created, so protection never lapses; the first resync comes when all inputs are in sync.
 //! * [`Table::commit`] performs a delta. A transaction that fails has no effect; then the kernel is read and what differs from
 //!   the wanted state is put right, which is the same again unless the kernel had changed.
-//! * A change by another process is seen by its notification and undone at once.
+//! * A change by another process, where the kernel does not prevent it, is seen by its notification and undone at once.
 //!
 //! The table is created with `owner, persist` where the kernel has it (6.9): nobody else can change it while this process
 //! lives, and it stays when the process dies. On older kernels it is a plain table and repair is all there is.

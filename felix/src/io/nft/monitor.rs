@@ -2,6 +2,9 @@
 //!
 //! The kernel notifies every change of every table to one multicast group; our own are dropped by a filter in the kernel, else
 //! loading a large set would overrun the buffer. Each transaction ends with a message that names its process.
+//!
+//! While somebody listens, the kernel builds a message per element: that made loading 100k elements two to four times as slow
+//! and one element up to 70 instead of 18 µs. So we listen only while others can change the table, which is when nobody owns it.
 
 use super::Error;
 use super::wire::{self, FAMILY_INET, Message, message};
@@ -19,6 +22,7 @@ pub(super) struct Monitor {
     socket: TokioSocket,
     buffer: Vec<u8>,
     touched: bool,
+    listening: bool,
 }
 
 impl Monitor {
@@ -30,7 +34,20 @@ impl Monitor {
         setsockopt(inner, sockopt::RcvBufForce, &RECEIVE_BUFFER).map_err(io::Error::from)?;
         SockRef::from(inner).attach_filter(&others_than(own))?;
         inner.add_membership(GROUP_NFTABLES)?;
-        Ok(Monitor { socket, buffer: Vec::with_capacity(64 << 10), touched: false })
+        Ok(Monitor { socket, buffer: Vec::with_capacity(64 << 10), touched: false, listening: true })
+    }
+
+    /// Listens, or does not: then [`Monitor::changed`] waits for ever.
+    pub(super) fn listen(&mut self, listen: bool) -> Result<(), Error> {
+        if listen != std::mem::replace(&mut self.listening, listen) {
+            let socket = self.socket.socket_ref();
+            if listen {
+                socket.add_membership(GROUP_NFTABLES)?;
+            } else {
+                socket.drop_membership(GROUP_NFTABLES)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits until another process has committed a change to our table; answers who. Lost notifications count as a change.

@@ -70,6 +70,7 @@ impl Table {
                 desired: None,
                 skeleton,
                 ownership,
+                owned: false,
                 events,
                 failing: false,
             });
@@ -153,6 +154,8 @@ struct Owner {
     /// What to create if the table vanishes before that.
     skeleton: Ruleset,
     ownership: Ownership,
+    /// Whether the kernel keeps others from changing the table.
+    owned: bool,
     events: mpsc::UnboundedSender<Event>,
     failing: bool,
 }
@@ -172,6 +175,7 @@ impl Owner {
                 match self.transact(&Delta::default(), extras, &Ruleset::default())? {
                     (Outcome::Committed, _) => {
                         info!("table adopted");
+                        self.owned = true;
                         Ok(None)
                     }
                     // Somebody was faster.
@@ -200,7 +204,10 @@ impl Owner {
         loop {
             let extras = Extras { table: Some(flags), ..Extras::default() };
             match self.transact(&all, extras, ruleset)? {
-                (Outcome::Committed, commit) => return Ok(Commit { took: begun.elapsed(), ..commit }),
+                (Outcome::Committed, commit) => {
+                    self.owned = flags != 0;
+                    return Ok(Commit { took: begun.elapsed(), ..commit });
+                }
                 (Outcome::Refused { object, errno: Errno::EOPNOTSUPP | Errno::EINVAL }, _)
                     if flags != 0 && object.starts_with("table") =>
                 {
@@ -217,6 +224,9 @@ impl Owner {
     async fn serve(mut self, mut inbox: mpsc::UnboundedReceiver<Command>, mut monitor: Monitor) {
         let mut next_look = tokio::time::Instant::now() + VERIFY_EVERY;
         loop {
+            if let Err(e) = monitor.listen(!self.owned) {
+                self.fail(&e);
+            }
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(Command::Commit(delta, reply)) => drop(reply.send(self.commit(delta))),
