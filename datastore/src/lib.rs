@@ -7,9 +7,11 @@
 mod document;
 pub mod engine;
 pub mod error;
+pub mod event;
 mod filter;
 pub mod index;
 pub mod io;
+pub mod lease;
 mod store;
 
 pub use engine::{Engine, Filter, Key, Page, Preconditions, RawEvent, Revision};

@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use futures::StreamExt;
+use k8s_openapi::api::events::v1::Event;
 use serde_json::json;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
 use twill_crds::{IPPool, Node, Object, Pod};
+use twill_datastore::event::{Occurrence, Recorder, Severity, reference};
 use twill_datastore::io::sqlite::{Options, Sqlite};
+use twill_datastore::lease::{Claim, Held};
 use twill_datastore::{
     Datastore, Error, Filter, Followed, Index, Key, Preconditions, RawEvent, Revision, WatchEvent, follow,
 };
@@ -108,7 +111,8 @@ async fn an_object_that_enters_or_leaves_the_filter_is_applied_or_deleted() {
     let mut changes = Vec::new();
     store.create(&pod("p", "n1", "b")).await.unwrap();
     store.update(&pod("p", "n1", "a")).await.unwrap();
-    store.update(&pod("p", "n2", "a")).await.unwrap();
+    store.create(&pod("elsewhere", "n2", "a")).await.unwrap();
+    store.update(&pod("p", "n1", "b")).await.unwrap();
     store.update(&pod("p", "n1", "a")).await.unwrap();
     assert_eq!(store.list::<Pod>(&filter).await.unwrap().items.len(), 1);
     store.delete::<Pod>(&Key::namespaced("shop", "p"), &Preconditions::default()).await.unwrap();
@@ -116,11 +120,11 @@ async fn an_object_that_enters_or_leaves_the_filter_is_applied_or_deleted() {
         match next(&mut watch).await.unwrap() {
             WatchEvent::Applied(_, at) => changes.push(("applied", at.0)),
             WatchEvent::Deleted(_, at) => changes.push(("deleted", at.0)),
-            WatchEvent::Bookmark(Revision(5)) => break,
+            WatchEvent::Bookmark(Revision(6)) => break,
             WatchEvent::Bookmark(_) => {}
         }
     }
-    assert_eq!(changes, [("applied", 2), ("deleted", 3), ("applied", 4), ("deleted", 5)]);
+    assert_eq!(changes, [("applied", 2), ("deleted", 4), ("applied", 5), ("deleted", 6)]);
 }
 
 #[tokio::test]
@@ -244,4 +248,51 @@ async fn a_full_disk_is_said_and_hurts_nothing_that_is_there() {
     assert!(matches!(full, Some(Error::Full(_))), "{full:?}");
     assert!(store.get::<Node>(&Key::cluster("n1")).await.unwrap().is_some());
     store.delete::<Node>(&Key::cluster("big0"), &Preconditions::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_has_one_holder_and_is_free_once_released() {
+    let (_directory, store) = store().await;
+    let now = jiff::Timestamp::now();
+    let mut a = Claim::new("kube-system", "twill", "a", 15);
+    let mut b = Claim::new("kube-system", "twill", "b", 15);
+    let (first, second) = tokio::join!(a.hold(&store, now), b.hold(&store, now));
+    assert_eq!([first.unwrap(), second.unwrap()].iter().filter(|held| **held == Held::Ours).count(), 1);
+    let held = a.hold(&store, now).await.unwrap();
+    let (winner, loser) = if held == Held::Ours { (&mut a, &mut b) } else { (&mut b, &mut a) };
+    assert!(matches!(loser.hold(&store, now).await.unwrap(), Held::Theirs { .. }));
+    loser.release(&store).await.unwrap();
+    assert_eq!(winner.hold(&store, now).await.unwrap(), Held::Ours);
+    winner.release(&store).await.unwrap();
+    assert_eq!(loser.hold(&store, now).await.unwrap(), Held::Ours);
+}
+
+#[tokio::test]
+async fn events_are_stored_counted_and_swept() {
+    let (_directory, store) = store().await;
+    let made = store.create(&node("n1")).await.unwrap();
+    let mut recorder = Recorder::new("twill.network/felix", "n1");
+    let occurrence = Occurrence {
+        regarding: reference(&made),
+        severity: Severity::Warning,
+        reason: "RouteRepaired".into(),
+        action: "Repair".into(),
+        note: "a route was missing".into(),
+    };
+    let now = jiff::Timestamp::now();
+    for id in 0..3 {
+        recorder.record(&store, &occurrence, now, id).await.unwrap();
+    }
+    let events = store.list::<Event>(&Filter::default()).await.unwrap().items;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].series.as_ref().unwrap().count, 3);
+    let key = Key::namespaced(events[0].namespace(), events[0].name());
+    store.delete::<Event>(&key, &Preconditions::default()).await.unwrap();
+    recorder.record(&store, &occurrence, now, 3).await.unwrap();
+    let other =
+        Recorder::new("twill.network/felix", "n2").sweep(&store, now + jiff::SignedDuration::from_hours(2)).await;
+    other.unwrap();
+    assert_eq!(store.list::<Event>(&Filter::default()).await.unwrap().items.len(), 1);
+    recorder.sweep(&store, now + jiff::SignedDuration::from_hours(2)).await.unwrap();
+    assert!(store.list::<Event>(&Filter::default()).await.unwrap().items.is_empty());
 }

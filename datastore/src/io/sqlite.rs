@@ -16,6 +16,7 @@ use crate::{Engine, Error, Filter, Key, Page, Preconditions, RawEvent, Revision}
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use hub::Hub;
+use rusqlite::Connection;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub struct Options {
     pub history: u64,
     /// How long a call waits for another process's write before it is [`Error::Unavailable`].
     pub busy: Duration,
-    /// Whether other processes' commits are noticed by inotify on the write-ahead log, at once, or else by a look every 10 ms.
+    /// Whether other processes' commits are noticed at once, by inotify on the write-ahead log, or else by a look every 10 ms.
     pub inotify: bool,
     /// Upper limit of the file in pages of 4 KiB; beyond it a write is [`Error::Full`].
     pub max_pages: Option<u32>,
@@ -53,6 +54,7 @@ struct Shared {
     reader: Worker,
     hub: Arc<Hub>,
     history: u64,
+    path: PathBuf,
 }
 
 impl Drop for Shared {
@@ -78,18 +80,22 @@ impl Sqlite {
             move || schema::open_reader(&path, options.busy)
         })
         .await?;
-        let hub = Hub::spawn(path, options).await?;
-        Ok(Self { shared: Arc::new(Shared { writer, reader, hub, history: options.history }) })
+        let hub = Hub::spawn(path.clone(), options).await?;
+        Ok(Self { shared: Arc::new(Shared { writer, reader, hub, history: options.history, path }) })
     }
 
     async fn write<T: Send + 'static>(
         &self,
         job: impl Fn(&mut write::Writing<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let history = self.shared.history;
-        let done = self.shared.writer.run(move |connection| write::transaction(connection, history, job)).await;
-        self.shared.hub.wake();
-        done
+        let shared = self.shared.clone();
+        let run = move |connection: &mut Connection| {
+            let done = write::transaction(connection, shared.history, job)?;
+            shared.hub.wake();
+            hub::touch(&shared.path);
+            Ok(done)
+        };
+        self.shared.writer.run(run).await
     }
 }
 

@@ -1,16 +1,18 @@
 //! The thread that notices commits, of this process and of others, and keeps the last changes for all watches.
 //!
-//! In flow two signals: an eventfd that our own writer rings after each commit, and inotify on the write-ahead log, which
-//! tells that some process is about to commit (pages are written, then synced, then published in shared memory). From
-//! that on `PRAGMA data_version` tells when the commit is there. Out flow the changes, read once per process, in a ring.
-//! Idle, the thread looks four times a second, in case a signal was lost.
+//! In flow two signals: an eventfd that our own writer rings after each commit, and inotify on the write-ahead log, whose
+//! time every writer touches after each commit ([`touch`]); SQLite's own writes do not wake it. `PRAGMA data_version` tells
+//! whether there is something new. Out flow the changes, read once per process, in a ring. Idle, the thread looks four
+//! times a second, in case a writer was killed between commit and touch, or was not ours.
 
 use super::{Options, read, schema, worker};
 use crate::{Error, Revision};
-use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use read::Change;
 use rusqlite::Connection;
 use std::collections::VecDeque;
@@ -18,7 +20,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// Changes kept in memory; a watch that is further behind reads the file.
@@ -27,8 +29,6 @@ const RING: usize = 512;
 const IDLE: Duration = Duration::from_millis(250);
 /// Pause between two looks without inotify.
 const BLIND: Duration = Duration::from_millis(10);
-/// Shortest pause between two looks.
-const SHORTEST: Duration = Duration::from_millis(1);
 
 /// What the thread shares with the watches.
 pub(super) struct Hub {
@@ -107,8 +107,6 @@ struct Watcher {
     connection: Connection,
     version: i64,
     inotify: Option<Inotify>,
-    /// When a process last wrote to the log; none once that has been seen through.
-    stirred: Option<Instant>,
 }
 
 impl Watcher {
@@ -119,7 +117,7 @@ impl Watcher {
         hub.latest.send_replace(revision);
         let inotify = if options.inotify { watch_log(path) } else { None };
         // 0 is never a version: the first look reads what was committed since the line above.
-        Ok(Self { hub, connection, version: 0, inotify, stirred: None })
+        Ok(Self { hub, connection, version: 0, inotify })
     }
 
     fn run(&mut self) {
@@ -176,47 +174,40 @@ impl Watcher {
         Ok(())
     }
 
-    /// Waits for a signal, or until the next look is due. After a stir the pauses grow with its age, so that a slow disk
-    /// costs few looks and a fast one little delay; meanwhile further stirs do not wake, they are collected at the end.
-    fn wait(&mut self) {
-        let pause = match (&self.inotify, self.stirred) {
-            (None, _) => BLIND,
-            (Some(_), None) => IDLE,
-            (Some(_), Some(at)) => (at.elapsed() / 8).clamp(SHORTEST, IDLE),
-        };
+    /// Waits for a signal, or until the next look is due.
+    fn wait(&self) {
         let mut signals = vec![PollFd::new(self.hub.bell.as_fd(), PollFlags::POLLIN)];
-        if let (Some(inotify), None) = (&self.inotify, self.stirred) {
-            signals.push(PollFd::new(inotify.as_fd(), PollFlags::POLLIN));
-        }
-        let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::from(10_u8));
-        // An error is an interruption; the loop looks and waits again.
-        let _ = poll(&mut signals, timeout);
+        signals.extend(self.inotify.iter().map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)));
+        let pause = if self.inotify.is_some() { IDLE } else { BLIND };
+        // Errors are interruptions, or that there is nothing to collect: the loop looks and waits again.
+        let _ = poll(&mut signals, PollTimeout::try_from(pause).unwrap_or(PollTimeout::from(10_u8)));
         let _ = self.hub.bell.read();
-        if pause >= IDLE {
-            self.stirred = None;
-        }
-        if self.inotify.as_ref().is_some_and(was_stirred) {
-            self.stirred = Some(Instant::now());
+        if let Some(inotify) = &self.inotify {
+            let _ = inotify.read_events();
         }
     }
 }
 
-/// Collects the signals that came.
-fn was_stirred(inotify: &Inotify) -> bool {
-    match inotify.read_events() {
-        Ok(events) => !events.is_empty(),
-        Err(Errno::EAGAIN) => false,
-        Err(_) => true,
+/// Tells the watch threads of all processes that something was committed.
+pub(super) fn touch(path: &Path) {
+    let now = TimeSpec::UTIME_NOW;
+    if let Err(error) = utimensat(AT_FDCWD, &log(path), &now, &now, UtimensatFlags::FollowSymlink) {
+        tracing::debug!(%error, "the write-ahead log cannot be touched, others will notice a little later");
     }
 }
 
-/// Signals of writes to the write-ahead log, which exists while a connection is open. None where they cannot be had (the
-/// kernel allows a user 128 of them by default).
-fn watch_log(path: &Path) -> Option<Inotify> {
+/// The write-ahead log, which exists while a connection is open.
+fn log(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
+    log.into()
+}
+
+/// Signals of touches of the write-ahead log. None where they cannot be had (the kernel allows a user 128 of them by
+/// default).
+fn watch_log(path: &Path) -> Option<Inotify> {
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).and_then(|inotify| {
-        inotify.add_watch(Path::new(&log), AddWatchFlags::IN_MODIFY)?;
+        inotify.add_watch(&log(path), AddWatchFlags::IN_ATTRIB)?;
         Ok(inotify)
     });
     inotify.inspect_err(|error| tracing::debug!(%error, "no inotify on the write-ahead log, looking every 10 ms")).ok()
