@@ -103,3 +103,7 @@ pub struct NodeAddresses {
     /// Its global IPv6 address: next hop of its IPv6 prefixes.
     pub v6: Option<Ipv6Addr>,
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
