@@ -11,6 +11,9 @@ pub mod interpret;
 mod lists;
 mod rules;
 mod sets;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 use crate::base;
 use crate::index::{Changes, Event, Index, ItemId, SelectorId};

@@ -175,3 +175,69 @@ fn join(mut ranges: Vec<(u16, u16)>) -> Vec<RangeInclusive<u16>> {
     }
     joined.into_iter().map(|(first, last)| first..=last).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::model::network_policy;
+    use serde_json::json;
+
+    /// The rules as nft would write their matches, set names cut to their kind.
+    fn shown(direction: Direction, rule: serde_json::Value) -> Vec<String> {
+        let field = if direction == Direction::Ingress { "ingress" } else { "egress" };
+        let raw = json!({"metadata": {"namespace": "n", "name": "p"},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], field: [rule]}});
+        let policy = network_policy(&serde_json::from_value(raw).unwrap());
+        let text = |draft: &Draft| {
+            let all: Vec<String> = draft.matches.iter().map(Match::to_string).collect();
+            let words = all.join(" ").split(' ').map(|w| w.split('_').next().unwrap().to_owned()).collect::<Vec<_>>();
+            words.join(" ")
+        };
+        drafts(&policy, direction).iter().map(text).collect()
+    }
+
+    #[test]
+    fn ranges_of_ports_are_joined_because_the_kernel_refuses_overlaps() {
+        let ports = json!([{"port": 80, "endPort": 90}, {"port": 82}, {"port": 91}, {"port": 443}, {"port": 53, "protocol": "UDP"}]);
+        assert_eq!(shown(Direction::Ingress, json!({"ports": ports})), ["tcp dport { 80-91, 443 }", "udp dport 53"]);
+        let any = json!([{"port": 80}, {"protocol": "TCP"}]);
+        assert_eq!(shown(Direction::Ingress, json!({"ports": any})), ["meta l4proto tcp"]);
+    }
+
+    #[test]
+    fn a_block_that_is_one_network_needs_no_set() {
+        let block = |cidr: &str, except: &[&str]| {
+            shown(Direction::Egress, json!({"to": [{"ipBlock": {"cidr": cidr, "except": except}}]}))
+        };
+        assert_eq!(block("0.0.0.0/0", &[]), ["meta nfproto ipv4"]);
+        assert_eq!(block("::/0", &[]), ["meta nfproto ipv6"]);
+        assert_eq!(block("10.0.0.0/8", &[]), ["ip daddr 10.0.0.0/8"]);
+        assert_eq!(block("fd00::/8", &["fd80::/9"]), ["ip6 daddr fd00::/9"]);
+        assert_eq!(block("10.0.0.0/8", &["10.1.0.0/16"]), ["ip daddr @cidr4"]);
+        assert_eq!(block("10.0.0.0/8", &["10.0.0.0/8"]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn named_ports_are_looked_up_at_the_destination() {
+        let ports = json!([{"port": "web"}]);
+        let peers = json!([{"podSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]);
+        assert_eq!(
+            shown(Direction::Ingress, json!({"from": peers, "ports": ports})),
+            [
+                "ip saddr @sel4 ip daddr . meta l4proto . th dport @np4",
+                "ip6 saddr @sel6 ip6 daddr . meta l4proto . th dport @np6",
+                "ip saddr 10.0.0.0/8 ip daddr . meta l4proto . th dport @np4",
+            ]
+        );
+        let both = ["ip daddr . meta l4proto . th dport @np4", "ip6 daddr . meta l4proto . th dport @np6"];
+        assert_eq!(shown(Direction::Egress, json!({"to": peers, "ports": ports})), both);
+        assert_eq!(shown(Direction::Egress, json!({"ports": ports})), both);
+    }
+
+    #[test]
+    fn a_rule_without_peers_and_ports_has_no_condition_and_one_for_nobody_is_no_rule() {
+        assert_eq!(shown(Direction::Ingress, json!({})), [""]);
+        assert_eq!(shown(Direction::Ingress, json!({"from": [{}]})), Vec::<String>::new());
+    }
+}

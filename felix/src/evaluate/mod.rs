@@ -6,6 +6,9 @@
 
 mod judge;
 mod story;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod universe;
 
 pub use judge::{Judgement, Miss, RuleRef};

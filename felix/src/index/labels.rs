@@ -194,6 +194,12 @@ impl LabelIndex {
         std::mem::take(&mut self.touched)
     }
 
+    /// Whether no selector is followed.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.selectors.is_empty() && self.ids.is_empty() && self.filed.is_empty() && self.by_scope.is_empty()
+    }
+
     /// Turns one membership over and remembers what it was.
     fn note(&mut self, selector: SelectorId, id: ItemId, was: bool) {
         self.touched.entry((selector, id)).or_insert(was);
