@@ -273,3 +273,86 @@ fn check_lookup(all: &Ruleset, key: &[super::Field], set: &Name, map: bool) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::base::{FROM_POD, KNOWN, POOLS_V4, SOURCE_V4, Settings, chain_name, name, skeleton};
+    use std::net::{IpAddr, Ipv4Addr};
+
+    fn states() -> Vec<Ruleset> {
+        let empty = skeleton(&Settings::default());
+        let mut known = empty.clone();
+        known.sets.get_mut(KNOWN).unwrap().elements.insert(Key::interface("twla"), Value::Plain);
+        let mut isolated = known.clone();
+        isolated.chains.insert("list_a".into(), Chain { base: None, rules: vec![Rule::deny(vec![])] });
+        let verdict = Value::Verdict(Verdict::Jump("list_a".into()));
+        isolated.sets.get_mut(FROM_POD).unwrap().elements.insert(Key::interface("twla"), verdict);
+        let mut other = isolated.clone();
+        other.chains.get_mut("list_a").unwrap().rules.insert(0, Rule::allow(vec![]));
+        let pools = &mut other.sets.get_mut(POOLS_V4).unwrap().elements;
+        pools.extend([Key::net("10.0.0.0/8".parse().unwrap())]);
+        let mut redeclared = other.clone();
+        redeclared.sets.get_mut(KNOWN).unwrap().size = Some(7);
+        vec![Ruleset::default(), empty, known, isolated, other, redeclared]
+    }
+
+    #[test]
+    fn the_difference_applied_is_the_other_state() {
+        for from in states() {
+            from.check().unwrap();
+            for to in states() {
+                let delta = from.difference(&to);
+                assert_eq!(delta.is_empty(), from == to);
+                let mut now = from.clone();
+                now.apply(&delta);
+                assert_eq!(now, to);
+            }
+        }
+    }
+
+    #[test]
+    fn a_set_that_must_be_made_anew_takes_the_rules_that_look_into_it_along() {
+        let all = states();
+        let delta = all[4].difference(&all[5]);
+        assert!(delta.remove_sets.contains(KNOWN) && delta.add_sets.contains_key(KNOWN));
+        let with: Vec<String> = delta.replace_rules.keys().map(ToString::to_string).collect();
+        assert_eq!(with, [chain_name("forward"), chain_name("workload_input")].map(|n| n.to_string()));
+    }
+
+    #[test]
+    fn what_expires_is_not_compared_and_not_remembered() {
+        let mut all = skeleton(&Settings::default());
+        let flow = Key::addr(IpAddr::from(Ipv4Addr::LOCALHOST)).and_addr(IpAddr::from(Ipv4Addr::LOCALHOST));
+        let mut delta = Delta::default();
+        delta.add_element(&name(crate::base::CUT_V4), flow.and_protocol(6).and_port(1).and_port(2), Value::Plain);
+        all.apply(&delta);
+        assert_eq!(all, skeleton(&Settings::default()));
+    }
+
+    #[test]
+    fn faults_are_found_before_the_kernel_does() {
+        let fault = |change: &dyn Fn(&mut Ruleset)| {
+            let mut all = states().remove(4);
+            change(&mut all);
+            all.check().unwrap_err().to_string()
+        };
+        let v4 = |last: u8| IpAddr::from(Ipv4Addr::new(10, 0, 0, last));
+        let put = |set: &'static str, key: Key, value: Value| {
+            fault(&move |all| drop(all.sets.get_mut(set).unwrap().elements.insert(key.clone(), value.clone())))
+        };
+        let rule = |rule: Rule| fault(&move |all| all.chains.get_mut("list_a").unwrap().rules.push(rule.clone()));
+        assert!(fault(&|all| drop(all.chains.remove("list_a"))).contains("leads to chain list_a"));
+        assert!(fault(&|all| drop(all.sets.remove(KNOWN))).contains("looks into set known, which does not exist"));
+        assert!(put(SOURCE_V4, Key::addr(v4(1)), Value::Plain).contains("4 bytes, the key 20"));
+        assert!(put(KNOWN, Key::interface("x"), Value::Verdict(Verdict::Drop)).contains("cannot hold"));
+        assert!(put(POOLS_V4, Key::addr(v4(1)), Value::Plain).contains("overlaps"));
+        let lookup = |key, set: &str| Match::Set { key, set: name(set), negated: false };
+        assert!(
+            rule(Rule::allow(vec![lookup(vec![super::super::Field::SourceV6], POOLS_V4)])).contains("another type")
+        );
+        assert!(rule(Rule::allow(vec![lookup(vec![super::super::Field::InInterface], FROM_POD)])).contains("is a map"));
+        assert!(rule(Rule::allow(vec![Match::Icmpv6Types(vec![])])).contains("rule 3"));
+    }
+}

@@ -17,6 +17,9 @@ mod actual;
 mod batch;
 mod connection;
 mod expression;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod golden;
 mod monitor;
 mod set;
 mod table;
