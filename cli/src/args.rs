@@ -56,6 +56,10 @@ pub(crate) struct Output {
 /// What `twill` does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the BGP speaker of a node, or alone from a file.
+    Bgpd(twill_bgpd::Args),
+    /// Run the node agent: CNI, addresses, policy.
+    Felix(twill_felix::Args),
     /// Build, change, probe and remove a cluster of network namespaces on this machine.
     Lab(twill_lab::Args),
     /// Create the objects of manifests, or change those that exist; all are checked before the first is written.

@@ -20,6 +20,8 @@ pub(crate) const DEGRADED: u8 = 2;
 /// Runs what the command line asks for.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
+        Command::Bgpd(args) => twill_bgpd::run(args),
+        Command::Felix(args) => twill_felix::run(args),
         Command::Lab(args) => twill_lab::run(args),
         Command::Apply(args) => apply::run(&args),
         Command::Get(args) => get::run(&args),
