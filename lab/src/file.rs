@@ -139,7 +139,9 @@ pub fn parse(text: &str, origin: &str) -> anyhow::Result<LabFile> {
         Err(error) => {
             let line = error.location().map(|l| format!(" line {}", l.line())).unwrap_or_default();
             let problem = error.without_snippet().to_string();
-            bail!("{origin}{line}: {}", problem.lines().next().unwrap_or_default());
+            let problem = problem.lines().next().unwrap_or_default();
+            // The line is said in front already.
+            bail!("{origin}{line}: {}", problem.rsplit_once(" at line ").map_or(problem, |(text, _)| text));
         }
     };
     lab(document).with_context(|| origin.to_owned())

@@ -8,14 +8,17 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use twill_crds::manifest::Manifest;
 use twill_crds::{IPBlock, IPPool, Kind, Namespace, NetworkPolicy, Node, Object, Pod};
 use twill_datastore::{Datastore, Filter, Key, Preconditions};
 
 /// How long daemons may take to follow a change.
 pub const FOLLOW: Duration = Duration::from_secs(30);
+
+/// How long a reason why a route is not in the kernel must stand before it is believed.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A lab that is up, with its datastore open.
 pub struct Cluster {
@@ -313,27 +316,38 @@ impl Cluster {
         daemons::applied(&self.state, revision.0, FOLLOW)
     }
 
-    /// Waits until every node that routes has every block in its kernel.
+    /// Waits until every node that runs a speaker has every block in its kernel, or says for [`PATIENCE`] why it will not: that is
+    /// then a note.
     ///
     /// # Errors
-    /// A block is missing on a node; says why if its bgpd does.
-    pub fn routed(&self, limit: Duration) -> anyhow::Result<()> {
+    /// A node has not heard of a block in time.
+    pub fn routed(&self, limit: Duration) -> anyhow::Result<Vec<String>> {
         let blocks = self.list::<IPBlock>()?;
+        let mut notes = Vec::new();
         for node in self.state.nodes.iter().filter(|n| self.state.runs(&n.name, Daemon::Bgpd)) {
-            daemons::awaited(&self.state, &node.name, Daemon::Bgpd, limit, |socket| self.lacks_block(socket, &blocks))?;
+            let began = Instant::now();
+            let mut refused = Vec::new();
+            daemons::awaited(&self.state, &node.name, Daemon::Bgpd, limit, |socket| {
+                let routes = daemons::routes(socket)?;
+                let mut unknown = None;
+                refused.clear();
+                for block in &blocks {
+                    let paths = || routes.iter().filter(|r| r.prefix == block.spec.cidr);
+                    if paths().any(|r| r.installed) {
+                        continue;
+                    }
+                    let what = format!("{} of {}", block.spec.cidr, block.spec.node);
+                    match paths().find(|r| !r.reason.is_empty()) {
+                        Some(path) => refused.push(format!("{} has no route to {what}: {}", node.name, path.reason)),
+                        None => unknown = Some(format!("it has no route to {what}")),
+                    }
+                }
+                let waiting = !refused.is_empty() && began.elapsed() < PATIENCE;
+                Ok(unknown.or_else(|| refused.first().filter(|_| waiting).cloned()))
+            })?;
+            notes.append(&mut refused);
         }
-        Ok(())
-    }
-
-    fn lacks_block(&self, socket: &Path, blocks: &[IPBlock]) -> anyhow::Result<Option<String>> {
-        let routes = daemons::routes(socket)?;
-        let there = |b: &&IPBlock| routes.iter().any(|r| r.prefix == b.spec.cidr && r.installed);
-        let Some(missing) = blocks.iter().find(|b| !there(b)) else { return Ok(None) };
-        let why = routes.iter().find(|r| r.prefix == missing.spec.cidr).map(|r| r.reason.clone());
-        let problems = daemons::bgpd_status(socket)?.problems;
-        let why =
-            why.filter(|w| !w.is_empty()).or(problems.first().cloned()).map(|w| format!(" ({w})")).unwrap_or_default();
-        Ok(Some(format!("it has no route to block {} of {}{why}", missing.spec.cidr, missing.spec.node)))
+        Ok(notes)
     }
 
     /// Waits until every node's daemons are in sync and every session is established.

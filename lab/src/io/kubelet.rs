@@ -1,6 +1,6 @@
 //! The kubelet's part: a namespace, listeners and an address for every pod, and all of it gone again.
 
-use crate::io::{cni, holder, netns, process};
+use crate::io::{cni, holder, netns, process, underlay};
 use crate::names;
 use crate::ports::declared;
 use crate::resources::{Ended, Wanted};
@@ -80,7 +80,7 @@ fn attach(state: &State, node: &Node, pod: &Pod) -> anyhow::Result<Vec<IpAddr>> 
     }
     let sandbox = sandbox(state, pod);
     let space = names::pod_netns(&state.name, pod.namespace(), pod.name());
-    netns::create(&space)?;
+    netns::create(&space, underlay::loopback_up)?;
     // Listeners first: whoever sees the pod's address may talk to it at once.
     let attached = holder::start(&space, &answer, &[], &declared(pod), &log)
         .and_then(|_| cni::add(&state.machine_dir(&node.name), &sandbox));

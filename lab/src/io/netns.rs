@@ -8,18 +8,18 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Makes the namespace `name` with its loopback up, able to forward, and with IPv6 addresses usable at once.
+/// Makes the namespace `name` and runs `setup` inside it before the name means anything to others.
 ///
 /// # Errors
-/// The name is taken, or the kernel refuses.
-pub fn create(name: &str) -> anyhow::Result<()> {
+/// The name is taken, the kernel refuses, or `setup` fails.
+pub fn create(name: &str, setup: impl FnOnce() -> anyhow::Result<()> + Send) -> anyhow::Result<()> {
     let path = netns_path(name);
     File::create_new(&path)
         .with_context(|| format!("network namespace {name} cannot be made at {}", path.display()))?;
     let made = std::thread::scope(|scope| {
         let thread = scope.spawn(|| -> anyhow::Result<()> {
             unshare(CloneFlags::CLONE_NEWNET).context("unshare")?;
-            settings()?;
+            setup()?;
             let here = Path::new("/proc/thread-self/ns/net");
             mount(Some(here), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).context("bind mount")
         });
@@ -28,8 +28,11 @@ pub fn create(name: &str) -> anyhow::Result<()> {
     made.inspect_err(|_| drop(fs::remove_file(&path))).with_context(|| format!("network namespace {name}"))
 }
 
-/// Settings of the calling thread's namespace that a Linux router has.
-fn settings() -> anyhow::Result<()> {
+/// Lets the calling thread's namespace forward, and use IPv6 addresses at once.
+///
+/// # Errors
+/// The kernel refuses a setting that it has.
+pub fn as_router() -> anyhow::Result<()> {
     for (key, value) in [
         ("ipv4/ip_forward", "1"),
         ("ipv4/fib_multipath_hash_policy", "1"),

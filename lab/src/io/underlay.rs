@@ -17,7 +17,7 @@ use std::os::fd::AsRawFd;
 /// The kernel refuses; the sentence names the machine.
 pub fn build(plan: &Plan) -> anyhow::Result<()> {
     for machine in &plan.machines {
-        netns::create(&machine.netns)?;
+        netns::create(&machine.netns, netns::as_router)?;
     }
     for machine in &plan.machines {
         with_netlink(&machine.netns, async |handle| bridges(handle, machine).await)
@@ -31,6 +31,18 @@ pub fn build(plan: &Plan) -> anyhow::Result<()> {
             .with_context(|| format!("addresses of {}", machine.name))?;
     }
     Ok(())
+}
+
+/// Brings up the loopback of the calling thread's namespace, as a container runtime does for a pod.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn loopback_up() -> anyhow::Result<()> {
+    netlink(async |handle| {
+        let links = indices(handle).await?;
+        let up = LinkUnspec::new_with_index(index(&links, "lo")?).up().build();
+        handle.link().set(up).execute().await.context("lo up")
+    })
 }
 
 /// Whether this kernel makes IP-in-IP devices: one is made in a namespace that vanishes at once.

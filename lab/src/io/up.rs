@@ -48,7 +48,7 @@ pub fn up(path: &Path, name: Option<&str>) -> anyhow::Result<Built> {
     complete(&file, &mut desired, &mut notes)?;
     let plan = plan::plan(&file, node_asn(&desired));
     cni::executable()?;
-    let _lock = labs::lock(&file.name)?;
+    let lock = labs::lock(&file.name)?;
     ensure!(
         !labs::exists(&file.name),
         "lab {} is there already; remove it with: twill lab down --name {0}, or choose another --name",
@@ -57,9 +57,8 @@ pub fn up(path: &Path, name: Option<&str>) -> anyhow::Result<Built> {
     match build(&plan, &file, desired, &mut notes) {
         Ok(cluster) => Ok(Built { cluster, notes, took: began.elapsed() }),
         Err(error) => {
-            if std::env::var_os("TWILL_LAB_KEEP").is_none() {
-                down::down(&file.name).with_context(|| format!("{error:#}; besides"))?;
-            }
+            down::down(&file.name).with_context(|| format!("{error:#}; besides"))?;
+            labs::forget(&file.name, lock);
             Err(error)
         }
     }
@@ -183,6 +182,6 @@ fn build(plan: &Plan, file: &LabFile, mut desired: Desired, notes: &mut Vec<Stri
     cluster.settled(SETTLE)?;
     notes.extend(cluster.apply(Desired { pods, ..Desired::default() })?);
     cluster.followed()?;
-    cluster.routed(SETTLE)?;
+    notes.extend(cluster.routed(SETTLE)?);
     Ok(cluster)
 }
