@@ -238,6 +238,38 @@ fn states() -> Vec<Ruleset> {
 
 #[test]
 #[ignore = "needs root: make test"]
+fn any_ranges_follow_any_others_in_one_transaction() {
+    Namespace::new().run(|| {
+        with_table(&skeleton(&Settings::default()), async |table| {
+            let mut now = skeleton(&Settings::default());
+            let mut seed = 1_u32;
+            for round in 0..200 {
+                // Few distinct addresses, so that ranges touch, contain and follow each other, from the first to the last.
+                let mut ends = std::collections::BTreeSet::new();
+                for _ in 0..round % 12 {
+                    seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    ends.insert((seed >> 28).wrapping_mul(0x1111_1111));
+                }
+                let ends: Vec<u32> = ends.into_iter().collect();
+                let addr = |n: u32| IpAddr::from(Ipv4Addr::from(n));
+                let ranges = ends.windows(2).filter(|e| e[0] & 0x10 == 0 || round % 2 == 0);
+                let last = |n: u32| if n == u32::MAX { n } else { n - 1 };
+                let mut next = now.clone();
+                next.sets.get_mut(base::POOLS_V4).unwrap().elements =
+                    ranges.map(|e| Key::range(addr(e[0]), addr(last(e[1])))).collect();
+                next.check().unwrap();
+                let delta = now.difference(&next);
+                let commit = table.commit(delta.clone()).await.unwrap();
+                assert!(!commit.resynced, "round {round}: {delta:?}");
+                now = next;
+                assert_eq!(table.resync(now.clone()).await.unwrap().messages, 0, "round {round}");
+            }
+        });
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test"]
 fn elements_of_expiring_sets_come_with_a_delta_and_go_by_themselves() {
     Namespace::new().run(|| {
         with_table(&rich(), async |table| {

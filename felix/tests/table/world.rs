@@ -196,11 +196,11 @@ impl Drop for Responder {
     }
 }
 
-/// Asks a [`Responder`] over UDP: what it answered, or `None` after 300 ms of silence.
+/// Asks a [`Responder`] over UDP: what it answered, or `None` after 900 ms of silence.
 pub(crate) fn udp(from: &Namespace, to: IpAddr, port: u16) -> Option<String> {
     from.run(move || {
         let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         socket.connect((to, port)).ok()?;
         let mut buffer = [0; 64];
         for _ in 0..3 {
@@ -214,10 +214,10 @@ pub(crate) fn udp(from: &Namespace, to: IpAddr, port: u16) -> Option<String> {
     })
 }
 
-/// Asks a [`Responder`] over TCP: what it answered, or `None` after 300 ms.
+/// Asks a [`Responder`] over TCP: what it answered, or `None` after 900 ms.
 pub(crate) fn tcp(from: &Namespace, to: IpAddr, port: u16) -> Option<String> {
     from.run(move || {
-        let mut stream = TcpStream::connect_timeout(&(to, port).into(), Duration::from_millis(300)).ok()?;
+        let mut stream = TcpStream::connect_timeout(&(to, port).into(), Duration::from_millis(900)).ok()?;
         stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
@@ -227,5 +227,5 @@ pub(crate) fn tcp(from: &Namespace, to: IpAddr, port: u16) -> Option<String> {
 
 /// Whether a ping is answered within a second.
 pub(crate) fn ping(from: &Namespace, to: IpAddr) -> bool {
-    from.run(move || try_sh(&format!("ping -c 1 -W 0.5 {to}")).0)
+    from.run(move || try_sh(&format!("ping -c 1 -W 1 {to}")).0)
 }
