@@ -37,7 +37,8 @@ pub enum Done {
 /// What is going on with blocks.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
-    claiming: BTreeSet<String>,
+    /// Pools of which a block is being claimed; after that the block, until it is heard of or for a while.
+    claiming: BTreeMap<String, Option<(IpNet, Instant)>>,
     refused: BTreeMap<String, (String, Instant)>,
     /// Blocks without bgpd's route, since when.
     unready: BTreeMap<IpNet, Instant>,
@@ -51,6 +52,12 @@ impl Blocks {
     /// Why the last claim of this pool failed, if it did.
     pub(super) fn refusal(&self, pool: &str) -> Option<&str> {
         self.refused.get(pool).map(|(problem, _)| problem.as_str())
+    }
+
+    /// These blocks are ours.
+    fn heard(&mut self, own: &BTreeSet<IpNet>) {
+        let now = Instant::now();
+        self.claiming.retain(|_, claimed| claimed.is_none_or(|(cidr, until)| !own.contains(&cidr) && now < until));
     }
 
     /// What is wrong, one sentence each.
@@ -78,6 +85,7 @@ impl Agent {
         for cidr in known.difference(&own) {
             self.lost(*cidr);
         }
+        self.blocks.heard(&own);
         self.blocks.problems.retain(|cidr, _| !own.contains(cidr));
         self.blocks.restoring.retain(|cidr, _| !own.contains(cidr));
         for (cidr, other) in self.supply.contested(&self.node) {
@@ -143,9 +151,10 @@ impl Agent {
         let paused = self.blocks.refused.get(&pool.name).is_some_and(|(_, until)| Instant::now() < *until);
         // A node that is not in the datastore has no labels to be selected by, and nobody to route for.
         let exists = self.supply.nodes.get(&twill_datastore::Key::cluster(&self.node)).is_some();
-        if paused || !exists || !self.blocks.claiming.insert(pool.name.clone()) {
+        if paused || !exists || self.blocks.claiming.contains_key(&pool.name) {
             return;
         }
+        self.blocks.claiming.insert(pool.name.clone(), None);
         let (store, node, known) = (self.datastore.clone(), self.node.clone(), self.supply.seen());
         let done = self.done.clone();
         tokio::spawn(async move {
@@ -163,13 +172,16 @@ impl Agent {
                         tracing::info!(block = %cidr, %pool, "block claimed");
                         self.blocks.refused.remove(&pool);
                         self.blocks.unready.entry(cidr).or_insert_with(Instant::now);
+                        // Until it is heard of, the pool looks as poor as before: nothing more is claimed.
+                        self.blocks.claiming.insert(pool, Some((cidr, later(CLAIM_PAUSE))));
+                        self.blocks.heard(&self.supply.own(&self.node));
                     }
                     Err(error) => {
                         tracing::warn!(%error, %pool, "no block claimed");
-                        self.blocks.refused.insert(pool.clone(), (error.to_string(), later(CLAIM_PAUSE)));
+                        self.blocks.claiming.remove(&pool);
+                        self.blocks.refused.insert(pool, (error.to_string(), later(CLAIM_PAUSE)));
                     }
                 }
-                self.blocks.claiming.remove(&pool);
             }
             Done::Restored { cidr, outcome: Ok(()) } => {
                 tracing::warn!(block = %cidr, "block had vanished; created again")

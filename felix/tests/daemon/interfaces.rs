@@ -1,12 +1,10 @@
 //! Workload interfaces in the kernel: two pods of one node reach each other over both families.
 
-mod world;
-
+use crate::world::Ns;
 use std::net::IpAddr;
 use twill_felix::io::{link, netns::Netns, route, rtnl::Rtnl, sysctl};
 use twill_felix::workload::{Plan, alias, interface_name, pod_mac};
 use twill_ipam::Sandbox;
-use world::Ns;
 
 fn plan(container: &str, addresses: &[&str]) -> Plan {
     Plan {

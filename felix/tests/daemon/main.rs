@@ -1,0 +1,9 @@
+//! The daemon in network namespaces of its own, with a SQLite datastore, called as `twill-cni` calls it.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod attach;
+mod failures;
+mod interfaces;
+mod node;
+mod restart;
+mod world;

@@ -1,0 +1,223 @@
+//! One node: a namespace with an uplink, a datastore, and felix as a process.
+
+use crate::world::{Ns, until};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+use twill_crds::{IPBlock, IPPool, Namespace, NetworkPolicy, Node as NodeObject, Object, Pod};
+use twill_datastore::{Datastore, Filter};
+
+const ARGS: &str = "TWILL_TEST_FELIX";
+
+/// Not a test of its own: what [`Node::start`] runs in the node's namespace.
+#[test]
+#[ignore = "started by the other tests of this file: make test"]
+fn felix_process() {
+    let Ok(args) = std::env::var(ARGS) else { return };
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        felix: twill_felix::Args,
+    }
+    let line: Vec<String> = serde_json::from_str(&args).unwrap();
+    let Line { felix } = clap::Parser::parse_from(line);
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG).init();
+    if let Err(error) = twill_felix::run(felix) {
+        eprintln!("felix: {error:#}");
+        std::process::exit(1);
+    }
+    std::process::exit(0);
+}
+
+pub struct Node {
+    pub ns: Ns,
+    pub directory: tempfile::TempDir,
+    pub state: PathBuf,
+    pub boot_id: &'static str,
+    datastore: Datastore,
+    runtime: tokio::runtime::Runtime,
+    felix: Option<Child>,
+}
+
+impl Node {
+    /// A node with one pool, its Node object and namespace `shop`; felix is not started.
+    pub fn new(pools: &[&str]) -> Self {
+        let ns = Ns::new("node");
+        ns.run(&["ip", "link", "add", "up0", "mtu", "1450", "type", "veth", "peer", "name", "up1"]);
+        ns.run(&["ip", "addr", "add", "172.31.1.11/24", "dev", "up0"]);
+        ns.run(&["ip", "link", "set", "up0", "up"]);
+        ns.run(&["ip", "link", "set", "up1", "up"]);
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let url = format!("sqlite:{}/cluster.db", directory.path().display());
+        let datastore = runtime.block_on(Datastore::open(&url)).unwrap();
+        let state = directory.path().join("state");
+        let node = Self { ns, directory, state, boot_id: "boot-1", datastore, runtime, felix: None };
+        node.create::<NodeObject>(json!({
+            "metadata": {"name": "n1"},
+            "status": {"addresses": [{"type": "InternalIP", "address": "172.31.1.11"}]},
+        }));
+        node.create::<Namespace>(json!({"metadata": {"name": "shop"}}));
+        for (n, cidr) in pools.iter().enumerate() {
+            node.create::<IPPool>(json!({"metadata": {"name": format!("pool{n}")}, "spec": {"cidr": cidr}}));
+        }
+        node
+    }
+
+    pub fn create<K: Object>(&self, mut object: Value) -> K {
+        object["apiVersion"] = json!(K::kind().api_version());
+        object["kind"] = json!(K::kind().kind);
+        let typed: K = serde_json::from_value(object).unwrap();
+        let created = self.runtime.block_on(self.datastore.create(&typed)).unwrap();
+        if typed.namespace().is_empty() && K::kind().kind == "Node" {
+            let mut with_status = serde_json::to_value(&created).unwrap();
+            with_status["status"] = serde_json::to_value(&typed).unwrap()["status"].clone();
+            let with_status: K = serde_json::from_value(with_status).unwrap();
+            return self.runtime.block_on(self.datastore.update_status(&with_status)).unwrap();
+        }
+        created
+    }
+
+    pub fn list<K: Object>(&self) -> Vec<K> {
+        self.runtime.block_on(self.datastore.list::<K>(&Filter::default())).unwrap().items
+    }
+
+    /// A policy for all pods of `shop` that lets nothing in.
+    pub fn deny_all(&self) {
+        self.create::<NetworkPolicy>(json!({
+            "metadata": {"name": "deny-all", "namespace": "shop"},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
+        }));
+    }
+
+    pub fn pod(&self, name: &str) -> Attached {
+        let pod = self.create::<Pod>(json!({
+            "metadata": {"name": name, "namespace": "shop", "labels": {"app": name}},
+            "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]},
+        }));
+        Attached { ns: Ns::new(name), name: name.to_owned(), uid: pod.metadata.uid.unwrap() }
+    }
+
+    pub fn start(&mut self) {
+        self.launch();
+        until("felix in sync", Duration::from_secs(10), || {
+            self.status().is_some_and(|status| status["inSync"] == json!(true))
+        });
+    }
+
+    /// Starts felix, and plays bgpd: every block of the node gets its unreachable route.
+    pub fn start_routed(&mut self, families: usize) {
+        self.start();
+        until("a block per family", Duration::from_secs(5), || self.list::<IPBlock>().len() >= families);
+        for block in self.list::<IPBlock>() {
+            let cidr = block.spec.cidr.to_string();
+            self.ns.run(&["ip", "route", "replace", "unreachable", &cidr, "proto", "84", "metric", "4096"]);
+        }
+    }
+
+    pub fn launch(&mut self) {
+        assert!(self.felix.is_none());
+        let run = self.directory.path().display().to_string();
+        let state = self.state.display().to_string();
+        let url = format!("sqlite:{run}/cluster.db");
+        let line = ["felix", "--node", "n1", "--datastore", &url, "--run-dir", &run, "--state-dir", &state];
+        let line: Vec<&str> = line.into_iter().chain(["--boot-id", self.boot_id]).collect();
+        let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
+        let test = std::env::current_exe().unwrap();
+        let arguments =
+            [test.to_str().unwrap(), "--exact", "node::felix_process", "--ignored", "--nocapture", "--test-threads=1"];
+        let mut command = self.ns.command(&arguments);
+        command.env(ARGS, serde_json::to_string(&line).unwrap());
+        command.stdout(Stdio::null()).stderr(log);
+        self.felix = Some(command.spawn().unwrap());
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.directory.path().join("felix.log")
+    }
+
+    /// SIGKILL, and gone.
+    pub fn kill(&mut self) {
+        let mut felix = self.felix.take().unwrap();
+        felix.kill().unwrap();
+        felix.wait().unwrap();
+    }
+
+    /// SIGTERM, and its exit status.
+    pub fn stop(&mut self) -> bool {
+        let mut felix = self.felix.take().unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(felix.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        felix.wait().unwrap().success()
+    }
+
+    pub fn wait(&mut self) -> bool {
+        self.felix.take().unwrap().wait().unwrap().success()
+    }
+
+    pub fn ask(&self, request: &Value) -> Option<Value> {
+        let mut stream = UnixStream::connect(self.directory.path().join("felix.sock")).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
+        writeln!(stream, "{request}").ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).ok()?;
+        serde_json::from_str(&line).ok()
+    }
+
+    pub fn status(&self) -> Option<Value> {
+        self.ask(&json!({"op": "status"}))
+    }
+
+    pub fn cni(&self, command: &str, pod: &Attached) -> Value {
+        self.call(command, pod, &pod.ns.path().display().to_string())
+    }
+
+    pub fn call(&self, command: &str, pod: &Attached, netns: &str) -> Value {
+        let args = format!("K8S_POD_NAMESPACE=shop;K8S_POD_NAME={};K8S_POD_UID={}", pod.name, pod.uid);
+        let request = json!({
+            "op": "cni", "command": command, "containerId": format!("c-{}", pod.name), "netns": netns, "ifname": "eth0",
+            "args": args, "config": {"cniVersion": "1.1.0", "name": "twill", "type": "twill-cni"},
+        });
+        self.ask(&request).unwrap_or_else(|| panic!("no answer; {}", self.tail()))
+    }
+
+    /// ADD that must succeed; its addresses without prefix length.
+    pub fn add(&self, pod: &Attached) -> Vec<String> {
+        let reply = self.cni("ADD", pod);
+        let ips = reply["result"]["ips"].as_array().unwrap_or_else(|| panic!("{reply}; {}", self.tail()));
+        ips.iter().map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().to_owned()).collect()
+    }
+
+    pub fn del(&self, pod: &Attached) {
+        assert_eq!(self.cni("DEL", pod), json!({"result": null}), "{}", self.tail());
+    }
+
+    /// What felix logged last.
+    pub fn tail(&self) -> String {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().rev().take(30).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut felix) = self.felix.take() {
+            let _ = felix.kill();
+            let _ = felix.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("felix said:\n{}", self.tail());
+        }
+    }
+}
+
+/// A pod's namespace and identity.
+pub struct Attached {
+    pub ns: Ns,
+    pub name: String,
+    pub uid: String,
+}

@@ -1,0 +1,109 @@
+//! What outlives felix, and what it puts back.
+
+use crate::node::Node;
+use crate::world::until;
+use serde_json::json;
+use std::process::Stdio;
+use std::time::Duration;
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_killed_felix_disturbs_nothing_and_the_next_one_goes_on() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let (a, b) = (node.pod("a"), node.pod("b"));
+    node.add(&a);
+    let address = node.add(&b).remove(0);
+    let traffic =
+        a.ns.command(&["ping", "-i", "0.002", "-c", "1000", "-q", &address]).stdout(Stdio::piped()).spawn().unwrap();
+    node.kill();
+    let c = node.pod("c");
+    node.start();
+    assert_eq!(node.status().unwrap()["endpoints"], 2);
+    let summary = String::from_utf8(traffic.wait_with_output().unwrap().stdout).unwrap();
+    assert!(summary.contains("1000 packets transmitted, 1000 received"), "{summary}");
+    // Pods of before and of after reach each other; policy that came while felix was away holds.
+    assert!(a.ns.pings(&node.add(&c)[0]));
+    node.kill();
+    node.deny_all();
+    assert!(a.ns.pings(&address), "nobody tells the kernel yet");
+    node.start();
+    assert!(!a.ns.pings(&address));
+    node.del(&a);
+    assert!(node.stop(), "SIGTERM is a clean exit");
+    assert!(node.ns.pings(&address), "everything stays in the kernel");
+    assert!(!node.ns.run(&["nft", "list", "set", "inet", "twill", "known"]).contains("elements = { }"));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn routes_and_table_removed_by_a_foreign_hand_are_back_within_a_second() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let (a, b) = (node.pod("a"), node.pod("b"));
+    node.add(&a);
+    let address = node.add(&b).remove(0);
+    node.ns.run(&["ip", "route", "del", &format!("{address}/32")]);
+    until("the route is back", Duration::from_secs(1), || node.ns.run(&["ip", "route"]).contains(&address));
+    assert!(a.ns.pings(&address));
+    let route = node.ns.run(&["ip", "-o", "route", "show", &address]);
+    let device = route.split(' ').nth(2).unwrap().to_owned();
+    node.ns.run(&["ip", "link", "set", &device, "down"]);
+    until("the link is up and the route back", Duration::from_secs(1), || {
+        node.ns.run(&["ip", "route"]).contains(&address)
+    });
+    assert!(a.ns.pings(&address));
+    // Another protocol takes prefix and metric.
+    node.ns.run(&["ip", "route", "replace", &format!("{address}/32"), "dev", "up0", "scope", "link"]);
+    until("the route is ours again", Duration::from_secs(1), || {
+        node.ns.run(&["ip", "route", "show", &address]).contains(&device)
+    });
+    assert!(node.status().unwrap()["repairs"].as_u64().unwrap() >= 3);
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_lost_or_damaged_store_is_rebuilt_from_the_kernel() {
+    let mut node = Node::new(&["10.42.0.0/16", "fd42::/112"]);
+    node.start_routed(2);
+    let (a, b) = (node.pod("a"), node.pod("b"));
+    let mut taken = node.add(&a);
+    taken.extend(node.add(&b));
+    node.kill();
+    std::fs::remove_dir_all(node.state.join("ipam")).unwrap();
+    node.start();
+    let in_use = node.ask(&json!({"op": "addresses"})).unwrap();
+    let known: Vec<&str> = in_use.as_array().unwrap().iter().map(|one| one["address"].as_str().unwrap()).collect();
+    for address in &taken {
+        assert!(known.contains(&address.as_str()), "{address} not in {in_use}");
+    }
+    assert_eq!(in_use[0]["namespace"], "shop");
+    assert!(a.ns.pings(&taken[2]));
+    node.kill();
+    std::fs::write(node.state.join("ipam/addresses.db"), vec![0x55; 8192]).unwrap();
+    node.start();
+    let c = node.pod("c");
+    for address in node.add(&c) {
+        assert!(!taken.contains(&address), "{address} was handed out twice");
+    }
+    node.del(&a);
+    assert_eq!(node.ask(&json!({"op": "addresses"})).unwrap().as_array().unwrap().len(), 4);
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn after_a_reboot_addresses_without_interface_are_free() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let (a, b) = (node.pod("a"), node.pod("b"));
+    node.add(&a);
+    node.add(&b);
+    node.kill();
+    let route = node.ns.run(&["ip", "-o", "route", "show", "proto", "85"]);
+    let device = route.lines().next().unwrap().split(' ').nth(2).unwrap().to_owned();
+    node.ns.run(&["ip", "link", "del", &device]);
+    node.boot_id = "boot-2";
+    node.start();
+    assert_eq!(node.ask(&json!({"op": "addresses"})).unwrap().as_array().unwrap().len(), 1);
+    assert_eq!(node.status().unwrap()["endpoints"], 1);
+}
