@@ -13,3 +13,7 @@ mod report;
 pub use desired::{Desired, desired};
 pub use objects::{Heard, Objects, Snapshot};
 pub use report::{Observed, report};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,243 @@
+//! Objects in, configurations and status out.
+
+use super::{Heard, Objects, Observed, desired, report};
+use crate::fib;
+use crate::speaker::{Export, PeerAsn};
+use crate::wire::{Families, Family};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::net::IpAddr;
+use twill_crds::node_network::BgpState;
+use twill_crds::{Object, Protocol};
+use twill_datastore::{Followed, Revision};
+
+fn object<K: Object>(value: Value) -> K {
+    serde_json::from_value(value).unwrap()
+}
+
+fn node(name: &str, addresses: &[&str], second: u32) -> Heard {
+    let addresses: Vec<Value> = addresses.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
+    Heard::Node(applied(object(json!({
+        "metadata": {"name": name, "labels": {"rack": &name[..1]}, "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z")},
+        "status": {"addresses": addresses, "images": [{"names": ["large"]}]},
+    }))))
+}
+
+fn block(cidr: &str, node: &str, second: u32) -> Heard {
+    Heard::Block(applied(object(json!({
+        "metadata": {"name": cidr.replace(['.', ':', '/'], "-"), "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z")},
+        "spec": {"cidr": cidr, "node": node},
+    }))))
+}
+
+fn pool(name: &str, cidr: &str, protocol: &str, second: u32) -> Heard {
+    Heard::Pool(applied(object(json!({
+        "metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z")},
+        "spec": {"cidr": cidr, "encapsulation": {"protocol": protocol}},
+    }))))
+}
+
+fn configuration(spec: Value) -> Heard {
+    Heard::Configuration(applied(object(json!({"metadata": {"name": "default"}, "spec": spec}))))
+}
+
+fn peer(name: &str, spec: Value) -> Heard {
+    Heard::Peer(applied(object(json!({"metadata": {"name": name}, "spec": spec}))))
+}
+
+fn applied<K: Object>(object: K) -> Followed<K> {
+    Followed::Applied(object, Revision(1))
+}
+
+/// Three nodes in a mesh, one pool, and three blocks of which two are those of a1.
+fn cluster() -> Objects {
+    objects([
+        node("a1", &["172.31.1.11"], 1),
+        node("a2", &["172.31.1.12"], 2),
+        node("b1", &["172.31.2.11", "fd31:2::11"], 3),
+        pool("default", "10.42.0.0/16", "VXLAN", 1),
+        block("10.42.1.0/26", "a1", 9),
+        block("10.42.7.0/26", "a1", 5),
+        block("10.42.2.0/26", "a2", 1),
+    ])
+}
+
+fn objects(all: impl IntoIterator<Item = Heard>) -> Objects {
+    let mut objects = Objects::default();
+    for heard in all {
+        objects.apply(heard);
+    }
+    objects
+}
+
+fn with(mut objects: Objects, more: impl IntoIterator<Item = Heard>) -> Objects {
+    for heard in more {
+        objects.apply(heard);
+    }
+    objects
+}
+
+#[test]
+fn a_mesh_is_every_other_node_and_a_node_tells_its_own_blocks_only() {
+    let desired = desired("a1", &cluster());
+    let names: Vec<&str> = desired.speaker.peers.keys().map(String::as_str).collect();
+    assert_eq!(names, ["a2", "b1"]);
+    let peer = &desired.speaker.peers["b1"];
+    assert_eq!((peer.address.to_string().as_str(), peer.port, peer.hold_time), ("172.31.2.11", 179, 90));
+    assert_eq!((peer.asn, peer.export), (PeerAsn::Number(64512), Export::Own));
+    assert_eq!(peer.source, Some([172, 31, 1, 11].into()));
+    assert_eq!(peer.families, Families::only(Family::Ipv4Unicast), "no IPv6 without an address to be its next hop");
+    let blocks: Vec<String> = desired.speaker.originate.iter().map(ToString::to_string).collect();
+    assert_eq!(blocks, ["10.42.1.0/26", "10.42.7.0/26"]);
+    assert_eq!(desired.fib.own, desired.speaker.originate);
+    assert_eq!(desired.speaker.router_id.to_string(), "172.31.1.11");
+    assert_eq!(desired.speaker.listen, ["0.0.0.0:179".parse().unwrap()]);
+    assert!(desired.problems.is_empty() && desired.node_problems.is_empty());
+}
+
+#[test]
+fn the_tunnel_address_is_ordinal_0_of_the_oldest_block() {
+    let desired = desired("a1", &cluster());
+    assert_eq!(desired.fib.tunnel_sources, ["10.42.7.0".parse::<IpAddr>().unwrap()]);
+    assert_eq!(desired.fib.pools[0].encapsulation.protocol, Protocol::VXLAN);
+    assert_eq!(desired.fib.nodes.iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["a2", "b1"]);
+}
+
+#[test]
+fn ipv6_is_offered_over_the_same_session_once_the_node_has_an_address() {
+    let six = || [node("a1", &["172.31.1.11", "fe80::1", "fd31:1::11"], 1), block("fd42::/122", "a1", 1)];
+    let without = desired("a1", &with(cluster(), [block("fd42::/122", "a1", 1)]));
+    assert!(without.problems[0].contains("a1") && without.problems[0].contains("IPv6"), "{:?}", without.problems);
+    let desired = desired("a1", &with(cluster(), six()));
+    let peer = &desired.speaker.peers["b1"];
+    assert_eq!(peer.families, Families::ALL);
+    assert_eq!(peer.next_hop_v6, Some("fd31:1::11".parse().unwrap()), "and never a link-local one");
+    assert_eq!(peer.address.to_string(), "172.31.2.11");
+    assert_eq!(desired.fib.tunnel_sources.len(), 2);
+    assert!(desired.problems.is_empty());
+}
+
+#[test]
+fn of_two_nodes_with_one_address_the_older_keeps_it_and_the_other_is_named() {
+    let double = || with(cluster(), [node("c1", &["172.31.1.12"], 9)]);
+    let seen = desired("a1", &double());
+    assert_eq!(seen.speaker.peers.keys().collect::<Vec<_>>(), ["a2", "b1"]);
+    assert_eq!(seen.problems.len(), 1);
+    assert!(
+        ["Node c1", "172.31.1.12", "Node a2"].iter().all(|part| seen.problems[0].contains(part)),
+        "{:?}",
+        seen.problems
+    );
+    let itself = desired("c1", &double());
+    assert!(itself.speaker.peers.is_empty() && itself.speaker.listen.is_empty());
+    assert!(itself.node_problems[0].contains("Node a2"), "{:?}", itself.node_problems);
+    assert!(desired("a2", &double()).node_problems.is_empty());
+}
+
+#[test]
+fn a_node_without_object_or_address_says_so_and_keeps_its_blocks_in_the_kernel() {
+    let none = desired("zz", &with(cluster(), [block("10.42.9.0/26", "zz", 1)]));
+    assert!(none.node_problems[0].contains("Node zz does not exist") && !none.node_exists);
+    assert_eq!((none.speaker.peers.len(), none.fib.own.len()), (0, 1));
+    let bare = desired("zz", &with(cluster(), [node("zz", &[], 9)]));
+    assert!(bare.node_problems[0].contains("no InternalIP") && bare.node_exists);
+    let other = desired("a1", &with(cluster(), [node("zz", &["127.0.0.1"], 9)]));
+    assert!(other.problems[0].contains("Node zz"), "{:?}", other.problems);
+    assert_eq!(other.speaker.peers.len(), 2);
+}
+
+#[test]
+fn overlapping_pools_leave_the_older_in_force() {
+    let desired = desired("a1", &with(cluster(), [pool("late", "10.42.128.0/17", "IPIP", 8)]));
+    assert_eq!(desired.fib.pools.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["default"]);
+    assert!(desired.problems[0].starts_with("IPPool late: "), "{:?}", desired.problems);
+}
+
+#[test]
+fn peers_are_those_that_select_the_node() {
+    let tor = |name: &str, rack: &str, address: &str| {
+        let selector = json!({"matchLabels": {"rack": rack}});
+        peer(name, json!({"nodeSelector": selector, "remote": {"address": address}, "asn": 65101, "holdTime": 9}))
+    };
+    let fabric = configuration(json!({"topology": "Fabric", "asn": 65000, "vxlanPort": 8472}));
+    let objects = with(cluster(), [fabric, tor("tor-a", "a", "172.31.1.1"), tor("tor-b", "b", "172.31.2.1")]);
+    let seen = desired("a1", &objects);
+    assert_eq!(seen.speaker.peers.keys().collect::<Vec<_>>(), ["tor-a"], "no mesh in a fabric");
+    let found = &seen.speaker.peers["tor-a"];
+    assert_eq!((found.asn, found.hold_time, found.allow_own_as), (PeerAsn::Number(65101), 9, 1));
+    assert_eq!((seen.speaker.asn, seen.fib.vxlan_port), (65000, 8472));
+    assert!(seen.fib.peers.contains(&"172.31.1.1".parse().unwrap()));
+    let twice = desired(
+        "a1",
+        &with(objects, [tor("tor-c", "a", "172.31.1.1"), peer("none", json!({"remote": {}, "asn": "external"}))]),
+    );
+    assert_eq!(twice.speaker.peers.keys().collect::<Vec<_>>(), ["tor-a"]);
+    assert!(
+        twice.problems.iter().any(|p| p.contains("BGPPeer tor-c") && p.contains("BGPPeer tor-a")),
+        "{:?}",
+        twice.problems
+    );
+    assert!(twice.problems.iter().any(|p| p.contains("BGPPeer none: remote.address")), "{:?}", twice.problems);
+}
+
+#[test]
+fn what_a_person_says_of_a_node_goes_before_the_mesh() {
+    let spec = json!({"remote": {"address": "172.31.1.12", "port": 1790}, "asn": "internal", "holdTime": 30});
+    let objects = with(cluster(), [peer("special", spec), configuration(json!({"listenPort": 1179, "holdTime": 12}))]);
+    let seen = desired("a1", &objects);
+    assert_eq!(seen.speaker.peers.keys().collect::<Vec<_>>(), ["b1", "special"]);
+    let special = &seen.speaker.peers["special"];
+    assert_eq!((special.port, special.hold_time, special.asn), (1790, 30, PeerAsn::Number(64512)));
+    assert_eq!((seen.speaker.peers["b1"].port, seen.speaker.peers["b1"].hold_time), (1179, 12));
+    // The remote itself is selected too, and does not speak with itself.
+    assert_eq!(desired("a2", &objects).speaker.peers.keys().collect::<Vec<_>>(), ["a1", "b1"]);
+}
+
+#[test]
+fn sync_is_all_kinds_and_the_revision_is_that_of_the_slowest() {
+    fn synced<K>(revision: u64) -> Followed<K> {
+        Followed::Synced { items: Vec::new(), revision: Revision(revision) }
+    }
+    let mut objects = Objects::default();
+    for heard in [Heard::Node(synced(7)), Heard::Pool(synced(7)), Heard::Block(synced(7)), Heard::Peer(synced(7))] {
+        objects.apply(heard);
+    }
+    assert!(!objects.in_sync());
+    assert!(objects.apply(Heard::Configuration(synced(5))), "the first word of a kind is news even if it says nothing");
+    assert!(objects.in_sync() && objects.revision() == Revision(5));
+    assert!(!objects.apply(Heard::Configuration(Followed::Bookmark(Revision(9)))));
+    assert_eq!(objects.revision(), Revision(7));
+}
+
+#[test]
+fn a_snapshot_means_the_same_after_a_restart_and_holds_no_more_than_is_read() {
+    let objects = cluster();
+    let text = serde_json::to_string(&objects.snapshot()).unwrap();
+    assert!(!text.contains("large"), "{text}");
+    let back = Objects::remembered(serde_json::from_str(&text).unwrap());
+    assert_eq!(desired("a1", &back), desired("a1", &objects));
+    assert!(!back.in_sync());
+}
+
+#[test]
+fn a_report_changes_only_with_what_it_says() {
+    let desired = desired("a1", &cluster());
+    let at = |second: i64| Timestamp::from_second(second).unwrap();
+    let observed = Observed { peers: 2, established: 2, ..Observed::default() };
+    let first = report(&desired, &observed, &BgpState::default(), at(1));
+    assert_eq!(report(&desired, &observed, &first, at(2)), first);
+    assert_eq!(first.tunnel_addresses, ["10.42.7.0".parse::<IpAddr>().unwrap()]);
+    assert!(first.conditions.iter().all(|condition| condition.status == "True"));
+    let text = "IPPool default: no".to_owned();
+    let fib =
+        fib::Status { problems: vec![fib::Problem { condition: fib::Condition::Tunnel, text }], ..Default::default() };
+    let bad = report(&desired, &Observed { established: 1, fib, ..observed }, &first, at(3));
+    let changed: Vec<(&str, &str)> =
+        bad.conditions.iter().filter(|c| c.status == "False").map(|c| (c.type_.as_str(), c.message.as_str())).collect();
+    let wanted =
+        [("TunnelHealthy", "IPPool default: no"), ("SessionsEstablished", "1 of 2 sessions are not established")];
+    assert_eq!(changed, wanted);
+    for (old, new) in first.conditions.iter().zip(&bad.conditions) {
+        assert_eq!(old.last_transition_time == new.last_transition_time, old.status == new.status, "{}", new.type_);
+    }
+}
