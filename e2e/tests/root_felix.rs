@@ -36,7 +36,7 @@ fn a_denied_pod_gets_no_packet_through_from_its_first_moment_on() {
         lab.apply(&format!("{}{}", only("friends", "target", "friend"), pod(name, node))).unwrap();
         let moment = within(Duration::from_secs(2), "something arrives", || counter.count() > before);
         let (sent, _) = sender.stop();
-        assert!(sent > 500, "{name} has sent only {sent}");
+        assert!(!denied || sent > 500, "{name} has sent only {sent}");
         assert_eq!(moment.is_err(), denied, "{name}: {} of {sent} arrived", counter.count() - before);
     }
 }
@@ -103,7 +103,7 @@ fn a_workload_interface_that_nobody_knows_passes_nothing() {
             let sender = Sender::start(&stranger, *to);
             let heard = within(Duration::from_secs(1), "something arrives", || counter.count() > before);
             let (sent, _) = sender.stop();
-            assert!(sent > 100);
+            assert!(open || sent > 100, "only {sent} were sent");
             assert_eq!(heard.is_ok(), open, "{device} to {to}");
         }
         ip(&["-n", &n1, "link", "del", device]);
