@@ -2,6 +2,7 @@
 
 use crate::structure::runtime;
 use crate::world::{Host, NODE_V4, NODE_V6, Pod, Responder, ping, sh, tcp, udp};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::Ordering;
@@ -322,4 +323,47 @@ fn a_cut_connection_is_dead_in_both_directions_and_a_new_one_is_judged_anew() {
     assert_eq!(pass(2), (false, false), "established or not");
     drop((client, accepted));
     assert!(a.namespace.run(move || TcpStream::connect_timeout(&(to, 80).into(), Duration::from_secs(1)).is_ok()));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn ip_in_ip_comes_from_nodes_only_and_never_from_workloads() {
+    let mut host = Host::new();
+    let (a, b) = (host.pod("twla"), host.pod("twlb"));
+    let outside = host.outside();
+    let kept = Kept::open(&host);
+    let mut all = with_pods(&[&a, &b]);
+    kept.resync(&all);
+    let raw = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(4))).unwrap();
+    let receivers = [host.namespace.run(raw), b.namespace.run(raw)];
+    for receiver in &receivers {
+        receiver.set_nonblocking(true).unwrap();
+    }
+    let send = |from: &crate::world::Namespace, to: IpAddr| {
+        from.run(move || raw().send_to(b"inner", &std::net::SocketAddr::new(to, 0).into()).unwrap());
+    };
+    let drops = || {
+        let list = host.namespace.run(|| sh("nft list table inet twill"));
+        let counted = list.lines().filter(|l| l.contains("tunnel packet from") && !l.contains("packets 0 "));
+        counted.map(|l| l.trim().split("packets ").nth(1).unwrap()[..1].parse::<u32>().unwrap()).sum::<u32>()
+    };
+    let eventually = |what: &str, condition: &dyn Fn() -> bool| {
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while !condition() {
+            assert!(std::time::Instant::now() < deadline, "{what}");
+        }
+    };
+    send(&outside, "192.0.2.1".parse().unwrap());
+    eventually("a stranger's is dropped", &|| drops() == 1);
+    send(&a.namespace, b.v4);
+    eventually("a workload's to another is dropped", &|| drops() == 2);
+    send(&a.namespace, NODE_V4.parse().unwrap());
+    eventually("a workload's to its node is dropped", &|| drops() == 3);
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    assert!(receivers.iter().all(|r| r.recv(&mut byte).is_err()), "none of them arrived");
+    let nodes = &mut all.sets.get_mut(base::NODES_V4).unwrap().elements;
+    nodes.insert(Key::addr("192.0.2.2".parse::<IpAddr>().unwrap()), Value::Plain);
+    kept.resync(&all);
+    send(&outside, "192.0.2.1".parse().unwrap());
+    eventually("a node's arrives", &|| receivers[0].recv(&mut [std::mem::MaybeUninit::uninit()]).is_ok());
 }
