@@ -4,13 +4,12 @@ CARGO ?= cargo
 TEST_TOOLS := cc:gcc nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 conntrack:conntrack ping:iputils-ping
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
-.PHONY: help build demo test test-unit test-root test-long bench-bgp lint
+.PHONY: help build demo test test-unit test-root bench-bgp lint
 
 help:
 	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up)"
 	@echo "make test       all tests, in the kernel too (root)"
 	@echo "make test-unit  the tests that need no root"
-	@echo "make test-long  the tests that take minutes each (root)"
 	@echo "make bench-bgp  Twill's speaker beside BIRD (root only to install BIRD)"
 	@echo "make lint       format, clippy, licences and versions of dependencies"
 	@echo "make build      optimised twill and twill-cni in target/release"
@@ -31,17 +30,17 @@ test-unit:
 	@scripts/need cc:gcc
 	$(CARGO) test --locked --workspace --no-fail-fast
 
+# The published applications are no part of the project: where they are not there, their tests are named and not run.
+EXAMPLES ?= $(or $(TWILL_EXAMPLES),$(wildcard ../shared/examples))
+ROOT_TESTS = "needs root: make test" $(if $(EXAMPLES),"needs the published manifests")
+
 test-root:
 	$(call ROOT,its tests make network namespaces; make test-unit runs those that do not.)
 	@scripts/need $(TEST_TOOLS)
 	$(CARGO) build --locked -p twill -p twill-cni
-	$(CARGO) test --locked --workspace --no-fail-fast -- --ignored --skip long_
-
-test-long:
-	$(call ROOT,some of its tests make network namespaces.)
-	@scripts/need $(TEST_TOOLS)
-	$(CARGO) build --locked -p twill -p twill-cni
-	$(CARGO) test --locked --workspace --no-fail-fast -- --ignored long_
+	$(if $(EXAMPLES),TWILL_EXAMPLES=$(abspath $(EXAMPLES))) $(CARGO) test --locked --workspace --no-fail-fast -- \
+	  --ignored $$(scripts/ignored-tests $(ROOT_TESTS))
+	@$(if $(EXAMPLES),,echo "Not run without TWILL_EXAMPLES=DIR:" $$(scripts/ignored-tests "needs the published manifests"))
 
 bench-bgp:
 	@scripts/need cc:gcc bird:bird2

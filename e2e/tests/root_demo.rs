@@ -34,7 +34,7 @@ fn the_demo_is_up_in_ten_seconds_and_does_what_its_policies_say() {
 }
 
 #[test]
-#[ignore = "needs root: make test"]
+#[ignore = "needs the published manifests: TWILL_EXAMPLES=DIR make test"]
 fn a_published_application_works_without_its_policies_and_exactly_as_they_say_with_them() {
     let boutique = examples().unwrap().join("online-boutique");
     let resources = format!("  resources: [{}]\n", boutique.join("app.yaml").display());
