@@ -2,6 +2,9 @@
 
 pub(crate) mod cluster;
 pub mod netlink;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod netns;
 
 mod connection;
 mod control;

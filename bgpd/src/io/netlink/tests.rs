@@ -6,79 +6,27 @@
 //!   n2 172.31.1.12 ─┘   .1.1        .2.1          static default routes via the router
 //! ```
 
+use super::super::netns::{Netns, SECOND, within};
 use super::start;
 use crate::fib::{Change, Condition, Config, Feedback, Fib, NodeAddresses, Pool, RouteState, Status};
 use ipnet::IpNet;
-use nix::sched::{CloneFlags, setns};
-use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use twill_crds::{Encapsulation, Protocol, When};
 
-static COUNTER: AtomicU32 = AtomicU32::new(0);
-
-/// A network namespace that goes with its value.
-struct Netns {
-    name: String,
-}
-
-impl Netns {
-    fn new(label: &str) -> Self {
-        let name = format!("twfib-{}-{}-{label}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        run("ip", &format!("netns add {name}"));
-        let netns = Self { name };
-        netns.ip("link set lo up");
-        netns
-    }
-
-    fn ip(&self, arguments: &str) -> String {
-        run("ip", &format!("-n {} {arguments}", self.name))
-    }
-
-    /// Whether the command succeeds inside.
-    fn succeeds(&self, command: &str) -> bool {
-        let mut all = vec!["netns", "exec", &self.name];
-        all.extend(command.split_whitespace());
-        Command::new("ip").args(all).output().unwrap().status.success()
-    }
-
-    fn exec(&self, command: &str) -> String {
-        run("ip", &format!("netns exec {} {command}", self.name))
-    }
-
-    fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
-        let file = File::open(format!("/run/netns/{}", self.name)).unwrap();
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                setns(file, CloneFlags::CLONE_NEWNET).unwrap();
-                action()
-            });
-            inside.join().unwrap()
-        })
-    }
-
-    /// A FIB inside, with the last status that it told.
-    fn fib(&self, config: Config) -> Node {
-        let status = Arc::new(Mutex::new(Status::default()));
-        let told = status.clone();
-        let feedback = move |feedback| {
-            if let Feedback::Status(status) = feedback {
-                *told.lock().unwrap() = status;
-            }
-        };
-        let fib = self.enter(|| start(config, feedback).unwrap());
-        Node { fib, status }
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
-    }
+/// A FIB inside, with the last status that it told.
+fn fib(netns: &Netns, config: Config) -> Node {
+    let status = Arc::new(Mutex::new(Status::default()));
+    let told = status.clone();
+    let feedback = move |feedback| {
+        if let Feedback::Status(status) = feedback {
+            *told.lock().unwrap() = status;
+        }
+    };
+    let fib = netns.enter(|| start(config, feedback).unwrap());
+    Node { fib, status }
 }
 
 struct Node {
@@ -108,27 +56,9 @@ impl Node {
     }
 }
 
-fn run(program: &str, arguments: &str) -> String {
-    let output = Command::new(program).args(arguments.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 fn change(prefix: &str, hops: &[&str]) -> Change {
     Change { prefix: prefix.parse().unwrap(), next_hops: hops.iter().map(|hop| hop.parse().unwrap()).collect() }
 }
-
-/// Waits until the condition holds and says how long that took.
-fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
-        std::thread::yield_now();
-    }
-    start.elapsed()
-}
-
-const SECOND: Duration = Duration::from_secs(1);
 
 fn alone() -> Config {
     Config { install: true, ..Config::default() }
@@ -184,7 +114,7 @@ fn one_node() -> (Netns, Netns) {
 fn what_others_break_is_back_within_a_second_and_what_is_not_ours_is_left_alone() {
     let (node, _router) = one_node();
     node.ip("route add 10.9.0.0/24 via 172.31.1.7 metric 100 proto 84");
-    let fib = node.fib(Config { own: ["10.1.0.0/24".parse().unwrap()].into(), ..alone() });
+    let fib = fib(&node, Config { own: ["10.1.0.0/24".parse().unwrap()].into(), ..alone() });
     fib.apply(&[("10.9.0.0/24", &["172.31.1.2"]), ("10.8.0.0/16", &["172.31.1.2", "172.31.1.3"])]);
     fib.apply(&[("fd99::/64", &["fd31:1::2"]), ("fd98::/64", &["fd31:1::2", "fd31:1::3"])]);
     assert_eq!(fib.settled().problems, []);
@@ -234,13 +164,13 @@ fn what_others_break_is_back_within_a_second_and_what_is_not_ours_is_left_alone(
 #[ignore = "needs root: make test"]
 fn routes_of_an_earlier_run_stay_until_all_peers_have_spoken() {
     let (node, _router) = one_node();
-    let first = node.fib(alone());
+    let first = fib(&node, alone());
     first.apply(&[("10.8.0.0/16", &["172.31.1.2"]), ("10.9.0.0/16", &["172.31.1.2"])]);
     first.settled();
     drop(first);
     let before = node.ip("route show proto 84");
     assert_eq!(before.lines().count(), 2, "{before}");
-    let second = node.fib(alone());
+    let second = fib(&node, alone());
     second.apply(&[("10.8.0.0/16", &["172.31.1.2"])]);
     second.settled();
     assert_eq!(node.ip("route show proto 84"), before, "nothing goes before the peers have spoken");
@@ -281,7 +211,7 @@ impl Racks {
             node.ip(&format!("route add default via {a}.{b}.{c}.1"));
             // What stands for a pod.
             node.ip(&format!("addr add 10.42.{}.5/32 dev lo", &name[1..]));
-            let fib = node.fib(cluster(name, protocol, when));
+            let fib = fib(&node, cluster(name, protocol, when));
             nodes.push((node, fib));
         }
         for (index, (_, node)) in nodes.iter().enumerate() {
@@ -410,7 +340,7 @@ fn another_vxlan_device_on_the_port_is_named_and_its_end_heals_everything() {
     let (node, _router) = one_node();
     node.ip("link add flannel0 type vxlan id 9 dstport 4789 nolearning");
     node.ip("link set flannel0 up");
-    let fib = node.fib(cluster("n1", Protocol::VXLAN, When::CrossSubnet));
+    let fib = fib(&node, cluster("n1", Protocol::VXLAN, When::CrossSubnet));
     fib.apply(&[("10.42.2.0/26", &["172.31.1.12"]), ("10.42.3.0/26", &["172.31.2.11"])]);
     let problems = fib.settled().problems;
     assert_eq!(problems.len(), 1, "{problems:?}");
@@ -468,7 +398,7 @@ fn routes_per_second() {
         let ip = start.elapsed();
         node.ip("route flush proto 84");
         std::fs::remove_file(&batch).unwrap();
-        let fib = node.fib(alone());
+        let fib = fib(&node, alone());
         fib.settled();
         let start = Instant::now();
         for part in changes.chunks(1000) {
