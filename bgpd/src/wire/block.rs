@@ -188,7 +188,7 @@ impl std::fmt::Display for Fault {
 pub struct AttributeBlock<'a> {
     raw: &'a [u8],
     values: [Option<&'a [u8]>; SLOTS],
-    /// Known attributes, by slot, that came with the Partial bit.
+    /// Known optional transitive attributes, by slot, that came with the Partial bit.
     partial: u32,
     /// Whether there are optional transitive attributes that Twill does not know.
     unknown: bool,
@@ -295,7 +295,9 @@ impl<'a> Checked<'a> {
         match verdict(kind, value, context) {
             Verdict::Keep => {
                 self.block.values[usize::from(slot)] = Some(value);
-                self.block.partial |= u32::from(flags & flag::PARTIAL != 0) << slot;
+                // Elsewhere the bit means nothing (RFC 4271 section 4.3).
+                let partial = flags & (flag::CLASS | flag::PARTIAL) == flag::CLASS | flag::PARTIAL;
+                self.block.partial |= u32::from(partial) << slot;
             }
             Verdict::Discard => {
                 self.discarded.insert(kind);

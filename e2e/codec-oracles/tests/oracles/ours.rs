@@ -176,14 +176,21 @@ fn collect(prefixes: Prefixes<'_>) -> Nlri {
     }
 }
 
-/// What all messages in `bytes` say, each one thing.
-pub(crate) fn meaning(mut bytes: &[u8], session: &Negotiated) -> Vec<Update> {
+/// What all messages in `bytes` say, each one thing, well-formed throughout.
+pub(crate) fn meaning(bytes: &[u8], session: &Negotiated) -> Vec<Update> {
+    for message in split(bytes) {
+        assert!(decode(message, session).unwrap().discarded.is_empty());
+    }
+    routes(bytes, session)
+}
+
+/// What remains of all messages in `bytes` when malformed attributes are discarded.
+pub(crate) fn routes(mut bytes: &[u8], session: &Negotiated) -> Vec<Update> {
     let mut said = Vec::new();
     while !bytes.is_empty() {
         let frame = Framer::new(bytes, session.max_message()).next_frame().unwrap().expect("a whole message");
         bytes = &bytes[frame.bytes.len()..];
         let update = Decoded::decode(frame.bytes, session).unwrap();
-        assert!(update.discarded.is_empty());
         said.extend(update.withdrawn().map(|prefixes| Update::Withdraw(collect(prefixes))));
         if let Outcome::Routes(block) = update.outcome {
             let mut canonical = Vec::new();

@@ -57,6 +57,14 @@ fn attributes(set: &Set) -> Vec<PathAttribute> {
     out
 }
 
+/// The same without AS_SETs, which rustbgpd does not send (RFC 9774).
+pub(crate) fn sayable(mut update: Update) -> Update {
+    if let Update::Announce { set, .. } = &mut update {
+        set.path.iter_mut().for_each(|(is_set, _)| *is_set = false);
+    }
+    update
+}
+
 /// The message that says `update`; `None` if it does not fit into one.
 pub(crate) fn encode(update: &Update, four_octet_as: bool) -> Option<Vec<u8>> {
     let (mut announced, mut withdrawn, mut list) = (Vec::new(), Vec::new(), Vec::new());
