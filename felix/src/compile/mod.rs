@@ -104,7 +104,9 @@ impl Compiler {
         if changes.pools {
             self.update_pools();
         }
-        self.drafts.retain(|key, drafts| self.index.policy(key).is_some_and(|p| Arc::ptr_eq(p, &drafts.policy)));
+        if changes.policies {
+            self.drafts.retain(|key, drafts| self.index.policy(key).is_some_and(|p| Arc::ptr_eq(p, &drafts.policy)));
+        }
         self.desired.take_delta()
     }
 

@@ -48,6 +48,8 @@ pub(crate) struct Changes {
     pub(crate) memberships: FxHashMap<(SelectorId, ItemId), bool>,
     /// Endpoints whose lists or addresses may be others, by interface name.
     pub(crate) endpoints: BTreeSet<String>,
+    /// Some policies are others.
+    pub(crate) policies: bool,
     /// The nodes are others.
     pub(crate) nodes: bool,
     /// The pools are others.
@@ -247,6 +249,7 @@ impl Index {
         if self.policies.get(&policy.key).is_some_and(|(old, _)| **old == policy) {
             return;
         }
+        self.changes.policies = true;
         let subject = self.subjects.acquire(&policy.subject);
         self.remove_policy(&policy.key);
         self.touch_subjects(subject);
@@ -256,6 +259,7 @@ impl Index {
 
     fn remove_policy(&mut self, key: &PolicyKey) {
         let Some((_, subject)) = self.policies.remove(key) else { return };
+        self.changes.policies = true;
         self.touch_subjects(subject);
         if let Some(keys) = self.by_subject.get_mut(&subject) {
             keys.remove(key);
