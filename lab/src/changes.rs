@@ -17,6 +17,8 @@ pub struct Changes {
     pub end: Vec<(Pod, Ended)>,
     /// Created, placed if they name no node, started.
     pub start: Vec<Wanted>,
+    /// Stored already, and started now: an earlier attempt to attach them failed.
+    pub retry: Vec<Wanted>,
 }
 
 /// Compares. `deployments` are those whose pods `wanted` names completely, as (namespace, name).
@@ -51,9 +53,11 @@ pub fn changes(
             changes.start.push(one);
             continue;
         }
-        let runs = !matches!(old.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
-        if let (true, Some(ended)) = (runs, one.ended) {
-            changes.end.push((old.clone(), ended));
+        match (old.status.as_ref().and_then(|s| s.phase.as_deref()), one.ended) {
+            (Some("Succeeded" | "Failed"), _) => {}
+            (Some("Running"), Some(ended)) => changes.end.push((old.clone(), ended)),
+            (Some("Running"), None) => {}
+            (_, ended) => changes.retry.push(Wanted { pod: old.clone(), ended }),
         }
         if old.metadata.labels != one.pod.metadata.labels || old.metadata.annotations != one.pod.metadata.annotations {
             let mut new = old;
@@ -88,6 +92,7 @@ mod tests {
         serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": "d", "labels": {"l": label}, "annotations": annotations},
+            "status": node.map(|_| json!({"phase": "Running"})),
             "spec": {"nodeName": node, "containers": [{"name": "c", "ports": [{"containerPort": port}]}]},
         }))
         .unwrap()
@@ -109,6 +114,15 @@ mod tests {
             &BTreeSet::new(),
         );
         assert_eq!(done.unwrap(), Changes::default());
+    }
+
+    #[test]
+    fn a_pod_that_was_never_attached_is_tried_again() {
+        let mut pending = pod("a", Some("n1"), 80, "x", None);
+        pending.status = None;
+        let done = changes(vec![pending], vec![wanted(pod("a", None, 80, "x", None))], &BTreeSet::new()).unwrap();
+        assert_eq!(names(done.retry.iter().map(|w| &w.pod)), ["a"]);
+        assert!(done.start.is_empty());
     }
 
     #[test]

@@ -224,7 +224,7 @@ impl Cluster {
             value["status"]["phase"] = json!(ended.phase());
             self.put_unversioned_status(value)?;
         }
-        let mut created = Vec::new();
+        let mut created = changes.retry;
         for wanted in changes.start {
             let pod = self.runtime.block_on(self.store.create(&wanted.pod))?;
             created.push(Wanted { pod, ended: wanted.ended });

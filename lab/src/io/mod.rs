@@ -5,6 +5,7 @@ pub mod cni;
 pub mod daemons;
 pub mod down;
 pub mod holder;
+pub mod interrupt;
 pub mod kubelet;
 pub mod labs;
 pub mod netns;

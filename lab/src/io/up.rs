@@ -2,6 +2,7 @@
 
 use crate::file::{self, LabFile, Topology, overlap};
 use crate::io::cluster::{self, Cluster};
+use crate::io::interrupt::Interrupted;
 use crate::io::{cni, daemons, down, labs, netns, underlay};
 use crate::names;
 use crate::plan::{self, Plan};
@@ -54,14 +55,16 @@ pub fn up(path: &Path, name: Option<&str>) -> anyhow::Result<Built> {
         "lab {} is there already; remove it with: twill lab down --name {0}, or choose another --name",
         file.name
     );
-    match build(&plan, &file, desired, &mut notes) {
-        Ok(cluster) => Ok(Built { cluster, notes, took: began.elapsed() }),
-        Err(error) => {
-            down::down(&file.name).with_context(|| format!("{error:#}; besides"))?;
-            labs::forget(&file.name, lock);
-            Err(error)
-        }
-    }
+    let interrupted = Interrupted::watch(&file.name)?;
+    let built = build(&plan, &file, desired, &mut notes);
+    let error = match (built, interrupted.came()) {
+        (Ok(cluster), false) => return Ok(Built { cluster, notes, took: began.elapsed() }),
+        (Err(error), false) => error,
+        (_, true) => anyhow::anyhow!("interrupted; lab {} is taken down", file.name),
+    };
+    down::down(&file.name).with_context(|| format!("{error:#}; besides"))?;
+    labs::forget(&file.name, lock);
+    Err(error)
 }
 
 /// Adds what the lab brings itself unless the resources do, and checks pools against racks.
