@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod calls;
+pub mod conntrack;
 pub mod daemon;
 pub mod heard;
 pub mod link;

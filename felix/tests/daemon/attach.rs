@@ -34,8 +34,13 @@ fn pods_are_attached_reach_each_other_and_leave_without_trace() {
     assert_eq!(in_use[0]["pod"], "a");
     let host = result["interfaces"][0]["name"].as_str().unwrap().to_owned();
     assert!(node.ns.run(&["nft", "list", "set", "inet", "twill", "known"]).contains(&host));
+    let first = result["ips"][0]["address"].as_str().unwrap().trim_end_matches("/32").to_owned();
+    let connections = || node.ns.run(&["conntrack", "-L", "-s", &first]);
+    assert!(connections().contains(&first), "{}", connections());
     node.del(&a);
     node.del(&a);
+    until("its connections are forgotten", Duration::from_secs(2), || !connections().contains(&first));
+    assert!(node.ns.run(&["conntrack", "-L", "-d", &addresses[0]]).contains(&addresses[0]), "others' are not");
     assert!(!node.ns.run(&["ip", "-o", "link"]).contains(&host));
     assert!(!node.ns.run(&["nft", "list", "table", "inet", "twill"]).contains(&host));
     assert!(
@@ -104,4 +109,44 @@ fn an_interface_with_our_prefix_that_nobody_knows_passes_nothing() {
     stranger.run(&["ip", "route", "add", "default", "via", "192.0.2.1"]);
     assert!(!stranger.pings(&address));
     assert!(!a.ns.pings("192.0.2.2"));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn eighty_pods_at_once_get_an_address_each_and_a_further_block_is_claimed_ahead_of_need() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let pods: Vec<_> = (0..80).map(|n| node.pod(&format!("p{n}"))).collect();
+    let took = std::sync::Mutex::new(Vec::new());
+    let began = std::time::Instant::now();
+    let mut all: Vec<String> = std::thread::scope(|scope| {
+        let node = &node;
+        let took = &took;
+        let threads: Vec<_> = pods
+            .chunks(10)
+            .map(|some| {
+                scope.spawn(move || {
+                    let add = |pod| {
+                        let began = std::time::Instant::now();
+                        let address = node.add(pod).remove(0);
+                        took.lock().unwrap().push(began.elapsed());
+                        address
+                    };
+                    some.iter().map(add).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut took = took.into_inner().unwrap();
+    took.sort();
+    eprintln!("80 ADDs, 8 at a time: {:?}; median {:?}, longest {:?}", began.elapsed(), took[40], took[79]);
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 80);
+    // 80 do not fit into one block of 63, and of the second more than a quarter is free.
+    assert_eq!(node.list::<IPBlock>().len(), 2);
+    assert!(!all.iter().any(|address| ["0", "64", "128", "192"].contains(&address.rsplit('.').next().unwrap())));
+    assert!(pods[0].ns.pings(&all[79]) && pods[79].ns.pings(&all[0]));
+    assert_eq!(node.status().unwrap()["endpoints"], 80);
 }

@@ -3,7 +3,7 @@
 use super::{Agent, Live, later, milliseconds};
 use crate::cni::{Add, Failure, Reason};
 use crate::index::Event;
-use crate::io::{calls, route};
+use crate::io::{calls, conntrack, route};
 use crate::workload::supply::Choice;
 use crate::workload::{Plan, interface_name};
 use std::time::{Duration, Instant};
@@ -206,10 +206,18 @@ impl Agent {
         if self.heard_up_to().is_some() {
             let _ = self.commit().await;
         }
-        match self.store.release(sandbox, milliseconds()) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(store_failed(&error)),
+        let released = self.store.release(sandbox, milliseconds()).map_err(|error| store_failed(&error))?;
+        if let Some(attachment) = released {
+            // Long before its next owner can have the address; beside the agent, since it reads the whole table of connections.
+            tokio::task::spawn_blocking(move || match conntrack::forget(&attachment.addresses) {
+                Ok(0) => {}
+                Ok(connections) => {
+                    tracing::debug!(addresses = ?attachment.addresses, connections, "connections forgotten")
+                }
+                Err(error) => tracing::warn!(%error, addresses = ?attachment.addresses, "connections not forgotten"),
+            });
         }
+        Ok(())
     }
 }
 

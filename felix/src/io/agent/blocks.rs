@@ -5,6 +5,7 @@ use crate::io::{route, sysctl};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+use twill_crds::ippool::IPBlockStatus;
 use twill_crds::{IPBlock, IPBlockSpec, names};
 use twill_datastore::Error;
 use twill_ipam::io::claimer::{ClaimError, claim};
@@ -193,6 +194,28 @@ impl Agent {
             }
         }
         self.retry_pending().await;
+    }
+
+    /// Writes how many addresses of each block are in use, where that changed: so that a full pool can say who holds idle
+    /// blocks. One write per block now and then, never per pod.
+    pub(super) fn checkpoint(&self) {
+        for (_, block) in self.supply.blocks.iter().filter(|(_, block)| block.spec.node == self.node) {
+            let Some(held) = self.store.ledger().block(block.spec.cidr).map(twill_ipam::ledger::Block::held) else {
+                continue;
+            };
+            let used = u32::try_from(held).unwrap_or(u32::MAX);
+            if block.status.as_ref().map(|status| status.used) == Some(used) {
+                continue;
+            }
+            let mut block = block.as_ref().clone();
+            block.status = Some(IPBlockStatus { used });
+            let store = self.datastore.clone();
+            tokio::spawn(async move {
+                if let Err(error) = store.update_status(&block).await {
+                    tracing::debug!(%error, "checkpoint of a block not written; the next one follows");
+                }
+            });
+        }
     }
 
     /// A block is no longer ours in the datastore. Without pods it is forgotten. With pods it is created again if it vanished;

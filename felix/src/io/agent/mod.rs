@@ -41,6 +41,9 @@ pub const COOL_DOWN: Duration = Duration::from_secs(60);
 /// Ticks between two looks at the kernel without a reason.
 const REPAIR_EVERY: u64 = 5;
 
+/// Ticks between two checkpoints of the blocks' use.
+const CHECKPOINT_EVERY: u64 = 30;
+
 /// A question to the agent, with the place for its answer.
 pub enum Ask {
     /// An ADD: find the pod, give it addresses durably, close its interface in the table and open what policy allows.
@@ -357,6 +360,9 @@ impl Agent {
         if self.ticks.is_multiple_of(REPAIR_EVERY) {
             self.repair().await;
             self.collect().await;
+        }
+        if self.ticks.is_multiple_of(CHECKPOINT_EVERY) && self.heard_up_to().is_some() {
+            self.checkpoint();
         }
     }
 }
