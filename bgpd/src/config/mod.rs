@@ -304,7 +304,7 @@ fn family(family: &FileFamily) -> Family {
 }
 
 fn wrong<T>(at: &Spanned<T>, text: &str) -> ConfigError {
-    ConfigError::Value { line: u64::from(at.referenced.line()), text: text.to_owned() }
+    ConfigError::Value { line: at.referenced.line(), text: text.to_owned() }
 }
 
 /// The first line of a message: the rest shows the text around it.

@@ -3,7 +3,9 @@
 use super::config::{Export, NextHopRule};
 use super::path_attributes::PathAttributes;
 use crate::rib::{AttrId, Attributes, Key, Source};
-use crate::wire::{self, Edits, Family, NextHop, Reflection, UpdateBuilder, Value, encode_end_of_rib};
+use crate::wire::{
+    self, Edits, Family, NextHop, Reflection, RefreshKind, RouteRefresh, UpdateBuilder, Value, encode_end_of_rib,
+};
 use hashbrown::HashMap;
 use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
@@ -58,6 +60,8 @@ pub(super) enum Message<'a, K> {
     Withdraw(&'a mut dyn Iterator<Item = K>),
     /// Everything has been told once.
     EndOfRib,
+    /// Everything is told again, or has been.
+    Refresh(RefreshKind),
 }
 
 /// Export for one group, with every attribute set that it has met already translated.
@@ -125,6 +129,7 @@ impl Exporter {
         let max = self.policy.max_message;
         match message {
             Message::EndOfRib => encode_end_of_rib(self.policy.family, out),
+            Message::Refresh(kind) => RouteRefresh { family: self.policy.family.into(), kind }.encode(out),
             Message::Withdraw(keys) => {
                 let mut builder = UpdateBuilder::withdraw(out, max);
                 keys.for_each(|key| builder.push(key.wire()));

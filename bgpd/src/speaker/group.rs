@@ -8,6 +8,7 @@
 use super::event::{Output, SessionId};
 use super::export::{Exporter, Message, Provenance};
 use crate::rib::{AttrId, Bitmap, DirtyList, Key, PeerId, PrefixId, Table};
+use crate::wire::RefreshKind;
 use bytes::Bytes;
 use std::net::IpAddr;
 
@@ -28,7 +29,17 @@ pub(super) struct Member {
     advertised: Bitmap,
     /// Its own list while it does not share the group's.
     behind: Option<DirtyList>,
-    end_of_rib: bool,
+    /// What follows when that list is empty.
+    then: Option<Closing>,
+}
+
+/// The end of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    /// RFC 4724 section 2.
+    EndOfRib,
+    /// RFC 7313 section 4.
+    EndOfRefresh,
 }
 
 /// What a flush needs to know and to change outside of the group.
@@ -60,6 +71,15 @@ struct Item {
     prefix: PrefixId,
 }
 
+/// What a path with these attributes from this peer is told as.
+#[derive(Clone, Copy)]
+struct Translated {
+    attributes: AttrId,
+    peer: PeerId,
+    exported: Option<u32>,
+    excluded: u32,
+}
+
 impl<K: Key> Group<K> {
     pub(super) fn new(exporter: Exporter) -> Self {
         let (members, dirty) = (Vec::new(), DirtyList::default());
@@ -83,9 +103,9 @@ impl<K: Key> Group<K> {
         all: DirtyList,
         advertised: Option<Bitmap>,
     ) {
-        let end_of_rib = advertised.is_none();
+        let then = advertised.is_none().then_some(Closing::EndOfRib);
         let advertised = advertised.unwrap_or_default();
-        self.members.push(Member { peer, address, session, advertised, behind: Some(all), end_of_rib });
+        self.members.push(Member { peer, address, session, advertised, behind: Some(all), then });
     }
 
     /// A peer leaves; returns what it has been told.
@@ -99,10 +119,25 @@ impl<K: Key> Group<K> {
         self.members.iter().find(|member| member.peer == peer).map(|member| member.advertised.count())
     }
 
-    /// The peer wants to hear everything again; End-of-RIB does not follow (RFC 2918).
-    pub(super) fn again(&mut self, peer: PeerId, all: DirtyList) {
-        if let Some(member) = self.members.iter_mut().find(|member| member.peer == peer) {
-            member.behind = Some(all);
+    /// The peer wants to hear everything again (RFC 2918); `demarcated` as RFC 7313 has it.
+    pub(super) fn again(
+        &mut self,
+        peer: PeerId,
+        mut all: DirtyList,
+        demarcated: bool,
+        around: &mut Surroundings<'_, K>,
+    ) {
+        let Some(index) = self.members.iter().position(|member| member.peer == peer) else { return };
+        let member = &mut self.members[index];
+        // What it has been told and what is gone meanwhile may stand in a list that this one replaces.
+        member.advertised.iter().for_each(|prefix| all.push(prefix));
+        member.behind = Some(all);
+        // One that is still being told for the first time hears its End-of-RIB as promised.
+        if demarcated && member.then.is_none() {
+            member.then = Some(Closing::EndOfRefresh);
+            let mut bytes = Vec::new();
+            self.exporter.write(Message::Refresh::<K>(RefreshKind::Begin), &mut bytes);
+            self.send(&[index], NOBODY, bytes, around);
         }
     }
 
@@ -169,11 +204,14 @@ impl<K: Key> Group<K> {
             behind.take(ROUND, &mut self.ids);
             self.tell(&[index], around);
         }
-        if std::mem::take(&mut self.members[index].end_of_rib) {
-            let mut bytes = Vec::new();
-            self.exporter.write(Message::EndOfRib::<K>, &mut bytes);
-            self.send(&[index], NOBODY, bytes, around);
-        }
+        let message = match self.members[index].then.take() {
+            None => return,
+            Some(Closing::EndOfRib) => Message::EndOfRib::<K>,
+            Some(Closing::EndOfRefresh) => Message::Refresh(RefreshKind::End),
+        };
+        let mut bytes = Vec::new();
+        self.exporter.write(message, &mut bytes);
+        self.send(&[index], NOBODY, bytes, around);
     }
 
     /// Tells `who` the present state of the prefixes in `self.ids`.
@@ -224,20 +262,19 @@ impl<K: Key> Group<K> {
     /// Fills `self.items` with what is announced; returns what is not, or not any more.
     fn collect(&mut self, who: &[usize], around: &Surroundings<'_, K>) -> Vec<PrefixId> {
         let mut gone = Vec::new();
-        let mut last: Option<((AttrId, PeerId), Option<(u32, u32)>)> = None;
+        // Neighbours in the list mostly come from one UPDATE.
+        let mut last: Option<Translated> = None;
         for prefix in &self.ids {
             let told = around.table.best(*prefix).and_then(|path| {
-                let key = (path.attributes, path.peer);
-                match last {
-                    Some((known, told)) if known == key => told,
-                    _ => {
-                        let provenance = around.provenance[usize::from(path.peer.0)];
-                        let exported = self.exporter.export(path.attributes, provenance, around.attributes);
-                        let told = exported.map(|exported| (exported, excluded(&self.members, who, path.peer)));
-                        last = Some((key, told));
-                        told
-                    }
-                }
+                let known = last.filter(|last| (last.attributes, last.peer) == (path.attributes, path.peer));
+                let translated = known.unwrap_or_else(|| {
+                    let provenance = around.provenance[usize::from(path.peer.0)];
+                    let exported = self.exporter.export(path.attributes, provenance, around.attributes);
+                    let excluded = excluded(&self.members, who, path.peer);
+                    Translated { attributes: path.attributes, peer: path.peer, exported, excluded }
+                });
+                last = Some(translated);
+                translated.exported.map(|exported| (exported, translated.excluded))
             });
             let Some((exported, mut excluded)) = told else {
                 gone.push(*prefix);

@@ -9,13 +9,13 @@ use std::net::IpAddr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// Our AS stands in AS_PATH more often than `allowOwnAS` permits (RFC 4271 section 9).
-    OwnAs,
+    AsLoop,
     /// ORIGINATOR_ID is our BGP identifier (RFC 4456 section 8).
-    OwnOriginator,
+    Originator,
     /// CLUSTER_LIST names our cluster (RFC 4456 section 8).
-    OwnCluster,
+    Cluster,
     /// NEXT_HOP is our own address (RFC 4271 section 5.1.3).
-    OwnNextHop,
+    NextHop,
 }
 
 /// Whether paths with these attributes are taken from `peer`.
@@ -27,20 +27,20 @@ pub(super) fn accept(peer: &Peer, session: &Established, asn: u32, attributes: &
     let ours = session.negotiated.local_asn;
     let shown = if ours == asn { 0 } else { read.as_path.count(asn) };
     if read.as_path.count(ours) + shown > usize::from(peer.allow_own_as) {
-        return Err(Refusal::OwnAs);
+        return Err(Refusal::AsLoop);
     }
     if !session.negotiated.ebgp {
         if read.originator_id == Some(session.router_id) {
-            return Err(Refusal::OwnOriginator);
+            return Err(Refusal::Originator);
         }
         if read.cluster_list.contains(&session.router_id.octets()) {
-            return Err(Refusal::OwnCluster);
+            return Err(Refusal::Cluster);
         }
     }
     let next_hop = attributes.next_hop.map(crate::wire::NextHop::address);
     let own = [session.next_hop_v4.map(IpAddr::V4), session.next_hop_v6.map(IpAddr::V6)];
     if next_hop.is_some() && own.contains(&next_hop) {
-        return Err(Refusal::OwnNextHop);
+        return Err(Refusal::NextHop);
     }
     Ok(())
 }

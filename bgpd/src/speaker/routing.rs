@@ -94,10 +94,14 @@ impl<K: Key> Routing<K> {
         self.groups.iter().find_map(|group| group.advertised(peer)).unwrap_or(0)
     }
 
-    /// A peer asks to hear everything again (RFC 2918).
-    pub(super) fn again(&mut self, peer: PeerId) {
+    /// A peer asks to hear everything again.
+    pub(super) fn again(&mut self, peer: PeerId, demarcated: bool, shared: &mut Shared, out: &mut Vec<Output>) {
         let all = self.everything(None);
-        self.groups.iter_mut().for_each(|group| group.again(peer, all.clone()));
+        let Shared { attributes, provenance, outstanding, .. } = shared;
+        let mut around = Surroundings { table: &self.table, attributes, provenance, outstanding, out };
+        if let Some(group) = self.groups.iter_mut().find(|group| group.advertised(peer).is_some()) {
+            group.again(peer, all, demarcated, &mut around);
+        }
     }
 
     /// All peers are to hear again of the prefixes whose best path is `peer`'s: what it is to us has changed.

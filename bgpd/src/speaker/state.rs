@@ -318,9 +318,18 @@ impl Speaker {
         for then in batch.then {
             match then {
                 Then::EndOfRib(family) => self.end_of_rib(batch.peer, family),
-                Then::Refresh(Family::Ipv4Unicast) => self.v4.again(batch.peer),
-                Then::Refresh(Family::Ipv6Unicast) => self.v6.again(batch.peer),
+                Then::Refresh(family) => self.tell_again(batch.peer, family),
             }
+        }
+    }
+
+    fn tell_again(&mut self, peer: PeerId, family: Family) {
+        let Some(session) = self.sessions.get(&peer) else { return };
+        let demarcated = session.established.negotiated.enhanced_route_refresh;
+        let (shared, out) = (&mut self.shared, &mut self.requests);
+        match family {
+            Family::Ipv4Unicast => self.v4.again(peer, demarcated, shared, out),
+            Family::Ipv6Unicast => self.v6.again(peer, demarcated, shared, out),
         }
     }
 

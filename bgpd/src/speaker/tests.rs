@@ -312,6 +312,25 @@ fn an_import_filter_that_opens_asks_for_a_refresh_and_one_that_closes_drops() {
 }
 
 #[test]
+fn a_refresh_tells_everything_again_and_loses_no_withdrawal() {
+    let mut net = Net::new(&[(1, 65001), (2, 65002)], &[(1, 2)], |_, _, _| ());
+    net.settle();
+    net.updates.clear();
+    let (peer, now) = (net.peer_id(1, 2), net.now);
+    let node = net.nodes.get_mut(&1).unwrap();
+    let mut config = (*node.plan.config).clone();
+    config.originate = ["10.8.0.0/16".parse().unwrap()].into();
+    node.plan = Arc::new(node.plan.next(config));
+    node.speaker.handle(Event::Plan(Arc::clone(&node.plan)), now);
+    let batch =
+        Batch { peer, session: net.session, then: vec![Then::Refresh(Family::Ipv4Unicast)], ..Batch::default() };
+    node.speaker.handle(Event::Batch(batch), now);
+    net.settle();
+    assert_eq!(net.used(2), ["10.2.0.0/16", "10.8.0.0/16 via 10.0.0.1 65001"]);
+    assert_eq!(net.updates[&2], 2, "one withdraws, one announces, and no second End-of-RIB");
+}
+
+#[test]
 fn originated_prefixes_come_and_go_with_the_configuration() {
     let mut net = Net::new(&[(1, 65001), (2, 65002)], &[(1, 2)], |_, _, _| ());
     net.settle();

@@ -1,0 +1,108 @@
+//! A new configuration: sessions that are added, removed, started again, or adjusted without noticing.
+
+use super::{Io, Neighbour};
+use crate::fsm::{self, RemoteAs, State, Stop};
+use crate::io::connection::Key;
+use crate::io::sockets;
+use crate::rib::PeerId;
+use crate::speaker::{Peer, PeerAsn, PeerChange, Plan};
+use crate::wire::{AfiSafi, GracefulRestart, Notification, cease};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tracing::warn;
+
+impl Io {
+    pub(super) fn follow(&mut self, plan: Arc<Plan>) {
+        let old = self.plan.replace(Arc::clone(&plan));
+        for change in &plan.changes {
+            match change {
+                PeerChange::Removed(peer) => self.remove(*peer, cease::DECONFIGURED),
+                PeerChange::Reset(peer) => {
+                    self.remove(*peer, cease::CONFIG_CHANGE);
+                    self.add(*peer, &plan);
+                }
+                PeerChange::Added(peer) => self.add(*peer, &plan),
+                PeerChange::Soft(peer) => self.adjust(*peer, &plan),
+            }
+        }
+        if old.is_none_or(|old| old.config.listen != plan.config.listen) {
+            self.listeners.configure(&plan.config.listen);
+        }
+        self.listeners.set_keys(&plan.config);
+        self.listeners.open(&mut self.ready);
+    }
+
+    fn add(&mut self, id: PeerId, plan: &Plan) {
+        let Some((name, peer)) = plan.peer(id) else { return };
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let config = fsm_config(plan, peer);
+        let neighbour = Neighbour {
+            name: name.to_owned(),
+            external: peer.is_external(plan.config.asn),
+            config: peer.clone(),
+            fsm: fsm::Peer::new(config, self.seed),
+            connections: BTreeMap::new(),
+            session: None,
+            timer: None,
+            last_error: None,
+        };
+        self.by_address.insert(peer.address, id);
+        self.peers.insert(id, neighbour);
+        self.drive(id, |fsm, now, _| fsm.start(now));
+    }
+
+    fn remove(&mut self, id: PeerId, subcode: u8) {
+        let stop = Stop::Notify(Notification::cease(subcode, ""));
+        self.drive(id, |fsm, now, out| fsm.stop(now, &stop, out));
+        let Some(peer) = self.peers.remove(&id) else { return };
+        if let Some(at) = peer.timer {
+            self.timers.remove(&(at, id));
+        }
+        self.by_address.remove(&peer.config.address);
+    }
+
+    /// A change that needs no new session.
+    fn adjust(&mut self, id: PeerId, plan: &Plan) {
+        let (Some((_, config)), Some(peer)) = (plan.peer(id), self.peers.get_mut(&id)) else { return };
+        let old = std::mem::replace(&mut peer.config, config.clone());
+        *peer.fsm.config_mut() = fsm_config(plan, config);
+        let (external, restart) = (peer.external, old.passive != config.passive || old.port != config.port);
+        let keys: Vec<Key> = peer.connections.values().copied().collect();
+        if old.ttl != config.ttl {
+            for key in keys {
+                let stream = self.connections.get(&key).and_then(|connection| connection.stream.clone());
+                if let Some(Err(error)) = stream.map(|stream| sockets::prepare(&stream, config, external)) {
+                    warn!(%error, "cannot change the ttl of a session");
+                }
+            }
+        }
+        let idle = self.peers.get(&id).is_some_and(|peer| peer.fsm.state() < State::OpenConfirm);
+        if restart && idle {
+            self.drive(id, |fsm, now, out| {
+                fsm.stop(now, &Stop::Silently, out);
+                fsm.start(now);
+            });
+        }
+    }
+}
+
+fn fsm_config(plan: &Plan, peer: &Peer) -> fsm::PeerConfig {
+    let families = peer.families.iter().map(|family| (AfiSafi::from(family), false)).collect();
+    fsm::PeerConfig {
+        local_asn: peer.local_asn.unwrap_or(plan.config.asn),
+        remote_asn: match peer.asn {
+            PeerAsn::Number(asn) => RemoteAs::Exactly(asn),
+            PeerAsn::External => RemoteAs::External,
+        },
+        identifier: plan.config.router_id,
+        hold_time: peer.hold_time,
+        families: peer.families,
+        passive: peer.passive,
+        graceful_restart: peer.graceful_restart.map(|restart_time| GracefulRestart {
+            restarting: false,
+            notification: false,
+            restart_time,
+            families,
+        }),
+    }
+}

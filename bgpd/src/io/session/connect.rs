@@ -1,0 +1,132 @@
+//! Connections: made, accepted, closed.
+
+use super::{Io, LINGER};
+use crate::fsm;
+use crate::io::connection::{Connection, Key, Ready};
+use crate::io::sockets;
+use crate::rib::PeerId;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tracing::{debug, info, warn};
+
+impl Io {
+    pub(super) fn dial(&mut self, id: PeerId, conn: fsm::ConnId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let key = self.next_key;
+        self.next_key += 1;
+        let remote = std::net::SocketAddr::new(peer.config.address, peer.config.port);
+        let socket = sockets::dial(&peer.config, peer.external);
+        peer.connections.insert(conn, key);
+        self.connections.insert(key, Connection::new(id, conn, None));
+        self.ready.push(Box::pin(async move {
+            let result = match socket {
+                Ok(socket) => socket.connect(remote).await,
+                Err(error) => Err(error),
+            };
+            Ready::Connected(key, result)
+        }));
+    }
+
+    pub(super) fn on_ready(&mut self, ready: Ready) {
+        match ready {
+            Ready::Connected(key, result) => self.connected(key, result),
+            Ready::Readable(key) => self.read(key),
+            Ready::Writable(key) => {
+                if let Some(connection) = self.connections.get_mut(&key) {
+                    connection.waits = false;
+                    self.write(key);
+                }
+            }
+            Ready::Expired(key) => self.discard(key),
+            Ready::Accepted(listener, result) => {
+                self.listeners.again(listener, &mut self.ready);
+                match result {
+                    Ok((stream, remote)) => self.accepted(stream, remote.ip()),
+                    Err(error) => warn!(%error, "cannot accept a connection"),
+                }
+            }
+        }
+    }
+
+    fn connected(&mut self, key: Key, result: io::Result<TcpStream>) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let (id, conn) = (connection.peer, connection.id);
+        // The FSM gave it up meanwhile, or the peer has gone.
+        let Some(peer) = self.peers.get(&id).filter(|peer| peer.connections.get(&conn) == Some(&key)) else {
+            self.connections.remove(&key);
+            return;
+        };
+        let result = result.and_then(|stream| sockets::prepare(&stream, &peer.config, peer.external).map(|()| stream));
+        match result {
+            Ok(stream) => {
+                connection.stream = Some(Arc::new(stream));
+                self.await_readable(key);
+                self.drive(id, |fsm, now, out| fsm.tcp_connected(now, conn, out));
+            }
+            Err(error) => {
+                debug!(peer = peer.name, address = %peer.config.address, %error, "cannot connect");
+                self.connections.remove(&key);
+                self.drive(id, |fsm, now, out| fsm.tcp_failed(now, conn, out));
+            }
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream, remote: IpAddr) {
+        let Some(id) = self.by_address.get(&remote).copied() else {
+            info!(%remote, "connection closed: no peer with this address is configured");
+            return;
+        };
+        let Some(peer) = self.peers.get(&id) else { return };
+        if let Err(error) = sockets::prepare(&stream, &peer.config, peer.external) {
+            debug!(peer = peer.name, %error, "connection lost at once");
+            return;
+        }
+        let key = self.next_key;
+        self.next_key += 1;
+        let now = self.now();
+        let mut out = Vec::new();
+        let Some(conn) = self.peers.get_mut(&id).and_then(|peer| {
+            let conn = peer.fsm.accept(now, &mut out)?;
+            peer.connections.insert(conn, key);
+            Some(conn)
+        }) else {
+            debug!(%remote, "connection closed: not wanted now");
+            return self.obey(id, out);
+        };
+        self.connections.insert(key, Connection::new(id, conn, Some(Arc::new(stream))));
+        self.await_readable(key);
+        self.obey(id, out);
+    }
+
+    pub(super) fn await_readable(&mut self, key: Key) {
+        let Some(stream) = self.connections.get(&key).and_then(|connection| connection.stream.clone()) else { return };
+        self.ready.push(Box::pin(async move {
+            // An error shows again when it is read.
+            drop(stream.readable().await);
+            Ready::Readable(key)
+        }));
+    }
+
+    pub(super) fn close(&mut self, key: Key, flush: bool) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        if !flush || connection.stream.is_none() {
+            return self.discard(key);
+        }
+        connection.closing = true;
+        connection.receiver = None;
+        self.write(key);
+        self.ready.push(Box::pin(async move {
+            tokio::time::sleep(LINGER).await;
+            Ready::Expired(key)
+        }));
+    }
+
+    /// Forgets a connection. What still waits for its socket wakes up by the shutdown, and lets go of it.
+    pub(super) fn discard(&mut self, key: Key) {
+        if let Some(stream) = self.connections.remove(&key).and_then(|connection| connection.stream) {
+            drop(socket2::SockRef::from(&*stream).shutdown(std::net::Shutdown::Both));
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What the FSMs ask for, and when they are woken.
+
+use super::Io;
+use crate::fsm;
+use crate::io::connection::{Connection, Key};
+use crate::io::interfaces;
+use crate::rib::PeerId;
+use crate::speaker::{Established, Event, Loss, Receiver};
+use crate::wire::Negotiated;
+use std::sync::Arc;
+use tracing::{debug, info, warn};
+
+impl Io {
+    /// Lets a peer's FSM do something, and does what it asks for.
+    pub(super) fn drive<T>(
+        &mut self,
+        id: PeerId,
+        act: impl FnOnce(&mut fsm::Peer, fsm::Time, &mut Vec<fsm::Output>) -> T,
+    ) -> Option<T> {
+        let now = self.now();
+        let mut out = Vec::new();
+        let result = act(&mut self.peers.get_mut(&id)?.fsm, now, &mut out);
+        self.obey(id, out);
+        Some(result)
+    }
+
+    pub(super) fn obey(&mut self, id: PeerId, out: Vec<fsm::Output>) {
+        for output in out {
+            self.obey_one(id, output);
+        }
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let timer = peer.fsm.poll_timeout();
+        if timer != peer.timer {
+            if let Some(at) = peer.timer {
+                self.timers.remove(&(at, id));
+            }
+            self.timers.extend(timer.map(|at| (at, id)));
+            peer.timer = timer;
+        }
+    }
+
+    fn obey_one(&mut self, id: PeerId, output: fsm::Output) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let key_of = |conn: &fsm::ConnId| peer.connections.get(conn).copied();
+        match output {
+            fsm::Output::Connect { conn } => self.dial(id, conn),
+            fsm::Output::Send { conn, bytes } => {
+                if let Some(key) = key_of(&conn) {
+                    self.send(key, bytes.into(), false);
+                }
+            }
+            fsm::Output::Close { conn, flush } => {
+                if let Some(key) = peer.connections.remove(&conn) {
+                    self.close(key, flush);
+                }
+            }
+            fsm::Output::SessionUp { conn, negotiated } => {
+                if let Some(key) = key_of(&conn) {
+                    self.session_up(id, key, &negotiated);
+                }
+            }
+            fsm::Output::Established { conn } => {
+                info!(peer = peer.name, address = %peer.config.address, "session established");
+                if let Some(connection) = key_of(&conn).and_then(|key| self.connections.get_mut(&key)) {
+                    connection.established = true;
+                }
+            }
+            fsm::Output::SessionDown { conn, reason, graceful } => {
+                warn!(peer = peer.name, address = %peer.config.address, %reason, graceful, "session down");
+                peer.last_error = Some(reason.to_string());
+                let session = peer.session.take();
+                peer.connections.remove(&conn);
+                if let Some((session, _)) = session {
+                    let loss = if graceful { Loss::Restarting } else { Loss::Final };
+                    self.tell(Event::Down(id, session, loss));
+                }
+            }
+            fsm::Output::Failed { conn, reason } => {
+                let text = reason.to_string();
+                // A peer that is not there is said once, not at every attempt.
+                if peer.last_error.as_ref() == Some(&text) {
+                    debug!(peer = peer.name, address = %peer.config.address, %reason, "no session");
+                } else {
+                    warn!(peer = peer.name, address = %peer.config.address, %reason, "no session");
+                }
+                peer.last_error = Some(text);
+                peer.connections.remove(&conn);
+            }
+        }
+    }
+
+    fn session_up(&mut self, id: PeerId, key: Key, negotiated: &Arc<Negotiated>) {
+        let (Some(plan), Some(peer)) = (&self.plan, self.peers.get_mut(&id)) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let local = connection.stream.as_ref().and_then(|stream| stream.local_addr().ok()).map(|local| local.ip());
+        let link = local.map(|local| interfaces::link(local, peer.config.address)).unwrap_or_default();
+        let session = self.next_session;
+        self.next_session += 1;
+        peer.session = Some((session, key));
+        connection.receiver = Some(Receiver::new(id, session, (**negotiated).clone()));
+        let established = Established {
+            negotiated: (**negotiated).clone(),
+            router_id: plan.config.router_id,
+            remote: peer.config.address,
+            next_hop_v4: peer.config.next_hop_v4.or(link.v4),
+            next_hop_v6: peer.config.next_hop_v6.or(link.v6),
+            shared: link.shared,
+        };
+        self.tell(Event::Up(id, session, Box::new(established)));
+    }
+
+    pub(super) fn timeout(&mut self) {
+        let now = self.now();
+        while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, id));
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            peer.timer = None;
+            // RFC 4271's hold timer is about the peer, not about how busy we are: unread data are a sign of life.
+            for (conn, key) in &peer.connections {
+                if self.connections.get(key).is_some_and(has_unread) {
+                    peer.fsm.data_pending(*conn);
+                }
+            }
+            self.drive(id, |fsm, now, out| fsm.handle_timeout(now, out));
+        }
+        self.listeners.open(&mut self.ready);
+    }
+}
+
+fn has_unread(connection: &Connection) -> bool {
+    let Some(stream) = &connection.stream else { return false };
+    let mut octet = [std::mem::MaybeUninit::uninit()];
+    socket2::SockRef::from(&**stream).peek(&mut octet).is_ok_and(|octets| octets > 0)
+}

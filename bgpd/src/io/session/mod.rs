@@ -1,0 +1,193 @@
+//! The I/O thread: all sockets of all peers, their FSMs and timers, framing and decoding. It never waits for the RIB:
+//! when that is behind, sockets are not read; timers and writes go on.
+
+mod configure;
+mod connect;
+mod drive;
+mod transfer;
+
+use super::connection::{Connection, Key, Ready};
+use super::listeners::Listeners;
+use super::rib;
+use crate::fsm::{self, State, Stop};
+use crate::rib::PeerId;
+use crate::speaker::{Event, Output, Peer, PeerAsn, Plan, SessionId};
+use crate::wire::MAX_MESSAGE;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// Octets read at once.
+const READ: usize = 64 << 10;
+/// How long a connection may take to say its last words.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What the I/O thread is asked.
+pub(super) enum Command {
+    /// A new configuration, which the RIB has got already.
+    Plan(Arc<Plan>),
+    /// State of all sessions.
+    Sessions(oneshot::Sender<Sessions>),
+    /// Ends all sessions in this way and the thread with them.
+    Leave(Stop, oneshot::Sender<()>),
+}
+
+/// State of everything that has to do with sockets.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    pub(super) peers: Vec<SessionState>,
+    pub(super) problems: Vec<String>,
+}
+
+/// State of one peer's session.
+#[derive(Debug)]
+pub(super) struct SessionState {
+    pub(super) peer: PeerId,
+    pub(super) name: String,
+    pub(super) address: IpAddr,
+    pub(super) asn: u32,
+    pub(super) state: State,
+    pub(super) since: Duration,
+    pub(super) last_error: Option<String>,
+}
+
+/// A peer.
+struct Neighbour {
+    name: String,
+    config: Peer,
+    external: bool,
+    fsm: fsm::Peer,
+    /// Its connections by the FSM's number.
+    connections: BTreeMap<fsm::ConnId, Key>,
+    session: Option<(SessionId, Key)>,
+    /// When its FSM wants to be woken, as [`Io::timers`] has it.
+    timer: Option<fsm::Time>,
+    last_error: Option<String>,
+}
+
+/// The I/O thread's state.
+pub(super) struct Io {
+    started: Instant,
+    seed: u64,
+    plan: Option<Arc<Plan>>,
+    peers: BTreeMap<PeerId, Neighbour>,
+    by_address: HashMap<IpAddr, PeerId>,
+    timers: BTreeSet<(fsm::Time, PeerId)>,
+    listeners: Listeners,
+    connections: HashMap<Key, Connection>,
+    next_key: Key,
+    next_session: SessionId,
+    ready: FuturesUnordered<BoxFuture<'static, Ready>>,
+    rib: mpsc::Sender<rib::Command>,
+    /// What the RIB's queue had no room for, in order.
+    pending: VecDeque<Event>,
+    /// Connections that are not read until `pending` is empty.
+    paused: Vec<Key>,
+    buffer: Vec<u8>,
+}
+
+impl Io {
+    pub(super) fn new(rib: mpsc::Sender<rib::Command>, seed: u64) -> Self {
+        Self {
+            started: Instant::now(),
+            seed,
+            plan: None,
+            peers: BTreeMap::new(),
+            by_address: HashMap::new(),
+            timers: BTreeSet::new(),
+            listeners: Listeners::default(),
+            connections: HashMap::new(),
+            next_key: 1,
+            next_session: 1,
+            ready: FuturesUnordered::new(),
+            rib,
+            pending: VecDeque::new(),
+            paused: Vec::new(),
+            buffer: vec![0; READ + MAX_MESSAGE],
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+        mut outputs: mpsc::UnboundedReceiver<Vec<Output>>,
+    ) {
+        loop {
+            let wake = self.wake();
+            let rib = self.rib.clone();
+            tokio::select! {
+                command = commands.recv() => match command {
+                    None => return,
+                    Some(Command::Leave(stop, done)) => return self.leave(&stop, done).await,
+                    Some(command) => self.perform(command),
+                },
+                Some(outputs) = outputs.recv() => outputs.into_iter().for_each(|output| self.output(output)),
+                Some(ready) = self.ready.next(), if !self.ready.is_empty() => self.on_ready(ready),
+                permit = rib.reserve(), if !self.pending.is_empty() => match (permit, self.pending.pop_front()) {
+                    (Ok(permit), Some(event)) => permit.send(rib::Command::Event(event)),
+                    _ => return,
+                },
+                () = super::sleep_until(wake) => self.timeout(),
+            }
+            self.resume();
+        }
+    }
+
+    pub(super) fn now(&self) -> fsm::Time {
+        self.started.elapsed()
+    }
+
+    fn wake(&self) -> Option<Instant> {
+        let listeners = self.listeners.retry_at();
+        let timer = self.timers.first().map(|(at, _)| self.started + *at);
+        listeners.into_iter().chain(timer).min()
+    }
+
+    fn perform(&mut self, command: Command) {
+        match command {
+            Command::Plan(plan) => self.follow(plan),
+            Command::Sessions(reply) => drop(reply.send(self.sessions())),
+            Command::Leave(..) => {}
+        }
+    }
+
+    fn sessions(&self) -> Sessions {
+        let now = self.now();
+        let state = |(id, peer): (&PeerId, &Neighbour)| SessionState {
+            peer: *id,
+            name: peer.name.clone(),
+            address: peer.config.address,
+            asn: peer.fsm.negotiated().map_or_else(
+                || match peer.config.asn {
+                    PeerAsn::Number(asn) => asn,
+                    PeerAsn::External => 0,
+                },
+                |negotiated| negotiated.peer_asn,
+            ),
+            state: peer.fsm.state(),
+            since: now.saturating_sub(peer.fsm.since()),
+            last_error: peer.last_error.clone(),
+        };
+        Sessions { peers: self.peers.iter().map(state).collect(), problems: self.listeners.problems() }
+    }
+
+    async fn leave(mut self, stop: &Stop, done: oneshot::Sender<()>) {
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.drive(id, |fsm, now, out| fsm.stop(now, stop, out));
+        }
+        let deadline = Instant::now() + LINGER;
+        while self.connections.values().any(|connection| connection.closing && connection.has_output()) {
+            tokio::select! {
+                Some(ready) = self.ready.next() => self.on_ready(ready),
+                () = super::sleep_until(Some(deadline)) => break,
+            }
+        }
+        drop(self);
+        // Whoever asked may have gone away.
+        let _gone = done.send(());
+    }
+}
