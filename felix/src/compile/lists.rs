@@ -7,6 +7,7 @@ use super::rules::Draft;
 use super::sets::{SetSpec, digest};
 use crate::model::{Action, Tier};
 use crate::ruleset::{self, Chain, Name, Rule, Verdict};
+use rustc_hash::FxHashSet;
 
 /// A chain to be.
 #[derive(Clone, Debug)]
@@ -53,13 +54,14 @@ pub(super) fn chains(tiers: &[TierList<'_>]) -> Vec<ChainPlan> {
 fn chain(list: &TierList<'_>, next: Option<Name>) -> Option<ChainPlan> {
     let onward = || next.clone().map_or(Verdict::Return, Verdict::Goto);
     let mut kept: Vec<&Draft> = Vec::new();
+    let mut said = FxHashSet::default();
     let mut end = list.tier.end();
     for draft in &list.rules {
         if draft.matches.is_empty() {
             end = draft.action;
             break;
         }
-        if !kept.iter().any(|k| k.matches == draft.matches) {
+        if said.insert(&draft.condition) {
             kept.push(draft);
         }
     }

@@ -15,6 +15,8 @@ pub(super) struct Draft {
     pub(super) action: Action,
     /// When.
     pub(super) matches: Vec<Match>,
+    /// The same as text, to find rules that say it twice.
+    pub(super) condition: String,
     /// The sets that it looks into.
     pub(super) sets: Vec<(Name, SetSpec)>,
     /// Whose rule it is.
@@ -28,7 +30,8 @@ pub(super) fn drafts(policy: &Policy, direction: Direction) -> Vec<Draft> {
         let comment = short(format!("{} {direction}[{i}]", policy.key));
         for condition in conditions(rule, direction, &policy.subject) {
             let Condition { matches, sets, .. } = condition;
-            drafts.push(Draft { action: rule.action, matches, sets, comment: comment.clone() });
+            let condition = matches.iter().map(Match::to_string).collect::<Vec<_>>().join(" ");
+            drafts.push(Draft { action: rule.action, matches, condition, sets, comment: comment.clone() });
         }
     }
     drafts
@@ -190,8 +193,7 @@ mod tests {
             "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], field: [rule]}});
         let policy = network_policy(&serde_json::from_value(raw).unwrap());
         let text = |draft: &Draft| {
-            let all: Vec<String> = draft.matches.iter().map(Match::to_string).collect();
-            let words = all.join(" ").split(' ').map(|w| w.split('_').next().unwrap().to_owned()).collect::<Vec<_>>();
+            let words = draft.condition.split(' ').map(|w| w.split('_').next().unwrap().to_owned()).collect::<Vec<_>>();
             words.join(" ")
         };
         drafts(&policy, direction).iter().map(text).collect()

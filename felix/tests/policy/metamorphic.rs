@@ -9,7 +9,7 @@ use serde_json::json;
 use twill_felix::model::{Peers, Policy, Ports, Rule};
 
 fn check(test: impl Fn(&State) -> Result<(), TestCaseError>) {
-    let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 150, failure_persistence: None, ..Config::default() };
     TestRunner::new(config).run(&state(true), |state| test(&state)).unwrap_or_else(|error| panic!("{error}"));
 }
 

@@ -166,22 +166,22 @@ fn check(cases: u32, test: impl Fn(Vec<State>) -> Result<(), TestCaseError>) {
 
 #[test]
 fn any_sequence_compiles_to_what_its_last_state_compiles_to() {
-    check(600, |states| walk(states.iter(), 1, false));
+    check(200, |states| walk(states.iter(), 1, false));
 }
 
 #[test]
 fn so_does_the_sequence_backwards() {
-    check(600, |states| walk(states.iter().rev(), 1, true));
+    check(200, |states| walk(states.iter().rev(), 1, true));
 }
 
 #[test]
 fn so_does_the_sequence_with_steps_squashed_into_one_commit() {
-    check(600, |states| walk(states.iter(), 2, false));
+    check(200, |states| walk(states.iter(), 2, false));
 }
 
 #[test]
 fn so_does_the_sequence_with_a_commit_after_every_event() {
-    check(400, |states| {
+    check(120, |states| {
         let mut agent = Agent::start();
         for next in &states {
             for event in agent.steps(next, false) {
@@ -197,7 +197,7 @@ fn so_does_the_sequence_with_a_commit_after_every_event() {
 
 #[test]
 fn so_does_the_sequence_with_gaps_after_which_everything_is_listed_again() {
-    check(600, |states| {
+    check(200, |states| {
         let mut agent = Agent::start();
         for (i, next) in states.iter().enumerate() {
             let events = agent.steps(next, false);
@@ -213,7 +213,7 @@ fn so_does_the_sequence_with_gaps_after_which_everything_is_listed_again() {
 
 #[test]
 fn from_everything_to_nothing_leaves_the_skeleton() {
-    check(300, |states| {
+    check(120, |states| {
         let mut agent = Agent::start();
         for next in states.iter().chain([&State::default()]) {
             agent.steps(next, false).into_iter().for_each(|event| agent.compiler.apply(event));

@@ -53,7 +53,7 @@ fn agree(state: &State, changes: &[Change]) -> Result<(), TestCaseError> {
 
 #[test]
 fn ruleset_and_story_agree_on_random_tiers() {
-    let config = Config { cases: 1_000, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 500, failure_persistence: None, ..Config::default() };
     let all = (state(true), vec(change(), 5));
     TestRunner::new(config)
         .run(&all, |(state, changes)| agree(&state, &changes))
