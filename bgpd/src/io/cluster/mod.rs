@@ -20,8 +20,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use twill_crds::control::{BgpdRequest, BgpdStatus};
 use twill_crds::names::BGPD_SOCKET;
-use twill_datastore::Datastore;
+use twill_datastore::{Datastore, Error};
 
+/// How soon a datastore that could not be opened is tried again.
+const OPEN: Duration = Duration::from_secs(1);
 /// How often the sessions are looked at for the status.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -37,7 +39,11 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
     let mut terminate = signal(SignalKind::terminate()).context("cannot receive SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot receive SIGINT")?;
     let control = ControlSocket::bind(&run_dir.join(BGPD_SOCKET)).await?;
-    let store = Datastore::open(url).await?;
+    let path = state_dir.join(snapshot::NAME);
+    let remembered = snapshot::load(&path).await.unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), %error, "snapshot of an earlier run left out");
+        None
+    });
     let speaker = SpeakerHandle::start(Some(unconfigured()), seed).context("cannot start the speaker's threads")?;
     let fib = speaker.fib().cloned().context("the speaker was started without a kernel")?;
     let (state_sender, state) = watch::channel(State::default());
@@ -45,31 +51,44 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
     let (snapshot_sender, snapshots) = watch::channel(None);
     let (observed_sender, observed) = watch::channel(Observed::default());
     let mut follower = Follower::new(node, speaker.clone(), fib, state_sender, desired_sender, snapshot_sender);
-    let path = state_dir.join(snapshot::NAME);
-    match snapshot::load(&path).await {
-        Ok(Some(snapshot)) => follower.remember(snapshot).await,
-        Ok(None) => {}
-        Err(error) => tracing::warn!(path = %path.display(), %error, "snapshot of an earlier run left out"),
-    }
-    tracing::info!(node, "bgpd started");
+    tracing::info!(node, from_snapshot = remembered.is_some(), "bgpd started");
     let answers = Answers { node: node.to_owned(), speaker: speaker.clone(), state };
-    let work = async {
+    let follow = async {
+        let patient = remembered.is_some();
+        if let Some(snapshot) = remembered {
+            follower.remember(snapshot).await;
+        }
+        let store = open(url, patient).await?;
         tokio::join!(
             follower.run(follower::streams(&store, node)),
             status::report_status(store.clone(), node.to_owned(), desired, observed),
             snapshot::keep(path, snapshots),
-            observe(speaker.clone(), observed_sender),
-            control.serve(move |request| answers.clone().answer(request)),
-        )
+        );
+        Ok::<(), Error>(())
     };
     tokio::select! {
-        _ = work => {}
+        result = follow => result?,
+        () = observe(speaker.clone(), observed_sender) => {}
+        () = control.serve(move |request| answers.clone().answer(request)) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     tracing::info!("leaving: sessions are closed without NOTIFICATION, kernel routes stay");
     speaker.leave(Stop::Silently).await;
     Ok(())
+}
+
+/// Opens the datastore. One who has something to go on with waits until it can be opened.
+async fn open(url: &str, patient: bool) -> Result<Datastore, Error> {
+    loop {
+        match Datastore::open(url).await {
+            Err(error) if patient => {
+                tracing::warn!(%error, "the datastore cannot be opened now; going on from what was read before");
+                tokio::time::sleep(OPEN).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// What the FIB is told before anything is known: keep what is there.
@@ -140,3 +159,7 @@ impl Answers {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
