@@ -218,3 +218,50 @@ pub(super) mod two_octet {
         (short, substituted)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATH: &[u8] = &[2, 2, 0, 0, 0xfd, 0xe9, 0, 1, 0, 0, 1, 2, 0, 0, 0, 1, 0, 0, 0, 2];
+
+    #[test]
+    fn a_set_counts_as_one_and_has_no_neighbour() {
+        let path = AsPath(PATH);
+        assert_eq!(path.to_string(), "65001 65536 {1,2}");
+        assert_eq!((path.length(), path.first(), path.origin(), path.count(65001)), (3, Some(65001), None, 1));
+        assert_eq!((AsPath(&PATH[10..]).first(), AsPath(&[]).first(), AsPath(&[]).length()), (None, None, 0));
+        assert_eq!(path.asns().collect::<Vec<_>>(), [65001, 65536, 1, 2]);
+    }
+
+    /// Segments as octets.
+    fn path(width: usize, segments: &[(u8, &[u32])]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (kind, asns) in segments {
+            out.extend_from_slice(&[*kind, u8::try_from(asns.len()).expect("short")]);
+            asns.iter().for_each(|asn| out.extend_from_slice(&asn.to_be_bytes()[4 - width..]));
+        }
+        out
+    }
+
+    #[test]
+    fn as4_path_replaces_the_tail_of_as_path() {
+        // RFC 6793 section 4.2.3: the numbers are counted from the far end.
+        let merged = |old: &[(u8, &[u32])], new: &[(u8, &[u32])]| two_octet::merge(&path(2, old), &path(4, new));
+        let trans = 23456;
+        let cases: [(&[(u8, &[u32])], &[(u8, &[u32])], &[(u8, &[u32])]); 6] = [
+            (&[(2, &[1, trans, trans])], &[(2, &[70000, 80000])], &[(2, &[1]), (2, &[70000, 80000])]),
+            (&[(2, &[trans, trans])], &[(2, &[70000, 80000])], &[(2, &[70000, 80000])]),
+            // A longer AS4_PATH is a lie.
+            (&[(2, &[trans])], &[(2, &[70000, 80000])], &[(2, &[trans])]),
+            (&[(2, &[1, 2])], &[], &[(2, &[1, 2])]),
+            // A set counts as one, and is taken whole.
+            (&[(1, &[1, 2]), (2, &[trans])], &[(2, &[70000])], &[(1, &[1, 2]), (2, &[70000])]),
+            // Confederation segments do not belong there.
+            (&[(2, &[1, trans])], &[(3, &[9, 9]), (2, &[70000])], &[(2, &[1]), (2, &[70000])]),
+        ];
+        for (old, new, expected) in cases {
+            assert_eq!(merged(old, new), path(4, expected), "{old:?} and {new:?}");
+        }
+    }
+}

@@ -494,3 +494,77 @@ impl<'a> AttributeBlock<'a> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn canonical(raw: &[u8], ebgp: bool, four_octet_as: bool) -> Vec<u8> {
+        let checked = check(raw, Context { ebgp, four_octet_as }).unwrap();
+        assert_eq!(checked.fault.map(|(fault, _)| fault), None);
+        let mut out = Vec::new();
+        checked.block.write_canonical(&mut out);
+        out
+    }
+
+    const ORIGIN: &[u8] = &[0x40, 1, 1, 0];
+    const PATH: &[u8] = &[0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9];
+    const NEXT_HOP: &[u8] = &[0x40, 3, 4, 192, 0, 2, 1];
+    const MED: &[u8] = &[0x80, 4, 4, 0, 0, 0, 7];
+
+    #[test]
+    fn order_length_form_next_hop_and_unused_bits_do_not_matter() {
+        let expected = [ORIGIN, PATH, MED].concat();
+        assert_eq!(canonical(&[ORIGIN, PATH, NEXT_HOP, MED].concat(), true, true), expected);
+        assert_eq!(canonical(&[MED, PATH, NEXT_HOP, ORIGIN].concat(), true, true), expected);
+        let spelled =
+            [&[0x5f, 1, 0, 1, 0][..], &[0x60, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9], &[0xa0, 4, 4, 0, 0, 0, 7]].concat();
+        assert_eq!(canonical(&spelled, true, true), expected);
+    }
+
+    #[test]
+    fn unknown_transitive_attributes_stay_in_order_with_the_partial_bit_and_others_go() {
+        let high = [0xc0, 250, 1, 9];
+        let low = [0xe0, 20, 0];
+        let raw = [&high[..], ORIGIN, &[0x80, 251, 1, 1], PATH, &low, &high, &[0xc0, 255, 0], &[0x80, 254, 0]].concat();
+        let expected = [ORIGIN, PATH, &low, &[0xe0, 250, 1, 9], &[0xe0, 255, 0]].concat();
+        assert_eq!(canonical(&raw, true, true), expected);
+    }
+
+    #[test]
+    fn what_only_inner_peers_may_say_is_dropped_from_outer_ones() {
+        let inner = [&[0x40, 5, 4, 0, 0, 0, 100][..], &[0x80, 9, 4, 1, 1, 1, 1], &[0x80, 10, 4, 2, 2, 2, 2]].concat();
+        let raw = [ORIGIN, PATH, &inner].concat();
+        assert_eq!(canonical(&raw, true, true), [ORIGIN, PATH].concat());
+        assert_eq!(canonical(&raw, false, true), raw);
+    }
+
+    #[test]
+    fn two_octet_sets_become_four_octet_ones() {
+        let raw = [
+            ORIGIN,
+            &[0x40, 2, 6, 2, 2, 0, 9, 0x5b, 0xa0],
+            &[0xc0, 7, 6, 0x5b, 0xa0, 10, 0, 0, 1],
+            &[0xc0, 17, 6, 2, 1, 0, 1, 0, 0],
+            &[0xc0, 18, 8, 0, 1, 0, 0, 10, 0, 0, 1],
+        ];
+        let expected =
+            [ORIGIN, &[0x40, 2, 12, 2, 1, 0, 0, 0, 9, 2, 1, 0, 1, 0, 0], &[0xc0, 7, 8, 0, 1, 0, 0, 10, 0, 0, 1]];
+        assert_eq!(canonical(&raw.concat(), true, false), expected.concat());
+        // Somebody on the way aggregated and knew nothing of four octets: both AS4 attributes are out of date.
+        let mut aggregated = raw;
+        aggregated[2] = &[0xc0, 7, 6, 0, 8, 10, 0, 0, 1];
+        let expected =
+            [ORIGIN, &[0x40, 2, 10, 2, 2, 0, 0, 0, 9, 0, 0, 0x5b, 0xa0], &[0xc0, 7, 8, 0, 0, 0, 8, 10, 0, 0, 1]];
+        assert_eq!(canonical(&aggregated.concat(), true, false), expected.concat());
+    }
+
+    #[test]
+    fn a_fault_says_what_it_is_about() {
+        let checked = check(&[0x40, 2, 1, 0], Context { ebgp: true, four_octet_as: true }).unwrap();
+        let (fault, whole) = checked.fault.unwrap();
+        assert_eq!(fault.to_string(), "attribute 2: UPDATE Message Error: Malformed AS_PATH (3/11)");
+        assert_eq!(whole, [0x40, 2, 1, 0]);
+    }
+}

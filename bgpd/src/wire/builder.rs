@@ -230,3 +230,115 @@ pub fn encode_keepalive(out: &mut Vec<u8>) {
     let start = begin(out, MessageType::Keepalive);
     finish(out, start);
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::wire::{Attributes, Edits, Framer, Negotiated, Outcome, Prefixes, Update, V4, V6};
+
+    fn block() -> Vec<u8> {
+        let mut block = Vec::new();
+        Attributes::default().export(&Edits::to_ibgp(100), true, &mut block);
+        block
+    }
+
+    fn hop6() -> NextHop {
+        NextHop::V6 { global: "2001:db8::1".parse().unwrap(), link_local: Some("fe80::1".parse().unwrap()) }
+    }
+
+    /// Lengths of the messages, and all prefixes that they announce and withdraw.
+    fn read(bytes: &[u8]) -> (Vec<usize>, Vec<V6>, Vec<V6>) {
+        let (mut lengths, mut announced, mut withdrawn) = (Vec::new(), Vec::new(), Vec::new());
+        let mut framer = Framer::new(bytes, MAX_EXTENDED);
+        let wide = |prefixes: Prefixes<'_>| match prefixes {
+            Prefixes::V4(list) => list.map(|(address, len)| (u128::from(address), len)).collect(),
+            Prefixes::V6(list) => list.collect::<Vec<V6>>(),
+        };
+        while let Some(frame) = framer.next_frame().unwrap() {
+            lengths.push(frame.bytes.len());
+            let update = Update::decode(frame.bytes, &Negotiated::sample(false, true)).unwrap();
+            assert!(!matches!(update.outcome, Outcome::TreatAsWithdraw(_)));
+            update.announced().for_each(|reach| announced.extend(wide(reach.prefixes)));
+            update.withdrawn().for_each(|prefixes| withdrawn.extend(wide(prefixes)));
+        }
+        assert_eq!(framer.consumed(), bytes.len());
+        (lengths, announced, withdrawn)
+    }
+
+    fn v6(count: u128) -> Vec<V6> {
+        (0..count).map(|i| (0xfd << 120 | i << 64, 64)).collect()
+    }
+
+    #[test]
+    fn messages_are_full_and_hold_every_prefix_once() {
+        let block = block();
+        for max in [100, 101, 4096, 65535] {
+            let mut out = Vec::new();
+            let mut builder = UpdateBuilder::<V6>::announce(&mut out, max, &block, hop6()).unwrap();
+            v6(9000).into_iter().for_each(|prefix| builder.push(prefix));
+            let messages = builder.finish();
+            let (lengths, announced, _) = read(&out);
+            assert_eq!((lengths.len(), announced), (messages, v6(9000)));
+            assert!(lengths[..messages - 1].iter().all(|length| *length <= max && *length + 9 > max), "{max}");
+        }
+    }
+
+    #[test]
+    fn withdrawals_of_both_families_are_split_too() {
+        let mut out = Vec::new();
+        let mut builder = UpdateBuilder::<V4>::withdraw(&mut out, 4096);
+        (0..5000_u32).for_each(|i| builder.push((i << 12, 20)));
+        assert_eq!(builder.finish(), 5);
+        let (lengths, _, withdrawn) = read(&out);
+        assert_eq!((withdrawn.len(), lengths[0]), (5000, 23 + 1018 * 4));
+        out.clear();
+        let mut builder = UpdateBuilder::<V6>::withdraw(&mut out, 4096);
+        v6(1000).into_iter().for_each(|prefix| builder.push(prefix));
+        builder.finish();
+        assert_eq!(read(&out).2, v6(1000));
+    }
+
+    #[test]
+    fn next_hop_stands_in_its_place() {
+        let (block, mut out) = (block(), Vec::new());
+        let mut builder =
+            UpdateBuilder::<V4>::announce(&mut out, 4096, &block, NextHop::V4([192, 0, 2, 1].into())).unwrap();
+        builder.push((0x0a00_0000, 8));
+        builder.finish();
+        let attributes =
+            [&[0x40, 1, 1, 0, 0x40, 2, 0][..], &[0x40, 3, 4, 192, 0, 2, 1], &[0x40, 5, 4, 0, 0, 0, 100]].concat();
+        assert_eq!(out[19..], [&[0, 0, 0, 21][..], &attributes, &[8, 10]].concat());
+    }
+
+    #[test]
+    fn attributes_that_leave_no_room_are_refused_before_anything_is_written() {
+        let block = vec![0; 4096 - 23 - 7 - 4];
+        let mut out = Vec::new();
+        let hop = NextHop::V4([192, 0, 2, 1].into());
+        let error = UpdateBuilder::<V4>::announce(&mut out, 4096, &block, hop).unwrap_err();
+        assert_eq!(error, TooLong { attributes: block.len(), max: 4096 });
+        assert!(UpdateBuilder::<V4>::announce(&mut out, 4096, &block[1..], hop).is_ok());
+        assert!(UpdateBuilder::<V6>::announce(&mut out, 4096, &block[..4000], hop6()).is_ok());
+        assert!(UpdateBuilder::<V6>::announce(&mut out, 4096, &block[..4020], hop6()).is_err());
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn nothing_pushed_is_nothing_written() {
+        let (block, mut out) = (block(), Vec::new());
+        assert_eq!(UpdateBuilder::<V6>::announce(&mut out, 4096, &block, hop6()).unwrap().finish(), 0);
+        assert_eq!(UpdateBuilder::<V4>::withdraw(&mut out, 4096).finish(), 0);
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn end_of_rib_is_an_empty_update() {
+        let mut out = Vec::new();
+        encode_end_of_rib(Family::Ipv4Unicast, &mut out);
+        assert_eq!(out[16..], [0, 23, 2, 0, 0, 0, 0]);
+        out.clear();
+        encode_end_of_rib(Family::Ipv6Unicast, &mut out);
+        assert_eq!(out[16..], [0, 29, 2, 0, 0, 0, 6, 0x80, 15, 3, 0, 2, 1]);
+    }
+}

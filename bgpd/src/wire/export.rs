@@ -256,3 +256,124 @@ fn put_asns(asns: &[[u8; 4]], replace: Option<(u32, u32)>, out: &mut Vec<u8>) {
         out.extend_from_slice(&(if asn == old { new } else { asn }).to_be_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Origin;
+
+    /// ORIGIN, AS_PATH 65001 {65002}, MED, LOCAL_PREF, COMMUNITIES, an unknown one.
+    const SET: &[u8] = &[
+        0x40, 1, 1, 2, 0x40, 2, 12, 2, 1, 0, 0, 0xfd, 0xe9, 1, 1, 0, 0, 0xfd, 0xea, 0x80, 4, 4, 0, 0, 0, 7, 0x40, 5, 4,
+        0, 0, 0, 100, 0xc0, 8, 4, 0xfd, 0xe9, 0, 1, 0xc0, 16, 16, 0, 2, 0, 1, 0, 0, 0, 1, 0x43, 0, 0, 1, 0, 0, 0, 2,
+        0xe0, 250, 1, 9,
+    ];
+
+    fn export(set: &[u8], edits: &Edits<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        Attributes::from_canonical(set).export(edits, true, &mut out);
+        out
+    }
+
+    #[test]
+    fn without_edits_nothing_changes() {
+        assert_eq!(export(SET, &Edits::default()), SET);
+    }
+
+    #[test]
+    fn to_an_ebgp_peer_goes_our_as_and_nothing_internal() {
+        let out = export(SET, &Edits::to_ebgp(4_200_000_000));
+        let read = Attributes::from_canonical(&out);
+        assert_eq!(read.as_path.to_string(), "4200000000 65001 {65002}");
+        assert_eq!((read.med, read.local_pref), (None, None));
+        assert_eq!(read.extended_communities, [[0, 2, 0, 1, 0, 0, 0, 1]], "0x43 is not transitive");
+        assert_eq!((read.communities, &out[out.len() - 4..]), (&[[0xfd, 0xe9, 0, 1]][..], &[0xe0, 250, 1, 9][..]));
+        let kept = export(SET, &Edits { med: Value::Keep, ..Edits::to_ebgp(1) });
+        assert_eq!(Attributes::from_canonical(&kept).med, Some(7));
+    }
+
+    #[test]
+    fn to_an_ibgp_peer_goes_local_pref_always() {
+        assert_eq!(export(SET, &Edits::to_ibgp(200)), SET);
+        let own = Attributes { origin: Origin::Igp, ..Attributes::default() };
+        let mut out = Vec::new();
+        own.export(&Edits::to_ibgp(200), true, &mut out);
+        assert_eq!(out, [0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 5, 4, 0, 0, 0, 200]);
+    }
+
+    #[test]
+    fn prepending_begins_a_new_segment_before_a_set_and_before_a_full_one() {
+        let path = |asns: usize| {
+            let mut path = vec![2, u8::try_from(asns).expect("short")];
+            (0..asns).for_each(|_| path.extend_from_slice(&[0, 0, 0, 9]));
+            path
+        };
+        let prepended = |path: &[u8], times| {
+            let mut out = Vec::new();
+            edited_path(AsPath(path), &Edits { prepend: Some((5, times)), ..Edits::default() }, &mut out);
+            out
+        };
+        assert_eq!(prepended(&[], 1), [2, 1, 0, 0, 0, 5]);
+        assert_eq!(prepended(&[1, 1, 0, 0, 0, 9], 1), [2, 1, 0, 0, 0, 5, 1, 1, 0, 0, 0, 9]);
+        assert_eq!(prepended(&path(254), 1)[..2], [2, 255]);
+        let full = prepended(&path(255), 1);
+        assert_eq!(full[..8], [2, 1, 0, 0, 0, 5, 2, 255]);
+        assert_eq!(AsPath(&prepended(&path(250), 6)).segments().map(|s| s.asns.len()).collect::<Vec<_>>(), [6, 250]);
+        assert_eq!(prepended(&path(3), 0), path(3));
+    }
+
+    #[test]
+    fn as_override_replaces_every_occurrence_of_the_peers_as() {
+        let edits = Edits { replace_as: Some((65002, 65000)), ..Edits::to_ebgp(65000) };
+        assert_eq!(Attributes::from_canonical(&export(SET, &edits)).as_path.to_string(), "65000 65001 {65000}");
+    }
+
+    #[test]
+    fn reflection_adds_the_originator_once_and_every_cluster() {
+        let add = |originator: u8, cluster: u8| Edits {
+            reflection: Reflection::Add {
+                originator: [1, 1, 1, originator].into(),
+                cluster: [2, 2, 2, cluster].into(),
+            },
+            ..Edits::default()
+        };
+        let once = export(SET, &add(1, 1));
+        let twice = export(&once, &add(2, 2));
+        let read = Attributes::from_canonical(&twice);
+        assert_eq!(read.originator_id, Some([1, 1, 1, 1].into()));
+        assert_eq!(read.cluster_list, [[2, 2, 2, 2], [2, 2, 2, 1]]);
+        assert_eq!(export(&twice, &Edits { reflection: Reflection::Remove, ..Edits::default() }), SET);
+    }
+
+    #[test]
+    fn a_two_octet_peer_gets_as_trans_and_the_truth_beside_it() {
+        let aggregated = [SET, &[]].concat();
+        let mut out = Vec::new();
+        let edits = Edits { prepend: Some((70000, 1)), ..Edits::default() };
+        Attributes::from_canonical(&aggregated).export(&edits, false, &mut out);
+        assert_eq!(out[4..17], [0x40, 2, 10, 2, 2, 0x5b, 0xa0, 0xfd, 0xe9, 1, 1, 0xfd, 0xea]);
+        let as4 = [0xc0, 17, 16, 2, 2, 0, 1, 0x11, 0x70, 0, 0, 0xfd, 0xe9, 1, 1, 0, 0, 0xfd, 0xea];
+        assert!(out.windows(as4.len()).any(|window| window == as4));
+        // Where two octets suffice there is no AS4_PATH.
+        out.clear();
+        Attributes::from_canonical(&aggregated).export(&Edits::default(), false, &mut out);
+        assert!(!out.windows(2).any(|window| window == [0xc0, 17]));
+    }
+
+    #[test]
+    fn communities_are_set_and_removed() {
+        let edits = Edits {
+            communities: Value::Set(&[[0, 1, 0, 2]]),
+            large_communities: Value::Set(&[[7; 12]]),
+            ..Edits::default()
+        };
+        let out = export(SET, &edits);
+        let read = Attributes::from_canonical(&out);
+        assert_eq!((read.communities, read.large_communities), (&[[0, 1, 0, 2]][..], &[[7; 12]][..]));
+        let kinds: Vec<u8> = Walk::new(&out).flatten().map(|attribute| attribute.kind).collect();
+        assert!(kinds.is_sorted(), "{kinds:?}");
+        let gone =
+            export(&out, &Edits { communities: Value::Remove, large_communities: Value::Remove, ..Edits::default() });
+        assert!(Attributes::from_canonical(&gone).communities.is_empty());
+    }
+}

@@ -134,3 +134,71 @@ pub(super) fn finish(out: &mut [u8], start: usize) {
     let length = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
     out[start + 16..start + 18].copy_from_slice(&length.to_be_bytes());
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn header(length: u16, kind: u8) -> Vec<u8> {
+        let mut bytes = vec![0xff; 16];
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.push(kind);
+        bytes
+    }
+
+    fn error(bytes: &[u8], max: usize) -> (u8, u8, Vec<u8>) {
+        let error = Framer::new(bytes, max).next_frame().unwrap_err();
+        (error.code, error.subcode, error.data)
+    }
+
+    #[test]
+    fn messages_are_cut_from_a_stream_however_it_arrives() {
+        let mut stream = Vec::new();
+        for _ in 0..3 {
+            super::super::encode_keepalive(&mut stream);
+            super::super::encode_end_of_rib(super::super::Family::Ipv4Unicast, &mut stream);
+        }
+        for step in 1..stream.len() {
+            let (mut buffer, mut kinds) = (Vec::new(), Vec::new());
+            for chunk in stream.chunks(step) {
+                buffer.extend_from_slice(chunk);
+                let mut framer = Framer::new(&buffer, MAX_MESSAGE);
+                while let Some(frame) = framer.next_frame().unwrap() {
+                    kinds.push(frame.kind);
+                }
+                let consumed = framer.consumed();
+                buffer.drain(..consumed);
+            }
+            assert_eq!(kinds, [MessageType::Keepalive, MessageType::Update].repeat(3));
+            assert!(buffer.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_marker_that_is_not_all_ones_is_an_error_as_soon_as_it_shows() {
+        assert_eq!(error(b"GET / HTTP/1.1\r\n", 4096), (1, 1, vec![]));
+        assert_eq!(error(&[0xff, 0xff, 0xfe], 4096), (1, 1, vec![]));
+        let mut late = header(19, 4);
+        late[15] = 0;
+        assert_eq!(error(&late, 4096), (1, 1, vec![]));
+        assert_eq!(Framer::new(&[0xff; 3], 4096).next_frame(), Ok(None));
+    }
+
+    #[test]
+    fn lengths_are_judged_by_type_and_by_what_was_negotiated() {
+        for (length, kind) in [(18, 4), (20, 4), (28, 1), (22, 2), (20, 3), (22, 5), (4097, 2), (0, 2)] {
+            let [high, low] = u16::to_be_bytes(length);
+            assert_eq!(error(&header(length, kind), 4096), (1, 2, vec![high, low]), "{length} of type {kind}");
+        }
+        // With extended messages an UPDATE may be longer, an OPEN may not (RFC 8654 section 4).
+        assert_eq!(Framer::new(&header(4097, 2), MAX_EXTENDED).next_frame(), Ok(None));
+        assert_eq!(error(&header(4097, 1), MAX_EXTENDED), (1, 2, vec![0x10, 1]));
+    }
+
+    #[test]
+    fn unknown_types_are_named() {
+        assert_eq!(error(&header(23, 0), 4096), (1, 3, vec![0]));
+        assert_eq!(error(&header(23, 6), 4096), (1, 3, vec![6]));
+    }
+}

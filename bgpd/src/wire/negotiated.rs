@@ -43,3 +43,26 @@ impl Negotiated {
         if self.extended_message { MAX_EXTENDED } else { MAX_MESSAGE }
     }
 }
+
+#[cfg(test)]
+impl Negotiated {
+    /// A session of AS 65000 with both families, for tests.
+    pub(crate) fn sample(ebgp: bool, four_octet_as: bool) -> Self {
+        Negotiated {
+            local_asn: 65000,
+            peer_asn: if ebgp { 65001 } else { 65000 },
+            peer_id: Ipv4Addr::new(10, 0, 0, 2),
+            ebgp,
+            families: Families::ALL,
+            four_octet_as,
+            extended_message: false,
+            route_refresh: true,
+            enhanced_route_refresh: true,
+            add_path_receive: Families::NONE,
+            add_path_send: Families::NONE,
+            extended_next_hop: false,
+            hold_time: 90,
+            graceful_restart: None,
+        }
+    }
+}

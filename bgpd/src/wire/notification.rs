@@ -239,3 +239,45 @@ impl fmt::Display for Notification {
 }
 
 impl std::error::Error for Notification {}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shutdown_text_is_cut_between_characters_and_shown_without_control_characters() {
+        let long = "ü".repeat(200);
+        let cease = Notification::cease(cease::SHUTDOWN, &long);
+        assert_eq!(cease.text().unwrap(), "ü".repeat(127));
+        let nasty = Notification::cease(cease::RESET, "a\u{1b}[2Jb\n");
+        assert_eq!(nasty.text().unwrap(), "a [2Jb ");
+        assert_eq!(Notification::cease(cease::SHUTDOWN, "").text(), None);
+    }
+
+    #[test]
+    fn text_that_is_none_is_not_shown() {
+        for data in [vec![], vec![5, b'a'], vec![2, 0xff, 0xfe], vec![0]] {
+            let notification = Notification { code: 6, subcode: 2, data };
+            assert_eq!(notification.text(), None, "{notification:?}");
+        }
+        let other = Notification { code: 6, subcode: 5, data: vec![1, b'a'] };
+        assert_eq!(other.text(), None, "only shutdown and reset carry text");
+    }
+
+    #[test]
+    fn it_reads_as_a_sentence() {
+        let cease = Notification::cease(cease::SHUTDOWN, "new cables");
+        assert_eq!(cease.to_string(), "Cease: Administrative Shutdown (6/2), \"new cables\"");
+        assert_eq!(Notification::new(Code::HoldTimer, 0).to_string(), "Hold Timer Expired (4/0)");
+        assert_eq!(Notification { code: 99, subcode: 7, data: vec![] }.to_string(), "unknown error (99/7)");
+    }
+
+    #[test]
+    fn a_message_never_grows_beyond_what_every_peer_takes() {
+        let mut bytes = Vec::new();
+        Notification { code: 3, subcode: 1, data: vec![0; 60_000] }.encode(&mut bytes);
+        assert_eq!(bytes.len(), MAX_MESSAGE);
+        assert_eq!(Notification::decode(&bytes).data.len(), MAX_MESSAGE - 21);
+    }
+}

@@ -126,3 +126,103 @@ fn parameters_of(length: u8, bytes: &[u8]) -> Result<Vec<Capability>, Notificati
     }
     Ok(capabilities)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::wire::{AfiSafi, GracefulRestart};
+
+    fn message(body: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let start = begin(&mut out, MessageType::Open);
+        out.extend_from_slice(body);
+        finish(&mut out, start);
+        out
+    }
+
+    fn error(body: &[u8]) -> (u8, u8, Vec<u8>) {
+        let error = Open::decode(&message(body)).unwrap_err();
+        (error.code, error.subcode, error.data)
+    }
+
+    #[test]
+    fn an_open_is_written_and_read_octet_by_octet() {
+        let families = vec![(AfiSafi { afi: 1, safi: 1 }, true)];
+        let restart = GracefulRestart { restarting: true, notification: true, restart_time: 120, families };
+        let open = Open {
+            asn: 4_200_000_001,
+            hold_time: 90,
+            identifier: Ipv4Addr::new(192, 0, 2, 1),
+            capabilities: vec![
+                Capability::Multiprotocol(AfiSafi { afi: 2, safi: 1 }),
+                Capability::RouteRefresh,
+                Capability::GracefulRestart(restart),
+                Capability::FourOctetAs(4_200_000_001),
+            ],
+        };
+        let mut bytes = Vec::new();
+        open.encode(&mut bytes);
+        let expected = [
+            &[4, 0x5b, 0xa0, 0, 90, 192, 0, 2, 1, 24, 2, 22][..],
+            &[1, 4, 0, 2, 0, 1],
+            &[2, 0],
+            &[64, 6, 0xc0, 120, 0, 1, 1, 0x80],
+            &[65, 4, 0xfa, 0x56, 0xea, 1],
+        ];
+        assert_eq!(bytes[HEADER_LEN..], expected.concat());
+        assert_eq!(Open::decode(&bytes), Ok(open));
+    }
+
+    #[test]
+    fn errors_have_the_subcodes_of_rfc_4271() {
+        let good = [4, 0xfd, 0xe9, 0, 90, 10, 0, 0, 1, 0];
+        assert!(Open::decode(&message(&good)).is_ok());
+        let with = |at: usize, value: &[u8]| {
+            let mut body = good.to_vec();
+            body[at..at + value.len()].copy_from_slice(value);
+            error(&body)
+        };
+        assert_eq!(with(0, &[3]), (2, 1, vec![0, 4]), "the largest version that we speak");
+        assert_eq!(with(1, &[0, 0]), (2, 2, vec![]), "AS 0, RFC 7607");
+        assert_eq!(with(5, &[0, 0, 0, 0]), (2, 3, vec![]), "identifier 0, RFC 6286");
+        assert_eq!(with(3, &[0, 1]), (2, 6, vec![]));
+        assert_eq!(with(3, &[0, 2]), (2, 6, vec![]));
+        assert_eq!(with(9, &[1]), (2, 0, vec![]), "length that does not add up");
+        let parameters = |parameters: &[u8]| {
+            let length = u8::try_from(parameters.len()).unwrap();
+            error(&[&good[..9], &[length], parameters].concat())
+        };
+        assert_eq!(parameters(&[1, 1, 0]), (2, 4, vec![]), "authentication");
+        assert_eq!(parameters(&[2, 3, 65, 4, 0]), (2, 0, vec![]), "a capability that is cut off");
+        assert_eq!(parameters(&[2, 1, 2]), (2, 0, vec![]), "half a capability");
+        assert_eq!(parameters(&[2, 9, 2, 0]), (2, 0, vec![]), "a parameter that is cut off");
+        assert_eq!(parameters(&[2, 6, 65, 4, 0, 0, 0, 0]), (2, 2, vec![]), "four-octet AS 0");
+    }
+
+    #[test]
+    fn a_capability_of_the_wrong_length_counts_as_unknown() {
+        let body = [4, 0xfd, 0xe9, 0, 90, 10, 0, 0, 1, 7, 2, 5, 65, 3, 0, 0, 9];
+        let open = Open::decode(&message(&body)).unwrap();
+        assert_eq!(
+            (open.asn, &open.capabilities[..]),
+            (65001, &[Capability::Unknown { code: 65, value: vec![0, 0, 9] }][..])
+        );
+    }
+
+    #[test]
+    fn long_parameters_are_taken_also_where_short_ones_would_do() {
+        // RFC 9072 section 2.
+        let body = [4, 0xfd, 0xe9, 0, 90, 10, 0, 0, 1, 255, 255, 0, 5, 2, 0, 2, 2, 0];
+        assert_eq!(Open::decode(&message(&body)).unwrap().capabilities, [Capability::RouteRefresh]);
+        let long = Open {
+            asn: 65001,
+            hold_time: 0,
+            identifier: Ipv4Addr::new(10, 0, 0, 1),
+            capabilities: vec![Capability::Unknown { code: 250, value: vec![1; 200] }; 3],
+        };
+        let mut bytes = Vec::new();
+        long.encode(&mut bytes);
+        assert_eq!(Open::decode(&bytes), Ok(long));
+    }
+}

@@ -229,3 +229,57 @@ impl From<IpAddr> for NextHop {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn v4(bytes: &[u8]) -> Option<Vec<V4>> {
+        PrefixIter::<V4>::check(bytes, false).map(Iterator::collect)
+    }
+
+    #[test]
+    fn bits_beyond_the_length_do_not_count() {
+        assert_eq!(v4(&[0]), Some(vec![(0, 0)]));
+        assert_eq!(v4(&[9, 10, 0xff]), Some(vec![(0x0a80_0000, 9)]));
+        assert_eq!(v4(&[32, 1, 2, 3, 4, 8, 10]), Some(vec![(0x0102_0304, 32), (0x0a00_0000, 8)]));
+        // What follows a prefix is none of its business.
+        assert_eq!(v4(&[8, 10, 24, 10, 1, 2]), Some(vec![(0x0a00_0000, 8), (0x0a01_0200, 24)]));
+        let all =
+            PrefixIter::<V6>::check(&[0, 128, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 3, 0xff], false);
+        let all: Vec<V6> = all.unwrap().collect();
+        assert_eq!(all, [(0, 0), (0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10, 128), (0xe << 124, 3)]);
+    }
+
+    #[test]
+    fn lengths_beyond_the_family_and_the_end_are_refused() {
+        assert_eq!(v4(&[]), Some(vec![]));
+        assert_eq!(v4(&[33, 1, 2, 3, 4, 5]), None);
+        assert_eq!(v4(&[24, 10, 0]), None);
+        assert_eq!(v4(&[8, 10, 24]), None);
+        assert!(PrefixIter::<V6>::check(&[129; 18], false).is_none());
+        assert!(PrefixIter::<V4>::check(&[0, 0, 0], true).is_none());
+    }
+
+    #[test]
+    fn path_identifiers_are_read_where_they_were_negotiated() {
+        let mut paths = PrefixIter::<V4>::check(&[0, 0, 0, 7, 8, 10, 0, 0, 0, 8, 0], true).unwrap();
+        assert_eq!(paths.len(), 2);
+        assert_eq!(paths.next_path(), Some((7, (0x0a00_0000, 8))));
+        assert_eq!(paths.next_path(), Some((8, (0, 0))));
+        assert_eq!(paths.next_path(), None);
+    }
+
+    #[test]
+    fn prefixes_are_written_as_they_are_read() {
+        let mut out = Vec::new();
+        for prefix in [(0_u32, 0_u8), (0x0a80_0000, 9), (0x0102_0304, 32)] {
+            prefix.write(&mut out);
+        }
+        assert_eq!(out, [0, 9, 10, 0x80, 32, 1, 2, 3, 4]);
+        out.clear();
+        (0xfd00_u128 << 112, 12_u8).write(&mut out);
+        assert_eq!(out, [12, 0xfd, 0]);
+    }
+}

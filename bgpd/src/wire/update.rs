@@ -231,3 +231,84 @@ fn end_of_rib(withdrawn: &[u8], attributes: &[u8], nlri: &[u8], mp_unreach: Opti
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::wire::encode_end_of_rib;
+
+    fn message(withdrawn: &[u8], attributes: &[u8], nlri: &[u8]) -> Vec<u8> {
+        let field = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+        let body = [field(withdrawn), field(attributes), nlri.to_vec()].concat();
+        let length = u16::try_from(19 + body.len()).unwrap().to_be_bytes();
+        [&[0xff; 16][..], &length, &[2], &body].concat()
+    }
+
+    const SET: &[u8] = &[0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9];
+    const HOP: &[u8] = &[0x40, 3, 4, 192, 0, 2, 1];
+    const REACH: &[u8] =
+        &[0x80, 14, 23, 0, 2, 1, 16, 0x20, 1, 13, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 8, 0xfd];
+    const UNREACH: &[u8] = &[0x80, 15, 5, 0, 2, 1, 8, 0xfe];
+
+    #[test]
+    fn both_families_in_both_directions_share_one_message() {
+        let bytes = message(&[8, 11], &[SET, HOP, REACH, UNREACH].concat(), &[8, 10]);
+        let update = Update::decode(&bytes, &Negotiated::sample(true, true)).unwrap();
+        let families: Vec<Family> = update.withdrawn().map(|prefixes| prefixes.family()).collect();
+        assert_eq!(families, Family::ALL);
+        let hops: Vec<String> = update.announced().map(|reach| reach.next_hop.address().to_string()).collect();
+        assert_eq!(hops, ["192.0.2.1", "2001:db8::1"]);
+        assert!(matches!(update.outcome, Outcome::Routes(_)) && update.end_of_rib.is_none());
+    }
+
+    #[test]
+    fn what_was_not_negotiated_is_ignored() {
+        let bytes = message(&[8, 11], &[SET, HOP, REACH, UNREACH].concat(), &[8, 10]);
+        for family in Family::ALL {
+            let session = Negotiated { families: Families::only(family), ..Negotiated::sample(true, true) };
+            let update = Update::decode(&bytes, &session).unwrap();
+            assert!(update.withdrawn().all(|prefixes| prefixes.family() == family));
+            assert_eq!(update.announced().map(|reach| reach.prefixes.family()).collect::<Vec<_>>(), [family]);
+        }
+    }
+
+    #[test]
+    fn treat_as_withdraw_withdraws_all_families() {
+        let bad = [0x80, 4, 3, 0, 0, 0];
+        let bytes = message(&[], &[SET, HOP, REACH, &bad].concat(), &[8, 10]);
+        let update = Update::decode(&bytes, &Negotiated::sample(true, true)).unwrap();
+        assert!(matches!(update.outcome, Outcome::TreatAsWithdraw(Fault { attribute: 4, subcode: 5 })));
+        assert_eq!((update.announced().count(), update.withdrawn().count()), (0, 2));
+    }
+
+    #[test]
+    fn end_of_rib_is_recognised_and_nothing_else_is_one() {
+        for family in Family::ALL {
+            let mut bytes = Vec::new();
+            encode_end_of_rib(family, &mut bytes);
+            let update = Update::decode(&bytes, &Negotiated::sample(true, true)).unwrap();
+            assert_eq!(update.end_of_rib, Some(family));
+            assert_eq!(update.withdrawn().map(|prefixes| prefixes.len()).sum::<usize>(), 0);
+        }
+        // BIRD sends the flags with extended length; it is one all the same.
+        let long = message(&[], &[0x90, 15, 0, 3, 0, 2, 1], &[]);
+        let end_of_rib = |bytes: &[u8]| Update::decode(bytes, &Negotiated::sample(true, true)).unwrap().end_of_rib;
+        assert_eq!(end_of_rib(&long), Some(Family::Ipv6Unicast));
+        assert_eq!(end_of_rib(&message(&[8, 10], &[], &[])), None);
+        assert_eq!(end_of_rib(&message(&[], UNREACH, &[])), None);
+        assert_eq!(end_of_rib(&message(&[], &[0x80, 15, 3, 0, 1, 128], &[])), None);
+    }
+
+    #[test]
+    fn an_ipv6_next_hop_of_ipv4_is_taken_where_it_was_negotiated() {
+        let mut reach = REACH.to_vec();
+        reach[4] = 1;
+        let bytes = message(&[], &[SET, &reach].concat(), &[]);
+        assert!(Update::decode(&bytes, &Negotiated::sample(true, true)).is_err());
+        let session = Negotiated { extended_next_hop: true, ..Negotiated::sample(true, true) };
+        let update = Update::decode(&bytes, &session).unwrap();
+        let reach = update.announced().next().unwrap();
+        assert!(matches!((reach.next_hop, reach.prefixes), (NextHop::V6 { .. }, Prefixes::V4(_))));
+    }
+}
