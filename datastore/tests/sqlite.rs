@@ -4,6 +4,7 @@
 use futures::StreamExt;
 use k8s_openapi::api::events::v1::Event;
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -142,7 +143,7 @@ async fn history_below_the_floor_is_expired_and_a_follower_lists_again() {
     let directory = tempfile::tempdir().unwrap();
     let options = Options { history: 10, ..Options::default() };
     let engine = Sqlite::open(&directory.path().join("t.db"), options).await.unwrap();
-    let store = Datastore::new(std::sync::Arc::new(engine));
+    let store = Datastore::new(Arc::new(engine));
     for n in 0..130 {
         store.create(&node(&format!("n{n}"))).await.unwrap();
     }
@@ -235,7 +236,7 @@ async fn a_full_disk_is_said_and_hurts_nothing_that_is_there() {
     drop(store);
     let options = Options { max_pages: Some(24), ..Options::default() };
     let engine = Sqlite::open(&directory.path().join("t.db"), options).await.unwrap();
-    let store = Datastore::new(std::sync::Arc::new(engine));
+    let store = Datastore::new(Arc::new(engine));
     let mut full = None;
     for n in 0..200 {
         let mut big = node(&format!("big{n}"));
@@ -295,4 +296,197 @@ async fn events_are_stored_counted_and_swept() {
     assert_eq!(store.list::<Event>(&Filter::default()).await.unwrap().items.len(), 1);
     recorder.sweep(&store, now + jiff::SignedDuration::from_hours(2)).await.unwrap();
     assert!(store.list::<Event>(&Filter::default()).await.unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn a_file_that_stays_locked_is_unavailable_and_works_again_afterwards() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t.db");
+    let options = Options { busy: Duration::from_millis(50), ..Options::default() };
+    let store = Datastore::new(Arc::new(Sqlite::open(&path, options).await.unwrap()));
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(matches!(store.create(&node("n1")).await, Err(Error::Unavailable(_))));
+    assert_eq!(store.list::<Node>(&Filter::default()).await.unwrap().items.len(), 0, "reading goes on");
+    raw.execute_batch("ROLLBACK").unwrap();
+    store.create(&node("n1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_release_is_left_alone() {
+    let (directory, store) = store().await;
+    store.create(&node("n1")).await.unwrap();
+    drop(store);
+    let path = directory.path().join("t.db");
+    rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    let error = Datastore::open(&format!("sqlite:{}", path.display())).await.err().unwrap().to_string();
+    assert!(error.contains("was written by a newer release (schema 99, this one knows 1); upgrade twill"), "{error}");
+}
+
+#[tokio::test]
+async fn without_inotify_others_are_heard_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t.db");
+    let blind = Options { inotify: false, ..Options::default() };
+    let here = Datastore::new(Arc::new(Sqlite::open(&path, blind).await.unwrap()));
+    let there = Datastore::new(Arc::new(Sqlite::open(&path, Options::default()).await.unwrap()));
+    let mut watch = here.watch::<Node>(&Filter::default(), Revision(0)).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Ok(WatchEvent::Bookmark(Revision(0)))));
+    there.create(&node("n1")).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Ok(WatchEvent::Applied(_, Revision(1)))));
+}
+
+#[tokio::test]
+async fn a_follower_that_was_far_behind_catches_up_in_order() {
+    let (_directory, store) = store().await;
+    let mut followed = follow::<Node>(&store, Filter::default());
+    assert!(matches!(next(&mut followed).await, Followed::Synced { .. }));
+    // More than the ring in memory holds, while nobody listens.
+    for n in 0..700 {
+        store.create(&node(&format!("n{n}"))).await.unwrap();
+    }
+    let mut heard = 0;
+    while heard < 700 {
+        match next(&mut followed).await {
+            Followed::Applied(_, at) => {
+                heard += 1;
+                assert_eq!(at, Revision(heard));
+            }
+            Followed::Bookmark(at) => assert_eq!(at, Revision(heard)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_disk_that_is_really_full_is_said_and_all_goes_on_once_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let mounted = Mount::small(directory.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = Datastore::open(&format!("sqlite:{}/t.db", directory.path().display())).await.unwrap();
+        let mut full = None;
+        for n in 0..500 {
+            let mut big = node(&format!("big{n}"));
+            big.metadata.annotations = Some([("a".to_owned(), "x".repeat(4000))].into());
+            if let Err(error) = store.create(&big).await {
+                full = Some(error);
+                break;
+            }
+        }
+        assert!(matches!(full, Some(Error::Full(_))), "{full:?}");
+        assert!(store.get::<Node>(&Key::cluster("big0")).await.unwrap().is_some());
+        mounted.grow();
+        store.create(&node("n1")).await.unwrap();
+        let raw = rusqlite::Connection::open(directory.path().join("t.db")).unwrap();
+        let checked: String = raw.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(checked, "ok");
+    });
+    drop(runtime);
+    drop(mounted);
+}
+
+/// A file system of one megabyte.
+struct Mount(std::path::PathBuf);
+
+impl Mount {
+    fn small(at: &std::path::Path) -> Self {
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some("size=1m")).unwrap();
+        Self(at.to_owned())
+    }
+
+    fn grow(&self) {
+        let flags = nix::mount::MsFlags::MS_REMOUNT;
+        nix::mount::mount(Some("tmpfs"), &self.0, Some("tmpfs"), flags, Some("size=8m")).unwrap();
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// What the world looks like after any number of operations, and from where a watcher began to listen.
+mod history {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        /// Creates or relabels.
+        Put(usize, bool),
+        Delete(usize),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![3 => (0usize..4, any::<bool>()).prop_map(|(n, on)| Op::Put(n, on)), 1 => (0usize..4).prop_map(Op::Delete)]
+    }
+
+    async fn perform(store: &Datastore, op: &Op) {
+        let name = |n: usize| format!("n{n}");
+        match *op {
+            Op::Put(n, on) => {
+                let mut object = node(&name(n));
+                object.metadata.labels = Some([("on".to_owned(), on.to_string())].into());
+                match store.create(&object).await {
+                    Err(Error::AlreadyExists(_)) => drop(store.update(&object).await.unwrap()),
+                    done => drop(done.unwrap()),
+                }
+            }
+            Op::Delete(n) => match store.delete::<Node>(&Key::cluster(name(n)), &Preconditions::default()).await {
+                Ok(()) | Err(Error::NotFound(_)) => {}
+                Err(error) => panic!("{error}"),
+            },
+        }
+    }
+
+    async fn listed(store: &Datastore, filter: &Filter) -> (BTreeMap<String, Node>, Revision) {
+        let list = store.list::<Node>(filter).await.unwrap();
+        (list.items.into_iter().map(|node| (node.name().to_owned(), node)).collect(), list.revision)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_list_and_the_events_after_it_are_the_later_list(
+            before in prop::collection::vec(op(), 0..12), after in prop::collection::vec(op(), 0..12), filtered: bool,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let (expected, folded) = runtime.block_on(async {
+                let (_directory, store) = store().await;
+                let on = || Some(serde_json::from_value(json!({"matchLabels": {"on": "true"}})).unwrap());
+                let filter = Filter { labels: filtered.then(on).flatten(), ..Filter::default() };
+                for op in &before {
+                    perform(&store, op).await;
+                }
+                let (mut world, from) = listed(&store, &filter).await;
+                for op in &after {
+                    perform(&store, op).await;
+                }
+                let (expected, upto) = listed(&store, &filter).await;
+                let mut watch = store.watch::<Node>(&filter, from).await.unwrap();
+                let mut last = from;
+                loop {
+                    let event = next(&mut watch).await.unwrap();
+                    let at = match event {
+                        WatchEvent::Applied(node, at) => { world.insert(node.name().to_owned(), node); at }
+                        WatchEvent::Deleted(node, at) => {
+                            assert!(world.remove(node.name()).is_some(), "what is deleted was there");
+                            at
+                        }
+                        WatchEvent::Bookmark(at) => { assert!(at >= last); if at == upto { break } at }
+                    };
+                    assert!(at >= last, "in order");
+                    last = at;
+                }
+                (expected, world)
+            });
+            prop_assert_eq!(folded, expected);
+        }
+    }
 }

@@ -53,7 +53,7 @@ struct Shared {
     writer: Worker,
     reader: Worker,
     hub: Arc<Hub>,
-    history: u64,
+    options: Options,
     path: PathBuf,
 }
 
@@ -81,7 +81,7 @@ impl Sqlite {
         })
         .await?;
         let hub = Hub::spawn(path.clone(), options).await?;
-        Ok(Self { shared: Arc::new(Shared { writer, reader, hub, history: options.history, path }) })
+        Ok(Self { shared: Arc::new(Shared { writer, reader, hub, options, path }) })
     }
 
     async fn write<T: Send + 'static>(
@@ -90,7 +90,7 @@ impl Sqlite {
     ) -> Result<T, Error> {
         let shared = self.shared.clone();
         let run = move |connection: &mut Connection| {
-            let done = write::transaction(connection, shared.history, job)?;
+            let done = write::transaction(connection, shared.options, job)?;
             shared.hub.wake();
             hub::touch(&shared.path);
             Ok(done)

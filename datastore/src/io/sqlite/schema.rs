@@ -39,6 +39,8 @@ pub(super) fn open_writer(path: &Path, options: Options) -> Result<Connection, E
     let mut connection = connect(path, options.busy)?;
     let opened = retry_while_busy(options.busy, || prepare(&mut connection));
     opened.map_err(|e| opening(path, &e))?.map_err(|problem| open_error(path, problem))?;
+    // From here on waiting for the write lock is `write`'s.
+    connection.busy_timeout(Duration::ZERO).map_err(sqlite_error)?;
     if let Some(pages) = options.max_pages {
         connection.execute_batch(&format!("PRAGMA max_page_count = {pages}")).map_err(sqlite_error)?;
     }
