@@ -234,8 +234,11 @@ mod tests {
         assert_eq!(path.asns().collect::<Vec<_>>(), [65001, 65536, 1, 2]);
     }
 
+    /// Segments: type and numbers.
+    type Path = &'static [(u8, &'static [u32])];
+
     /// Segments as octets.
-    fn path(width: usize, segments: &[(u8, &[u32])]) -> Vec<u8> {
+    fn path(width: usize, segments: Path) -> Vec<u8> {
         let mut out = Vec::new();
         for (kind, asns) in segments {
             out.extend_from_slice(&[*kind, u8::try_from(asns.len()).expect("short")]);
@@ -247,18 +250,18 @@ mod tests {
     #[test]
     fn as4_path_replaces_the_tail_of_as_path() {
         // RFC 6793 section 4.2.3: the numbers are counted from the far end.
-        let merged = |old: &[(u8, &[u32])], new: &[(u8, &[u32])]| two_octet::merge(&path(2, old), &path(4, new));
-        let trans = 23456;
-        let cases: [(&[(u8, &[u32])], &[(u8, &[u32])], &[(u8, &[u32])]); 6] = [
-            (&[(2, &[1, trans, trans])], &[(2, &[70000, 80000])], &[(2, &[1]), (2, &[70000, 80000])]),
-            (&[(2, &[trans, trans])], &[(2, &[70000, 80000])], &[(2, &[70000, 80000])]),
+        let merged = |old: Path, new: Path| two_octet::merge(&path(2, old), &path(4, new));
+        const TRANS: u32 = 23456;
+        let cases: [(Path, Path, Path); 6] = [
+            (&[(2, &[1, TRANS, TRANS])], &[(2, &[70000, 80000])], &[(2, &[1]), (2, &[70000, 80000])]),
+            (&[(2, &[TRANS, TRANS])], &[(2, &[70000, 80000])], &[(2, &[70000, 80000])]),
             // A longer AS4_PATH is a lie.
-            (&[(2, &[trans])], &[(2, &[70000, 80000])], &[(2, &[trans])]),
+            (&[(2, &[TRANS])], &[(2, &[70000, 80000])], &[(2, &[TRANS])]),
             (&[(2, &[1, 2])], &[], &[(2, &[1, 2])]),
             // A set counts as one, and is taken whole.
-            (&[(1, &[1, 2]), (2, &[trans])], &[(2, &[70000])], &[(1, &[1, 2]), (2, &[70000])]),
+            (&[(1, &[1, 2]), (2, &[TRANS])], &[(2, &[70000])], &[(1, &[1, 2]), (2, &[70000])]),
             // Confederation segments do not belong there.
-            (&[(2, &[1, trans])], &[(3, &[9, 9]), (2, &[70000])], &[(2, &[1]), (2, &[70000])]),
+            (&[(2, &[1, TRANS])], &[(3, &[9, 9]), (2, &[70000])], &[(2, &[1]), (2, &[70000])]),
         ];
         for (old, new, expected) in cases {
             assert_eq!(merged(old, new), path(4, expected), "{old:?} and {new:?}");

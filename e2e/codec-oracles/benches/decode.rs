@@ -70,7 +70,7 @@ fn messages(prefixes: usize) -> Vec<Vec<u8>> {
 
 /// Messages per second, best of five runs.
 fn rate(messages: &[Vec<u8>], mut one: impl FnMut(&[u8]) -> u64) -> f64 {
-    let best = (0..5)
+    (0..5)
         .map(|_| {
             let (started, mut done, mut sum) = (Instant::now(), 0, 0);
             while started.elapsed() < Duration::from_millis(200) {
@@ -82,8 +82,7 @@ fn rate(messages: &[Vec<u8>], mut one: impl FnMut(&[u8]) -> u64) -> f64 {
             black_box(sum);
             done as f64 / started.elapsed().as_secs_f64()
         })
-        .fold(0.0, f64::max);
-    best
+        .fold(0.0, f64::max)
 }
 
 fn decode(message: &[u8], session: &Negotiated, canonical: Option<&mut Vec<u8>>) -> u64 {

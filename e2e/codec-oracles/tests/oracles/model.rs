@@ -41,6 +41,7 @@ pub(crate) struct Set {
 
 /// An UPDATE that says one thing.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a test's value")]
 pub(crate) enum Update {
     Announce { hop: Hop, nlri: Nlri, set: Set },
     Withdraw(Nlri),
