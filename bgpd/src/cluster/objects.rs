@@ -7,7 +7,7 @@ use twill_datastore::{Followed, Index, Revision};
 /// One step of one kind.
 pub enum Heard {
     /// Of the nodes.
-    Node(Followed<Node>),
+    Node(Box<Followed<Node>>),
     /// Of the pools.
     Pool(Followed<IPPool>),
     /// Of this node's blocks.
@@ -44,7 +44,7 @@ impl Objects {
     /// Takes in one step; whether it changed anything that decides.
     pub fn apply(&mut self, heard: Heard) -> bool {
         match heard {
-            Heard::Node(step) => take(&mut self.nodes, trimmed(step), &mut self.heard[0]),
+            Heard::Node(step) => take(&mut self.nodes, trimmed(*step), &mut self.heard[0]),
             Heard::Pool(step) => take(&mut self.pools, step, &mut self.heard[1]),
             Heard::Block(step) => take(&mut self.blocks, step, &mut self.heard[2]),
             Heard::Configuration(step) => take(&mut self.configurations, step, &mut self.heard[3]),

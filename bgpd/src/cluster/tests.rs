@@ -17,10 +17,10 @@ fn object<K: Object>(value: Value) -> K {
 
 fn node(name: &str, addresses: &[&str], second: u32) -> Heard {
     let addresses: Vec<Value> = addresses.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
-    Heard::Node(applied(object(json!({
+    Heard::Node(Box::new(applied(object(json!({
         "metadata": {"name": name, "labels": {"rack": &name[..1]}, "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z")},
         "status": {"addresses": addresses, "images": [{"names": ["large"]}]},
-    }))))
+    })))))
 }
 
 fn block(cidr: &str, node: &str, second: u32) -> Heard {
@@ -199,7 +199,9 @@ fn sync_is_all_kinds_and_the_revision_is_that_of_the_slowest() {
         Followed::Synced { items: Vec::new(), revision: Revision(revision) }
     }
     let mut objects = Objects::default();
-    for heard in [Heard::Node(synced(7)), Heard::Pool(synced(7)), Heard::Block(synced(7)), Heard::Peer(synced(7))] {
+    for heard in
+        [Heard::Node(Box::new(synced(7))), Heard::Pool(synced(7)), Heard::Block(synced(7)), Heard::Peer(synced(7))]
+    {
         objects.apply(heard);
     }
     assert!(!objects.in_sync());

@@ -16,7 +16,7 @@ const STEPS: usize = 10_000;
 pub(super) fn streams(store: &Datastore, node: &str) -> SelectAll<BoxStream<'static, Heard>> {
     let own = Filter { fields: vec![("spec.node".to_owned(), node.to_owned())], ..Filter::default() };
     stream::select_all([
-        follow::<Node>(store, Filter::default()).map(Heard::Node).boxed(),
+        follow::<Node>(store, Filter::default()).map(|step| Heard::Node(Box::new(step))).boxed(),
         follow::<IPPool>(store, Filter::default()).map(Heard::Pool).boxed(),
         follow::<IPBlock>(store, own).map(Heard::Block).boxed(),
         follow::<BGPConfiguration>(store, Filter::default()).map(Heard::Configuration).boxed(),

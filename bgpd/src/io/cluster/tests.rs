@@ -240,14 +240,14 @@ fn the_status_of_the_node_tells_what_is_wrong_and_leaves_felix_its_part() {
         object.status.as_mut().unwrap().felix.conditions = vec![theirs];
         cluster.store.update_status(&object).await.unwrap();
     });
-    // A second node with the address of n2, younger than that.
+    // A second node with the address of n2, younger than that; within one second the name decides.
     cluster.create::<Node>(json!({
-        "metadata": {"name": "copy"},
+        "metadata": {"name": "zz-copy"},
         "status": {"addresses": [{"type": "InternalIP", "address": "172.31.1.12"}]},
     }));
-    within(CONVERGED, "the copy is named", || {
+    within(CONVERGED, "the second is named", || {
         let (status, message) = condition("BGPReady");
-        status == "False" && message.contains("Node copy") && message.contains("172.31.1.12")
+        status == "False" && message.contains("Node zz-copy") && message.contains("172.31.1.12")
     });
     assert_eq!(cluster.status(0).established, 2, "nothing else is disturbed");
     cluster.kill(1);
