@@ -26,6 +26,19 @@ pub enum Fact {
 pub const KINDS: usize = 6;
 
 impl Fact {
+    /// Whether it says nothing but up to where everything has been told.
+    #[must_use]
+    pub fn is_bookmark(&self) -> bool {
+        match self {
+            Self::Pod(f) => matches!(**f, Followed::Bookmark(_)),
+            Self::Namespace(f) => matches!(**f, Followed::Bookmark(_)),
+            Self::NetworkPolicy(f) => matches!(**f, Followed::Bookmark(_)),
+            Self::Node(f) => matches!(**f, Followed::Bookmark(_)),
+            Self::Pool(f) => matches!(**f, Followed::Bookmark(_)),
+            Self::Block(f) => matches!(**f, Followed::Bookmark(_)),
+        }
+    }
+
     /// Which kind, from 0 to [`KINDS`], and up to where everything of it has been told, if that is said.
     #[must_use]
     pub fn told(&self) -> (usize, Option<Revision>) {

@@ -23,6 +23,9 @@ fn pods_are_attached_reach_each_other_and_leave_without_trace() {
     assert_eq!(result["ips"][0]["interface"], 1);
     // The same call again finds everything as it is.
     assert_eq!(node.cni("ADD", &a), reply);
+    // And an interface that somebody broke is made anew, with the same addresses.
+    a.ns.run(&["ip", "addr", "flush", "dev", "eth0"]);
+    assert_eq!(node.cni("ADD", &a), reply);
     let addresses = node.add(&b);
     for address in &addresses {
         assert!(a.ns.pings(address), "{address}");

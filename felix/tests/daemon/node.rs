@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 use twill_crds::{IPBlock, IPPool, Namespace, NetworkPolicy, Node as NodeObject, Object, Pod};
-use twill_datastore::{Datastore, Filter};
+use twill_datastore::{Datastore, Filter, Key, Preconditions};
 
 const ARGS: &str = "TWILL_TEST_FELIX";
 
@@ -83,6 +83,10 @@ impl Node {
 
     pub fn list<K: Object>(&self) -> Vec<K> {
         self.runtime.block_on(self.datastore.list::<K>(&Filter::default())).unwrap().items
+    }
+
+    pub fn delete<K: Object>(&self, name: &str) {
+        self.runtime.block_on(self.datastore.delete::<K>(&Key::cluster(name), &Preconditions::default())).unwrap();
     }
 
     /// A policy for all pods of `shop` that lets nothing in.

@@ -105,6 +105,8 @@ impl Agent {
             routed: false,
         });
         live.addresses.clone_from(&plan.addresses);
+        // While its interface may be made anew, a look at the kernel must not take it for gone.
+        live.routed = false;
         if let Err(sentence) = self.commit().await {
             let _ = self.release(&add.sandbox).await;
             return Err(Failure::new(Reason::Kernel, sentence).into());
@@ -183,12 +185,13 @@ impl Agent {
     }
 
     pub(super) fn finish(&mut self, sandbox: &Sandbox, plan: &Plan, index: u32) -> Result<(), Failure> {
+        let Some(live) = self.endpoints.get_mut(sandbox) else {
+            return Err(Failure::new(Reason::TryAgain, "the sandbox was released while it was attached"));
+        };
         for address in &plan.addresses {
             route::add(&mut self.rtnl, *address, index).map_err(|error| calls::refused(&error))?;
         }
-        if let Some(live) = self.endpoints.get_mut(sandbox) {
-            (live.index, live.routed) = (index, true);
-        }
+        (live.index, live.routed) = (index, true);
         Ok(())
     }
 

@@ -131,6 +131,8 @@ pub struct Agent {
     faults: BTreeMap<&'static str, String>,
     ipv6: bool,
     ticks: u64,
+    /// Pools, blocks or nodes are others than when they were last looked at.
+    supply_changed: bool,
 }
 
 /// An attached workload.
@@ -175,6 +177,7 @@ impl Agent {
             faults: BTreeMap::new(),
             ipv6: false,
             ticks: 0,
+            supply_changed: false,
         };
         agent.adopt()?;
         Ok(agent)
@@ -190,6 +193,8 @@ impl Agent {
     pub async fn hear(&mut self, facts: &mut Vec<Fact>) {
         for fact in facts.drain(..) {
             let (kind, up_to) = fact.told();
+            self.supply_changed |=
+                matches!(fact, Fact::Block(_) | Fact::Pool(_) | Fact::Node(_)) && !fact.is_bookmark();
             self.take(fact);
             if up_to.is_some() {
                 self.heard[kind] = self.heard[kind].max(up_to);
@@ -228,7 +233,9 @@ impl Agent {
     /// Brings the kernel up to what is known, then answers who waited for it.
     async fn settle(&mut self) {
         let Some(heard) = self.heard_up_to() else { return };
-        self.take_blocks();
+        if std::mem::take(&mut self.supply_changed) {
+            self.take_blocks();
+        }
         self.name_adopted();
         if self.commit().await.is_err() {
             return;
@@ -358,6 +365,9 @@ impl Agent {
             self.retry_pending().await;
         }
         if self.ticks.is_multiple_of(REPAIR_EVERY) {
+            if self.heard_up_to().is_some() {
+                self.take_blocks();
+            }
             self.repair().await;
             self.collect().await;
         }
