@@ -87,6 +87,8 @@ pub(super) struct Io {
     pending: VecDeque<Event>,
     /// Connections that are not read until `pending` is empty.
     paused: Vec<Key>,
+    /// The sessions end because we do: the RIB, and so the kernel, keeps what it has.
+    leaving: bool,
     buffer: Vec<u8>,
 }
 
@@ -107,6 +109,7 @@ impl Io {
             rib,
             pending: VecDeque::new(),
             paused: Vec::new(),
+            leaving: false,
             buffer: vec![0; READ + MAX_MESSAGE],
         }
     }
@@ -176,6 +179,7 @@ impl Io {
     }
 
     async fn leave(mut self, stop: &Stop, done: oneshot::Sender<()>) {
+        self.leaving = true;
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             self.drive(id, |fsm, now, out| fsm.stop(now, stop, out));
         }

@@ -213,6 +213,9 @@ impl Io {
 
     /// Hands an event to the RIB, or keeps it until there is room.
     pub(super) fn tell(&mut self, event: Event) {
+        if self.leaving {
+            return;
+        }
         if !self.pending.is_empty() {
             return self.pending.push_back(event);
         }
