@@ -109,17 +109,24 @@ pub(crate) enum Command {
 /// What `twill ipam` does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ipam {
-    /// List the addresses in use on this node.
+    /// Show pools and blocks of the cluster, and how full they are.
     Show {
         #[command(flatten)]
-        node: Node,
+        store: Store,
         #[command(flatten)]
         output: Output,
     },
-    /// Say which pod of this node has an address; exit 2 if none.
+    /// Say which pod, node, block and pool an address belongs to; exit 2 if neither a pod nor a node has it.
     Who {
         /// The address.
         address: IpAddr,
+        #[command(flatten)]
+        store: Store,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List the addresses in use on this node, as its own store has them.
+    Local {
         #[command(flatten)]
         node: Node,
         #[command(flatten)]

@@ -121,6 +121,16 @@ fn explain_says_why_and_exits_2_when_it_is_denied() {
 }
 
 #[test]
+fn ipam_tells_pools_and_owners() {
+    let directory = applied();
+    let (code, out, _) = run(directory.path(), &["ipam", "show", "-o", "json"]);
+    let shown: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &shown["pools"][0]["total"]), (0, &Value::from(65536)));
+    assert_eq!(run(directory.path(), &["ipam", "who", "10.42.0.9"]).0, 2);
+    assert_eq!(run(directory.path(), &["ipam", "who", "nobody"]).0, 3);
+}
+
+#[test]
 fn usage_is_3_and_an_error_is_1_with_one_sentence() {
     let directory = tempfile::tempdir().unwrap();
     for usage in [&["frobnicate"][..], &["get"], &["delete"], &["get", "pods", "-o", "xml"], &["apply"]] {
