@@ -37,7 +37,8 @@ pub const TUNNEL_TTL: u8 = 64;
 
 /// Prefix of the host side of every workload interface; 11 hex digits of a hash of container ID and interface name follow.
 pub const WORKLOAD_PREFIX: &str = "twl";
-/// The link-local gateway that every IPv4 pod routes through; answered by proxy ARP on the host side.
+/// The link-local gateway that every IPv4 pod routes through. No interface has it: a permanent neighbour in the pod names the
+/// host side's MAC.
 pub const GATEWAY_V4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 1);
 /// The link-local gateway that every IPv6 pod routes through; an address of the host side.
 pub const GATEWAY_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
