@@ -15,7 +15,7 @@
 //! 6. SIGTERM's way of leaving keeps the kernel's routes.
 
 use super::SpeakerHandle;
-use super::netns::{Netns, run, within};
+use super::netns::{Netns, within};
 use crate::config::LoneConfig;
 use crate::fib;
 use crate::fsm::Stop;
@@ -69,8 +69,11 @@ impl Bird {
         bird
     }
 
+    /// The answer; that there is no such route, say, is one too.
     fn ask(&self, command: &str) -> String {
-        run("birdc", &format!("-s {} {command}", self.directory.join("control").display()))
+        let mut birdc = Command::new("birdc");
+        birdc.arg("-s").arg(self.directory.join("control")).args(command.split_whitespace());
+        String::from_utf8(birdc.output().unwrap().stdout).unwrap()
     }
 
     /// Waits until the answer to `command` contains every one of `words`.

@@ -6,6 +6,9 @@ pub mod netlink;
 #[allow(clippy::unwrap_used)]
 pub(crate) mod netns;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod bird_tests;
 mod connection;
 mod control;
 mod handle;
