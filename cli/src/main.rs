@@ -15,6 +15,9 @@ fn main() -> ExitCode {
     };
     let started = io::log::start(&args.log, args.log_format);
     started.and_then(|()| commands::run(args)).unwrap_or_else(|error| {
+        if output::nobody_reads(&error) {
+            return ExitCode::SUCCESS;
+        }
         eprintln!("twill: {error:#}");
         ExitCode::from(1)
     })

@@ -131,6 +131,21 @@ fn ipam_tells_pools_and_owners() {
 }
 
 #[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let directory = applied();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_twill"))
+        .args(["get", "pods", "-A"])
+        .env("TWILL_DATASTORE", format!("sqlite:{}/t.db", directory.path().display()))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
 fn usage_is_3_and_an_error_is_1_with_one_sentence() {
     let directory = tempfile::tempdir().unwrap();
     for usage in [&["frobnicate"][..], &["get"], &["delete"], &["get", "pods", "-o", "xml"], &["apply"]] {

@@ -2,7 +2,7 @@
 
 use crate::args::Apply;
 use crate::io::{manifests, with_store};
-use crate::output::{Format, print_value};
+use crate::output::{Format, print_line, print_value};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use twill_crds::manifest::Manifest;
@@ -16,7 +16,7 @@ pub(crate) fn run(args: &Apply) -> anyhow::Result<ExitCode> {
     // Namespaces first: what lives in them means nothing before.
     manifests.sort_by_key(|manifest| manifest.kind.kind != "Namespace");
     if args.dry_run {
-        println!("{} objects are valid", manifests.len());
+        print_line(&format!("{} objects are valid", manifests.len()))?;
         return Ok(ExitCode::SUCCESS);
     }
     with_store(&args.store.datastore, async |store| {
@@ -25,7 +25,8 @@ pub(crate) fn run(args: &Apply) -> anyhow::Result<ExitCode> {
             let (object, what) = apply(&store, manifest).await?;
             let name = named(manifest);
             if args.output.output == Format::Table {
-                println!("{name} {what}");
+                // The work goes on though nobody may read of it any more.
+                let _ = print_line(&format!("{name} {what}"));
             }
             done.push(json!({"name": name, "result": what, "resourceVersion": object["metadata"]["resourceVersion"]}));
         }

@@ -3,7 +3,7 @@
 use crate::args::Delete;
 use crate::commands::{apply, get};
 use crate::io::{manifests, with_store};
-use crate::output::{Format, print_value};
+use crate::output::{Format, print_line, print_value};
 use std::process::ExitCode;
 use twill_crds::manifest::Manifest;
 use twill_datastore::{Error, Preconditions};
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Delete) -> anyhow::Result<ExitCode> {
             }
         }
         match args.output.output {
-            Format::Table => gone.iter().for_each(|name| println!("{name} deleted")),
+            Format::Table => gone.iter().try_for_each(|name| print_line(&format!("{name} deleted")))?,
             format => print_value(format, &gone)?,
         }
         if args.ignore_not_found || missing.is_empty() {

@@ -3,7 +3,7 @@
 use crate::args::Explain;
 use crate::commands::exit;
 use crate::io::with_store;
-use crate::output::{Format, print_value};
+use crate::output::{Format, print_line, print_value};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
         let explained = explained?;
         universe.problems().for_each(|problem| eprintln!("warning: {problem}"));
         match args.output.output {
-            Format::Table => explained.iter().for_each(|explanation| println!("{explanation}")),
+            Format::Table => explained.iter().try_for_each(|explanation| print_line(&explanation.to_string()))?,
             format => print_value(format, &explained.iter().map(value).collect::<Vec<_>>())?,
         }
         Ok(exit(explained.iter().all(|explanation| explanation.allowed)))

@@ -19,7 +19,7 @@ pub(crate) fn run(args: &Get) -> anyhow::Result<ExitCode> {
             let object =
                 store.engine().get(&kind, &key).await?.ok_or_else(|| Error::NotFound(Error::what(&kind, &key)))?;
             match args.output.output {
-                Format::Table => table(&kind, &[object], false),
+                Format::Table => table(&kind, &[object], false)?,
                 format => print_value(format, &object)?,
             }
             return Ok(ExitCode::SUCCESS);
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Get) -> anyhow::Result<ExitCode> {
         let filter = Filter { namespace: namespace.filter(|_| !args.all_namespaces), ..Filter::default() };
         let page = store.engine().list(&kind, &filter).await?;
         match args.output.output {
-            Format::Table => table(&kind, &page.items, kind.namespaced && args.all_namespaces),
+            Format::Table => table(&kind, &page.items, kind.namespaced && args.all_namespaces)?,
             format => {
                 let metadata = json!({"resourceVersion": page.revision.0.to_string()});
                 print_value(
@@ -55,10 +55,10 @@ pub(super) async fn kind(store: &Datastore, name: &str) -> anyhow::Result<Kind> 
     found.cloned().with_context(|| format!("there is no kind {name}; the datastore has {}", names()))
 }
 
-fn table(kind: &Kind, objects: &[Value], with_namespace: bool) {
+fn table(kind: &Kind, objects: &[Value], with_namespace: bool) -> anyhow::Result<()> {
     if objects.is_empty() {
         eprintln!("no {} found", kind.plural);
-        return;
+        return Ok(());
     }
     let columns = columns::of(kind);
     let mut header: Vec<&str> = if with_namespace { vec!["NAMESPACE"] } else { Vec::new() };
@@ -74,5 +74,5 @@ fn table(kind: &Kind, objects: &[Value], with_namespace: bool) {
         row.push(columns::age(&text("creationTimestamp"), now));
         row
     });
-    print_table(&header, rows);
+    print_table(&header, rows)
 }

@@ -4,7 +4,7 @@ use crate::args::{Ipam, Node};
 use crate::commands::exit;
 use crate::io::control::ask;
 use crate::io::with_store;
-use crate::output::{Format, print, print_table, print_value};
+use crate::output::{Format, print, print_line, print_table, print_value};
 use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::Value;
@@ -55,11 +55,10 @@ fn show(format: Format, pools: &[PoolUse], blocks: &[BlockUse]) -> anyhow::Resul
         let (size, blocks) = (format!("/{}", pool.block_size), pool.blocks.to_string());
         vec![pool.name.clone(), pool.cidr.to_string(), size, share, blocks, pool.free_blocks.to_string(), state]
     });
-    print_table(&["POOL", "CIDR", "BLOCK", "USED/TOTAL", "BLOCKS", "FREE BLOCKS", "STATE"], rows);
-    println!();
+    print_table(&["POOL", "CIDR", "BLOCK", "USED/TOTAL", "BLOCKS", "FREE BLOCKS", "STATE"], rows)?;
+    print_line("")?;
     let rows = blocks.iter().map(|block| vec![block.cidr.to_string(), block.node.clone(), block.used.to_string()]);
-    print_table(&["BLOCK", "NODE", "USED"], rows);
-    Ok(())
+    print_table(&["BLOCK", "NODE", "USED"], rows)
 }
 
 /// What addresses depend on.

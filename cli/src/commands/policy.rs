@@ -2,7 +2,7 @@
 
 use crate::args::Policy;
 use crate::io::control::ask;
-use crate::output::{Format, print_value};
+use crate::output::{Format, print_line, print_value};
 use serde_json::Value;
 use std::process::ExitCode;
 use twill_crds::control::FelixRequest;
@@ -12,7 +12,7 @@ pub(crate) fn run(command: Policy) -> anyhow::Result<ExitCode> {
     let Policy::Show { node, output } = command;
     let ruleset: Value = ask(&node.run_dir.join(FELIX_SOCKET), &FelixRequest::Ruleset)?;
     match (output.output, ruleset.get("text").and_then(Value::as_str)) {
-        (Format::Table, Some(text)) => println!("{text}"),
+        (Format::Table, Some(text)) => print_line(text)?,
         (format, _) => print_value(format, &ruleset)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -3,7 +3,7 @@
 use crate::args::Node;
 use crate::commands::exit;
 use crate::io::control::ask;
-use crate::output::{Format, print};
+use crate::output::{Format, print, print_line};
 use serde::Serialize;
 use std::process::ExitCode;
 use twill_crds::control::{BgpdRequest, BgpdStatus, FelixRequest, FelixStatus};
@@ -46,7 +46,7 @@ pub(crate) fn run(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
     let status = Status { felix, bgpd, problems };
     print(format, &status, &["DAEMON", "IN SYNC", "REVISION", "HAS", "REPAIRS"], rows)?;
     if format == Format::Table {
-        status.problems.iter().for_each(|problem| println!("problem: {problem}"));
+        status.problems.iter().try_for_each(|problem| print_line(&format!("problem: {problem}")))?;
     }
     Ok(exit(in_sync && status.problems.is_empty()))
 }
