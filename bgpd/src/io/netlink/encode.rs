@@ -102,7 +102,7 @@ fn forward_attributes(message: &mut RouteMessage, forward: &Forward) {
                 [hop] => {
                     message.attributes.push(RouteAttribute::Oif(hop.link));
                     message.attributes.extend(hop_attributes(hop));
-                    if hop.tunnel.is_some() {
+                    if onlink(hop) {
                         message.header.flags |= netlink_packet_route::route::RouteFlags::Onlink;
                     }
                 }
@@ -116,10 +116,15 @@ fn next_hop(hop: &Hop) -> RouteNextHop {
     let mut next_hop = RouteNextHop::default();
     next_hop.interface_index = hop.link;
     next_hop.attributes = hop_attributes(hop);
-    if hop.tunnel.is_some() {
+    if onlink(hop) {
         next_hop.flags = RouteNextHopFlags::Onlink;
     }
     next_hop
+}
+
+/// A tunnel's gateway is on no subnet of its device; without a gateway the kernel refuses the flag.
+fn onlink(hop: &Hop) -> bool {
+    hop.tunnel.is_some() && hop.gateway.is_some()
 }
 
 fn hop_attributes(hop: &Hop) -> Vec<RouteAttribute> {

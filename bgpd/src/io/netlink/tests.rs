@@ -322,7 +322,15 @@ fn a_kernel_without_ipip_is_named_with_the_pool_and_disturbs_nothing_else() {
         // This kernel has it: then IPIP must work, and the sentence must not appear.
         let racks = Racks::new(Protocol::IPIP, When::CrossSubnet);
         assert_eq!(racks.ping(3), (true, false));
+        racks.configure(Protocol::IPIP, When::Always);
+        racks.nodes[0].1.apply(&[("10.42.8.0/26", &["172.31.1.12", "172.31.2.11"])]);
         assert_eq!(racks.nodes[0].1.settled().problems, []);
+        let both = racks.nodes[0].0.ip("route show 10.42.8.0/26");
+        assert!(both.contains("dst 172.31.1.12") && both.contains("dst 172.31.2.11"), "{both}");
+        racks.nodes[0].0.ip("route del 10.42.8.0/26 proto 84");
+        within(SECOND, "what the kernel tells back is what was meant", || {
+            racks.nodes[0].0.ip("route show 10.42.8.0/26") == both && racks.nodes[0].1.status().repairs == 1
+        });
         return;
     }
     let racks = Racks::new(Protocol::IPIP, When::CrossSubnet);
