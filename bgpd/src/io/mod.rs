@@ -9,6 +9,9 @@ pub(crate) mod netns;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod bird_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod restart_tests;
 mod connection;
 mod control;
 mod handle;

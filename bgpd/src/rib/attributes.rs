@@ -77,7 +77,9 @@ pub struct Attributes<A> {
     hop_index: HashMap<IpAddr, u32, FxBuildHasher>,
     tracking: bool,
     new_hops: Vec<IpAddr>,
-    old_hops: Vec<IpAddr>,
+    /// Next hops out of use that the last caller of [`Attributes::hop_changes`] still follows, with their cost: he says
+    /// it once only, and they may come back.
+    old_hops: Vec<(IpAddr, Option<u32>)>,
     serial: u32,
 }
 
@@ -188,7 +190,12 @@ impl<A: AttributeSet> Attributes<A> {
 
     /// Takes note of the interior cost to `address`, none if it cannot be reached; its number if that changes anything.
     pub fn set_cost(&mut self, address: IpAddr, cost: Option<u32>) -> Option<HopId> {
-        let id = *self.hop_index.get(&address)?;
+        let Some(id) = self.hop_index.get(&address).copied() else {
+            if let Some((_, known)) = self.old_hops.iter_mut().find(|(old, _)| *old == address) {
+                *known = cost;
+            }
+            return None;
+        };
         let hop = &mut self.hops[id as usize];
         if hop.cost == cost {
             return None;
@@ -199,7 +206,8 @@ impl<A: AttributeSet> Attributes<A> {
 
     /// Next hops that came into use and that went out of use since the last call, in that order.
     pub fn hop_changes(&mut self) -> (Vec<IpAddr>, Vec<IpAddr>) {
-        (std::mem::take(&mut self.new_hops), std::mem::take(&mut self.old_hops))
+        let old = std::mem::take(&mut self.old_hops).into_iter().map(|(address, _)| address).collect();
+        (std::mem::take(&mut self.new_hops), old)
     }
 
     /// How many sets there are.
@@ -220,7 +228,13 @@ impl<A: AttributeSet> Attributes<A> {
             self.hops[*id as usize].references += 1;
             return HopId(*id);
         }
-        let hop = Hop { address: Some(address), cost: (!self.tracking).then_some(0), references: 1 };
+        let known = self.old_hops.iter().position(|(old, _)| *old == address);
+        let known = known.map(|at| self.old_hops.swap_remove(at).1);
+        if self.tracking && known.is_none() {
+            self.new_hops.push(address);
+        }
+        let cost = if self.tracking { known.flatten() } else { Some(0) };
+        let hop = Hop { address: Some(address), cost, references: 1 };
         let id = match self.free_hops.pop() {
             Some(id) => {
                 self.hops[id as usize] = hop;
@@ -232,10 +246,6 @@ impl<A: AttributeSet> Attributes<A> {
             }
         };
         self.hop_index.insert(address, id);
-        if self.tracking {
-            self.old_hops.retain(|old| *old != address);
-            self.new_hops.push(address);
-        }
         HopId(id)
     }
 
@@ -250,9 +260,10 @@ impl<A: AttributeSet> Attributes<A> {
         }
         if let Some(address) = hop.address.take() {
             self.hop_index.remove(&address);
-            if self.tracking {
-                self.new_hops.retain(|new| *new != address);
-                self.old_hops.push(address);
+            match self.new_hops.iter().position(|new| *new == address) {
+                Some(at) => drop(self.new_hops.swap_remove(at)),
+                None if self.tracking => self.old_hops.push((address, hop.cost)),
+                None => {}
             }
         }
         self.free_hops.push(id.0);
@@ -304,7 +315,16 @@ mod tests {
         assert!(attributes.set_cost(hop, Some(7)).is_none() && attributes.cost(two) == Some(7));
         attributes.release(one);
         attributes.release(two);
+        // Back before anybody was told that it went: what was said of it holds, and meanwhile something else was said.
+        assert_eq!(attributes.set_cost(hop, Some(9)), None);
+        let again = attributes.intern(&Arc::new(Set(1, Some(hop))));
+        assert_eq!((attributes.cost(again), attributes.hop_changes()), (Some(9), (vec![], vec![])));
+        attributes.release(again);
         assert_eq!(attributes.hop_changes(), (vec![], vec![hop]));
+        let again = attributes.intern(&Arc::new(Set(1, Some(hop))));
+        assert_eq!(attributes.cost(again), None, "forgotten by both sides");
+        attributes.release(again);
+        assert_eq!(attributes.hop_changes(), (vec![], vec![]));
         let own = attributes.intern(&Arc::new(Set(1, None)));
         assert_eq!(attributes.cost(own), Some(0));
     }
