@@ -138,10 +138,13 @@ async fn a_reload_keeps_sessions_that_did_not_change_and_moves_prefixes() {
     changed.peers.get_mut("b").unwrap().hold_time = 30;
     changed.peers.get_mut("c").unwrap().families = Families::only(twill_bgpd::wire::Family::Ipv4Unicast);
     a.reconfigure(changed).await;
-    until("b hears of the change", || async { used(&b).await.contains(&"10.77.0.0/16 via 192.0.2.1 [65001]".into()) }).await;
-    established(&a, 2).await;
-    until("c hears it over a new session", || async { used(&c).await.contains(&"10.77.0.0/16 via 192.0.2.1 [65001]".into()) })
+    until("b hears of the change", || async { used(&b).await.contains(&"10.77.0.0/16 via 192.0.2.1 [65001]".into()) })
         .await;
+    established(&a, 2).await;
+    until("c hears it over a new session", || async {
+        used(&c).await.contains(&"10.77.0.0/16 via 192.0.2.1 [65001]".into())
+    })
+    .await;
     let error_of = |speaker: SpeakerHandle| async move { speaker.peers().await.0[0].last_error.clone() };
     assert_eq!(error_of(b.clone()).await, None, "the session to b must not have ended");
     assert!(!used(&c).await.iter().any(|route| route.contains("fd00:1::")), "c is not offered IPv6 any more");

@@ -9,9 +9,6 @@ pub(crate) mod netns;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod bird_tests;
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod restart_tests;
 mod connection;
 mod control;
 mod handle;
@@ -19,6 +16,9 @@ mod interfaces;
 mod listeners;
 pub(crate) mod lone;
 mod md5;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod restart_tests;
 mod rib;
 mod session;
 mod sockets;
