@@ -42,6 +42,7 @@ impl SpeakerHandle {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let to_rib = rib.clone();
         std::thread::Builder::new().name("io".to_owned()).spawn(move || {
+            let _guard = super::EndOnPanic;
             runtime.block_on(async move { session::Io::new(to_rib, seed).run(commands, from_rib).await });
         })?;
         Ok(Self { plan: Arc::default(), rib, io, fib, status })

@@ -34,6 +34,18 @@ async fn sleep_until(wake: Option<std::time::Instant>) {
     }
 }
 
+/// Ends the process when its thread panics: a speaker of which one half is dead must not look alive. Kernel routes stay,
+/// and peers take it for a restart.
+struct EndOnPanic;
+
+impl Drop for EndOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 /// A number that differs from process to process, for jitter.
 pub(crate) fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};

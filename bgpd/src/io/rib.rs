@@ -37,7 +37,10 @@ pub(super) fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let speaker = Speaker::new(fib.is_some(), Instant::now());
     let rib = Rib { speaker, fib, pending: Vec::new(), in_sync: false, outputs };
-    std::thread::Builder::new().name("rib".to_owned()).spawn(move || runtime.block_on(rib.run(commands, feedback)))?;
+    std::thread::Builder::new().name("rib".to_owned()).spawn(move || {
+        let _guard = super::EndOnPanic;
+        runtime.block_on(rib.run(commands, feedback));
+    })?;
     Ok(sender)
 }
 

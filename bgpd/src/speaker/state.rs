@@ -146,16 +146,9 @@ impl Speaker {
     #[must_use]
     pub fn came_in_sync(&mut self, now: Instant) -> bool {
         let Some(limit) = self.in_sync else { return false };
-        let complete = self.plan.as_ref().is_some_and(|plan| {
-            plan.ids.keys().all(|peer| {
-                let heard = self.heard.get(peer).copied().unwrap_or_default();
-                let session = self.sessions.get(peer);
-                session.is_some_and(|session| {
-                    session.established.negotiated.families.intersection(heard)
-                        == session.established.negotiated.families
-                })
-            })
-        });
+        // A configuration without peers may only be one that is not complete yet.
+        let ids = self.plan.as_ref().map(|plan| &plan.ids).filter(|ids| !ids.is_empty());
+        let complete = ids.is_some_and(|ids| ids.keys().all(|peer| self.has_told_all(*peer)));
         if complete || now >= limit {
             self.in_sync = None;
             return true;
@@ -167,6 +160,14 @@ impl Speaker {
     #[cfg(test)]
     pub(super) fn sessions_of(&self, peer: PeerId) -> SessionId {
         self.sessions.get(&peer).map_or(0, |session| session.id)
+    }
+
+    /// Whether `peer` is up and has sent End-of-RIB for all its families.
+    fn has_told_all(&self, peer: PeerId) -> bool {
+        let heard = self.heard.get(&peer).copied().unwrap_or_default();
+        let session = self.sessions.get(&peer);
+        session
+            .is_some_and(|session| session.established.negotiated.families.iter().all(|family| heard.contains(family)))
     }
 
     fn session(&self, peer: PeerId, id: SessionId) -> Option<&Session> {
