@@ -10,16 +10,19 @@ mod run;
 use anyhow::{Context, bail};
 use clap::Parser;
 use daemon::Speaker;
-use run::Outcome;
+use run::{Load, Outcome};
 use std::path::PathBuf;
 use std::process::Command;
 
 #[derive(Parser)]
 #[command(about = "Twill's speaker beside BIRD: seconds and memory")]
 struct Args {
-    /// Prefixes, /24s with 20 attribute sets between them.
+    /// Prefixes, all /24s.
     #[arg(long, default_value_t = 500_000)]
     prefixes: u32,
+    /// Attribute sets, which the UPDATEs have in turn.
+    #[arg(long, default_value_t = 20)]
+    sets: u32,
     /// Rounds; the medians count.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -48,14 +51,15 @@ fn main() -> anyhow::Result<()> {
         Some(other) => bail!("--only {other}: it is twill or bird"),
     }
     namespaces::become_root()?;
-    println!("{} prefixes, {} rounds, medians\n", args.prefixes, args.rounds);
+    println!("{} prefixes, {} attribute sets, {} rounds, medians\n", args.prefixes, args.sets, args.rounds);
     println!("| | per UPDATE | seconds | (all rounds) | UPDATEs out | peak MiB | CPU s |");
     println!("|---|---|---|---|---|---|---|");
     for per_update in args.per_update {
         let mut outcomes: Vec<Vec<Outcome>> = vec![Vec::new(); speakers.len()];
         for _ in 0..args.rounds {
             for (speaker, outcomes) in speakers.iter().zip(&mut outcomes) {
-                let outcome = run::run(speaker, args.prefixes, per_update);
+                let load = Load { prefixes: args.prefixes, per_update, sets: args.sets };
+                let outcome = run::run(speaker, load);
                 outcomes.push(outcome.with_context(|| format!("{} at {per_update} per UPDATE", speaker.name()))?);
             }
         }

@@ -4,8 +4,6 @@
 pub(crate) const HEADER: usize = 19;
 /// First prefix: 16.0.0.0/24.
 const BASE: u32 = 0x1000_0000;
-/// Attribute sets.
-const SETS: u32 = 20;
 
 /// OPEN with IPv4 unicast and 4-octet AS numbers.
 pub(crate) fn open(asn: u16, identifier: [u8; 4]) -> Vec<u8> {
@@ -21,8 +19,8 @@ pub(crate) fn keepalive() -> Vec<u8> {
 }
 
 /// All UPDATEs: the attribute sets take turns.
-pub(crate) fn updates(prefixes: u32, per_update: u32, asn: u16, next_hop: [u8; 4]) -> Vec<u8> {
-    let sets: Vec<Vec<u8>> = (0..SETS).map(|set| attributes(set, asn, next_hop)).collect();
+pub(crate) fn updates(prefixes: u32, per_update: u32, sets: u32, asn: u16, next_hop: [u8; 4]) -> Vec<u8> {
+    let sets: Vec<Vec<u8>> = (0..sets).map(|set| attributes(set, asn, next_hop)).collect();
     let mut out = Vec::new();
     let mut first = 0;
     for set in sets.iter().cycle() {
@@ -46,13 +44,13 @@ pub(crate) fn updates(prefixes: u32, per_update: u32, asn: u16, next_hop: [u8; 4
 /// ORIGIN, AS_PATH of three, NEXT_HOP, one community.
 fn attributes(set: u32, asn: u16, next_hop: [u8; 4]) -> Vec<u8> {
     let mut out = vec![0x40, 1, 1, 0, 0x40, 2, 14, 2, 3];
-    for asn in [u32::from(asn), 64600 + set, 64700 + set] {
+    for asn in [u32::from(asn), 100_000 + set, 5_000_000 + set] {
         out.extend(asn.to_be_bytes());
     }
     out.extend([0x40, 3, 4]);
     out.extend(next_hop);
     out.extend([0xc0, 8, 4]);
-    out.extend((65000 << 16 | set).to_be_bytes());
+    out.extend((65000 << 16 | set & 0xffff).to_be_bytes());
     out
 }
 

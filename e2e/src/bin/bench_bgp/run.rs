@@ -11,6 +11,14 @@ use std::time::{Duration, Instant};
 /// No measurement takes longer.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) prefixes: u32,
+    pub(crate) per_update: u32,
+    pub(crate) sets: u32,
+}
+
 /// What was measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
@@ -26,16 +34,16 @@ struct Received {
 }
 
 /// Starts the speaker afresh and sends it all prefixes.
-pub(crate) fn run(speaker: &Speaker, prefixes: u32, per_update: u32) -> anyhow::Result<Outcome> {
+pub(crate) fn run(speaker: &Speaker, load: Load) -> anyhow::Result<Outcome> {
     let directory = std::env::temp_dir().join(format!("twill-bench-bgp-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
-    let result = std::thread::scope(|scope| scope.spawn(|| measure(speaker, prefixes, per_update, &directory)).join());
+    let result = std::thread::scope(|scope| scope.spawn(|| measure(speaker, load, &directory)).join());
     std::fs::remove_dir_all(&directory)?;
     result.map_err(|_| anyhow::anyhow!("the measuring thread panicked"))?
 }
 
 /// In the speaker's namespace.
-fn measure(speaker: &Speaker, prefixes: u32, per_update: u32, directory: &std::path::Path) -> anyhow::Result<Outcome> {
+fn measure(speaker: &Speaker, load: Load, directory: &std::path::Path) -> anyhow::Result<Outcome> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
         .context("cannot make a network namespace; run as root")?;
     namespaces::ip("link set lo up")?;
@@ -44,11 +52,11 @@ fn measure(speaker: &Speaker, prefixes: u32, per_update: u32, directory: &std::p
     let (is_up, receiver_is_up) = mpsc::channel();
     let (receiver_id, receiver) = namespaces::spawn(move || {
         receiver_goes.recv()?;
-        receive(prefixes, &is_up)
+        receive(load.prefixes, &is_up)
     })?;
     let (sender_id, sender) = namespaces::spawn(move || {
         sender_goes.recv()?;
-        send(&message::updates(prefixes, per_update, 65001, [10, 98, 1, 2]))
+        send(&message::updates(load.prefixes, load.per_update, load.sets, 65001, [10, 98, 1, 2]))
     })?;
     for (number, thread) in [(1, sender_id), (2, receiver_id)] {
         namespaces::ip(&format!("link add d{number} type veth peer name p{number} netns {thread}"))?;
