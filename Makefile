@@ -28,7 +28,7 @@ test: test-unit test-root
 
 test-unit:
 	@scripts/need cc:gcc
-	$(CARGO) test --locked --workspace --no-fail-fast
+	$(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast
 
 # The published applications are no part of the project: where they are not there, their tests are named and not run.
 EXAMPLES ?= $(or $(TWILL_EXAMPLES),$(wildcard ../shared/examples))
@@ -38,7 +38,7 @@ test-root:
 	$(call ROOT,its tests make network namespaces; make test-unit runs those that do not.)
 	@scripts/need $(TEST_TOOLS)
 	$(CARGO) build --locked -p twill -p twill-cni
-	$(if $(EXAMPLES),TWILL_EXAMPLES=$(abspath $(EXAMPLES))) $(CARGO) test --locked --workspace --no-fail-fast -- \
+	$(if $(EXAMPLES),TWILL_EXAMPLES=$(abspath $(EXAMPLES))) $(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast -- \
 	  --ignored $$(scripts/ignored-tests $(ROOT_TESTS))
 	@$(if $(EXAMPLES),,echo "Not run without TWILL_EXAMPLES=DIR:" $$(scripts/ignored-tests "needs the published manifests"))
 

@@ -5,7 +5,7 @@ use crate::plan::{Machine, Plan, Wire};
 use anyhow::{Context, anyhow};
 use futures::TryStreamExt;
 use ipnet::IpNet;
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoIpTunnel, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -51,7 +51,12 @@ pub fn kernel_has_ipip() -> bool {
     let thread = std::thread::spawn(|| {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
         netlink(async |handle| {
-            let link = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::IpIp).name("probe").build();
+            // Without collecting metadata it would be the namespace's tunl0 once more.
+            let external = InfoData::IpTunnel(vec![InfoIpTunnel::CollectMetadata]);
+            let link = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::IpIp)
+                .name("probe")
+                .set_info_data(external)
+                .build();
             handle.link().add(link).execute().await.context("ipip")
         })
     });
