@@ -1,0 +1,157 @@
+//! The lab itself, by its contract.
+//!
+//! 1. Commands: exit codes of `exec`, scaling, deleting, a namespace with all that is in it, daemons killed meanwhile.
+//! 2. Nothing is left: after `down`, after `down` again, after `up` was interrupted or killed.
+//! 3. Dual stack, a fabric, hostNetwork pods and pods that have ended, in one matrix.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+use support::{hold_against_oracle, one_rack, only, pod, two_racks};
+use twill_e2e::{Lab, failed, repository, within};
+use twill_lab::io::{netns, process};
+use twill_lab::names::netns_prefix;
+
+fn deployment(replicas: usize, port: u16) -> String {
+    format!(
+        "---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web, namespace: shop}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec: {{containers: [{{name: c, ports: [{{containerPort: {port}}}]}}]}}
+"
+    )
+}
+
+fn names(lab: &Lab) -> Vec<String> {
+    lab.status().unwrap().pods.iter().map(|p| format!("{}/{} on {}", p.namespace, p.name, p.node)).collect()
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn deployments_scale_change_and_go_with_their_namespace() {
+    let lab = Lab::up("scale", &one_rack("  resources: [web.yaml]\n"), &[("web.yaml", &deployment(3, 80))]).unwrap();
+    assert_eq!(names(&lab), ["shop/web-0 on n1", "shop/web-1 on n2", "shop/web-2 on n1"]);
+    let before = lab.pod("shop/web-0").unwrap();
+
+    lab.apply(&deployment(2, 80)).unwrap();
+    assert_eq!(names(&lab), ["shop/web-0 on n1", "shop/web-1 on n2"]);
+    assert_eq!(lab.pod("shop/web-0").unwrap().ips, before.ips, "who stays is left alone");
+    assert!(!netns::names(&netns_prefix(&lab.name)).iter().any(|n| n.ends_with("web-2")));
+
+    lab.apply(&deployment(2, 81)).unwrap();
+    let probe = lab.probe(&[]).unwrap();
+    assert!(probe.cells.iter().all(|c| c.port == 81 && c.observed == "reached"), "{probe:?}");
+
+    lab.delete("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n").unwrap();
+    assert_eq!(names(&lab), Vec::<String>::new());
+    assert_eq!(netns::names(&netns_prefix(&lab.name)).len(), 3, "two nodes and a router are left");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn commands_run_where_they_are_sent_and_their_exit_code_comes_back() {
+    let host = pod("agent", "n2").replace("spec:\n", "spec:\n  hostNetwork: true\n");
+    let pods = [pod("a", "n1"), host].concat();
+    let lab = Lab::up("exec", &one_rack("  resources: [pods.yaml]\n"), &[("pods.yaml", &pods)]).unwrap();
+    assert_eq!(lab.exec_command("n1", &["sh", "-c", "exit 7"]).status().unwrap().code(), Some(7));
+    let address = &lab.pod("default/a").unwrap().ips[0];
+    assert!(lab.exec("default/a", &["ip", "-4", "address"]).unwrap().contains(address));
+    assert!(lab.exec("default/a", &["ls", "/sys/class/net"]).unwrap().contains("eth0"));
+    assert!(lab.exec("default/agent", &["ip", "-4", "address"]).unwrap().contains("172.31.1.12"));
+    assert!(lab.exec("router", &["ip", "-4", "address"]).unwrap().contains("172.31.1.1/24"));
+    let error = failed(lab.exec_command("default/none", &["true"]).output().unwrap()).unwrap();
+    assert!(error.contains("has no pod default/none"), "{error}");
+    for verb in ["reboot", "partition", "heal"] {
+        let error = failed(lab.lab([verb, "n1"]).output().unwrap()).unwrap();
+        assert!(error.contains("not possible yet"), "{error}");
+    }
+    let error = failed(lab.lab(["kill", "n9", "felix"]).output().unwrap()).unwrap();
+    assert!(error.contains("no node n9; it has n1, n2"), "{error}");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn what_a_dead_daemon_misses_is_said_and_made_up_for() {
+    let pods = [pod("a", "n1"), pod("b", "n2")].concat();
+    let lab = Lab::up("dead", &one_rack("  resources: [pods.yaml]\n"), &[("pods.yaml", &pods)]).unwrap();
+    for daemon in ["bgpd", "felix"] {
+        assert!(lab.lab(["kill", "n1", daemon]).status().unwrap().success());
+        let error = failed(lab.lab(["kill", "n1", daemon]).output().unwrap()).unwrap();
+        assert!(error.contains(&format!("twill lab start n1 {daemon}")), "{error}");
+    }
+    // A pod for a node without felix is refused, and tried again when it is asked for again.
+    let error = lab.apply(&pod("c", "n1")).unwrap_err().to_string();
+    assert!(error.contains("Pod default/c on n1"), "{error}");
+    lab.apply(&only("closed", "a", "nobody")).unwrap();
+    for daemon in ["bgpd", "felix"] {
+        assert!(lab.lab(["start", "n1", daemon]).status().unwrap().success());
+        let error = failed(lab.lab(["start", "n1", daemon]).output().unwrap()).unwrap();
+        assert!(error.contains("runs already"), "{error}");
+    }
+    lab.apply(&pod("c", "n1")).unwrap();
+    assert_eq!(lab.pod("default/c").unwrap().phase, "Running");
+    let probe = lab.probe(&[]).unwrap();
+    hold_against_oracle(&lab, &probe);
+    assert!(probe.cells.iter().any(|c| c.to == "default/a" && c.observed == "denied"));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn nothing_is_left_after_up_was_interrupted_or_killed() {
+    let file = repository().join("demo/lab.yaml").display().to_string();
+    for signal in [nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGKILL] {
+        let lab = Lab::new("cut").unwrap();
+        let spaces = || netns::names(&netns_prefix(&lab.name));
+        let mut up = lab.lab(["up", &file]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        within(Duration::from_secs(10), "a node has processes", || !process::inside(&spaces()).is_empty()).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(up.id().try_into().unwrap()), signal).unwrap();
+        assert!(!up.wait().unwrap().success());
+        if signal == nix::sys::signal::Signal::SIGKILL {
+            assert!(!spaces().is_empty(), "it was killed half way");
+            for _ in 0..2 {
+                assert!(lab.lab(["down"]).status().unwrap().success());
+            }
+        }
+        assert_eq!(spaces(), Vec::<String>::new());
+        assert!(!std::path::Path::new("/run/twill-lab").join(&lab.name).exists());
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn both_families_a_fabric_the_nodes_network_and_ended_pods_in_one_matrix() {
+    let pools = "
+apiVersion: twill.network/v1
+kind: IPPool
+metadata: {name: v4}
+spec: {cidr: 10.42.0.0/16, natOutgoing: true}
+---
+apiVersion: twill.network/v1
+kind: IPPool
+metadata: {name: v6}
+spec: {cidr: 'fd42::/48'}
+";
+    let host = pod("agent", "n3").replace("spec:\n", "spec:\n  hostNetwork: true\n");
+    let ended = format!("{}status: {{phase: Failed}}\n", pod("ended", "n1"));
+    let pods = [pod("a", "n1"), pod("b", "n2"), pod("c", "n3"), host, ended, only("closed", "c", "a")].concat();
+    let lab = two_racks("  topology: Fabric\n  resources: [pools.yaml, pods.yaml]\n")
+        .replace("subnet: 172.31.1.0/24", "subnets: [172.31.1.0/24, 'fd31:1::/64']")
+        .replace("subnet: 172.31.2.0/24", "subnets: [172.31.2.0/24, 'fd31:2::/64']");
+    let lab = Lab::up("families", &lab, &[("pools.yaml", pools), ("pods.yaml", &pods)]).unwrap();
+    let ended = lab.pod("default/ended").unwrap();
+    assert_eq!((ended.phase.as_str(), ended.ips.len()), ("Failed", 2), "it had its addresses");
+    assert!(!netns::names(&netns_prefix(&lab.name)).contains(&ended.netns), "and its sandbox is gone");
+    let probe = lab.probe(&[]).unwrap();
+    hold_against_oracle(&lab, &probe);
+    assert_eq!(probe.cells.len(), 4 * 4 * 2 * 2, "four pods, two ports, two families; who has ended is not asked");
+    let denied = probe.cells.iter().filter(|c| c.observed == "denied").map(|c| (c.from.as_str(), c.to.as_str()));
+    let denied = denied.collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(denied, [("default/b", "default/c")].into(), "the agent is on the node of c, which always reaches it");
+}
