@@ -1,6 +1,7 @@
 # Twill: what can be run from a checkout. `make` lists it.
 SHELL := /bin/bash
 CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 TEST_TOOLS := cc:gcc nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 conntrack:conntrack ping:iputils-ping
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
@@ -22,7 +23,7 @@ demo:
 	$(call ROOT,it makes network namespaces.)
 	@scripts/need cc:gcc nft:nftables ip:iproute2
 	$(CARGO) build --locked --profile quick -p twill -p twill-cni
-	demo/run target/quick/twill
+	demo/run $(TARGET)/quick/twill
 
 test: test-unit test-root
 
