@@ -182,8 +182,9 @@ impl Lab {
     /// # Errors
     /// It exits with another code than 0.
     pub fn ask(&self, node: &str, args: &[&str]) -> anyhow::Result<String> {
-        let run_dir = format!("/run/twill-lab/{}/{node}", self.name);
-        succeeded(Command::new(&self.twill).args(args).args(["--run-dir", &run_dir]).output()?)
+        let twill = self.twill.display().to_string();
+        let command = [twill.as_str()].into_iter().chain(args.iter().copied()).collect::<Vec<_>>();
+        self.exec(node, &command)
     }
 
     /// Applies a manifest.

@@ -76,6 +76,7 @@ fn open(name: Option<&str>, what: &str) -> anyhow::Result<Cluster> {
 fn open_locked(name: Option<&str>, what: &str) -> anyhow::Result<(Cluster, labs::Lock)> {
     labs::need_root(what)?;
     let name = labs::chosen(name)?;
+    labs::load(&name)?;
     let lock = labs::lock(&name)?;
     Ok((Cluster::open(labs::load(&name)?)?, lock))
 }
@@ -93,13 +94,24 @@ fn status(name: Option<&str>, format: Format) -> anyhow::Result<ExitCode> {
 fn exec(name: Option<&str>, target: &str, command: &[String]) -> anyhow::Result<ExitCode> {
     labs::need_root("twill lab exec")?;
     let state = labs::load(&labs::chosen(name)?)?;
+    let environment = environment(&state, target);
     let mut space = state.netns(target)?;
     if netns::inode(&space).is_none() {
         space = pod_home(state, target)?;
     }
     netns::enter_with_sys(&space)?;
     let [program, arguments @ ..] = command else { bail!("no command; write: twill lab exec {target} -- COMMAND") };
-    Err(std::process::Command::new(program).args(arguments).exec()).with_context(|| program.clone())
+    let mut command = std::process::Command::new(program);
+    Err(command.args(arguments).envs(environment).exec()).with_context(|| program.clone())
+}
+
+/// On a node or router, the operator's commands of `twill` find its daemons and the datastore by themselves.
+fn environment(state: &State, target: &str) -> Vec<(&'static str, String)> {
+    if target.contains('/') {
+        return Vec::new();
+    }
+    let run_dir = state.machine_dir(target).display().to_string();
+    vec![("TWILL_RUN_DIR", run_dir), ("TWILL_DATASTORE", state.datastore.clone())]
 }
 
 /// The namespace of a pod that has none of its own: its node's, if it is a hostNetwork pod.
@@ -155,6 +167,7 @@ fn matrix(name: Option<&str>, selection: &probe::Selection, format: Format) -> a
 fn kill(name: Option<&str>, node: &str, daemon: Daemon) -> anyhow::Result<ExitCode> {
     labs::need_root("twill lab kill")?;
     let name = labs::chosen(name)?;
+    labs::load(&name)?;
     let _lock = labs::lock(&name)?;
     daemons::kill(&labs::load(&name)?, node, daemon)?;
     Ok(ExitCode::SUCCESS)
@@ -163,6 +176,7 @@ fn kill(name: Option<&str>, node: &str, daemon: Daemon) -> anyhow::Result<ExitCo
 fn start(name: Option<&str>, node: &str, daemon: Daemon) -> anyhow::Result<ExitCode> {
     labs::need_root("twill lab start")?;
     let name = labs::chosen(name)?;
+    labs::load(&name)?;
     let _lock = labs::lock(&name)?;
     let mut state = labs::load(&name)?;
     cluster::must_be_down(&state, node, daemon)?;
