@@ -48,9 +48,10 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Manifest>, ManifestError> {
     Ok(manifests)
 }
 
-/// The items of a `v1 List`, or the document itself.
+/// The items of a `List` or of a list of one kind (`PodList`), or the document itself.
 fn items(document: Tree) -> Vec<Tree> {
-    let is_list = document.text("kind") == Some("List") && document.text("apiVersion") == Some("v1");
+    let list = document.text("kind").is_some_and(|kind| kind.ends_with("List"));
+    let is_list = list && (document.has_items() || document.text("kind") == Some("List"));
     if is_list { document.into_items() } else { vec![document] }
 }
 
@@ -147,6 +148,16 @@ mod tests {
         let brief: Vec<_> =
             found.iter().map(|m| (m.kind.plural.as_ref(), m.value["metadata"]["namespace"].as_str(), m.line)).collect();
         assert_eq!(brief, [("namespaces", None, 4), ("pods", Some("default"), 11), ("deployments", Some("a"), 15)]);
+    }
+
+    #[test]
+    fn a_list_of_one_kind_is_taken_apart() {
+        let text = r#"{"apiVersion": "v1", "kind": "NamespaceList", "items": [
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}]}"#;
+        let found = parse(text, "f.json").unwrap();
+        assert_eq!(found.iter().map(|m| m.value["metadata"]["name"].as_str()).collect::<Vec<_>>(), [Some("a")]);
+        let text = "{apiVersion: example.org/v1, kind: AllowList, metadata: {name: x}}";
+        assert_eq!(parse(text, "f").unwrap()[0].kind.kind, "AllowList");
     }
 
     #[test]

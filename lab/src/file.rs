@@ -173,6 +173,43 @@ fn lab(document: Document) -> anyhow::Result<LabFile> {
     Ok(file)
 }
 
+/// Whether the sockets of all machines have paths that a Unix socket can have.
+///
+/// # Errors
+/// Which name is too long.
+pub fn short_enough(file: &LabFile) -> anyhow::Result<()> {
+    let nodes = file.racks.iter().enumerate().flat_map(|(r, rack)| {
+        let nodes = rack.nodes.iter().enumerate();
+        let tor = rack.tor.map(|_| (format!("spec.racks[{r}].name"), format!("tor-{}", rack.name)));
+        nodes.map(move |(n, node)| (format!("spec.racks[{r}].nodes[{n}]"), node.clone())).chain(tor)
+    });
+    for (field, machine) in nodes {
+        let path = crate::names::lab_dir(&file.name).join(machine).join(twill_crds::names::FELIX_SOCKET);
+        let length = path.as_os_str().len();
+        ensure!(
+            length <= SOCKET_PATH,
+            "{field}: with a lab named {} the path of a socket would have {length} characters, and {SOCKET_PATH} are \
+             possible; shorten one of the two names",
+            file.name
+        );
+    }
+    Ok(())
+}
+
+/// What fits `sockaddr_un.sun_path` beside its final zero.
+const SOCKET_PATH: usize = 107;
+
+/// Files beside the directories of machines.
+const FILES: [&str; 7] = [
+    "state.json",
+    "state.json.new",
+    "datastore.db",
+    "datastore.db-wal",
+    "datastore.db-shm",
+    "datastore.db-journal",
+    "pods.log",
+];
+
 /// A lab's name becomes part of file and namespace names.
 ///
 /// # Errors
@@ -206,6 +243,11 @@ fn router(spec: RouterSpec, field: &str) -> anyhow::Result<Router> {
         bail!("{field}.speaker: {other} is not possible yet; use twill");
     }
     ensure!(spec.asn != 0, "{field}.asn: 0 is reserved (RFC 7607); private numbers start at 64512");
+    ensure!(
+        ![23456, 65535, u32::MAX].contains(&spec.asn),
+        "{field}.asn: {} is reserved (RFC 6793, RFC 7300); private numbers start at 64512",
+        spec.asn
+    );
     Ok(Router { asn: spec.asn })
 }
 
@@ -222,6 +264,10 @@ fn rack(index: usize, spec: RackSpec) -> anyhow::Result<Rack> {
     for subnet in &subnets {
         ensure!(subnet.trunc() == *subnet, "{field}: {subnet} has host bits set; it would be {}", subnet.trunc());
         ensure!(
+            is_for_hosts(subnet.addr()),
+            "{field}: {subnet} is not for hosts (unspecified, loopback, link-local or multicast); use e.g. 172.31.1.0/24"
+        );
+        ensure!(
             subnets.iter().filter(|s| s.addr().is_ipv4() == subnet.addr().is_ipv4()).count() == 1,
             "{field}.subnets: rack {} has two subnets of one family; one per family is possible",
             spec.name
@@ -235,6 +281,13 @@ fn rack(index: usize, spec: RackSpec) -> anyhow::Result<Rack> {
     }
     let tor = spec.tor.map(|t| router(t, &format!("{field}.tor"))).transpose()?;
     Ok(Rack { name: spec.name, subnets, nodes: spec.nodes, tor })
+}
+
+fn is_for_hosts(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => a.octets()[0] != 0 && !a.is_loopback() && !a.is_link_local() && !a.is_multicast(),
+        IpAddr::V6(a) => a.segments()[0] != 0 && !a.is_unicast_link_local() && !a.is_multicast(),
+    }
 }
 
 fn first_node() -> usize {
@@ -286,6 +339,10 @@ fn names(file: &LabFile) -> anyhow::Result<()> {
             let field = format!("spec.racks[{r}].nodes[{n}]");
             ensure!(is_name(node), "{field}: {node:?} is no name for a node: a-z, 0-9, inner dashes and dots");
             ensure!(!taken.contains(node), "{field}: {node} is the name of a router of the lab; choose another");
+            ensure!(
+                !FILES.contains(&node.as_str()),
+                "{field}: {node} is the name of a file of the lab; choose another"
+            );
             ensure!(nodes.insert(node), "{field}: two nodes are named {node}; rename one");
         }
     }
@@ -437,6 +494,39 @@ spec:
     fn a_subnet_without_room_is_refused() {
         assert!(refused("172.31.1.0/24", "172.31.1.0/29").contains("no room for 2 nodes"));
         assert!(refused("172.31.1.0/24", "172.31.1.7/24").contains("it would be 172.31.1.0/24"));
+    }
+
+    #[test]
+    fn a_subnet_that_is_not_for_hosts_is_refused() {
+        for subnet in
+            ["127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/24", "0.0.0.0/8", "'fe80::/64'", "'ff02::/64'", "'::/64'"]
+        {
+            let error = refused("172.31.1.0/24", subnet);
+            assert!(error.contains("spec.racks[0]: ") && error.contains("is not for hosts"), "{error}");
+        }
+    }
+
+    #[test]
+    fn reserved_as_numbers_are_refused() {
+        for asn in ["23456", "65535", "4294967295"] {
+            assert!(refused("65101", asn).contains("spec.racks[0].tor.asn"));
+        }
+    }
+
+    #[test]
+    fn names_that_the_labs_files_leave_no_room_for_are_refused() {
+        assert!(
+            refused("[n3, n4]", "[n3, datastore.db]")
+                .contains("spec.racks[1].nodes[1]: datastore.db is the name of a file")
+        );
+        let long = |length: usize| {
+            let mut file = parse(&TWO_RACKS.replace("n4", &"n".repeat(length)), "l").unwrap();
+            file.name = "l".repeat(32);
+            short_enough(&file)
+        };
+        assert!(long(48).is_ok());
+        let error = long(49).unwrap_err().to_string();
+        assert!(error.contains("spec.racks[1].nodes[1]") && error.contains("108 characters, and 107"), "{error}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use args::{Command, Format};
 use io::cluster::{self, Cluster};
 use io::{daemons, down, holder, kubelet, labs, netns, probe};
 use state::{Daemon, State};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,9 +63,17 @@ fn up(file: &std::path::Path, name: Option<&str>) -> anyhow::Result<ExitCode> {
     let built = io::up::up(file, name)?;
     let pods = built.cluster.list::<twill_crds::Pod>()?;
     let blocks = built.cluster.list::<twill_crds::IPBlock>()?;
-    print!("{}", report::built(&built.cluster.state, &pods, &blocks, &built.notes));
-    println!("up in {:.1} s", built.took.as_secs_f64());
+    let text = report::built(&built.cluster.state, &pods, &blocks, &built.notes);
+    print(&format!("{text}up in {:.1} s\n", built.took.as_secs_f64()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints an answer; that nobody reads on (`twill lab status | head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
 }
 
 fn open(name: Option<&str>, what: &str) -> anyhow::Result<Cluster> {
@@ -85,8 +94,11 @@ fn status(name: Option<&str>, format: Format) -> anyhow::Result<ExitCode> {
     let cluster = open(name, "twill lab status")?;
     let pods = cluster.list::<twill_crds::Pod>()?;
     match format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report::status(&cluster.state, &pods))?),
-        Format::Table => print!("{}", report::built(&cluster.state, &pods, &cluster.list()?, &[])),
+        Format::Json => print(&format!("{:#}\n", report::status(&cluster.state, &pods)))?,
+        Format::Table => {
+            let absent = daemons::absent(&cluster.state);
+            print(&report::built(&cluster.state, &pods, &cluster.list()?, &absent))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -102,7 +114,10 @@ fn exec(name: Option<&str>, target: &str, command: &[String]) -> anyhow::Result<
     netns::enter_with_sys(&space)?;
     let [program, arguments @ ..] = command else { bail!("no command; write: twill lab exec {target} -- COMMAND") };
     let mut command = std::process::Command::new(program);
-    Err(command.args(arguments).envs(environment).exec()).with_context(|| program.clone())
+    let error = command.args(arguments).envs(environment).exec();
+    eprintln!("twill: {program}: {error}");
+    // As a shell says it, so that it is not taken for the command's own.
+    Ok(ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }))
 }
 
 /// On a node or router, the operator's commands of `twill` find its daemons and the datastore by themselves.
@@ -157,9 +172,9 @@ fn matrix(name: Option<&str>, selection: &probe::Selection, format: Format) -> a
     match format {
         Format::Json => {
             let answer = serde_json::json!({"cells": cells, "differences": differences});
-            println!("{}", serde_json::to_string_pretty(&answer)?);
+            print(&format!("{answer:#}\n"))?;
         }
-        Format::Table => println!("{}", matrix::render(&cells)),
+        Format::Table => print(&format!("{}\n", matrix::render(&cells)))?,
     }
     Ok(if differences == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }

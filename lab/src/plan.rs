@@ -256,7 +256,7 @@ fn share_segment(plan: &mut Plan, homes: &[usize], speakers: &mut [Speaker], v4:
         if i > 0 {
             plan.wires.push(Wire {
                 a: End { machine: *home, device: bridge.clone(), bridge: None },
-                b: End { machine: homes[0], device: format!("to-tor{i}"), bridge: Some(bridge.clone()) },
+                b: End { machine: homes[0], device: format!("{bridge}{i}"), bridge: Some(bridge.clone()) },
             });
         }
         plan.address(*home, &bridge, transit(0, v4, v6, i + 1));
@@ -382,6 +382,12 @@ mod tests {
         assert_eq!(n2.addresses[0], ("eth0".to_owned(), "172.31.1.12/24".parse().unwrap()));
         assert_eq!(n2.routes[0], ("0.0.0.0/0".parse().unwrap(), "172.31.1.1".parse().unwrap()));
         assert_eq!(n2.routes[1], ("::/0".parse().unwrap(), "fd31:1::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn no_name_of_a_node_is_in_the_way_of_the_segment_between_tors() {
+        let r1 = R1.replace("[n1, n2]", "[tor1, transit1, transit]");
+        consistent(&planned(&format!("{r1}, {R2}, {R3}"), ""));
     }
 
     #[test]

@@ -130,6 +130,8 @@ fn wanted(object: Value) -> anyhow::Result<Wanted> {
     };
     let mut pod: Pod = serde_json::from_value(object).context("it is no valid Pod")?;
     pod.status = None;
+    // In a lab nobody is there to take them off again, and the pod would never go.
+    pod.metadata.finalizers = None;
     ensure!(!pod.name().is_empty(), "metadata.name is missing");
     ensure!(
         pod.spec.as_ref().is_some_and(|s| !s.containers.is_empty()),
@@ -200,6 +202,22 @@ pub struct Candidate<'a> {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A node with the labels of a manifest that is about to be applied, beside the lab's own.
+#[must_use]
+pub fn relabelled<'a>(node: Candidate<'a>, objects: &[Manifest]) -> Candidate<'a> {
+    let is = |o: &&Manifest| o.kind.kind == "Node" && o.value["metadata"]["name"] == node.name;
+    let Some(object) = objects.iter().rfind(is) else { return node };
+    let mut labels = object.value["metadata"]["labels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect::<BTreeMap<_, _>>();
+    let own = node.labels.into_iter().filter(|(key, _)| OWN_LABELS.contains(&key.as_str()));
+    labels.extend(own);
+    Candidate { labels, ..node }
+}
+
 /// Places a pod that names no node: the next node in turn that its `nodeSelector` admits. `turn` counts the placed pods.
 ///
 /// # Errors
@@ -238,6 +256,9 @@ pub fn node_labels(node: &str, rack: &str) -> BTreeMap<String, String> {
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into()
 }
+
+/// Keys of [`node_labels`].
+const OWN_LABELS: [&str; 3] = ["kubernetes.io/hostname", RACK_LABEL, "topology.kubernetes.io/zone"];
 
 /// Label of a node that names its rack.
 pub const RACK_LABEL: &str = "topology.kubernetes.io/rack";
@@ -288,6 +309,24 @@ mod tests {
         assert_eq!(desired.inert.iter().collect::<Vec<_>>(), ["Service"]);
         assert_eq!(desired.objects[0].kind.kind, "Namespace");
         assert!(desired.namespaces.contains("shop"));
+    }
+
+    #[test]
+    fn a_pod_from_a_real_cluster_can_go_again() {
+        let mut owned = pod("job");
+        owned["metadata"]["finalizers"] = json!(["batch.kubernetes.io/job-tracking"]);
+        let desired = desired(vec![document("Pod", owned)]).unwrap();
+        assert_eq!(desired.pods[0].pod.metadata.finalizers, None);
+    }
+
+    #[test]
+    fn a_node_counts_with_the_labels_that_it_will_have() {
+        let node = Candidate { name: "n1", labels: node_labels("n1", "r1") };
+        let object = json!({"metadata": {"name": "n1", "labels": {"disk": "ssd", RACK_LABEL: "lies"}}});
+        let labels = relabelled(node.clone(), &[document("Node", object)]).labels;
+        assert_eq!((labels["disk"].as_str(), labels[RACK_LABEL].as_str()), ("ssd", "r1"));
+        let other = json!({"metadata": {"name": "n2", "labels": {"disk": "ssd"}}});
+        assert_eq!(relabelled(node.clone(), &[document("Node", other)]).labels, node.labels);
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl Tree {
         }
     }
 
+    /// Whether the field `items` is a list.
+    pub(super) fn has_items(&self) -> bool {
+        matches!(self.child("items"), Some((_, Self { node: Node::List(_), .. })))
+    }
+
     /// The elements of the field `items`.
     pub(super) fn into_items(self) -> Vec<Self> {
         let Node::Map(fields) = self.node else { return Vec::new() };

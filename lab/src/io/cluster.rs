@@ -1,6 +1,7 @@
 //! A lab that is up, and its datastore: applies and deletes manifests, pods included, and waits until the daemons follow.
 
 use crate::changes::{Changes, changes};
+use crate::file::{self, overlap};
 use crate::io::{daemons, kubelet, labs};
 use crate::resources::{self, Candidate, Desired, Wanted, node_labels};
 use crate::state::{Daemon, State};
@@ -138,7 +139,7 @@ impl Cluster {
             .map(|k| (k.namespace, k.name))
             .collect();
         let mut changes = changes(self.list()?, desired.pods, &deployments)?;
-        self.place(&mut changes.start)?;
+        self.place(&mut changes.start, &desired.objects)?;
         for object in desired.objects {
             self.put_object(object)?;
         }
@@ -163,6 +164,7 @@ impl Cluster {
                         serde_json::from_value(object.value.clone()).with_context(|| resources::what(object))?;
                     let others = pools.iter().filter(|p| p.name() != pool.name()).cloned().collect::<Vec<_>>();
                     twill_crds::validate::pools(&others, &pool)?;
+                    self.check_underlay(&pool)?;
                     pools.push(pool);
                 }
                 "Node" => {
@@ -171,6 +173,28 @@ impl Cluster {
                 }
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// A pool that covers the lab's own wires would cut nodes off.
+    fn check_underlay(&self, pool: &IPPool) -> anyhow::Result<()> {
+        let cidr = pool.spec.cidr;
+        for node in &self.state.nodes {
+            if let Some(address) = node.addresses.iter().find(|a| cidr.contains(*a)) {
+                bail!(
+                    "IPPool {}: spec.cidr: {cidr} holds {address} of node {}; choose another",
+                    pool.name(),
+                    node.name
+                );
+            }
+        }
+        for transit in [file::TRANSIT_V4, file::TRANSIT_V6] {
+            ensure!(
+                !overlap(transit, cidr),
+                "IPPool {}: spec.cidr: {cidr} overlaps {transit}, which the lab uses between routers; choose another",
+                pool.name()
+            );
         }
         Ok(())
     }
@@ -192,7 +216,8 @@ impl Cluster {
         self.put(&kind, value)
     }
 
-    fn place(&mut self, pods: &mut [Wanted]) -> anyhow::Result<()> {
+    /// Nodes count with the labels that they will have.
+    fn place(&mut self, pods: &mut [Wanted], objects: &[Manifest]) -> anyhow::Result<()> {
         let nodes = self.list::<Node>()?;
         let candidates = self
             .state
@@ -200,6 +225,7 @@ impl Cluster {
             .iter()
             .filter_map(|n| nodes.iter().find(|o| o.name() == n.name))
             .map(|o| Candidate { name: o.name(), labels: o.meta().labels.clone().unwrap_or_default() })
+            .map(|candidate| resources::relabelled(candidate, objects))
             .collect::<Vec<_>>();
         let mut turn = self.state.scheduled;
         for wanted in pods {

@@ -220,6 +220,17 @@ pub fn kill(state: &State, machine: &str, daemon: Daemon) -> anyhow::Result<()> 
     }
 }
 
+/// Daemons that should run and do not, one sentence each.
+#[must_use]
+pub fn absent(state: &State) -> Vec<String> {
+    let nodes = state.nodes.iter().flat_map(|n| [(&n.name, Daemon::Bgpd), (&n.name, Daemon::Felix)]);
+    let nodes = nodes.filter(|(machine, daemon)| !state.runs(machine, *daemon)).map(|(machine, daemon)| {
+        format!("{daemon} of {machine} does not run; start it with: twill lab start {machine} {daemon}")
+    });
+    let routers = state.routers.iter().filter(|r| r.asn.is_some() && !state.runs(&r.name, Daemon::Bgpd));
+    nodes.chain(routers.map(|r| format!("bgpd of router {} does not run", r.name))).collect()
+}
+
 /// Waits until one daemon of a node is in sync.
 ///
 /// # Errors

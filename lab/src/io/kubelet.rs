@@ -74,13 +74,18 @@ fn start_one(state: &State, node: &str, pod: Pod, ended: Option<Ended>) -> anyho
 fn attach(state: &State, node: &Node, pod: &Pod) -> anyhow::Result<Vec<IpAddr>> {
     let answer = format!("{}/{}", pod.namespace(), pod.name());
     let log = names::lab_dir(&state.name).join("pods.log");
+    // What an attempt that was killed half way has left is in the way of this one.
+    stop_one(state, pod)?;
     if host_network(pod) {
         holder::start(&node.netns, &answer, &node.addresses, &declared(pod), &log)?;
         return Ok(node.addresses.clone());
     }
     let sandbox = sandbox(state, pod);
     let space = names::pod_netns(&state.name, pod.namespace(), pod.name());
-    netns::create(&space, underlay::loopback_up)?;
+    netns::create(&space, || {
+        netns::as_host()?;
+        underlay::loopback_up()
+    })?;
     // Listeners first: whoever sees the pod's address may talk to it at once.
     let attached = holder::start(&space, &answer, &[], &declared(pod), &log)
         .and_then(|_| cni::add(&state.machine_dir(&node.name), &sandbox));

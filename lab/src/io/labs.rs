@@ -7,6 +7,7 @@ use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 
 /// Held while a command changes a lab.
 pub type Lock = Flock<File>;
@@ -18,8 +19,14 @@ pub type Lock = Flock<File>;
 pub fn lock(lab: &str) -> anyhow::Result<Lock> {
     fs::create_dir_all(LABS_DIR).context(LABS_DIR)?;
     let path = format!("{LABS_DIR}/{lab}.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).context(path.clone())?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).context(path)
+    loop {
+        let file = File::options().create(true).truncate(false).write(true).open(&path).context(path.clone())?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).context(path.clone())?;
+        // Who held it may have removed the file: then this one keeps nobody out any more.
+        if fs::metadata(&path).is_ok_and(|m| lock.metadata().is_ok_and(|own| own.ino() == m.ino())) {
+            return Ok(lock);
+        }
+    }
 }
 
 /// Refuses whoever is not root; `what` needs it.
@@ -71,8 +78,12 @@ pub fn exists(lab: &str) -> bool {
 /// It is not up.
 pub fn load(lab: &str) -> anyhow::Result<State> {
     let path = lab_dir(lab).join("state.json");
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("lab {lab} is not up; make it with: twill lab up FILE --name {lab}"))?;
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!("lab {lab} is not up; make it with: twill lab up FILE --name {lab}")
+        }
+        text => text.with_context(|| path.display().to_string())?,
+    };
     serde_json::from_str(&text)
         .with_context(|| format!("{} is damaged; remove the lab with: twill lab down --name {lab}", path.display()))
 }

@@ -41,10 +41,25 @@ pub fn as_router() -> anyhow::Result<()> {
         ("ipv6/conf/all/forwarding", "1"),
         ("ipv6/conf/default/forwarding", "1"),
     ] {
-        let path = format!("/proc/sys/net/{key}");
-        if Path::new(&path).exists() {
-            fs::write(&path, value).with_context(|| path)?;
-        }
+        set(key, value)?;
+    }
+    as_host()
+}
+
+/// Lets the calling thread's namespace tell every sender of a datagram to a closed port that it is closed. The kernel would say so
+/// once a second only, and what it does not say looks like a policy that denies.
+///
+/// # Errors
+/// The kernel refuses a setting that it has.
+pub fn as_host() -> anyhow::Result<()> {
+    set("ipv4/icmp_ratemask", "0")?;
+    set("ipv6/icmp/ratelimit", "0")
+}
+
+fn set(key: &str, value: &str) -> anyhow::Result<()> {
+    let path = format!("/proc/sys/net/{key}");
+    if Path::new(&path).exists() {
+        fs::write(&path, value).with_context(|| path)?;
     }
     Ok(())
 }

@@ -42,6 +42,7 @@ pub fn up(path: &Path, name: Option<&str>) -> anyhow::Result<Built> {
         file::lab_name(name).context("--name")?;
         file.name = name.to_owned();
     }
+    file::short_enough(&file).with_context(|| path.display().to_string())?;
     let base = path.parent().unwrap_or(Path::new("."));
     let resources = file.resources.iter().map(|r| base.join(r)).collect::<Vec<PathBuf>>();
     let mut desired = resources::desired(cluster::read(&resources)?)?;
