@@ -44,7 +44,13 @@ pub(crate) fn answer(environment: Environment<'_>, input: &[u8]) -> Result<Optio
             "set cniVersion in the conflist to one of these",
         ));
     }
-    let request = request(environment, &version, command, &config)?;
+    let request = FelixRequest::Cni(request(environment, &version, command, &config)?);
+    let line = serde_json::to_vec(&request).unwrap_or_default();
+    // Inside the request the configuration lies deeper than it lay on its own; felix could not say whose answer its refusal is.
+    if let Err(e) = serde_json::from_slice::<FelixRequest>(&line) {
+        let message = format!("the network configuration on standard input is nested too deeply: {e}");
+        return Err(error(&version, ERR_DECODING, message, ""));
+    }
     let socket = match fields.get("socket") {
         None => format!("{RUN_DIR}/{FELIX_SOCKET}"),
         Some(Value::String(path)) if path.starts_with('/') => path.clone(),
@@ -53,7 +59,7 @@ pub(crate) fn answer(environment: Environment<'_>, input: &[u8]) -> Result<Optio
             return Err(error(&version, ERR_INVALID_CONFIG, message, ""));
         }
     };
-    match ask(&version, &socket, FelixRequest::Cni(request))? {
+    match ask(&version, &socket, line)? {
         CniReply::Result(Value::Null) => Ok(None),
         CniReply::Result(result) => Ok(Some(result)),
         CniReply::Error(error) => Err(error),
@@ -99,10 +105,10 @@ fn variable(environment: Environment<'_>, version: &str, name: &str) -> Result<S
 }
 
 /// One request and its answer. A thread of its own, so that even a connect that blocks on a full backlog is bounded.
-fn ask(version: &str, socket: &str, request: FelixRequest) -> Result<CniReply, CniError> {
+fn ask(version: &str, socket: &str, line: Vec<u8>) -> Result<CniReply, CniError> {
     let (sender, receiver) = mpsc::channel();
     let path = socket.to_owned();
-    std::thread::spawn(move || sender.send(exchange(&path, &request)));
+    std::thread::spawn(move || sender.send(exchange(&path, line)));
     let hint = "look at felix: twill status, or journalctl -u twill-felix";
     let away =
         |problem: String| error(version, ERR_TRY_AGAIN, format!("felix does not answer on {socket}: {problem}"), hint);
@@ -114,11 +120,10 @@ fn ask(version: &str, socket: &str, request: FelixRequest) -> Result<CniReply, C
     }
 }
 
-fn exchange(socket: &str, request: &FelixRequest) -> std::io::Result<String> {
+fn exchange(socket: &str, mut line: Vec<u8>) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_write_timeout(Some(DEADLINE))?;
-    let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut answer = String::new();
@@ -182,6 +187,14 @@ mod tests {
             let error = call(&ADD, input).unwrap_err();
             assert_eq!((error.code, error.cni_version.as_str()), (ERR_DECODING, "1.1.0"), "{input:?}");
         }
+    }
+
+    #[test]
+    fn a_configuration_that_felix_could_not_read_is_error_6_not_felix_s_fault() {
+        let (open, close) = ("[".repeat(126), "]".repeat(126));
+        let input = format!(r#"{{"cniVersion": "1.1.0", "deep": {open}{close}}}"#);
+        let error = call(&ADD, &input).unwrap_err();
+        assert_eq!((error.code, error.msg.contains("nested too deeply")), (ERR_DECODING, true), "{}", error.msg);
     }
 
     #[test]

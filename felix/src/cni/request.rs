@@ -1,6 +1,7 @@
 //! A call as the runtime made it becomes one whose every field makes sense, or a failure. Nothing is touched before.
 
 use super::{Failure, Reason};
+use crate::workload::alias;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,6 +10,9 @@ use twill_ipam::Sandbox;
 
 /// Smallest and largest MTU that can be asked for.
 const MTUS: std::ops::RangeInclusive<u64> = 1280..=65535;
+
+/// Longest alias of an interface.
+const ALIAS: usize = 255;
 
 /// A valid ADD.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +57,14 @@ pub fn add(request: &CniRequest) -> Result<Add, Failure> {
         })
     };
     let (namespace, pod, uid) = (argument("K8S_POD_NAMESPACE")?, argument("K8S_POD_NAME")?, argument("K8S_POD_UID")?);
+    // All three are the interface's alias, from which a lost store is rebuilt: it must hold them, and be taken apart again.
+    if uid.contains('/') || alias(&sandbox, &uid).len() > ALIAS {
+        let message = format!(
+            "CNI_ARGS: K8S_POD_UID {uid:?} contains '/' or is, together with CNI_CONTAINERID and CNI_IFNAME, longer than \
+             {ALIAS} bytes"
+        );
+        return Err(Failure::new(Reason::InvalidEnvironment, message));
+    }
     let mtu = config(&request.config)?;
     Ok(Add { sandbox, netns: PathBuf::from(&request.netns), namespace, pod, uid, mtu })
 }
@@ -81,10 +93,14 @@ fn sandbox(request: &CniRequest) -> Result<Sandbox, Failure> {
         && ifname.len() <= 15
         && ifname != "."
         && ifname != ".."
-        && !ifname.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+        // The kernel's settings take these two for all interfaces.
+        && ifname != "all"
+        && ifname != "default"
+        && !ifname.contains(|c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control());
     if !ifname_fits {
         return wrong(format!(
-            "CNI_IFNAME: {ifname:?} is no interface name; it takes 1 to 15 bytes without '/', ':' and blanks"
+            "CNI_IFNAME: {ifname:?} is no interface name; it takes 1 to 15 bytes without '/', ':', '%' and \
+             blanks, and is neither \"all\" nor \"default\""
         ));
     }
     Ok(Sandbox { container_id: id.clone(), ifname: ifname.clone() })
@@ -156,15 +172,19 @@ mod tests {
     #[test]
     fn each_bad_field_is_named_with_the_code_of_its_kind() {
         type Break = fn(&mut CniRequest);
-        let cases: [(Break, Reason, &str); 13] = [
+        let cases: [(Break, Reason, &str); 17] = [
             (|r| r.container_id = "../x".into(), Reason::InvalidEnvironment, "CNI_CONTAINERID"),
             (|r| r.container_id = String::new(), Reason::InvalidEnvironment, "CNI_CONTAINERID"),
             (|r| r.ifname = "a/b".into(), Reason::InvalidEnvironment, "CNI_IFNAME"),
             (|r| r.ifname = "..".into(), Reason::InvalidEnvironment, "CNI_IFNAME"),
             (|r| r.ifname = "sixteen-byte-nam".into(), Reason::InvalidEnvironment, "CNI_IFNAME"),
+            (|r| r.ifname = "all".into(), Reason::InvalidEnvironment, "CNI_IFNAME"),
+            (|r| r.ifname = "eth%d".into(), Reason::InvalidEnvironment, "CNI_IFNAME"),
             (|r| r.netns = "netns/a".into(), Reason::InvalidEnvironment, "CNI_NETNS"),
             (|r| r.args = "K8S_POD_NAME".into(), Reason::InvalidEnvironment, "CNI_ARGS"),
             (|r| r.args = "K8S_POD_NAMESPACE=a;K8S_POD_NAME=b".into(), Reason::InvalidEnvironment, "K8S_POD_UID"),
+            (|r| r.args = r.args.replace("u-1", "u/1"), Reason::InvalidEnvironment, "K8S_POD_UID"),
+            (|r| r.args = r.args.replace("u-1", &"u".repeat(250)), Reason::InvalidEnvironment, "K8S_POD_UID"),
             (|r| r.config["mtu"] = json!("big"), Reason::InvalidConfig, "mtu"),
             (|r| r.config["mtu"] = json!(68), Reason::InvalidConfig, "mtu"),
             (|r| r.config["ipam"] = json!({"type": "host-local"}), Reason::UnsupportedField, "ipam"),

@@ -112,6 +112,7 @@ async fn feed(agent: &mut Agent, mut inputs: Inputs, conditions: &report::Sender
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut facts, mut news) = (Vec::with_capacity(BATCH), Vec::new());
     let mut events: Option<mpsc::UnboundedReceiver<nft::Event>> = None;
+    let mut listening = true;
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
@@ -122,7 +123,9 @@ async fn feed(agent: &mut Agent, mut inputs: Inputs, conditions: &report::Sender
             }
             Some(ask) = inputs.asks.recv() => agent.answer(ask).await,
             Some(done) = inputs.done.recv() => agent.done(done).await,
-            _ = inputs.news.recv_many(&mut news, BATCH) => {
+            heard = inputs.news.recv_many(&mut news, BATCH), if listening => {
+                // Nothing at all means that the monitor has ended: the tick's look at the kernel has to do.
+                listening = heard > 0;
                 tell(agent, &mut news).await;
             }
             opened = &mut inputs.table, if events.is_none() => {

@@ -225,10 +225,6 @@ fn configure_host(rtnl: &mut Rtnl, plan: &Plan) -> Result<Link, KernelError> {
     let name = &plan.host_name;
     let gone = || io::Error::from_raw_os_error(libc::ENODEV);
     let link = by_name(rtnl, name)?.ok_or_else(gone).trying(|| format!("looking for interface {name}"))?;
-    let mut message = LinkMessage::default();
-    message.header.index = link.index;
-    message.attributes.push(LinkAttribute::IfAlias(plan.alias.clone()));
-    rtnl.change(RouteNetlinkMessage::SetLink(message), 0).trying(|| format!("naming interface {name}"))?;
     sysctl::workload(name, plan.ipv6()).trying(|| format!("preparing interface {name}"))?;
     set_up(rtnl, link.index, name)?;
     if plan.ipv6() {
@@ -239,6 +235,11 @@ fn configure_host(rtnl: &mut Rtnl, plan: &Plan) -> Result<Link, KernelError> {
         add_neighbour(rtnl, link.index, *address, plan.pod_mac)
             .trying(|| format!("adding the neighbour {address} of interface {name}"))?;
     }
+    // Last: whoever finds the alias, after a crash too, finds a whole interface.
+    let mut message = LinkMessage::default();
+    message.header.index = link.index;
+    message.attributes.push(LinkAttribute::IfAlias(plan.alias.clone()));
+    rtnl.change(RouteNetlinkMessage::SetLink(message), 0).trying(|| format!("naming interface {name}"))?;
     Ok(Link { up: true, alias: plan.alias.clone(), ..link })
 }
 

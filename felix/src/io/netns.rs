@@ -1,9 +1,9 @@
 //! Other network namespaces. A thread of its own enters one and ends there: no thread of felix ever changes its namespace.
 
 use nix::sched::{CloneFlags, setns};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A network namespace, held open so that it cannot be replaced under its path.
@@ -11,12 +11,13 @@ use std::path::Path;
 pub struct Netns(File);
 
 impl Netns {
-    /// Opens the namespace at a path.
+    /// Opens the namespace at a path. Whatever else lies there, a pipe without a writer for one, is opened without waiting: the
+    /// caller may be the thread that everything else waits for.
     ///
     /// # Errors
     /// `NotFound` if the path does not exist.
     pub fn open(path: &Path) -> io::Result<Self> {
-        File::open(path).map(Self)
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).map(Self)
     }
 
     /// Whether it is the calling thread's own.
@@ -35,8 +36,14 @@ impl Netns {
     /// What the kernel says.
     pub fn is_namespace(&self) -> io::Result<bool> {
         use nix::sys::statfs::{FsType, fstatfs};
-        // A file of nsfs can be a namespace of another type; entering it would say so.
-        Ok(fstatfs(&self.0).map_err(io::Error::from)?.filesystem_type() == FsType(libc::NSFS_MAGIC as _))
+        if fstatfs(&self.0).map_err(io::Error::from)?.filesystem_type() != FsType(libc::NSFS_MAGIC as _) {
+            return Ok(false);
+        }
+        // A file of nsfs can be a namespace of another type; entering it says so.
+        match self.run(|| ()) {
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+            other => other.map(|()| true),
+        }
     }
 
     /// The open file, for messages that name a namespace.

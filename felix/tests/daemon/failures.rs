@@ -22,6 +22,13 @@ fn a_namespace_that_is_missing_or_none_or_the_node_s_own_is_refused() {
     assert_eq!((code, message.as_str()), (3, "CNI_NETNS: network namespace /run/netns/there-is-none does not exist"));
     let (code, message) = error(&node.call("ADD", &a, "/etc/hostname"));
     assert_eq!((code, message.as_str()), (4, "CNI_NETNS: /etc/hostname is no network namespace"));
+    let (code, message) = error(&node.call("ADD", &a, "/proc/self/ns/mnt"));
+    assert_eq!((code, message.as_str()), (4, "CNI_NETNS: /proc/self/ns/mnt is no network namespace"));
+    // A pipe that nobody writes into: opening it must not wait, or felix would answer nobody any more.
+    let pipe = node.directory.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (code, message) = error(&node.call("ADD", &a, &pipe.display().to_string()));
+    assert_eq!(code, 4, "{message}");
     let (code, message) = error(&node.call("ADD", &a, &node.ns.path().display().to_string()));
     assert_eq!(code, 4);
     assert!(message.contains("the node's own network namespace"), "{message}");

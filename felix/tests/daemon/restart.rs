@@ -92,6 +92,35 @@ fn a_lost_or_damaged_store_is_rebuilt_from_the_kernel() {
 
 #[test]
 #[ignore = "needs root: make test"]
+fn half_an_attachment_of_a_killed_felix_stays_closed_and_goes_with_its_pod() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let (a, b) = (node.pod("a"), node.pod("b"));
+    let address = node.add(&a).remove(0);
+    node.add(&b);
+    node.kill();
+    // As if it had been killed just before the last step.
+    let device = node.ns.run(&["ip", "-o", "route", "show", &address]).split(' ').nth(2).unwrap().to_owned();
+    node.ns.run(&["ip", "link", "set", &device, "alias", ""]);
+    node.start();
+    assert_eq!(node.status().unwrap()["endpoints"], 1);
+    assert!(!b.ns.pings(&address));
+    // Its runtime tries once more: whole again.
+    assert_eq!(node.add(&a), [address.as_str()]);
+    assert!(b.ns.pings(&address));
+    node.kill();
+    node.ns.run(&["ip", "link", "set", &device, "alias", ""]);
+    node.start();
+    // Its runtime never comes back, and the pod goes.
+    drop(a);
+    until("the address is free", Duration::from_secs(30), || {
+        node.ask(&json!({"op": "addresses"})).unwrap().as_array().unwrap().len() == 1
+    });
+    assert!(!node.ns.run(&["ip", "route", "show", "proto", "85"]).contains(&format!("{address} ")));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
 fn after_a_reboot_addresses_without_interface_are_free() {
     let mut node = Node::new(&["10.42.0.0/16"]);
     node.start_routed(1);

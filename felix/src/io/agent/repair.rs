@@ -28,15 +28,13 @@ impl Agent {
             let Sandbox { container_id, ifname } = &attachment.sandbox;
             let host_name = interface_name(container_id, ifname);
             match links.get(&host_name) {
+                // Half made: it gets its alias last, so its ADD has not returned. It stays closed until DEL, or the next ADD, or
+                // until its pod's namespace is gone as well.
+                Some(link) if from_alias(&link.alias).is_none() => {}
                 Some(link) => {
                     self.compiler.apply(Event::EndpointAttached(Self::endpoint(&attachment, &host_name)));
-                    let live = Live {
-                        host_name,
-                        index: link.index,
-                        addresses: attachment.addresses.clone(),
-                        // Its alias is set when its pod's end is done; without it the ADD has not returned, and DEL follows.
-                        routed: from_alias(&link.alias).is_some(),
-                    };
+                    let live =
+                        Live { host_name, index: link.index, addresses: attachment.addresses.clone(), routed: true };
                     self.endpoints.insert(attachment.sandbox.clone(), live);
                 }
                 None if attachment.boot_id != self.boot_id => {
