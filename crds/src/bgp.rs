@@ -71,7 +71,8 @@ pub struct BGPPeerSpec {
     /// Hold time in seconds: 0, or at least 3; default 90.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_time: Option<u16>,
-    /// How often our own AS may stand in a received path; default 0.
+    /// How often our own AS may stand in a received path; default 1 for external peers of a `Fabric`, whose
+    /// nodes share an AS, otherwise 0.
     #[serde(default, rename = "allowOwnAS", skip_serializing_if = "Option::is_none")]
     pub allow_own_as: Option<u8>,
     /// Next hop of what we send.

@@ -144,8 +144,8 @@ impl Fib {
         }
     }
 
-    /// What is adopted from an earlier run and was not learned again may go, a second from now: every configured peer has sent End-of-RIB
-    /// for its families, or `restartTime` is over (RFC 4724 section 4.1).
+    /// What is adopted from an earlier run and was not learned again may go: every configured peer has sent End-of-RIB for its families,
+    /// or `restartTime` is over (RFC 4724 section 4.1), and what they told was chosen and handed over before.
     pub fn in_sync(&self) {
         self.send(Command::InSync);
     }

@@ -107,12 +107,11 @@ impl Rib {
             // Fails only when the I/O thread has ended, and then the process is about to.
             drop(self.outputs.send(out));
         }
-        let in_sync = self.speaker.came_in_sync(now);
         let Some(fib) = &self.fib else { return };
-        self.in_sync |= in_sync;
         if let Some(hops) = self.speaker.next_hops() {
             fib.track(hops);
         }
+        self.in_sync |= self.speaker.came_in_sync(now);
         loop {
             if self.pending.is_empty() {
                 self.pending = self.speaker.fib_changes(KERNEL_BATCH);

@@ -34,6 +34,8 @@ pub struct Speaker {
     in_sync: Option<Instant>,
     heard: BTreeMap<PeerId, Families>,
     tracked: BTreeSet<IpAddr>,
+    /// Next hops of which nobody has said yet whether they can be reached.
+    unsettled: BTreeSet<IpAddr>,
 }
 
 /// A session in Established.
@@ -67,6 +69,7 @@ impl Speaker {
             in_sync: Some(now + SYNC_LIMIT),
             heard: BTreeMap::new(),
             tracked: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
         };
         speaker.know(PeerId::OWN, Source::Own, false, Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED.into());
         speaker
@@ -87,6 +90,7 @@ impl Speaker {
             }
             Event::Costs(costs) => {
                 for (address, cost) in costs {
+                    self.unsettled.remove(&address);
                     if let Some(hop) = self.shared.attributes.set_cost(address, cost) {
                         self.v4.hop_changed(hop, &self.shared);
                         self.v6.hop_changed(hop, &self.shared);
@@ -121,7 +125,9 @@ impl Speaker {
         }
         old.iter().for_each(|address| {
             self.tracked.remove(address);
+            self.unsettled.remove(address);
         });
+        self.unsettled.extend(&new);
         self.tracked.extend(new);
         Some(self.tracked.iter().copied().collect())
     }
@@ -142,14 +148,16 @@ impl Speaker {
         }
     }
 
-    /// True once: when every configured peer has sent End-of-RIB for its families, or the limit is over.
+    /// True once: when every configured peer has sent End-of-RIB for its families, or the limit is over, and of every next
+    /// hop that [`Speaker::next_hops`] named it is known whether it can be reached: before that, what the peers have told is
+    /// not chosen yet.
     #[must_use]
     pub fn came_in_sync(&mut self, now: Instant) -> bool {
         let Some(limit) = self.in_sync else { return false };
         // A configuration without peers may only be one that is not complete yet.
         let ids = self.plan.as_ref().map(|plan| &plan.ids).filter(|ids| !ids.is_empty());
         let complete = ids.is_some_and(|ids| ids.keys().all(|peer| self.has_told_all(*peer)));
-        if complete || now >= limit {
+        if (complete || now >= limit) && self.unsettled.is_empty() {
             self.in_sync = None;
             return true;
         }

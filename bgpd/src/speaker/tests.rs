@@ -427,3 +427,38 @@ fn a_speaker_is_in_sync_when_all_peers_have_sent_end_of_rib() {
     let middle = &mut net.nodes.get_mut(&2).unwrap().speaker;
     assert!(middle.came_in_sync(now) && !middle.came_in_sync(now), "once");
 }
+
+#[test]
+fn a_speaker_is_in_sync_only_when_every_next_hop_has_a_cost() {
+    let links = [(1, 2)];
+    let mut net = Net::new(&[(1, 65001), (2, 65002)], &links, |_, _, _| ());
+    let now = net.now;
+    let node = net.nodes.get_mut(&2).unwrap();
+    node.speaker = Speaker::new(true, now);
+    node.speaker.handle(Event::Plan(Arc::clone(&node.plan)), now);
+    net.connect(1, 2);
+    net.settle();
+    let speaker = &mut net.nodes.get_mut(&2).unwrap().speaker;
+    assert_eq!(speaker.next_hops(), Some(vec![address(1).into()]));
+    assert!(!speaker.came_in_sync(now), "the peer has told all, but its next hop is not known");
+    assert!(!speaker.came_in_sync(now + Duration::from_secs(3600)), "nor does the limit change that");
+    speaker.handle(Event::Costs(vec![(address(1).into(), Some(0))]), now);
+    let handed_over = speaker.fib_changes(100);
+    assert!(handed_over.iter().any(|change| change.prefix.to_string() == "10.1.0.0/16"), "{handed_over:?}");
+    assert!(speaker.came_in_sync(now));
+}
+
+#[test]
+fn a_next_hop_that_nobody_can_reach_does_not_keep_a_speaker_from_being_in_sync() {
+    let mut net = Net::new(&[(1, 65001), (2, 65002)], &[(1, 2)], |_, _, _| ());
+    let now = net.now;
+    let node = net.nodes.get_mut(&2).unwrap();
+    node.speaker = Speaker::new(true, now);
+    node.speaker.handle(Event::Plan(Arc::clone(&node.plan)), now);
+    net.connect(1, 2);
+    net.settle();
+    let speaker = &mut net.nodes.get_mut(&2).unwrap().speaker;
+    assert!(speaker.next_hops().is_some() && !speaker.came_in_sync(now));
+    speaker.handle(Event::Costs(vec![(address(1).into(), None)]), now);
+    assert!(speaker.came_in_sync(now));
+}

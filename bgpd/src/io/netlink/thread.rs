@@ -24,9 +24,6 @@ const RETRY: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// A status is told at most this often.
 const STATUS: Duration = Duration::from_millis(100);
-/// Adopted routes go this long after the word that they may: the last announcements may still wait for the word that their
-/// next hops can be reached.
-const SWEEP: Duration = Duration::from_secs(1);
 /// Commands that one round takes in.
 const COMMANDS: usize = 256;
 /// Rounds of device changes: make, look, adjust, look, set up and address, look.
@@ -59,7 +56,6 @@ pub fn start(config: Config, feedback: impl Fn(Feedback) + Send + 'static) -> io
         untold: false,
         pending: None,
         retry: None,
-        sweep: None,
         settles: Vec::new(),
         shows: Vec::new(),
         more: false,
@@ -86,7 +82,6 @@ struct Worker {
     untold: bool,
     pending: Option<Pending>,
     retry: Option<(Instant, Duration)>,
-    sweep: Option<Instant>,
     settles: Vec<Box<dyn FnOnce(Status) + Send>>,
     shows: Vec<(Vec<IpNet>, Reply)>,
     /// Commands wait that no wake-up will announce again.
@@ -137,10 +132,6 @@ impl Worker {
         if self.retry.is_some_and(|(at, _)| at <= now) {
             self.work.routes = true;
             self.work.devices = true;
-        }
-        if self.sweep.take_if(|at| *at <= now).is_some() {
-            self.work.routes = true;
-            self.table.learned_in_sync();
         }
         let work = std::mem::take(&mut self.work);
         if (work.routes || work.devices)
@@ -286,7 +277,7 @@ impl Worker {
     /// Waits for a command, a notification, or the next time at which something is due.
     fn sleep(&mut self) {
         let status = self.told_at.map(|at| at + STATUS).filter(|_| self.untold);
-        let due = [self.pending.as_ref().map(Pending::due), self.retry.map(|(at, _)| at), self.sweep, status];
+        let due = [self.pending.as_ref().map(Pending::due), self.retry.map(|(at, _)| at), status];
         let timeout = match due.into_iter().flatten().min() {
             _ if self.more => PollTimeout::ZERO,
             None => PollTimeout::NONE,
@@ -331,7 +322,10 @@ impl Worker {
                 self.work.routes = true;
                 self.table.apply(changes);
             }
-            Command::InSync => self.sweep = Some(Instant::now() + SWEEP),
+            Command::InSync => {
+                self.work.routes = true;
+                self.table.learned_in_sync();
+            }
             Command::Track(next_hops) => {
                 self.work.reach = true;
                 self.table.track(next_hops);
