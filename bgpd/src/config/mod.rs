@@ -43,7 +43,7 @@ struct File {
     asn: Spanned<u32>,
     #[serde(rename = "routerID")]
     router_id: Spanned<Ipv4Addr>,
-    listen: Option<Vec<Listen>>,
+    listen: Option<Vec<Spanned<Listen>>>,
     #[serde(default)]
     install_routes: bool,
     route_protocol: Option<Spanned<u8>>,
@@ -91,22 +91,15 @@ struct FilePeer {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum FileAsn {
-    Number(u32),
-    Word(AsnWord),
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum AsnWord {
-    Internal,
-    External,
+    Number(i64),
+    Word(String),
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Count {
     Flag(bool),
-    Number(u8),
+    Number(i64),
 }
 
 #[derive(Deserialize)]
@@ -154,8 +147,8 @@ impl LoneConfig {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let file: File =
             serde_saphyr::from_str(text).map_err(|error| ConfigError::Syntax(sentence(&error.to_string())))?;
-        if file.asn.value == 0 {
-            return Err(wrong(&file.asn, "asn 0 is reserved (RFC 7607)"));
+        if let Some(text) = reserved(file.asn.value) {
+            return Err(wrong(&file.asn, &format!("asn {text}")));
         }
         if file.router_id.value.is_unspecified() {
             return Err(wrong(&file.router_id, "routerID must not be 0.0.0.0"));
@@ -169,7 +162,7 @@ impl LoneConfig {
         let originate = originate(&file.originate)?;
         let peers = peers(&file)?;
         let listen = match &file.listen {
-            Some(listen) => listen.iter().map(|l| SocketAddr::new(l.address, l.port.unwrap_or(BGP_PORT))).collect(),
+            Some(listen) => self::listen(listen)?,
             None => vec![
                 SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), BGP_PORT),
                 SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), BGP_PORT),
@@ -181,12 +174,66 @@ impl LoneConfig {
     }
 }
 
+fn listen(entries: &[Spanned<Listen>]) -> Result<Vec<SocketAddr>, ConfigError> {
+    let mut listen = Vec::new();
+    for entry in entries {
+        let Listen { address, port } = entry.value;
+        let socket = SocketAddr::new(address, port.unwrap_or(BGP_PORT));
+        if socket.port() == 0 {
+            return Err(wrong(entry, "listen: port must not be 0; leave the key out for 179"));
+        }
+        if address.is_multicast() || is_mapped(address) {
+            return Err(wrong(entry, &format!("listen: {address} is no address of this machine; use a unicast one")));
+        }
+        if listen.contains(&socket) {
+            return Err(wrong(entry, &format!("listen {socket} stands here twice")));
+        }
+        listen.push(socket);
+    }
+    Ok(listen)
+}
+
+fn is_mapped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some())
+}
+
+/// Why a number is nobody's AS.
+fn reserved(asn: u32) -> Option<&'static str> {
+    match asn {
+        0 => Some("0 is reserved (RFC 7607)"),
+        23456 => Some("23456 is reserved (AS_TRANS, RFC 6793); use another number"),
+        _ => None,
+    }
+}
+
+/// Why nobody can be spoken to at this address.
+fn no_router(address: IpAddr) -> Option<String> {
+    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    if address.is_unspecified() || address.is_multicast() || is_broadcast {
+        return Some(format!("{address} is no address of a single router"));
+    }
+    if let IpAddr::V6(v6) = address {
+        if let Some(v4) = v6.to_ipv4_mapped() {
+            return Some(format!("{address} is an IPv4 address; write {v4}"));
+        }
+        if v6.is_unicast_link_local() {
+            return Some(format!(
+                "{address} is link-local and says nothing without an interface; give a global address"
+            ));
+        }
+    }
+    None
+}
+
 fn originate(nets: &[Spanned<IpNet>]) -> Result<BTreeSet<IpNet>, ConfigError> {
     let mut originate = BTreeSet::new();
     for net in nets {
         let trunc = net.value.trunc();
         if trunc != net.value {
             return Err(wrong(net, &format!("originate {}: did you mean {trunc}?", net.value)));
+        }
+        if trunc.addr().is_multicast() {
+            return Err(wrong(net, &format!("originate {trunc} is multicast; only unicast prefixes can be announced")));
         }
         if !originate.insert(trunc) {
             return Err(wrong(net, &format!("originate {trunc} stands here twice")));
@@ -220,12 +267,13 @@ fn peers(file: &File) -> Result<BTreeMap<String, Peer>, ConfigError> {
 
 fn peer(file: &FilePeer, own: u32) -> Result<Peer, String> {
     let shown = file.local_asn.unwrap_or(own);
-    let asn = match file.asn {
-        FileAsn::Number(0) => return Err("asn 0 is reserved (RFC 7607)".to_owned()),
-        FileAsn::Number(asn) => PeerAsn::Number(asn),
-        FileAsn::Word(AsnWord::Internal) => PeerAsn::Number(shown),
-        FileAsn::Word(AsnWord::External) => PeerAsn::External,
-    };
+    if let Some(text) = no_router(file.address) {
+        return Err(text);
+    }
+    let asn = peer_asn(&file.asn, shown)?;
+    if let Some(text) = file.local_asn.and_then(reserved) {
+        return Err(format!("localASN {text}"));
+    }
     if let Some(hold @ 1..=2) = file.hold_time {
         return Err(format!(
             "holdTime {hold} is too short; 0 switches it off, otherwise at least 3 (RFC 4271 section 4.2)"
@@ -241,8 +289,8 @@ fn peer(file: &FilePeer, own: u32) -> Result<Peer, String> {
     if restart.is_some_and(|seconds| seconds > 4095) {
         return Err("restartTime must be below 4096 (RFC 4724 section 3)".to_owned());
     }
-    if file.local_asn == Some(0) || file.multihop == Some(0) || file.port == Some(0) {
-        return Err("localASN, multihop and port must not be 0; leave the key out for the default".to_owned());
+    if file.multihop == Some(0) || file.port == Some(0) {
+        return Err("multihop and port must not be 0; leave the key out for the default".to_owned());
     }
     let families: Families = match &file.families {
         None => Families::ALL,
@@ -267,25 +315,9 @@ fn peer(file: &FilePeer, own: u32) -> Result<Peer, String> {
         next_hop_v4: None,
         next_hop_v6: None,
         graceful_restart: restart,
-        import: match file.import {
-            Some(FileImport::All) => Import::All,
-            Some(FileImport::None) => Import::None,
-            // RFC 8212: nothing crosses an AS boundary unasked.
-            None if external => Import::None,
-            None => Import::All,
-        },
-        export: match file.export {
-            Some(FileExport::All) => Export::All,
-            Some(FileExport::None) => Export::None,
-            Some(FileExport::Own) => Export::Own,
-            None if external => Export::None,
-            None => Export::All,
-        },
-        allow_own_as: match file.allow_own_as {
-            None => 0,
-            Some(Count::Flag(allowed)) => u8::from(allowed),
-            Some(Count::Number(count)) => count,
-        },
+        import: import(file, external),
+        export: export(file, external),
+        allow_own_as: allow_own_as(file.allow_own_as.as_ref())?,
         as_override: file.as_override,
         reflector_client: file.reflector_client,
         next_hop: match file.next_hop {
@@ -294,6 +326,51 @@ fn peer(file: &FilePeer, own: u32) -> Result<Peer, String> {
             Some(FileNextHop::Keep) => NextHopRule::Keep,
         },
     })
+}
+
+fn peer_asn(asn: &FileAsn, shown: u32) -> Result<PeerAsn, String> {
+    match asn {
+        FileAsn::Number(number) => match u32::try_from(*number).map(|asn| (asn, reserved(asn))) {
+            Ok((asn, None)) => Ok(PeerAsn::Number(asn)),
+            Ok((_, Some(text))) => Err(format!("asn {text}")),
+            Err(_) => Err(format!("asn {number} is no AS number; use 1 to 4294967295")),
+        },
+        FileAsn::Word(word) => match word.as_str() {
+            "internal" => Ok(PeerAsn::Number(shown)),
+            "external" => Ok(PeerAsn::External),
+            _ => Err(format!("asn \"{word}\" is no AS; use a number, internal or external")),
+        },
+    }
+}
+
+fn allow_own_as(count: Option<&Count>) -> Result<u8, String> {
+    match count {
+        None => Ok(0),
+        Some(Count::Flag(allowed)) => Ok(u8::from(*allowed)),
+        Some(Count::Number(count)) => {
+            u8::try_from(*count).map_err(|_| format!("allowOwnAS {count} is out of range; use true, false or 0 to 255"))
+        }
+    }
+}
+
+fn import(file: &FilePeer, external: bool) -> Import {
+    match file.import {
+        Some(FileImport::All) => Import::All,
+        Some(FileImport::None) => Import::None,
+        // RFC 8212: nothing crosses an AS boundary unasked.
+        None if external => Import::None,
+        None => Import::All,
+    }
+}
+
+fn export(file: &FilePeer, external: bool) -> Export {
+    match file.export {
+        Some(FileExport::All) => Export::All,
+        Some(FileExport::None) => Export::None,
+        Some(FileExport::Own) => Export::Own,
+        None if external => Export::None,
+        None => Export::All,
+    }
 }
 
 fn family(family: &FileFamily) -> Family {
@@ -376,6 +453,20 @@ peers:
             (EXAMPLE.replace("10.1.0.0/24", "10.1.0.1/24"), 5, "did you mean 10.1.0.0/24?"),
             (EXAMPLE.replace("10.99.2.2", "10.99.1.2"), 8, "a and b"),
             (EXAMPLE.replace("name: b", "name: a"), 8, "named a"),
+            (EXAMPLE.replace("asn: 65000\n", "asn: 23456\n"), 1, "AS_TRANS"),
+            (peer("asn: 23456"), 4, "AS_TRANS"),
+            (peer("asn: 4294967296"), 4, "no AS number"),
+            (peer("asn: -1"), 4, "no AS number"),
+            (peer("asn: extern"), 4, "internal or external"),
+            (peer("asn: 1, localASN: 23456"), 4, "localASN"),
+            (peer("asn: 1, allowOwnAS: 300"), 4, "0 to 255"),
+            (EXAMPLE.replace("10.99.2.2", "'::ffff:10.99.2.2'"), 8, "write 10.99.2.2"),
+            (EXAMPLE.replace("10.99.2.2", "'fe80::2'"), 8, "link-local"),
+            (EXAMPLE.replace("10.99.2.2", "224.0.0.5"), 8, "single router"),
+            (EXAMPLE.replace("10.99.2.2", "0.0.0.0"), 8, "single router"),
+            (EXAMPLE.replace("port: 179}", "port: 0}"), 3, "port must not be 0"),
+            (EXAMPLE.replace("port: 179}", "port: 179}, {address: 0.0.0.0}"), 3, "twice"),
+            (EXAMPLE.replace("10.1.0.0/24", "224.0.0.0/4"), 5, "multicast"),
             (peer("asn: 1, holdTime: 2"), 4, "holdTime 2"),
             (peer("asn: 1, gracefulRestart: {restartTime: 4096}"), 4, "restartTime"),
             (peer("asn: 1, reflectorClient: true"), 4, "reflectorClient"),

@@ -14,6 +14,8 @@ use tracing::{error, info, warn};
 
 /// How soon a socket that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How soon a socket whose connection could not be taken is asked again: without descriptors it fails at once.
+const BREATH: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
 pub(super) struct Listeners {
@@ -76,7 +78,7 @@ impl Listeners {
                     self.next += 1;
                     let socket = Arc::new(socket);
                     *listener = Listener { number: self.next, socket: Some(Arc::clone(&socket)), problem: None };
-                    ready.push(accept(self.next, socket));
+                    ready.push(accept(self.next, socket, Duration::ZERO));
                 }
                 Err(error) => {
                     let problem = format!("cannot listen on {address}: {error}; tried again every 5 s");
@@ -90,11 +92,11 @@ impl Listeners {
         }
     }
 
-    /// Waits for the next connection, if the listener is still wanted.
-    pub(super) fn again(&self, number: u64, ready: &mut FuturesUnordered<BoxFuture<'static, Ready>>) {
+    /// Waits for the next connection, if the listener is still wanted; a while later if the last one has `failed`.
+    pub(super) fn again(&self, number: u64, failed: bool, ready: &mut FuturesUnordered<BoxFuture<'static, Ready>>) {
         let listener = self.wanted.values().find(|listener| listener.number == number);
         if let Some(socket) = listener.and_then(|listener| listener.socket.clone()) {
-            ready.push(accept(number, socket));
+            ready.push(accept(number, socket, if failed { BREATH } else { Duration::ZERO }));
         }
     }
 
@@ -107,8 +109,13 @@ impl Listeners {
     }
 }
 
-fn accept(number: u64, socket: Arc<TcpListener>) -> BoxFuture<'static, Ready> {
-    Box::pin(async move { Ready::Accepted(number, socket.accept().await) })
+fn accept(number: u64, socket: Arc<TcpListener>, wait: Duration) -> BoxFuture<'static, Ready> {
+    Box::pin(async move {
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        Ready::Accepted(number, socket.accept().await)
+    })
 }
 
 fn set_key(listener: &TcpListener, peer: IpAddr, key: Option<&str>) {

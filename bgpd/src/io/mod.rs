@@ -22,6 +22,7 @@ mod restart_tests;
 mod rib;
 mod session;
 mod sockets;
+mod throttle;
 
 pub use control::ControlSocket;
 pub use handle::SpeakerHandle;

@@ -4,6 +4,7 @@ use super::{Io, Neighbour};
 use crate::fsm::{self, RemoteAs, State, Stop};
 use crate::io::connection::Key;
 use crate::io::sockets;
+use crate::io::throttle::Throttle;
 use crate::rib::PeerId;
 use crate::speaker::{Peer, PeerAsn, PeerChange, Plan};
 use crate::wire::{AfiSafi, GracefulRestart, Notification, cease};
@@ -45,6 +46,8 @@ impl Io {
             session: None,
             timer: None,
             last_error: None,
+            malformed: Throttle::default(),
+            failed: Throttle::default(),
         };
         self.by_address.insert(peer.address, id);
         self.peers.insert(id, neighbour);

@@ -8,6 +8,7 @@ use crate::rib::PeerId;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
 
@@ -41,10 +42,14 @@ impl Io {
             }
             Ready::Expired(key) => self.discard(key),
             Ready::Accepted(listener, result) => {
-                self.listeners.again(listener, &mut self.ready);
+                self.listeners.again(listener, result.is_err(), &mut self.ready);
                 match result {
                     Ok((stream, remote)) => self.accepted(stream, remote.ip()),
-                    Err(error) => warn!(%error, "cannot accept a connection"),
+                    Err(error) => {
+                        if let Some(left_out) = self.refused.admit(Instant::now()) {
+                            warn!(%error, left_out, "cannot accept a connection");
+                        }
+                    }
                 }
             }
         }
@@ -75,7 +80,9 @@ impl Io {
 
     fn accepted(&mut self, stream: TcpStream, remote: IpAddr) {
         let Some(id) = self.by_address.get(&remote).copied() else {
-            info!(%remote, "connection closed: no peer with this address is configured");
+            if let Some(left_out) = self.strangers.admit(Instant::now()) {
+                info!(%remote, left_out, "connection closed: no peer with this address is configured");
+            }
             return;
         };
         let Some(peer) = self.peers.get(&id) else { return };

@@ -8,6 +8,7 @@ use crate::rib::PeerId;
 use crate::speaker::{Established, Event, Loss, Receiver};
 use crate::wire::Negotiated;
 use std::sync::Arc;
+use std::time::Instant;
 use tracing::{debug, info, warn};
 
 impl Io {
@@ -80,8 +81,8 @@ impl Io {
                 // A peer that is not there is said once, not at every attempt.
                 if peer.last_error.as_ref() == Some(&text) {
                     debug!(peer = peer.name, address = %peer.config.address, %reason, "no session");
-                } else {
-                    warn!(peer = peer.name, address = %peer.config.address, %reason, "no session");
+                } else if let Some(left_out) = peer.failed.admit(Instant::now()) {
+                    warn!(peer = peer.name, address = %peer.config.address, %reason, left_out, "no session");
                 }
                 peer.last_error = Some(text);
                 peer.connections.remove(&conn);

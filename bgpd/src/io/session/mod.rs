@@ -9,6 +9,7 @@ mod transfer;
 use super::connection::{Connection, Key, Ready};
 use super::listeners::Listeners;
 use super::rib;
+use super::throttle::Throttle;
 use crate::fsm::{self, State, Stop};
 use crate::rib::PeerId;
 use crate::speaker::{Event, Output, Peer, PeerAsn, Plan, SessionId};
@@ -67,6 +68,10 @@ struct Neighbour {
     /// When its FSM wants to be woken, as [`Io::timers`] has it.
     timer: Option<fsm::Time>,
     last_error: Option<String>,
+    /// Lines about UPDATEs of its that were malformed.
+    malformed: Throttle,
+    /// Lines about sessions of its that could not be.
+    failed: Throttle,
 }
 
 /// The I/O thread's state.
@@ -89,6 +94,10 @@ pub(super) struct Io {
     paused: Vec<Key>,
     /// The sessions end because we do: the RIB, and so the kernel, keeps what it has.
     leaving: bool,
+    /// Lines about connections that nobody wants.
+    strangers: Throttle,
+    /// Lines about listeners that have no connection to give.
+    refused: Throttle,
     buffer: Vec<u8>,
 }
 
@@ -110,6 +119,8 @@ impl Io {
             pending: VecDeque::new(),
             paused: Vec::new(),
             leaving: false,
+            strangers: Throttle::default(),
+            refused: Throttle::default(),
             buffer: vec![0; READ + MAX_MESSAGE],
         }
     }

@@ -9,6 +9,7 @@ use crate::speaker::{Event, Output, Receiver, SessionId};
 use crate::wire::{AfiSafi, Frame, Framer, MessageType, Notification, RefreshKind, RouteRefresh, cease};
 use bytes::Bytes;
 use std::io;
+use std::time::Instant;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
@@ -197,9 +198,11 @@ impl Io {
         let Some(receiver) = connection.receiver.as_mut().filter(|_| !connection.closing) else { return };
         match received {
             Some(fsm::Received::Update(update)) => {
-                if let Some(problem) = receiver.update(frame.bytes, &update) {
-                    let name = self.peers.get(&id).map(|peer| peer.name.as_str());
-                    warn!(peer = name, problem, "malformed UPDATE");
+                if let Some(problem) = receiver.update(frame.bytes, &update)
+                    && let Some(peer) = self.peers.get_mut(&id)
+                    && let Some(left_out) = peer.malformed.admit(Instant::now())
+                {
+                    warn!(peer = peer.name, problem, left_out, "malformed UPDATE");
                 }
             }
             Some(fsm::Received::RouteRefresh(refresh)) if refresh.kind == RefreshKind::Request => {

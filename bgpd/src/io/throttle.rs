@@ -1,0 +1,51 @@
+//! How often a peer or a stranger can make us write a line.
+
+use std::time::{Duration, Instant};
+
+/// Lines at once.
+const BURST: u32 = 5;
+/// One more line after each of these.
+const REFILL: Duration = Duration::from_secs(10);
+
+/// Lines of one kind. What is left out is counted and told with the next line.
+#[derive(Debug, Default)]
+pub(super) struct Throttle {
+    /// Lines that are used up, as of `at`.
+    used: u32,
+    at: Option<Instant>,
+    left_out: u64,
+}
+
+impl Throttle {
+    /// Whether a line may be written now; then how many were left out before.
+    pub(super) fn admit(&mut self, now: Instant) -> Option<u64> {
+        let at = *self.at.get_or_insert(now);
+        let refills = u32::try_from(now.saturating_duration_since(at).as_secs() / REFILL.as_secs()).unwrap_or(u32::MAX);
+        if refills > 0 {
+            self.used = self.used.saturating_sub(refills);
+            self.at = Some(now);
+        }
+        if self.used >= BURST {
+            self.left_out += 1;
+            return None;
+        }
+        self.used += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_writes_few_lines_and_says_how_many_it_left_out() {
+        let (mut throttle, start) = (Throttle::default(), Instant::now());
+        let lines: Vec<u64> = (0..1000).filter_map(|_| throttle.admit(start)).collect();
+        assert_eq!(lines, [0; 5]);
+        assert_eq!(throttle.admit(start + REFILL / 2), None);
+        assert_eq!(throttle.admit(start + REFILL), Some(996));
+        assert_eq!(throttle.admit(start + REFILL), None);
+        assert_eq!(throttle.admit(start + REFILL * 100), Some(1));
+    }
+}
