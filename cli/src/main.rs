@@ -25,6 +25,7 @@ fn main() -> ExitCode {
 
 /// Help and version go to standard output with exit code 0, anything else is a usage error: 3.
 fn usage(error: &clap::Error) -> ExitCode {
-    let printed = error.print();
-    if printed.is_err() || error.use_stderr() { ExitCode::from(3) } else { ExitCode::SUCCESS }
+    // That nobody reads the help to its end (`twill --help | head`) is no error.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(3) } else { ExitCode::SUCCESS }
 }

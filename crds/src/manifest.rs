@@ -67,6 +67,14 @@ fn manifest(document: &Tree) -> Result<Manifest, (u64, String)> {
     if !metadata.is_object() {
         return Err(missing("metadata"));
     }
+    for field in ["name", "namespace"] {
+        let written = &metadata[field];
+        if !written.is_null() && !written.is_string() {
+            // `namespace: y` is a boolean in YAML; taken for none, it would put the object somewhere else.
+            let problem = format!("metadata.{field}: {written} is no text; put what you meant in quotes");
+            return Err((document.line_of(&format!("metadata.{field}")), problem));
+        }
+    }
     if kind.namespaced && metadata["namespace"].as_str().unwrap_or_default().is_empty() {
         metadata["namespace"] = "default".into();
     }
@@ -148,6 +156,17 @@ mod tests {
         let brief: Vec<_> =
             found.iter().map(|m| (m.kind.plural.as_ref(), m.value["metadata"]["namespace"].as_str(), m.line)).collect();
         assert_eq!(brief, [("namespaces", None, 4), ("pods", Some("default"), 11), ("deployments", Some("a"), 15)]);
+    }
+
+    #[test]
+    fn a_name_or_namespace_that_is_no_text_is_refused_rather_than_taken_for_none() {
+        let text = error("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y}\n");
+        assert_eq!(text, "f.yaml:3: metadata.name: true is no text; put what you meant in quotes");
+        for written in ["y", "5", "[a]"] {
+            let text =
+                error(&format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\n  namespace: {written}\n"));
+            assert!(text.starts_with("f.yaml:5: metadata.namespace: ") && text.ends_with("in quotes"), "{text}");
+        }
     }
 
     #[test]
