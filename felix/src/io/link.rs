@@ -177,6 +177,38 @@ pub fn set_up(rtnl: &mut Rtnl, index: u32, name: &str) -> Result<(), KernelError
     rtnl.change(RouteNetlinkMessage::SetLink(message), 0).trying(|| format!("setting interface {name} up"))
 }
 
+/// Sets a link administratively down.
+///
+/// # Errors
+/// What the kernel said.
+pub fn set_down(rtnl: &mut Rtnl, index: u32, name: &str) -> Result<(), KernelError> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.change_mask = LinkFlags::Up;
+    rtnl.change(RouteNetlinkMessage::SetLink(message), 0).trying(|| format!("setting interface {name} down"))
+}
+
+/// Gives a link another name. Older kernels rename only what is down; then it is down afterwards.
+///
+/// # Errors
+/// What the kernel said.
+pub fn rename(rtnl: &mut Rtnl, index: u32, name: &str) -> Result<(), KernelError> {
+    let renamed = |rtnl: &mut Rtnl| {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        rtnl.change(RouteNetlinkMessage::SetLink(message), 0)
+    };
+    let outcome = match renamed(rtnl) {
+        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
+            set_down(rtnl, index, name)?;
+            renamed(rtnl)
+        }
+        outcome => outcome,
+    };
+    outcome.trying(|| format!("renaming a workload interface to {name}"))
+}
+
 /// Reads a link from a message, if it is about one.
 pub(crate) fn link(message: &RouteNetlinkMessage) -> Option<Link> {
     let (RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)) = message else { return None };

@@ -2,6 +2,7 @@
 //! back. A hint, never the truth: whoever hears of it reads the kernel again.
 
 use crate::io::{link, route, rtnl};
+use crate::workload::from_alias;
 use ipnet::IpNet;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -70,7 +71,9 @@ fn judge(datagram: &[u8]) -> Vec<News> {
 fn one(message: &RouteNetlinkMessage) -> Option<News> {
     match message {
         RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => {
-            link::link(message).filter(|link| link.name.starts_with(WORKLOAD_PREFIX)).map(|_| News::Ours)
+            // One with our alias and another name was renamed.
+            let ours = |link: &link::Link| link.name.starts_with(WORKLOAD_PREFIX) || from_alias(&link.alias).is_some();
+            link::link(message).filter(ours).map(|_| News::Ours)
         }
         RouteNetlinkMessage::NewRoute(changed) => {
             if route::is_unreachable(changed) {

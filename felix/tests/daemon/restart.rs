@@ -92,6 +92,51 @@ fn a_lost_or_damaged_store_is_rebuilt_from_the_kernel() {
 
 #[test]
 #[ignore = "needs root: make test"]
+fn a_workload_interface_with_another_name_or_away_for_a_while_is_never_open() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let (a, b) = (node.pod("a"), node.pod("b"));
+    let address = node.add(&a).remove(0);
+    let other = node.add(&b).remove(0);
+    let device = node.ns.run(&["ip", "-o", "route", "show", &address]).split(' ').nth(2).unwrap().to_owned();
+    let named = |node: &Node| node.ns.run(&["ip", "-o", "link"]).contains(&format!("{device}@"));
+    node.ns.run(&["ip", "link", "set", &device, "down"]);
+    node.ns.run(&["ip", "link", "set", &device, "name", "stranger"]);
+    until("the name is back", Duration::from_secs(1), || named(&node));
+    until("its pod is reached", Duration::from_secs(2), || b.ns.pings(&address));
+    // Renamed while no felix ran.
+    node.kill();
+    node.ns.run(&["ip", "link", "set", &device, "down"]);
+    node.ns.run(&["ip", "link", "set", &device, "name", "stranger"]);
+    node.ns.run(&["ip", "link", "set", "stranger", "up"]);
+    node.start();
+    assert!(named(&node));
+    until("its pod is reached", Duration::from_secs(6), || b.ns.pings(&address));
+    // The name cannot be had: nobody's packets may pass.
+    node.kill();
+    node.ns.run(&["ip", "link", "set", &device, "down"]);
+    node.ns.run(&["ip", "link", "set", &device, "name", "stranger"]);
+    node.ns.run(&["ip", "link", "set", "stranger", "up"]);
+    node.ns.run(&["ip", "link", "add", &device, "type", "veth", "peer", "name", "thief"]);
+    node.start();
+    assert!(!a.ns.pings(&other) && !b.ns.pings(&address));
+    node.ns.run(&["ip", "link", "del", &device]);
+    until("its pod is reached", Duration::from_secs(6), || b.ns.pings(&address));
+    // Away: closed, and forgotten by the table. Back: as before.
+    let away = crate::world::Ns::new("away");
+    node.ns.run(&["ip", "link", "set", &device, "netns", &away.0]);
+    until("the endpoint is gone", Duration::from_secs(1), || node.status().unwrap()["endpoints"] == 1);
+    away.run(&["ip", "link", "set", &device, "netns", &node.ns.0]);
+    until("its pod is reached again", Duration::from_secs(3), || b.ns.pings(&address));
+    assert!(a.ns.pings(&other));
+    assert_eq!(node.status().unwrap()["endpoints"], 2);
+    // What it was called is policy's subject again.
+    node.deny_all();
+    until("policy holds", Duration::from_secs(2), || !b.ns.pings(&address));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
 fn half_an_attachment_of_a_killed_felix_stays_closed_and_goes_with_its_pod() {
     let mut node = Node::new(&["10.42.0.0/16"]);
     node.start_routed(1);

@@ -18,7 +18,7 @@ impl Agent {
     /// comes back from its alias and its routes; after a reboot, what has no interface is forgotten.
     pub(super) fn adopt(&mut self) -> anyhow::Result<()> {
         let links: BTreeMap<String, link::Link> =
-            link::all(&mut self.rtnl)?.into_iter().map(|link| (link.name.clone(), link)).collect();
+            self.named_links()?.into_iter().map(|link| (link.name.clone(), link)).collect();
         let routes = route::locals(&mut self.rtnl)?;
         for link in links.values().filter(|link| link.name.starts_with(WORKLOAD_PREFIX)) {
             self.adopt_link(link, &routes)?;
@@ -110,8 +110,8 @@ impl Agent {
 
     /// Returns the endpoints whose interface is gone.
     fn repair_routes(&mut self) -> Result<Vec<Sandbox>, link::KernelError> {
-        let links: BTreeMap<u32, link::Link> =
-            link::all(&mut self.rtnl)?.into_iter().map(|link| (link.index, link)).collect();
+        let links: BTreeMap<u32, link::Link> = self.named_links()?.into_iter().map(|link| (link.index, link)).collect();
+        self.come_back(&links);
         let actual = route::locals(&mut self.rtnl)?;
         let mut gone = Vec::new();
         let mut wanted = BTreeSet::new();
@@ -141,20 +141,69 @@ impl Agent {
         Ok(gone)
     }
 
+    /// All links. The table knows workloads by their names, so under another one an interface of ours would be nobody's: such a
+    /// one gets its name back, or is set down and left out.
+    fn named_links(&mut self) -> Result<Vec<link::Link>, link::KernelError> {
+        let mut links = Vec::new();
+        for mut link in link::all(&mut self.rtnl)? {
+            let ours = from_alias(&link.alias);
+            let name = ours.map(|(sandbox, _)| interface_name(&sandbox.container_id, &sandbox.ifname));
+            let Some(name) = name.filter(|name| *name != link.name) else {
+                links.push(link);
+                continue;
+            };
+            match link::rename(&mut self.rtnl, link.index, &name) {
+                Ok(()) => {
+                    self.repairs += 1;
+                    tracing::warn!(interface = %name, called = %link.name, "workload interface was renamed; named as before");
+                    // Whether it is still up depends on the kernel; setting it up twice costs nothing.
+                    (link.name, link.up) = (name, false);
+                    links.push(link);
+                }
+                // Down already: said already.
+                Err(_) if !link.up => {}
+                Err(error) => {
+                    self.repairs += 1;
+                    tracing::error!(%error, called = %link.name, "workload interface has another name; set down");
+                    link::set_down(&mut self.rtnl, link.index, &link.name)?;
+                }
+            }
+        }
+        Ok(links)
+    }
+
+    /// An interface that was away, in another namespace for one, and is whole and back: open again as policy says.
+    fn come_back(&mut self, links: &BTreeMap<u32, link::Link>) {
+        for link in links.values().filter(|link| link.name.starts_with(WORKLOAD_PREFIX)) {
+            let Some((sandbox, uid)) = from_alias(&link.alias) else { continue };
+            let held = self.store.ledger().attachment(&sandbox).filter(|held| held.uid == uid);
+            let Some(held) = held.filter(|_| !self.endpoints.contains_key(&sandbox)) else { continue };
+            if interface_name(&sandbox.container_id, &sandbox.ifname) != link.name {
+                continue;
+            }
+            tracing::info!(interface = %link.name, "workload interface is back");
+            self.compiler.apply(Event::EndpointAttached(Self::endpoint(held, &link.name)));
+            let live = Live {
+                host_name: link.name.clone(),
+                index: link.index,
+                addresses: held.addresses.clone(),
+                routed: true,
+            };
+            self.endpoints.insert(sandbox, live);
+        }
+    }
+
     /// Endpoints without interface are closed at once; their addresses stay theirs until DEL, or until the pod's namespace is
     /// found gone several times as well.
     async fn forget_vanished(&mut self, gone: Vec<Sandbox>) {
-        let mut closed = false;
         for sandbox in gone {
             if let Some(live) = self.endpoints.remove(&sandbox) {
                 tracing::info!(interface = %live.host_name, "workload interface is gone");
                 self.compiler.apply(Event::EndpointDetached { ifname: live.host_name });
-                closed = true;
             }
         }
-        if closed {
-            let _ = self.commit().await;
-        }
+        // Those that came back are in it as well; without either it is empty, and costs nothing.
+        let _ = self.commit().await;
     }
 
     /// Addresses of sandboxes that ended without DEL.
