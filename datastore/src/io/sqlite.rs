@@ -6,6 +6,7 @@
 //! and a killed writer leaves the state before or after it, nothing between.
 
 mod hub;
+mod place;
 mod read;
 mod schema;
 mod stream;
@@ -70,12 +71,12 @@ impl Sqlite {
     /// [`Error::Open`] if the path, the file or its schema is not ours to use; [`Error::Unavailable`] if it stays locked.
     pub async fn open(path: &Path, options: Options) -> Result<Self, Error> {
         let path: PathBuf = path.to_owned();
-        let writer = Worker::spawn("sqlite-write", {
+        let writer = Worker::spawn("sqlite-write", path.clone(), {
             let path = path.clone();
             move || schema::open_writer(&path, options)
         })
         .await?;
-        let reader = Worker::spawn("sqlite-read", {
+        let reader = Worker::spawn("sqlite-read", path.clone(), {
             let path = path.clone();
             move || schema::open_reader(&path, options.busy)
         })

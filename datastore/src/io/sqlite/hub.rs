@@ -5,6 +5,7 @@
 //! whether there is something new. Out flow the changes, read once per process, in a ring. Idle, the thread looks four
 //! times a second, in case a writer was killed between commit and touch, or was not ours.
 
+use super::place::Place;
 use super::{Options, read, schema, worker};
 use crate::{Error, Revision};
 use nix::fcntl::AT_FDCWD;
@@ -33,9 +34,18 @@ const BLIND: Duration = Duration::from_millis(10);
 /// What the thread shares with the watches.
 pub(super) struct Hub {
     ring: Mutex<Ring>,
-    latest: watch::Sender<u64>,
+    latest: watch::Sender<Latest>,
     bell: EventFd,
     stopped: AtomicBool,
+}
+
+/// How far changes can be had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Latest {
+    /// Grows when the file's history is another than before: a copy was put in its place. Earlier watches end.
+    pub(super) history: u64,
+    /// Revision.
+    pub(super) revision: u64,
 }
 
 /// The last changes of all kinds: every one after `from` up to `latest`.
@@ -52,7 +62,7 @@ impl Hub {
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|e| Error::Unavailable(format!("no eventfd can be had: {e}")))?;
         let stopped = AtomicBool::new(false);
-        let hub = Arc::new(Self { ring: Mutex::default(), latest: watch::Sender::new(0), bell, stopped });
+        let hub = Arc::new(Self { ring: Mutex::default(), latest: watch::Sender::default(), bell, stopped });
         let (opened, result) = oneshot::channel();
         let thread = {
             let hub = hub.clone();
@@ -83,7 +93,7 @@ impl Hub {
     }
 
     /// The revision up to which changes can be had; changes whenever it grows.
-    pub(super) fn latest(&self) -> watch::Receiver<u64> {
+    pub(super) fn latest(&self) -> watch::Receiver<Latest> {
         self.latest.subscribe()
     }
 
@@ -104,7 +114,11 @@ impl Hub {
 
 struct Watcher {
     hub: Arc<Hub>,
+    place: Place,
+    path: PathBuf,
+    options: Options,
     connection: Connection,
+    failing: bool,
     version: i64,
     inotify: Option<Inotify>,
 }
@@ -114,24 +128,36 @@ impl Watcher {
         let mut connection = schema::open_reader(path, options.busy)?;
         let revision = read::revision(&mut connection)?.0;
         *hub.lock() = Ring { changes: VecDeque::new(), from: revision, latest: revision };
-        hub.latest.send_replace(revision);
+        hub.latest.send_replace(Latest { history: 0, revision });
         let inotify = if options.inotify { watch_log(path) } else { None };
         // 0 is never a version: the first look reads what was committed since the line above.
-        Ok(Self { hub, connection, version: 0, inotify })
+        let place = Place::of(path.to_owned());
+        Ok(Self { hub, place, path: path.to_owned(), options, connection, failing: false, version: 0, inotify })
     }
 
     fn run(&mut self) {
         while !self.hub.stopped.load(Ordering::Relaxed) {
-            if let Err(error) = self.look() {
-                tracing::warn!(%error, "the datastore's changes cannot be read, trying again");
+            let looked = self.look();
+            if let Err(error) = &looked {
+                if !self.failing {
+                    tracing::warn!(%error, "the datastore's changes cannot be read, trying again");
+                }
                 self.version = 0;
             }
+            self.failing = looked.is_err();
             self.wait();
         }
     }
 
     /// Reads what was committed since the last look.
     fn look(&mut self) -> Result<(), Error> {
+        let (path, options) = (&self.path, self.options);
+        if self.place.ensure(&mut self.connection, || schema::open_reader(path, options.busy))? {
+            self.inotify = if options.inotify { watch_log(path) } else { None };
+            self.version = 0;
+            let revision = read::revision(&mut self.connection)?.0;
+            self.restart(revision);
+        }
         let version = self
             .connection
             .prepare_cached("PRAGMA data_version")
@@ -145,6 +171,13 @@ impl Watcher {
         Ok(())
     }
 
+    /// The history up to here is another than the one that watches were told.
+    fn restart(&mut self, revision: u64) {
+        tracing::warn!(path = %self.path.display(), revision, "another file, or an older copy, is in the datastore's place: all is read again");
+        *self.hub.lock() = Ring { changes: VecDeque::new(), from: revision, latest: revision };
+        self.hub.latest.send_modify(|latest| *latest = Latest { history: latest.history + 1, revision });
+    }
+
     fn fetch(&mut self) -> Result<(), Error> {
         let from = self.hub.lock().latest;
         let found = match read::changes(&mut self.connection, None, from, RING + 1) {
@@ -156,6 +189,10 @@ impl Watcher {
             Some(found) => found.upto,
             None => read::revision(&mut self.connection)?.0,
         };
+        if upto < from {
+            self.restart(upto);
+            return Ok(());
+        }
         let mut ring = self.hub.lock();
         match found {
             Some(found) => ring.changes.extend(found.changes.into_iter().map(Arc::new)),
@@ -170,7 +207,7 @@ impl Watcher {
             ring.from = oldest.map_or(ring.from, |change| change.revision);
         }
         drop(ring);
-        self.hub.latest.send_if_modified(|latest| std::mem::replace(latest, upto) != upto);
+        self.hub.latest.send_if_modified(|latest| std::mem::replace(&mut latest.revision, upto) != upto);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! One watch: the changes of one kind within a filter, from the hub's ring, or from the file when it is behind.
 
+use super::hub::Latest;
 use super::read::{self, Change};
 use super::{Shared, kind_id};
 use crate::{Error, Filter, RawEvent, Revision};
@@ -20,7 +21,9 @@ struct Watch {
     filter: Filter,
     /// All up to here is in `told` or was told.
     heard: u64,
-    latest: watch::Receiver<u64>,
+    latest: watch::Receiver<Latest>,
+    /// The history that it was begun in.
+    history: u64,
     /// The first part comes from the file, which knows whether `heard` is still, or at all, a point of its history.
     begun: bool,
     told: VecDeque<RawEvent>,
@@ -34,8 +37,9 @@ pub(super) fn watch(
     from: Revision,
 ) -> BoxStream<'static, Result<RawEvent, Error>> {
     let latest = shared.hub.latest();
+    let history = latest.borrow().history;
     let (kind, told) = (kind_id(kind), VecDeque::new());
-    let watch = Watch { shared, kind, filter, heard: from.0, latest, begun: false, told, failed: false };
+    let watch = Watch { shared, kind, filter, heard: from.0, latest, history, begun: false, told, failed: false };
     futures::stream::unfold(watch, |mut watch| async move {
         if watch.failed {
             return None;
@@ -54,9 +58,13 @@ impl Watch {
                 return Ok(event);
             }
             if self.begun {
-                let heard = self.heard;
+                let (heard, history) = (self.heard, self.history);
                 let ended = |_| Error::Unavailable("its watch thread has ended".into());
-                self.latest.wait_for(|latest| *latest > heard).await.map_err(ended)?;
+                let news = |latest: &Latest| latest.revision > heard || latest.history != history;
+                let latest = *self.latest.wait_for(news).await.map_err(ended)?;
+                if latest.history != history {
+                    return Err(Error::Expired);
+                }
             }
             self.read_on().await?;
         }

@@ -1,11 +1,13 @@
 //! A thread with a connection, and jobs for it.
 
+use super::place::Place;
 use crate::Error;
 use rusqlite::Connection;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use tokio::sync::oneshot;
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+type Job = Box<dyn FnOnce(Result<&mut Connection, Error>) + Send>;
 
 /// Hands jobs to a thread that owns a connection; the thread ends with it.
 pub(super) struct Worker {
@@ -13,17 +15,21 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread and opens its connection there.
+    /// Starts the thread and opens its connection there; again whenever another file is in the place of the one that is open.
     pub(super) async fn spawn(
         name: &str,
-        open: impl FnOnce() -> Result<Connection, Error> + Send + 'static,
+        path: PathBuf,
+        open: impl Fn() -> Result<Connection, Error> + Send + 'static,
     ) -> Result<Self, Error> {
         let (jobs, received) = mpsc::channel::<Job>();
         let (opened, result) = oneshot::channel();
         let run = move || match open() {
             Ok(mut connection) => {
+                let mut place = Place::of(path);
                 if opened.send(Ok(())).is_ok() {
-                    received.into_iter().for_each(|job| job(&mut connection));
+                    received
+                        .into_iter()
+                        .for_each(|job| job(place.ensure(&mut connection, &open).map(|_| &mut connection)));
                 }
             }
             Err(error) => drop(opened.send(Err(error))),
@@ -39,7 +45,7 @@ impl Worker {
         job: impl FnOnce(&mut Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (done, result) = oneshot::channel();
-        let job: Job = Box::new(move |connection| drop(done.send(job(connection))));
+        let job: Job = Box::new(move |connection| drop(done.send(connection.and_then(job))));
         self.jobs.send(job).map_err(|_| gone())?;
         result.await.unwrap_or_else(|_| Err(gone()))
     }
