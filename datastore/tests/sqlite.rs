@@ -4,6 +4,7 @@
 use futures::StreamExt;
 use k8s_openapi::api::events::v1::Event;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -312,12 +313,15 @@ async fn a_file_that_stays_locked_is_unavailable_and_works_again_afterwards() {
     store.create(&node("n1")).await.unwrap();
 }
 
-/// What a follower tells until all that it has told amounts to these names.
-async fn told(follower: &mut (impl futures::Stream<Item = Followed<Node>> + Unpin), wanted: &[&str]) {
-    let mut names = std::collections::BTreeSet::new();
-    while names != wanted.iter().map(|n| (*n).to_owned()).collect() {
+/// Follows until all that was told amounts to these names; `names` is what was told before.
+async fn told(
+    follower: &mut (impl futures::Stream<Item = Followed<Node>> + Unpin),
+    names: &mut BTreeSet<String>,
+    wanted: &[&str],
+) {
+    while !names.iter().eq(wanted) {
         match next(follower).await {
-            Followed::Synced { items, .. } => names = items.iter().map(|n| n.name().to_owned()).collect(),
+            Followed::Synced { items, .. } => *names = items.iter().map(|n| n.name().to_owned()).collect(),
             Followed::Applied(node, _) => drop(names.insert(node.name().to_owned())),
             Followed::Deleted(node, _) => drop(names.remove(node.name())),
             Followed::Bookmark(_) => {}
@@ -332,8 +336,8 @@ async fn a_copy_in_the_place_of_the_file_is_what_counts_and_a_file_that_is_gone_
     store.create(&node("old")).await.unwrap();
     rusqlite::Connection::open(&path).unwrap().execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
     store.create(&node("new")).await.unwrap();
-    let mut follower = follow::<Node>(&store, Filter::default());
-    told(&mut follower, &["old", "new"]).await;
+    let (mut follower, mut names) = (follow::<Node>(&store, Filter::default()), BTreeSet::new());
+    told(&mut follower, &mut names, &["new", "old"]).await;
 
     for log in ["t.db", "t.db-wal", "t.db-shm"] {
         std::fs::remove_file(directory.path().join(log)).unwrap();
@@ -343,9 +347,9 @@ async fn a_copy_in_the_place_of_the_file_is_what_counts_and_a_file_that_is_gone_
     assert!(!path.exists());
 
     std::fs::rename(&copy, &path).unwrap();
-    told(&mut follower, &["old"]).await;
+    told(&mut follower, &mut names, &["old"]).await;
     store.create(&node("after")).await.unwrap();
-    told(&mut follower, &["old", "after"]).await;
+    told(&mut follower, &mut names, &["after", "old"]).await;
     let other = Datastore::open(&format!("sqlite:{}", path.display())).await.unwrap();
     assert_eq!(other.list::<Node>(&Filter::default()).await.unwrap().items.len(), 2);
 }
@@ -355,16 +359,16 @@ async fn an_older_state_restored_into_the_file_is_told() {
     let (directory, store) = store().await;
     store.create(&node("old")).await.unwrap();
     store.create(&node("new")).await.unwrap();
-    let mut follower = follow::<Node>(&store, Filter::default());
-    told(&mut follower, &["old", "new"]).await;
+    let (mut follower, mut names) = (follow::<Node>(&store, Filter::default()), BTreeSet::new());
+    told(&mut follower, &mut names, &["new", "old"]).await;
     assert!(matches!(next(&mut follower).await, Followed::Bookmark(Revision(2))), "it watches");
     // What `sqlite3 t.db '.restore copy.db'` does: the same file, with an earlier content.
     let restore = "BEGIN; DELETE FROM objects WHERE name = 'new'; DELETE FROM changes WHERE revision > 1;
                    UPDATE state SET revision = 1; COMMIT";
     rusqlite::Connection::open(directory.path().join("t.db")).unwrap().execute_batch(restore).unwrap();
-    told(&mut follower, &["old"]).await;
+    told(&mut follower, &mut names, &["old"]).await;
     store.create(&node("other")).await.unwrap();
-    told(&mut follower, &["old", "other"]).await;
+    told(&mut follower, &mut names, &["old", "other"]).await;
 }
 
 #[tokio::test]
