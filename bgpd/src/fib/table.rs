@@ -101,6 +101,12 @@ impl Table {
         }
     }
 
+    /// Whether the kernel has routes of an earlier run.
+    #[must_use]
+    pub fn has_adopted(&self) -> bool {
+        !self.unreachable.is_empty() || self.learned.values().any(|entry| entry.adopted)
+    }
+
     /// Adopted routes that were not announced again may go.
     pub fn learned_in_sync(&mut self) {
         if !self.learned_in_sync {

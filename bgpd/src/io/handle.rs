@@ -35,7 +35,11 @@ impl SpeakerHandle {
             Feedback::Status(status) => drop(status_sender.send_replace(status)),
             hops_changed => drop(hops.send(hops_changed)),
         };
-        let fib = install.map(|config| netlink::start(config, tell)).transpose()?;
+        let (fib, kernel) = match install.map(|config| netlink::start(config, tell)).transpose()? {
+            Some((fib, true)) => (Some(fib), session::Forwarding::Adopted),
+            Some((fib, false)) => (Some(fib), session::Forwarding::Fresh),
+            None => (None, session::Forwarding::Elsewhere),
+        };
         let (outputs, from_rib) = mpsc::unbounded_channel();
         let rib = rib::start(fib.clone(), feedback, outputs)?;
         let (io, commands) = mpsc::unbounded_channel();
@@ -43,7 +47,7 @@ impl SpeakerHandle {
         let to_rib = rib.clone();
         std::thread::Builder::new().name("io".to_owned()).spawn(move || {
             let _guard = super::EndOnPanic;
-            runtime.block_on(async move { session::Io::new(to_rib, seed).run(commands, from_rib).await });
+            runtime.block_on(async move { session::Io::new(to_rib, seed, kernel).run(commands, from_rib).await });
         })?;
         Ok(Self { plan: Arc::default(), rib, io, fib, status })
     }

@@ -48,6 +48,7 @@ fn routes_of_a_peer_that_restarts_stay_and_come_back_fresh() {
         netns.ip("link set v0 up");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut watch = Watch::new(&two);
     let stays = start(&two, 2, 1, &runtime);
     for round in 0..3 {
         let restarts = start(&one, 1, 2, &runtime);
@@ -62,5 +63,35 @@ fn routes_of_a_peer_that_restarts_stay_and_come_back_fresh() {
         drop(restarts);
         within(LIMIT, "the session is down", || !is_up(&stays, &runtime));
         assert_eq!((routes(&one), routes(&two)), (2, 2), "both keep their kernel routes");
+    }
+    assert_eq!(watch.deleted(), "", "not for an instant was a route of the peer away");
+}
+
+/// `ip monitor route` in a namespace.
+struct Watch(std::process::Child, std::process::ChildStdout);
+
+impl Watch {
+    fn new(netns: &Netns) -> Self {
+        let mut command = std::process::Command::new("ip");
+        command.args(["-n", &netns.name, "monitor", "route"]).stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let output = child.stdout.take().unwrap();
+        Self(child, output)
+    }
+
+    /// Our routes that were deleted.
+    fn deleted(&mut self) -> String {
+        self.0.kill().unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut self.1, &mut text).unwrap();
+        assert!(text.contains("metric 512"), "the monitor has seen nothing: {text}");
+        text.lines().filter(|line| line.contains("Deleted") && line.contains("metric 512")).collect()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
     }
 }

@@ -25,7 +25,7 @@ fn fib(netns: &Netns, config: Config) -> Node {
             *told.lock().unwrap() = status;
         }
     };
-    let fib = netns.enter(|| start(config, feedback).unwrap());
+    let (fib, _adopted) = netns.enter(|| start(config, feedback).unwrap());
     Node { fib, status }
 }
 

@@ -31,11 +31,12 @@ const DEVICE_ROUNDS: usize = 5;
 
 /// Starts the thread in the caller's network namespace. Routes that an earlier run left are adopted: kept until they are
 /// replaced, or [`Fib::in_sync`] was called and nobody announced them. `feedback` is called on the thread and must not
-/// block. The thread ends, and leaves everything in place, when the last handle is dropped.
+/// block. The thread ends, and leaves everything in place, when the last handle is dropped. Beside the handle: whether such routes were
+/// found, which means that this machine has forwarded by them all the while, since a reboot would have removed them.
 ///
 /// # Errors
 /// If the netlink sockets cannot be opened.
-pub fn start(config: Config, feedback: impl Fn(Feedback) + Send + 'static) -> io::Result<Fib> {
+pub fn start(config: Config, feedback: impl Fn(Feedback) + Send + 'static) -> io::Result<(Fib, bool)> {
     let kernel = Kernel::open()?;
     let monitor = Monitor::open(kernel.port())?;
     let (sender, receiver) = UnixStream::pair()?;
@@ -62,8 +63,10 @@ pub fn start(config: Config, feedback: impl Fn(Feedback) + Send + 'static) -> io
         work: Work { routes: true, devices: true, reach: true },
     };
     worker.table.configure(config);
+    worker.observe("start");
+    let adopted = worker.table.has_adopted();
     std::thread::Builder::new().name("fib".to_owned()).spawn(move || worker.run())?;
-    Ok(fib)
+    Ok((fib, adopted))
 }
 
 /// Takes the answer to a [`Command::Show`].
@@ -112,7 +115,6 @@ impl Pending {
 
 impl Worker {
     fn run(mut self) {
-        self.observe("start");
         let mut open = true;
         while open {
             self.round();

@@ -1,6 +1,6 @@
 //! A new configuration: sessions that are added, removed, started again, or adjusted without noticing.
 
-use super::{Io, Neighbour};
+use super::{Forwarding, Io, Neighbour};
 use crate::fsm::{self, RemoteAs, State, Stop};
 use crate::io::connection::Key;
 use crate::io::sockets;
@@ -36,7 +36,7 @@ impl Io {
     fn add(&mut self, id: PeerId, plan: &Plan) {
         let Some((name, peer)) = plan.peer(id) else { return };
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let config = fsm_config(plan, peer);
+        let config = fsm_config(plan, peer, self.kernel, false);
         let neighbour = Neighbour {
             name: name.to_owned(),
             external: peer.is_external(plan.config.asn),
@@ -44,6 +44,7 @@ impl Io {
             fsm: fsm::Peer::new(config, self.seed),
             connections: BTreeMap::new(),
             session: None,
+            met: false,
             timer: None,
             last_error: None,
             malformed: Throttle::default(),
@@ -68,7 +69,7 @@ impl Io {
     fn adjust(&mut self, id: PeerId, plan: &Plan) {
         let (Some((_, config)), Some(peer)) = (plan.peer(id), self.peers.get_mut(&id)) else { return };
         let old = std::mem::replace(&mut peer.config, config.clone());
-        *peer.fsm.config_mut() = fsm_config(plan, config);
+        *peer.fsm.config_mut() = fsm_config(plan, config, self.kernel, peer.met);
         let (external, restart) = (peer.external, old.passive != config.passive || old.port != config.port);
         let keys: Vec<Key> = peer.connections.values().copied().collect();
         if old.ttl != config.ttl {
@@ -89,8 +90,10 @@ impl Io {
     }
 }
 
-fn fsm_config(plan: &Plan, peer: &Peer) -> fsm::PeerConfig {
-    let families = peer.families.iter().map(|family| (AfiSafi::from(family), false)).collect();
+/// `met`: there was a session since we started; then the kernel has forwarded at least since that one.
+pub(super) fn fsm_config(plan: &Plan, peer: &Peer, kernel: Forwarding, met: bool) -> fsm::PeerConfig {
+    let forwarding = kernel == Forwarding::Adopted || (kernel == Forwarding::Fresh && met);
+    let families = peer.families.iter().map(|family| (AfiSafi::from(family), forwarding)).collect();
     fsm::PeerConfig {
         local_asn: peer.local_asn.unwrap_or(plan.config.asn),
         remote_asn: match peer.asn {
@@ -102,7 +105,7 @@ fn fsm_config(plan: &Plan, peer: &Peer) -> fsm::PeerConfig {
         families: peer.families,
         passive: peer.passive,
         graceful_restart: peer.graceful_restart.map(|restart_time| GracefulRestart {
-            restarting: false,
+            restarting: kernel == Forwarding::Adopted && !met,
             notification: false,
             restart_time,
             families,

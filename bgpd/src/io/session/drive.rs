@@ -1,6 +1,7 @@
 //! What the FSMs ask for, and when they are woken.
 
 use super::Io;
+use super::configure::fsm_config;
 use crate::fsm;
 use crate::io::connection::{Connection, Key};
 use crate::io::interfaces;
@@ -98,6 +99,9 @@ impl Io {
         let session = self.next_session;
         self.next_session += 1;
         peer.session = Some((session, key));
+        peer.met = true;
+        // Should this session end without the process, the next OPEN says that the kernel went on.
+        *peer.fsm.config_mut() = fsm_config(plan, &peer.config, self.kernel, true);
         connection.receiver = Some(Receiver::new(id, session, (**negotiated).clone()));
         let established = Established {
             negotiated: (**negotiated).clone(),

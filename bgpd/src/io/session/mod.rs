@@ -37,6 +37,17 @@ pub(super) enum Command {
     Leave(Stop, oneshot::Sender<()>),
 }
 
+/// What the kernel has of us, and so what the restart bits of OPEN say (RFC 4724 section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forwarding {
+    /// Routes of an earlier run were found: it has forwarded all the while.
+    Adopted,
+    /// Routes go into the kernel, and it had none when we started.
+    Fresh,
+    /// None of our routes go into the kernel.
+    Elsewhere,
+}
+
 /// State of everything that has to do with sockets.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
@@ -65,6 +76,8 @@ struct Neighbour {
     /// Its connections by the FSM's number.
     connections: BTreeMap<fsm::ConnId, Key>,
     session: Option<(SessionId, Key)>,
+    /// There was a session since we started.
+    met: bool,
     /// When its FSM wants to be woken, as [`Io::timers`] has it.
     timer: Option<fsm::Time>,
     last_error: Option<String>,
@@ -94,6 +107,7 @@ pub(super) struct Io {
     paused: Vec<Key>,
     /// The sessions end because we do: the RIB, and so the kernel, keeps what it has.
     leaving: bool,
+    kernel: Forwarding,
     /// Lines about connections that nobody wants.
     strangers: Throttle,
     /// Lines about listeners that have no connection to give.
@@ -102,7 +116,7 @@ pub(super) struct Io {
 }
 
 impl Io {
-    pub(super) fn new(rib: mpsc::Sender<rib::Command>, seed: u64) -> Self {
+    pub(super) fn new(rib: mpsc::Sender<rib::Command>, seed: u64, kernel: Forwarding) -> Self {
         Self {
             started: Instant::now(),
             seed,
@@ -119,6 +133,7 @@ impl Io {
             pending: VecDeque::new(),
             paused: Vec::new(),
             leaving: false,
+            kernel,
             strangers: Throttle::default(),
             refused: Throttle::default(),
             buffer: vec![0; READ + MAX_MESSAGE],
