@@ -170,6 +170,13 @@ mod tests {
     }
 
     #[test]
+    fn thousands_of_objects_in_one_file_are_read() {
+        let text: String =
+            (0..3000).map(|n| format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: n{n}}}\n")).collect();
+        assert_eq!(parse(&text, "f.yaml").unwrap().len(), 3000);
+    }
+
+    #[test]
     fn a_list_of_one_kind_is_taken_apart() {
         let text = r#"{"apiVersion": "v1", "kind": "NamespaceList", "items": [
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}]}"#;

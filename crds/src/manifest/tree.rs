@@ -22,7 +22,12 @@ enum Node {
 
 /// The documents of a text that are not empty; on error the line and what is wrong.
 pub(super) fn documents(text: &str) -> Result<Vec<Tree>, (u64, String)> {
-    let parsed: Result<Vec<Spanned<Node>>, serde_saphyr::Error> = serde_saphyr::from_multiple(text);
+    // A cluster of thousands of objects in one file is no attack; depth and aliases stay bounded.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_documents: 1_000_000, max_nodes: 20_000_000, max_events: 50_000_000 },
+    };
+    let parsed: Result<Vec<Spanned<Node>>, serde_saphyr::Error> =
+        serde_saphyr::from_multiple_with_options(text, options);
     let documents = parsed.map_err(|error| {
         let line = error.location().map_or(1, |location| location.line());
         let problem = error.without_snippet().to_string();
