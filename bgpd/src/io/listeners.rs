@@ -92,12 +92,19 @@ impl Listeners {
         }
     }
 
-    /// Waits for the next connection, if the listener is still wanted; a while later if the last one has `failed`.
-    pub(super) fn again(&self, number: u64, failed: bool, ready: &mut FuturesUnordered<BoxFuture<'static, Ready>>) {
+    /// Waits for the next connection, if the listener is still wanted; a while later if the last one has `failed`. False: it
+    /// is not, and its last error is only its end.
+    pub(super) fn again(
+        &self,
+        number: u64,
+        failed: bool,
+        ready: &mut FuturesUnordered<BoxFuture<'static, Ready>>,
+    ) -> bool {
         let listener = self.wanted.values().find(|listener| listener.number == number);
-        if let Some(socket) = listener.and_then(|listener| listener.socket.clone()) {
-            ready.push(accept(number, socket, if failed { BREATH } else { Duration::ZERO }));
-        }
+        let socket = listener.and_then(|listener| listener.socket.clone());
+        let wanted = socket.is_some();
+        ready.extend(socket.map(|socket| accept(number, socket, if failed { BREATH } else { Duration::ZERO })));
+        wanted
     }
 
     pub(super) fn retry_at(&self) -> Option<Instant> {

@@ -42,11 +42,11 @@ impl Io {
             }
             Ready::Expired(key) => self.discard(key),
             Ready::Accepted(listener, result) => {
-                self.listeners.again(listener, result.is_err(), &mut self.ready);
+                let wanted = self.listeners.again(listener, result.is_err(), &mut self.ready);
                 match result {
                     Ok((stream, remote)) => self.accepted(stream, remote.ip()),
                     Err(error) => {
-                        if let Some(left_out) = self.refused.admit(Instant::now()) {
+                        if wanted && let Some(left_out) = self.refused.admit(Instant::now()) {
                             warn!(%error, left_out, "cannot accept a connection");
                         }
                     }
