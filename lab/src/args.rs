@@ -115,24 +115,21 @@ pub(crate) enum Command {
         /// The daemon.
         daemon: Daemon,
     },
-    /// Not possible yet.
-    #[command(hide = true)]
+    /// Cut a node's power and boot it: namespaces, links, daemons, pods are made anew; returns when it works.
     Reboot {
         #[command(flatten)]
         name: Name,
         /// The node.
         node: String,
     },
-    /// Not possible yet.
-    #[command(hide = true)]
+    /// Cut a node's links; its daemons run on.
     Partition {
         #[command(flatten)]
         name: Name,
         /// The node.
         node: String,
     },
-    /// Not possible yet.
-    #[command(hide = true)]
+    /// Restore a node's links; returns when all sessions and routes are back.
     Heal {
         #[command(flatten)]
         name: Name,

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod ports;
 pub mod report;
 pub mod resources;
+pub mod routers;
 pub mod state;
 
 mod args;
@@ -21,7 +22,7 @@ pub use args::Args;
 use anyhow::{Context, bail};
 use args::{Command, Format};
 use io::cluster::{self, Cluster};
-use io::{daemons, down, holder, kubelet, labs, netns, probe};
+use io::{daemons, down, holder, kubelet, labs, netns, outage, probe};
 use state::{Daemon, State};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -46,10 +47,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::Kill { name, node, daemon } => kill(name.name.as_deref(), &node, daemon),
         Command::Start { name, node, daemon } => start(name.name.as_deref(), &node, daemon),
-        Command::Reboot { .. } => bail!("twill lab reboot is not possible yet; use twill lab kill and twill lab start"),
-        Command::Partition { .. } | Command::Heal { .. } => bail!(
-            "twill lab partition and heal are not possible yet; cut a link with: twill lab exec NODE -- ip link set eth0 down"
-        ),
+        Command::Reboot { name, node } => reboot(name.name.as_deref(), &node),
+        Command::Partition { name, node } => {
+            let (mut cluster, _lock) = open_locked(name.name.as_deref(), "twill lab partition")?;
+            outage::partition(&mut cluster, &node)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Heal { name, node } => heal(name.name.as_deref(), &node),
         Command::Down { name } => take_down(name.name.as_deref()),
         Command::Hold { answer, addresses, ports } => {
             holder::run(&answer, &addresses, &ports)?;
@@ -96,8 +100,9 @@ fn status(name: Option<&str>, format: Format) -> anyhow::Result<ExitCode> {
     match format {
         Format::Json => print(&format!("{:#}\n", report::status(&cluster.state, &pods)))?,
         Format::Table => {
-            let absent = daemons::absent(&cluster.state);
-            print(&report::built(&cluster.state, &pods, &cluster.list()?, &absent))?;
+            let mut notes = daemons::absent(&cluster.state);
+            notes.extend(report::partitioned(&cluster.state));
+            print(&report::built(&cluster.state, &pods, &cluster.list()?, &notes))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -198,6 +203,28 @@ fn start(name: Option<&str>, node: &str, daemon: Daemon) -> anyhow::Result<ExitC
     daemons::start(&mut state, node, daemon)?;
     labs::save(&state)?;
     daemons::in_sync(&state, node, daemon, Duration::from_secs(30))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn reboot(name: Option<&str>, node: &str) -> anyhow::Result<ExitCode> {
+    let (mut cluster, _lock) = open_locked(name, "twill lab reboot")?;
+    let booted = outage::reboot(&mut cluster, node)?;
+    for note in booted.notes {
+        eprintln!("{note}");
+    }
+    print(&format!(
+        "{node} is back: {} pods attached, everything applied and routed {:.1} s after its daemons were started\n",
+        booted.pods,
+        booted.took.as_secs_f64()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn heal(name: Option<&str>, node: &str) -> anyhow::Result<ExitCode> {
+    let (mut cluster, _lock) = open_locked(name, "twill lab heal")?;
+    for note in outage::heal(&mut cluster, node)? {
+        eprintln!("{note}");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -47,6 +47,14 @@ pub fn device(prefix: &str, name: &str) -> String {
     if plain.len() <= 15 { plain } else { format!("{prefix}{:012x}", hash(name) >> 16) }
 }
 
+/// A device keeps its hardware address when its machine is booted again: what neighbours remember stays true. The bits for unicast
+/// and for local administration are set as they must be.
+#[must_use]
+pub fn mac(lab: &str, machine: &str, device: &str) -> [u8; 6] {
+    let [_, _, a, b, c, d, e, f] = hash(&format!("{lab}/{machine}/{device}")).to_be_bytes();
+    [(a & 0xfc) | 2, b, c, d, e, f]
+}
+
 /// FNV-1a, 64 bit.
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
@@ -62,6 +70,14 @@ mod tests {
         let (a, b) = (device("to-", "node-with-a-long-name-1"), device("to-", "node-with-a-long-name-2"));
         assert_eq!((a.len(), b.len()), (15, 15));
         assert_ne!(a, b);
+    }
+
+    #[test]
+    fn hardware_addresses_are_unicast_locally_administered_and_distinct() {
+        let (a, b) = (mac("t", "n1", "eth0"), mac("t", "n2", "eth0"));
+        assert_ne!(a, b);
+        assert!([a, b].iter().all(|m| m[0] & 3 == 2));
+        assert_eq!(a, mac("t", "n1", "eth0"));
     }
 
     #[test]

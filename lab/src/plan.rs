@@ -4,11 +4,11 @@
 use crate::file::{LabFile, Rack, TRANSIT_V4, TRANSIT_V6, Topology, host};
 use crate::names::{device, machine_netns};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The whole underlay.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Name of the lab.
     pub lab: String,
@@ -19,7 +19,7 @@ pub struct Plan {
 }
 
 /// One network namespace of the underlay.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// Name in the lab file, or `tor-RACK`, `spine`, `router`.
     pub name: String,
@@ -36,7 +36,7 @@ pub struct Machine {
 }
 
 /// What a machine is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Role {
     /// A node of this rack.
     Node {
@@ -48,7 +48,7 @@ pub enum Role {
 }
 
 /// A veth pair.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Wire {
     /// One end; the pair is made from here.
     pub a: End,
@@ -57,7 +57,7 @@ pub struct Wire {
 }
 
 /// One end of a wire.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct End {
     /// Position in [`Plan::machines`].
     pub machine: usize,
@@ -67,37 +67,21 @@ pub struct End {
     pub bridge: Option<String>,
 }
 
-/// Configuration of `twill bgpd --config`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// What a router's speaker has to do, whatever software it is: `routers` writes it down for each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Speaker {
     /// AS of the router.
     pub asn: u32,
     /// RFC 4271's BGP Identifier.
-    #[serde(rename = "routerID")]
     pub router_id: Ipv4Addr,
-    /// Where it listens.
-    pub listen: Vec<Listen>,
-    /// Learned routes go into the kernel.
-    pub install_routes: bool,
     /// Prefixes of its own.
     pub originate: Vec<IpNet>,
-    /// Its peers.
+    /// Its peers: what they say is believed and passed on, and goes into the kernel.
     pub peers: Vec<Peer>,
 }
 
-/// A listening address.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Listen {
-    /// The wildcard of a family.
-    pub address: IpAddr,
-    /// TCP port.
-    pub port: u16,
-}
-
-/// A peer of a router.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// A peer of a router; a session carries the family of its address alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
     /// The machine behind it, with `-v6` for the session of that family.
     pub name: String,
@@ -105,18 +89,8 @@ pub struct Peer {
     pub address: IpAddr,
     /// Its AS.
     pub asn: u32,
-    /// The one family of its address: each family has a session of its own.
-    pub families: Vec<&'static str>,
-    /// `all`.
-    pub import: &'static str,
-    /// `all`.
-    pub export: &'static str,
-    /// Its own AS in what we send becomes ours: all nodes have one AS.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub as_override: bool,
-    /// It connects to us.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub passive: bool,
+    /// A node of the router's rack: it connects to us, and all nodes have one AS, so that its own AS in what we send becomes ours.
+    pub node: bool,
 }
 
 /// The uplink of every node.
@@ -152,6 +126,21 @@ impl Plan {
         self.machines.iter().filter_map(|m| match &m.role {
             Role::Router(speaker) => Some((m, speaker.as_ref())),
             Role::Node { .. } => None,
+        })
+    }
+
+    /// Position of a machine.
+    #[must_use]
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.machines.iter().position(|m| m.name == name)
+    }
+
+    /// Wires that end at a machine, each with its other end.
+    pub fn wires_of(&self, machine: usize) -> impl Iterator<Item = (&Wire, &End)> {
+        self.wires.iter().filter_map(move |wire| match (wire.a.machine == machine, wire.b.machine == machine) {
+            (true, _) => Some((wire, &wire.b)),
+            (_, true) => Some((wire, &wire.a)),
+            _ => None,
         })
     }
 
@@ -210,7 +199,7 @@ fn tors(plan: &mut Plan, file: &LabFile, node_asn: u32) -> Vec<usize> {
         .zip(&homes)
         .map(|(rack, home)| {
             let asn = rack.tor.map(|t| t.asn).unwrap_or_default();
-            let mut speaker = speaker(asn, *home, v4, v6, rack.subnets.clone());
+            let mut speaker = speaker(asn, *home, rack.subnets.clone());
             if file.topology == Topology::Fabric {
                 speaker.peers.extend(fabric_peers(rack, node_asn));
             }
@@ -219,7 +208,7 @@ fn tors(plan: &mut Plan, file: &LabFile, node_asn: u32) -> Vec<usize> {
         .collect::<Vec<_>>();
     match spine {
         Some((spine, asn)) => {
-            let mut spine_speaker = speaker(asn, spine, v4, v6, Vec::new());
+            let mut spine_speaker = speaker(asn, spine, Vec::new());
             for (i, (rack, home)) in file.racks.iter().zip(&homes).enumerate() {
                 let port = device("to-", &rack.name);
                 let near = transit(i, v4, v6, 1);
@@ -285,39 +274,23 @@ fn transit(link: usize, v4: bool, v6: bool, n: usize) -> Vec<IpNet> {
     addresses.into_iter().filter_map(|net| IpNet::new(host(net, n)?, net.prefix_len()).ok()).collect()
 }
 
-fn speaker(asn: u32, number: usize, v4: bool, v6: bool, originate: Vec<IpNet>) -> Speaker {
-    let wildcards = [(v4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)), (v6, IpAddr::V6(Ipv6Addr::UNSPECIFIED))];
+fn speaker(asn: u32, number: usize, originate: Vec<IpNet>) -> Speaker {
     Speaker {
         asn,
         router_id: Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 19, 0, 1)) + u32::try_from(number).unwrap_or_default()),
-        listen: wildcards.into_iter().filter(|(on, _)| *on).map(|(_, address)| Listen { address, port: 179 }).collect(),
-        install_routes: true,
         originate,
         peers: Vec::new(),
     }
 }
 
 fn peer(name: &str, address: IpAddr, asn: u32) -> Peer {
-    let (name, family) = if address.is_ipv6() { (format!("{name}-v6"), "ipv6") } else { (name.to_owned(), "ipv4") };
-    Peer {
-        name,
-        address,
-        asn,
-        families: vec![family],
-        import: "all",
-        export: "all",
-        as_override: false,
-        passive: false,
-    }
+    let name = if address.is_ipv6() { format!("{name}-v6") } else { name.to_owned() };
+    Peer { name, address, asn, node: false }
 }
 
 fn fabric_peers(rack: &Rack, node_asn: u32) -> Vec<Peer> {
     let node = |(n, name): (usize, &String)| {
-        let peers = rack.addresses(n).into_iter().map(|a| Peer {
-            as_override: true,
-            passive: true,
-            ..peer(name, a.addr(), node_asn)
-        });
+        let peers = rack.addresses(n).into_iter().map(|a| Peer { node: true, ..peer(name, a.addr(), node_asn) });
         peers.collect::<Vec<_>>()
     };
     rack.nodes.iter().enumerate().flat_map(node).collect()
@@ -400,7 +373,7 @@ mod tests {
             speakers[1].1.originate,
             ["172.31.1.0/24".parse().unwrap(), "fd31:1::/64".parse::<IpNet>().unwrap()]
         );
-        assert!(speakers[1].1.peers.iter().all(|p| p.asn == 65000 && !p.as_override));
+        assert!(speakers[1].1.peers.iter().all(|p| p.asn == 65000 && !p.node));
     }
 
     #[test]
@@ -423,10 +396,10 @@ mod tests {
     }
 
     #[test]
-    fn in_a_fabric_the_tor_awaits_its_nodes_with_as_override() {
+    fn in_a_fabric_the_tor_awaits_its_nodes() {
         let plan = planned(&format!("{R1}, {R2}"), "  spine: {asn: 65000}\n  topology: Fabric");
         let Role::Router(Some(speaker)) = &machine(&plan, "tor-r1").role else { panic!("a speaker") };
-        let nodes = speaker.peers.iter().filter(|p| p.as_override && p.passive && p.asn == 64512).count();
+        let nodes = speaker.peers.iter().filter(|p| p.node && p.asn == 64512).count();
         assert_eq!(nodes, 4, "two nodes, two families");
     }
 }

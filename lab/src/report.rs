@@ -2,7 +2,7 @@
 
 use crate::names::pod_netns;
 use crate::ports::declared;
-use crate::state::State;
+use crate::state::{Node, State};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use twill_crds::{IPBlock, Object, Pod};
@@ -10,11 +10,7 @@ use twill_crds::{IPBlock, Object, Pod};
 /// `twill lab status -o json`.
 #[must_use]
 pub fn status(state: &State, pods: &[Pod]) -> Value {
-    let nodes = state
-        .nodes
-        .iter()
-        .map(|n| json!({"name": n.name, "netns": n.netns, "addresses": n.addresses, "rack": n.rack}))
-        .collect::<Vec<_>>();
+    let nodes = state.nodes.iter().map(node_status).collect::<Vec<_>>();
     let routers = state
         .routers
         .iter()
@@ -22,6 +18,14 @@ pub fn status(state: &State, pods: &[Pod]) -> Value {
         .collect::<Vec<_>>();
     let pods = pods.iter().map(|p| pod(state, p)).collect::<Vec<_>>();
     json!({"name": state.name, "datastore": state.datastore, "nodes": nodes, "routers": routers, "pods": pods})
+}
+
+fn node_status(node: &Node) -> Value {
+    let mut value = json!({"name": node.name, "netns": node.netns, "addresses": node.addresses, "rack": node.rack});
+    if node.partitioned {
+        value["partitioned"] = json!(true);
+    }
+    value
 }
 
 fn pod(state: &State, pod: &Pod) -> Value {
@@ -59,6 +63,13 @@ fn ips(pod: &Pod) -> Vec<String> {
 
 fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending")
+}
+
+/// Nodes whose links are cut, one sentence each.
+#[must_use]
+pub fn partitioned(state: &State) -> Vec<String> {
+    let cut = state.nodes.iter().filter(|n| n.partitioned);
+    cut.map(|n| format!("the links of {0} are cut; restore them with: twill lab heal {0}", n.name)).collect()
 }
 
 /// What was built, for people.

@@ -30,6 +30,8 @@ pub struct State {
     pub daemons: BTreeMap<String, Process>,
     /// Pods that the scheduler has placed so far.
     pub scheduled: usize,
+    /// Its wires, which a reboot needs again.
+    pub plan: Plan,
 }
 
 /// A node.
@@ -43,6 +45,10 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Its rack.
     pub rack: String,
+    /// How often it was booted; daemons, and the identities of sandboxes, know one boot from another.
+    pub boots: u32,
+    /// Its links are cut.
+    pub partitioned: bool,
 }
 
 /// A router.
@@ -89,6 +95,8 @@ impl State {
             netns: m.netns.clone(),
             addresses: m.addresses.iter().map(|(_, a)| a.addr()).collect(),
             rack: rack.to_owned(),
+            boots: 1,
+            partitioned: false,
         });
         let racks = plan.routers().filter_map(|(_, s)| s).flat_map(|s| s.originate.clone()).collect::<Vec<_>>();
         let router = |(m, speaker): (&crate::plan::Machine, Option<&Speaker>)| Router {
@@ -96,7 +104,7 @@ impl State {
             netns: m.netns.clone(),
             asn: speaker.map(|s| s.asn),
             speaker: if speaker.is_some() { "twill" } else { "static" }.to_owned(),
-            peers: speaker.map_or(0, |s| s.peers.iter().filter(|p| !p.passive).count().try_into().unwrap_or(u32::MAX)),
+            peers: speaker.map_or(0, |s| s.peers.iter().filter(|p| !p.node).count().try_into().unwrap_or(u32::MAX)),
             prefixes: speaker
                 .map(|s| racks.iter().filter(|r| !s.originate.contains(r)).copied().collect())
                 .unwrap_or_default(),
@@ -109,6 +117,7 @@ impl State {
             routers: plan.routers().map(router).collect(),
             daemons: BTreeMap::new(),
             scheduled: 0,
+            plan: plan.clone(),
         }
     }
 
@@ -133,6 +142,30 @@ impl State {
             let names = self.nodes.iter().map(|n| n.name.as_str()).collect::<Vec<_>>().join(", ");
             format!("lab {} has no node {name}; it has {names}", self.name)
         })
+    }
+
+    /// The node of that name, to change.
+    ///
+    /// # Errors
+    /// Those of [`State::node`].
+    pub fn node_mut(&mut self, name: &str) -> anyhow::Result<&mut Node> {
+        self.node(name)?;
+        self.nodes.iter_mut().find(|n| n.name == name).context("no such node")
+    }
+
+    /// Where a node is in the plan.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn position(&self, node: &str) -> anyhow::Result<usize> {
+        self.node(node)?;
+        self.plan.position(node).with_context(|| format!("{node} is not in the plan of lab {}", self.name))
+    }
+
+    /// Whether others can have a session with a node.
+    #[must_use]
+    pub fn speaks(&self, node: &Node) -> bool {
+        !node.partitioned && self.runs(&node.name, Daemon::Bgpd)
     }
 
     /// Namespace of a node, a router, or of `NAMESPACE/POD`.

@@ -255,8 +255,27 @@ impl Cluster {
             let pod = self.runtime.block_on(self.store.create(&wanted.pod))?;
             created.push(Wanted { pod, ended: wanted.ended });
         }
+        self.attach(created)
+    }
+
+    /// Pods of a node whose containers run.
+    ///
+    /// # Errors
+    /// The datastore does not answer.
+    pub fn running_on(&self, node: &str) -> anyhow::Result<Vec<Pod>> {
+        let mut pods = self.list::<Pod>()?;
+        let runs = |p: &Pod| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
+        pods.retain(|p| kubelet::node_name(p) == node && runs(p));
+        Ok(pods)
+    }
+
+    /// Gives pods that are stored and placed their sandboxes, and writes their status.
+    ///
+    /// # Errors
+    /// The first that failed.
+    pub fn attach(&self, pods: Vec<Wanted>) -> anyhow::Result<()> {
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        kubelet::start(&self.state, created, |started| {
+        kubelet::start(&self.state, pods, |started| {
             let node = self.state.node(kubelet::node_name(&started.pod))?;
             let mut value = serde_json::to_value(&started.pod)?;
             value["status"] = kubelet::status(node, &started, &now);
@@ -342,15 +361,17 @@ impl Cluster {
         daemons::applied(&self.state, revision.0, FOLLOW)
     }
 
-    /// Waits until every node that runs a speaker has every block in its kernel, or says for [`PATIENCE`] why it will not: that is
-    /// then a note.
+    /// Waits until every node that can speak to others has their blocks in its kernel, or says for [`PATIENCE`] why it will not:
+    /// that is then a note.
     ///
     /// # Errors
     /// A node has not heard of a block in time.
     pub fn routed(&self, limit: Duration) -> anyhow::Result<Vec<String>> {
-        let blocks = self.list::<IPBlock>()?;
+        let mut blocks = self.list::<IPBlock>()?;
+        let speaking = || self.state.nodes.iter().filter(|n| self.state.speaks(n));
+        blocks.retain(|b| speaking().any(|n| n.name == b.spec.node));
         let mut notes = Vec::new();
-        for node in self.state.nodes.iter().filter(|n| self.state.runs(&n.name, Daemon::Bgpd)) {
+        for node in speaking() {
             let began = Instant::now();
             let mut refused = Vec::new();
             daemons::awaited(&self.state, &node.name, Daemon::Bgpd, limit, |socket| {
@@ -376,18 +397,28 @@ impl Cluster {
         Ok(notes)
     }
 
-    /// Waits until every node's daemons are in sync and every session is established.
+    /// Waits until every running daemon is in sync and every session is established that can be.
     ///
     /// # Errors
     /// It is not so in time.
     pub fn settled(&self, limit: Duration) -> anyhow::Result<()> {
-        let mesh = if self.state.fabric { 0 } else { u32::try_from(self.state.nodes.len())?.saturating_sub(1) };
+        let (mesh, silent) = if self.state.fabric {
+            (0, 0)
+        } else {
+            let silent = self.state.nodes.iter().filter(|n| !self.state.speaks(n)).count();
+            (u32::try_from(self.state.nodes.len())?.saturating_sub(1), u32::try_from(silent)?)
+        };
         for node in &self.state.nodes {
-            daemons::in_sync(&self.state, &node.name, Daemon::Felix, limit)?;
+            if self.state.runs(&node.name, Daemon::Felix) {
+                daemons::in_sync(&self.state, &node.name, Daemon::Felix, limit)?;
+            }
+            if !self.state.speaks(node) {
+                continue;
+            }
             daemons::awaited(&self.state, &node.name, Daemon::Bgpd, limit, |socket| {
                 let status = daemons::bgpd_status(socket)?;
                 if status.in_sync
-                    && status.established == status.peers
+                    && status.established + silent >= status.peers
                     && status.peers >= mesh.max(u32::from(self.state.fabric))
                 {
                     return Ok(None);

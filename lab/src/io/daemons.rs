@@ -57,7 +57,9 @@ pub fn start(state: &mut State, machine: &str, daemon: Daemon) -> anyhow::Result
     let args = args.map(str::to_owned);
     // A socket left by a killed daemon would be taken for the new one's.
     let _ = fs::remove_file(state.socket(machine, daemon));
-    let child = process::start(&node.netns, &args, &dir.join(format!("{daemon}.log")), Stdio::null())?;
+    // Daemons must not take a boot of the node for one of the machine that it runs on.
+    let boot = [("TWILL_BOOT_ID", format!("{}-{machine}-boot-{}", state.name, node.boots))];
+    let child = process::start(&node.netns, &args, &boot, &dir.join(format!("{daemon}.log")), Stdio::null())?;
     state.daemons.insert(State::key(machine, daemon), process::identify(&child)?);
     Ok(())
 }
@@ -70,11 +72,11 @@ pub fn start_router(state: &mut State, router: &str, netns: &str, speaker: &Spea
     let dir = state.machine_dir(router);
     fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let config = dir.join("bgpd.yaml");
-    fs::write(&config, serde_saphyr::to_string(speaker)?).with_context(|| config.display().to_string())?;
+    fs::write(&config, crate::routers::twill::config(speaker)?).with_context(|| config.display().to_string())?;
     let socket = state.socket(router, Daemon::Bgpd);
     let args = ["bgpd", "--config", &config.display().to_string(), "--socket", &socket.display().to_string()];
     let args = args.map(str::to_owned);
-    let child = process::start(netns, &args, &dir.join("bgpd.log"), Stdio::null())?;
+    let child = process::start(netns, &args, &[], &dir.join("bgpd.log"), Stdio::null())?;
     state.daemons.insert(State::key(router, Daemon::Bgpd), process::identify(&child)?);
     Ok(())
 }

@@ -26,7 +26,7 @@ pub fn start(netns: &str, answer: &str, addresses: &[IpAddr], ports: &[Port], lo
     for port in ports {
         args.extend(["--port".to_owned(), port.to_string()]);
     }
-    let mut child = process::start(netns, &args, log, Stdio::piped())?;
+    let mut child = process::start(netns, &args, &[], log, Stdio::piped())?;
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout).read_line(&mut line).context("holder")?;

@@ -80,7 +80,7 @@ fn attach(state: &State, node: &Node, pod: &Pod) -> anyhow::Result<Vec<IpAddr>> 
         holder::start(&node.netns, &answer, &node.addresses, &declared(pod), &log)?;
         return Ok(node.addresses.clone());
     }
-    let sandbox = sandbox(state, pod);
+    let sandbox = sandbox(state, pod, node.boots);
     let space = names::pod_netns(&state.name, pod.namespace(), pod.name());
     netns::create(&space, || {
         netns::as_host()?;
@@ -128,6 +128,31 @@ pub fn stop(state: &State, pods: &[Pod]) -> anyhow::Result<()> {
     })
 }
 
+/// Takes away what a power cut leaves nothing of: the sandboxes of a node's pods. Nobody is told. Twice is no error.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn cut_power(state: &State, node: &Node, pods: &[Pod]) -> anyhow::Result<()> {
+    let mut spaces = vec![node.netns.clone()];
+    let own = pods.iter().filter(|p| !host_network(p));
+    spaces.extend(own.map(|p| names::pod_netns(&state.name, p.namespace(), p.name())));
+    process::kill_inside(&spaces)?;
+    spaces.iter().skip(1).try_for_each(|space| netns::remove(space))
+}
+
+/// DEL for the sandboxes of the boot before, which have no namespace any more, as a kubelet does before it makes new ones.
+///
+/// # Errors
+/// What the plugin says.
+pub fn forget_sandboxes(state: &State, node: &Node, pods: &[Pod]) -> anyhow::Result<()> {
+    for pod in pods.iter().filter(|p| !host_network(p)) {
+        let gone = cni::Sandbox { netns: PathBuf::new(), ..sandbox(state, pod, node.boots.saturating_sub(1)) };
+        cni::del(&state.machine_dir(&node.name), &gone)
+            .with_context(|| format!("Pod {}/{}", pod.namespace(), pod.name()))?;
+    }
+    Ok(())
+}
+
 /// Ends the listeners, then DEL, then the namespace goes: in the order of a kubelet. Twice is no error.
 fn stop_one(state: &State, pod: &Pod) -> anyhow::Result<()> {
     let what = || format!("Pod {}/{}", pod.namespace(), pod.name());
@@ -140,21 +165,18 @@ fn stop_one(state: &State, pod: &Pod) -> anyhow::Result<()> {
         return Ok(());
     }
     process::kill_inside(std::slice::from_ref(&space)).with_context(what)?;
-    cni::del(&state.machine_dir(node_name(pod)), &sandbox(state, pod)).with_context(what)?;
+    let node = state.node(node_name(pod))?;
+    cni::del(&state.machine_dir(&node.name), &sandbox(state, pod, node.boots)).with_context(what)?;
     netns::remove(&space).with_context(what)
 }
 
-fn sandbox(state: &State, pod: &Pod) -> cni::Sandbox {
+fn sandbox(state: &State, pod: &Pod, boot: u32) -> cni::Sandbox {
     let uid = pod.meta().uid.clone().unwrap_or_default();
+    // Unique to the boot of its node, as a runtime's identities are: after a reboot the same pod has another sandbox.
     let digits = uid.replace('-', "");
+    let container_id = format!("{digits}{:032x}", boot);
     let netns: PathBuf = names::netns_path(&names::pod_netns(&state.name, pod.namespace(), pod.name()));
-    cni::Sandbox {
-        container_id: format!("{digits}{digits}"),
-        netns,
-        namespace: pod.namespace().to_owned(),
-        pod: pod.name().to_owned(),
-        uid,
-    }
+    cni::Sandbox { container_id, netns, namespace: pod.namespace().to_owned(), pod: pod.name().to_owned(), uid }
 }
 
 /// Name of the node that a pod is placed on.

@@ -9,6 +9,7 @@ pub mod interrupt;
 pub mod kubelet;
 pub mod labs;
 pub mod netns;
+pub mod outage;
 pub mod probe;
 pub mod prober;
 pub mod process;

@@ -83,14 +83,37 @@ pub fn own_executable() -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// The namespace, the log or the executable cannot be used.
-pub fn start(netns_name: &str, args: &[String], log: &Path, stdout: Stdio) -> anyhow::Result<std::process::Child> {
+pub fn start(
+    netns_name: &str,
+    args: &[String],
+    environment: &[(&str, String)],
+    log: &Path,
+    stdout: Stdio,
+) -> anyhow::Result<std::process::Child> {
+    start_program(netns_name, &own_executable()?, args, environment, log, stdout)
+}
+
+/// As [`start`], with any program; one that is missing says so in the log.
+///
+/// # Errors
+/// The namespace, the log or our own executable cannot be used.
+pub fn start_program(
+    netns_name: &str,
+    program: &Path,
+    args: &[String],
+    environment: &[(&str, String)],
+    log: &Path,
+    stdout: Stdio,
+) -> anyhow::Result<std::process::Child> {
     let log_file = open_log(log)?;
     let executable = own_executable()?;
+    let environment = environment.iter().map(|(key, value)| (*key, value.as_str()));
     netns::inside(netns_name, move || {
         Command::new(&executable)
             .args(["lab", "run-detached", "--"])
-            .arg(&executable)
+            .arg(program)
             .args(args)
+            .envs(environment)
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(log_file)

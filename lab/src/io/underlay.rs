@@ -1,7 +1,8 @@
 //! Builds the underlay of a [`Plan`]: namespaces, bridges, wires, addresses, routes, by netlink inside each namespace.
 
 use crate::io::netns;
-use crate::plan::{Machine, Plan, Wire};
+use crate::names::mac;
+use crate::plan::{End, Machine, Plan, Wire};
 use anyhow::{Context, anyhow};
 use futures::TryStreamExt;
 use ipnet::IpNet;
@@ -20,7 +21,7 @@ pub fn build(plan: &Plan) -> anyhow::Result<()> {
         netns::create(&machine.netns, netns::as_router)?;
     }
     for machine in &plan.machines {
-        with_netlink(&machine.netns, async |handle| bridges(handle, machine).await)
+        with_netlink(&machine.netns, async |handle| bridges(handle, &plan.lab, machine).await)
             .with_context(|| format!("bridges of {}", machine.name))?;
     }
     for wire in &plan.wires {
@@ -29,6 +30,56 @@ pub fn build(plan: &Plan) -> anyhow::Result<()> {
     for machine in &plan.machines {
         with_netlink(&machine.netns, async |handle| number(handle, machine).await)
             .with_context(|| format!("addresses of {}", machine.name))?;
+    }
+    Ok(())
+}
+
+/// Takes a machine's power: its wires are gone at once, its namespace loses its name. What runs inside must be dead already. No error
+/// if nothing is there.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn unplug(plan: &Plan, machine: usize) -> anyhow::Result<()> {
+    for (_, far) in plan.wires_of(machine) {
+        let there = &plan.machines[far.machine];
+        with_netlink(&there.netns, async |handle| match indices(handle).await?.get(&far.device) {
+            Some(port) => Ok(handle.link().del(*port).execute().await?),
+            None => Ok(()),
+        })
+        .with_context(|| format!("port {} of {}", far.device, there.name))?;
+    }
+    netns::remove(&plan.machines[machine].netns)
+}
+
+/// Makes a machine that was unplugged anew, with its wires; their other ends are up only with `carrier`. Bridges are not made: nodes
+/// have none.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn plug(plan: &Plan, machine: usize, carrier: bool) -> anyhow::Result<()> {
+    let own = &plan.machines[machine];
+    netns::create(&own.netns, netns::as_router)?;
+    for (wire, _) in plan.wires_of(machine) {
+        wired(plan, wire)?;
+    }
+    with_netlink(&own.netns, async |handle| number(handle, own).await)
+        .with_context(|| format!("addresses of {}", own.name))?;
+    set_carrier(plan, machine, carrier)
+}
+
+/// Cuts a machine's wires at their other ends, or restores them: the machine sees a link without carrier, and keeps its addresses.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn set_carrier(plan: &Plan, machine: usize, carrier: bool) -> anyhow::Result<()> {
+    for (_, far) in plan.wires_of(machine) {
+        let there = &plan.machines[far.machine];
+        with_netlink(&there.netns, async |handle| {
+            let port = LinkUnspec::new_with_index(index(&indices(handle).await?, &far.device)?);
+            let port = if carrier { port.up() } else { port.down() };
+            Ok(handle.link().set(port.build()).execute().await?)
+        })
+        .with_context(|| format!("port {} of {}", far.device, there.name))?;
     }
     Ok(())
 }
@@ -78,9 +129,11 @@ fn netlink(work: impl AsyncFnOnce(&Handle) -> anyhow::Result<()>) -> anyhow::Res
     })
 }
 
-async fn bridges(handle: &Handle, machine: &Machine) -> anyhow::Result<()> {
+async fn bridges(handle: &Handle, lab: &str, machine: &Machine) -> anyhow::Result<()> {
     for bridge in &machine.bridges {
-        handle.link().add(LinkBridge::new(bridge).build()).execute().await.with_context(|| bridge.clone())?;
+        // Without an address of its own a bridge has the least of its ports', which come and go.
+        let link = LinkBridge::new(bridge).address(mac(lab, &machine.name, bridge).to_vec()).build();
+        handle.link().add(link).execute().await.with_context(|| bridge.clone())?;
     }
     Ok(())
 }
@@ -90,10 +143,13 @@ fn wired(plan: &Plan, wire: &Wire) -> anyhow::Result<()> {
     let (a, b) = (&plan.machines[wire.a.machine], &plan.machines[wire.b.machine]);
     let there = netns::open(&b.netns)?;
     let mut far = LinkMessage::default();
+    let address = |machine: &Machine, end: &End| mac(&plan.lab, &machine.name, &end.device).to_vec();
     far.attributes.push(LinkAttribute::IfName(wire.b.device.clone()));
+    far.attributes.push(LinkAttribute::Address(address(b, &wire.b)));
     far.attributes.push(LinkAttribute::NetNsFd(there.as_raw_fd()));
     let veth = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(wire.a.device.clone())
+        .address(address(a, &wire.a))
         .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
         .build();
     with_netlink(&a.netns, async |handle| Ok(handle.link().add(veth).execute().await?))

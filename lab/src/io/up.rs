@@ -183,6 +183,11 @@ fn build(plan: &Plan, file: &LabFile, mut desired: Desired, notes: &mut Vec<Stri
         daemons::start(&mut cluster.state, &node.name, Daemon::Felix)?;
     }
     labs::save(&cluster.state)?;
+    for node in &cluster.state.nodes {
+        for daemon in [Daemon::Bgpd, Daemon::Felix] {
+            daemons::in_sync(&cluster.state, &node.name, daemon, SETTLE)?;
+        }
+    }
     cluster.settled(SETTLE)?;
     notes.extend(cluster.apply(Desired { pods, ..Desired::default() })?);
     cluster.followed()?;
