@@ -355,6 +355,34 @@ async fn a_copy_in_the_place_of_the_file_is_what_counts_and_a_file_that_is_gone_
 }
 
 #[tokio::test]
+async fn a_new_datastore_in_the_place_of_a_lost_one_does_not_mean_that_all_was_deleted() {
+    let (directory, store) = store().await;
+    let path = directory.path().join("t.db");
+    store.create(&node("kept")).await.unwrap();
+    let (mut follower, mut names) = (follow::<Node>(&store, Filter::default()), BTreeSet::new());
+    told(&mut follower, &mut names, &["kept"]).await;
+    for log in ["t.db", "t.db-wal", "t.db-shm"] {
+        std::fs::rename(directory.path().join(log), directory.path().join(format!("away-{log}"))).unwrap();
+    }
+    // As a command does that finds no file.
+    let other = Datastore::open(&format!("sqlite:{}", path.display())).await.unwrap();
+    other.create(&node("stranger")).await.unwrap();
+    let error = store.create(&node("lost")).await.unwrap_err();
+    assert!(matches!(&error, Error::Unavailable(text) if text.contains("another datastore")), "{error}");
+    assert!(matches!(store.list::<Node>(&Filter::default()).await, Err(Error::Unavailable(_))));
+    drop(other);
+
+    for log in ["t.db-wal", "t.db-shm"] {
+        let _ = std::fs::remove_file(directory.path().join(log));
+    }
+    for log in ["t.db", "t.db-wal", "t.db-shm"] {
+        std::fs::rename(directory.path().join(format!("away-{log}")), directory.path().join(log)).unwrap();
+    }
+    store.create(&node("after")).await.unwrap();
+    told(&mut follower, &mut names, &["after", "kept"]).await;
+}
+
+#[tokio::test]
 async fn an_older_state_restored_into_the_file_is_told() {
     let (directory, store) = store().await;
     store.create(&node("old")).await.unwrap();

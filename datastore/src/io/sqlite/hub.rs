@@ -131,7 +131,7 @@ impl Watcher {
         hub.latest.send_replace(Latest { history: 0, revision });
         let inotify = if options.inotify { watch_log(path) } else { None };
         // 0 is never a version: the first look reads what was committed since the line above.
-        let place = Place::of(path.to_owned());
+        let place = Place::of(path.to_owned(), &connection)?;
         Ok(Self { hub, place, path: path.to_owned(), options, connection, failing: false, version: 0, inotify })
     }
 

@@ -13,9 +13,11 @@ const APPLICATION: i64 = 0x7477_696c;
 const SCHEMA: i64 = 1;
 
 const TABLES: &str = "
-    -- One row: the revision of the last change, and the greatest that is pruned.
-    CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL, floor INTEGER NOT NULL);
-    INSERT INTO state VALUES (1, 0, 0);
+    -- One row: the revision of the last change, the greatest that is pruned, and what only copies of this file share.
+    CREATE TABLE state (
+        id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL, floor INTEGER NOT NULL, identity TEXT NOT NULL
+    );
+    INSERT INTO state VALUES (1, 0, 0, lower(hex(randomblob(16))));
     CREATE TABLE kinds (
         id TEXT PRIMARY KEY, grp TEXT NOT NULL, version TEXT NOT NULL, kind TEXT NOT NULL, plural TEXT NOT NULL,
         namespaced INTEGER NOT NULL

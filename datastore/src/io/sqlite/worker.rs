@@ -23,9 +23,8 @@ impl Worker {
     ) -> Result<Self, Error> {
         let (jobs, received) = mpsc::channel::<Job>();
         let (opened, result) = oneshot::channel();
-        let run = move || match open() {
-            Ok(mut connection) => {
-                let mut place = Place::of(path);
+        let run = move || match open().and_then(|connection| Ok((Place::of(path, &connection)?, connection))) {
+            Ok((mut place, mut connection)) => {
                 if opened.send(Ok(())).is_ok() {
                     received
                         .into_iter()
