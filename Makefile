@@ -3,14 +3,17 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TEST_TOOLS := cc:gcc nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 conntrack:conntrack ping:iputils-ping
+VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-system-common busybox:busybox-static cpio:cpio modprobe:kmod
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
-.PHONY: help build demo test test-unit test-root bench-bgp lint
+.PHONY: help build demo test test-unit test-root test-vm bench-bgp lint
 
 help:
-	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up)"
-	@echo "make test       all tests, in the kernel too (root)"
+	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up,"
+	@echo "                IPIP=1 shows it with IP-in-IP on a Debian kernel in a virtual machine)"
+	@echo "make test       all tests, in the kernel too and on an older one in a virtual machine (root)"
 	@echo "make test-unit  the tests that need no root"
+	@echo "make test-vm    the tests that need another kernel, in a virtual machine (root)"
 	@echo "make bench-bgp  Twill's speaker beside BIRD (root only to install BIRD)"
 	@echo "make lint       format, clippy, licences and versions of dependencies"
 	@echo "make build      optimised twill and twill-cni in target/release"
@@ -23,9 +26,10 @@ demo:
 	$(call ROOT,it makes network namespaces.)
 	@scripts/need cc:gcc nft:nftables ip:iproute2
 	$(CARGO) build --locked --profile quick -p twill -p twill-cni
-	demo/run $(TARGET)/quick/twill
+	$(if $(IPIP),@scripts/need $(VM_TOOLS))
+	$(if $(IPIP),KEEP=0 e2e/vm/run )demo/run $(TARGET)/quick/twill
 
-test: test-unit test-root
+test: test-unit test-root test-vm
 
 test-unit:
 	@scripts/need cc:gcc
@@ -33,7 +37,7 @@ test-unit:
 
 # The published applications are no part of the project: where they are not there, their tests are named and not run.
 EXAMPLES ?= $(or $(TWILL_EXAMPLES),$(wildcard ../shared/examples))
-ROOT_TESTS = "needs root: make test" $(if $(EXAMPLES),"needs the published manifests")
+ROOT_TESTS = "needs root" $(if $(EXAMPLES),"needs the published manifests")
 
 test-root:
 	$(call ROOT,its tests make network namespaces; make test-unit runs those that do not.)
@@ -42,6 +46,11 @@ test-root:
 	$(if $(EXAMPLES),TWILL_EXAMPLES=$(abspath $(EXAMPLES))) $(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast -- \
 	  --ignored $$(scripts/ignored-tests $(ROOT_TESTS))
 	@$(if $(EXAMPLES),,echo "Not run without TWILL_EXAMPLES=DIR:" $$(scripts/ignored-tests "needs the published manifests"))
+
+test-vm:
+	$(call ROOT,it shares this machine's files with a virtual machine.)
+	@scripts/need $(TEST_TOOLS) $(VM_TOOLS)
+	CARGO="$(CARGO)" e2e/vm/tests
 
 bench-bgp:
 	@scripts/need cc:gcc bird:bird2

@@ -107,11 +107,14 @@ pub fn examples() -> anyhow::Result<PathBuf> {
     Ok(dir.canonicalize()?)
 }
 
-/// The `twill` that lies in the same target directory as this test.
+/// The `twill` of `$TWILL_EXECUTABLE`, or that in the same target directory as this test.
 ///
 /// # Errors
 /// It is not built.
 pub fn twill() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("TWILL_EXECUTABLE") {
+        return Ok(PathBuf::from(path));
+    }
     let test = std::env::current_exe()?;
     let dir = test.ancestors().find(|d| d.join("twill").is_file() && d.join("twill-cni").is_file());
     let dir = dir.context("twill and twill-cni are not built; build them with: cargo build -p twill -p twill-cni")?;

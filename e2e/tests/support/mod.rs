@@ -1,6 +1,8 @@
 //! What several tests need: lab files, the oracle's word on a matrix, packets that are counted.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod capture;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -125,6 +127,8 @@ impl Counter {
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let socket = netns::inside(netns_name, || Ok(UdpSocket::bind(("0.0.0.0", port))?)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        // Seconds of packets: a thread that does not get its turn must not look like a network that loses them.
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(8 << 20)).unwrap();
         let thread = {
             let (stop, count) = (stop.clone(), count.clone());
             std::thread::spawn(move || {

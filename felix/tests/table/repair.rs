@@ -14,7 +14,7 @@ use twill_felix::ruleset::{Action, Delta, Key, Name, Rule, Value, Verdict};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-#[ignore = "needs root: make test"]
+#[ignore = "needs root and Linux 6.9: make test"]
 fn nobody_else_can_change_the_table_while_its_owner_lives() {
     let host = Host::new();
     let kept = Kept::open(&host);
@@ -89,7 +89,7 @@ fn a_delta_against_a_table_that_was_just_deleted_takes_effect_all_the_same() {
 }
 
 #[test]
-#[ignore = "needs root: make test"]
+#[ignore = "needs root and Linux 6.9: make test"]
 fn the_second_felix_waits_until_the_first_has_ended() {
     let host = Host::new();
     let first = Kept::open(&host);
@@ -118,7 +118,7 @@ fn one_element() -> Delta {
 }
 
 #[test]
-#[ignore = "needs root: make test"]
+#[ignore = "needs root and Linux 6.9: make test"]
 fn the_table_of_a_dead_owner_protects_and_is_repaired_at_adoption() {
     let mut host = Host::new();
     let (a, b) = (host.pod("twla"), host.pod("twlb"));

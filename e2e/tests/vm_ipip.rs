@@ -1,0 +1,236 @@
+//! IP-in-IP between real nodes, on a kernel that has it (`make test-vm` brings one).
+//!
+//! ```text
+//!      spine
+//!     /     \
+//!  tor-r1  tor-r2      a on n1, b on n2 (same rack), c on n3 (another rack)
+//!   n1 n2    n3
+//! ```
+//! 1. CrossSubnet: a→b plain, a→c in protocol 4; a route's MTU leaves room for the outer header.
+//! 2. SCTP is listened to and judged, in the rack and through the tunnel.
+//! 3. Always: both in protocol 4, also beside the kernel's own `tunl0` in somebody else's use.
+//! 4. A stranger's IP-in-IP is dropped, a node's is not.
+//! 5. None → IPIP → VXLAN → None under traffic loses nothing.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+use support::capture::Capture;
+use support::{Counter, Sender, hold_against_oracle, one_rack, pod, two_racks};
+use twill_e2e::{Lab, within};
+
+const PORT: u16 = 7000;
+const DEVICE: &str = "twill-ipip";
+
+fn pool(encapsulation: &str) -> String {
+    format!(
+        "apiVersion: twill.network/v1
+kind: IPPool
+metadata: {{name: test}}
+spec: {{cidr: 10.42.0.0/16, encapsulation: {encapsulation}}}
+"
+    )
+}
+
+/// A pod as the others, with SCTP instead of UDP.
+fn sctp_pod(name: &str, node: &str) -> String {
+    pod(name, node).replace("protocol: UDP", "protocol: SCTP")
+}
+
+fn netns(lab: &Lab, node: &str) -> String {
+    lab.status().unwrap().nodes.into_iter().find(|n| n.name == node).unwrap().netns
+}
+
+fn ip(lab: &Lab, pod: &str) -> String {
+    lab.pod(&format!("default/{pod}")).unwrap().ips[0].clone()
+}
+
+/// Packets that a device of a node has received.
+fn received(lab: &Lab, node: &str, device: &str) -> u64 {
+    let text = lab.exec(node, &["ip", "-j", "-s", "link", "show", device]).unwrap();
+    let links: serde_json::Value = serde_json::from_str(&text).unwrap();
+    links[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
+}
+
+/// Probes from a to `to` and says whether its packets were plain on a's uplink; they are plain or IP-in-IP, never both.
+fn plain(lab: &Lab, to: &str) -> bool {
+    let mut capture = Capture::start(&netns(lab, "n1"));
+    let probe = lab.probe(&["--from", "a", "--to", to]).unwrap();
+    assert_eq!(probe.differences, 0, "{probe:?}");
+    capture.stop();
+    let plain = capture.count(&format!("host {} and host {}", ip(lab, "a"), ip(lab, to)));
+    let node = if to == "b" { "172.31.1.12" } else { "172.31.2.11" };
+    let tunnelled = capture.count(&format!("ip proto 4 and host 172.31.1.11 and host {node}"));
+    assert_eq!(capture.count("ip proto 4"), tunnelled, "the outer header has the nodes' addresses");
+    assert!((plain > 0) != (tunnelled > 0), "{to}: {plain} plain, {tunnelled} tunnelled: one of them only");
+    plain > 0
+}
+
+/// One lab for all claims but the change under traffic: each goes on from where the one before has left it.
+#[test]
+#[ignore = "needs a kernel with IP-in-IP: make test-vm"]
+fn racks_are_joined_by_ip_in_ip_as_the_pool_says() {
+    let pods = [sctp_pod("a", "n1"), sctp_pod("b", "n2"), sctp_pod("c", "n3"), sctp_pod("d", "n1")].concat();
+    let lab = two_racks("  resources: [pool.yaml, pods.yaml]\n");
+    let files = [("pool.yaml", pool("{protocol: IPIP, when: CrossSubnet}")), ("pods.yaml", pods)];
+    let lab = Lab::up("racks", &lab, &files.each_ref().map(|(n, t)| (*n, t.as_str()))).unwrap();
+    assert_eq!(["b", "c"].map(|to| plain(&lab, to)), [true, false], "CrossSubnet");
+    large_packets_fit(&lab);
+    sctp_is_judged(&lab);
+    lab.apply(&pool("{protocol: IPIP, when: Always}")).unwrap();
+    assert_eq!(["b", "c"].map(|to| plain(&lab, to)), [false, false], "Always");
+    a_foreign_tunl0_is_left_alone(&lab);
+    strangers_are_dropped(&lab);
+}
+
+fn large_packets_fit(lab: &Lab) {
+    let ping = |to: &str, size: &str| {
+        let command = ["ping", "-c", "2", "-i", "0.2", "-W", "2", "-M", "do", "-s", size, to];
+        let output = lab.exec_command("default/a", &command).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    // 28 bytes of headers: 1500 in the rack, 20 less across. The node tells the pod so.
+    assert!(ping(&ip(lab, "b"), "1472").0);
+    assert!(ping(&ip(lab, "c"), "1452").0);
+    let (reached, said) = ping(&ip(lab, "c"), "1453");
+    assert!(!reached && said.contains("mtu = 1480"), "{said}");
+    // The node itself speaks to pods of others from its tunnel address.
+    assert!(lab.exec("n1", &["ping", "-c", "1", "-W", "2", &ip(lab, "c")]).is_ok());
+    let route = lab.exec("n1", &["ip", "route", "get", &ip(lab, "c")]).unwrap();
+    assert!(route.contains(DEVICE) && route.contains("src 10.42."), "{route}");
+}
+
+fn a_foreign_tunl0_is_left_alone(lab: &Lab) {
+    // As another network plugin leaves it: up, with an address and a route.
+    let state = || {
+        ["n1", "n2", "n3"].map(|node| {
+            let link = lab.exec(node, &["ip", "-d", "-o", "addr", "show", "dev", "tunl0"]).unwrap();
+            link + &lab.exec(node, &["ip", "route", "show", "dev", "tunl0"]).unwrap()
+        })
+    };
+    for (number, node) in ["n1", "n2", "n3"].iter().enumerate() {
+        let commands = [
+            "link set tunl0 up mtu 1440".to_owned(),
+            format!("addr add 192.168.99.{number}/32 dev tunl0"),
+            format!("route add 192.168.{number}.0/24 via 172.31.1.1 dev tunl0 onlink proto bird"),
+        ];
+        for command in commands {
+            lab.exec(node, &[&["ip"], command.split(' ').collect::<Vec<_>>().as_slice()].concat()).unwrap();
+        }
+    }
+    let before = state();
+    assert_eq!(["b", "c"].map(|to| plain(lab, to)), [false, false]);
+    hold_against_oracle(lab, &lab.probe(&[]).unwrap());
+    for node in ["n1", "n2", "n3"] {
+        assert_eq!(received(lab, node, "tunl0"), 0, "{node}");
+        assert!(received(lab, node, DEVICE) > 0, "{node}");
+    }
+    // A lost device is made again, and the other one is still nobody's business.
+    lab.exec("n1", &["ip", "link", "del", DEVICE]).unwrap();
+    let works = || lab.probe(&["--from", "a,c", "--to", "a,c"]).is_ok_and(|p| p.differences == 0);
+    let back = || lab.exec("n1", &["ip", "route", "show", "dev", DEVICE]).is_ok_and(|r| r.lines().count() == 2);
+    let took = within(Duration::from_secs(5), "device and routes are back", back).unwrap();
+    println!("device and routes were back after {took:.1?}");
+    assert!(works());
+    assert_eq!(state(), before);
+}
+
+fn strangers_are_dropped(lab: &Lab) {
+    let target = lab.pod("default/a").unwrap();
+    let counter = Counter::start(&target.netns, PORT);
+    let to = SocketAddr::new(target.ips[0].parse().unwrap(), PORT);
+    // The same packets from a node and from a router; an address of the pool that nobody has is their inner source.
+    for (name, local, accepted) in [("n2", "172.31.1.12", true), ("tor-r1", "172.31.1.1", false)] {
+        let commands = [
+            format!("link add forged type ipip local {local} remote 172.31.1.11"),
+            "addr add 10.42.255.254/32 dev forged".to_owned(),
+            "link set forged up".to_owned(),
+            format!("route add {} dev forged src 10.42.255.254", target.ips[0]),
+        ];
+        for command in commands {
+            lab.exec(name, &[&["ip"], command.split(' ').collect::<Vec<_>>().as_slice()].concat()).unwrap();
+        }
+        let inside = if name == "n2" { netns(lab, "n2") } else { format!("twill_{}_{name}", lab.name) };
+        let (before, mut capture) = (counter.count(), Capture::start(&netns(lab, "n1")));
+        let sender = Sender::start(&inside, to);
+        let heard = within(Duration::from_secs(2), "something arrives", || counter.count() > before).is_ok();
+        let (sent, _) = sender.stop();
+        capture.stop();
+        let came = capture.count(&format!("ip proto 4 and src host {local}"));
+        assert!(sent > 0 && came > 0, "{name}: {sent} sent, {came} seen on n1's wire");
+        assert_eq!(heard, accepted, "{name}");
+    }
+}
+
+fn sctp_is_judged(lab: &Lab) {
+    let policy = "---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: sctp-from-a}
+spec:
+  podSelector: {matchExpressions: [{key: app, operator: In, values: [b, c]}]}
+  policyTypes: [Ingress]
+  ingress:
+  - from: [{podSelector: {matchLabels: {app: a}}}]
+    ports: [{port: 80, protocol: SCTP}]
+  - from: [{podSelector: {matchLabels: {app: d}}}]
+    ports: [{port: 80, protocol: TCP}]
+";
+    lab.apply(policy).unwrap();
+    let probe = lab.probe(&[]).unwrap();
+    hold_against_oracle(lab, &probe);
+    let observed = |from: &str, to: &str, protocol: &str| {
+        let end = |name: &str| format!("default/{name}");
+        let cell = probe.cells.iter().find(|c| c.from == end(from) && c.to == end(to) && c.protocol == protocol);
+        cell.unwrap().observed.clone()
+    };
+    for to in ["b", "c"] {
+        assert_eq!(["a", "d"].map(|from| observed(from, to, "SCTP")), ["reached", "denied"], "SCTP to {to}");
+        assert_eq!(["a", "d"].map(|from| observed(from, to, "TCP")), ["denied", "reached"], "TCP to {to}");
+    }
+    assert!(probe.cells.iter().all(|c| c.observed != "unsupported"));
+    lab.delete(policy).unwrap();
+}
+
+#[test]
+#[ignore = "needs a kernel with IP-in-IP: make test-vm"]
+fn encapsulation_changes_under_traffic_and_no_packet_is_lost() {
+    let files = [("pool.yaml", pool("{protocol: None}")), ("pods.yaml", [pod("a", "n1"), pod("b", "n2")].concat())];
+    let files = files.each_ref().map(|(n, t)| (*n, t.as_str()));
+    let lab = Lab::up("change", &one_rack("  resources: [pool.yaml, pods.yaml]\n"), &files).unwrap();
+    let pods = ["default/a", "default/b"].map(|name| lab.pod(name).unwrap());
+    let counters = pods.each_ref().map(|pod| Counter::start(&pod.netns, PORT));
+    let to = |n: usize| SocketAddr::new(pods[n].ips[0].parse().unwrap(), PORT);
+    let senders = [Sender::start(&pods[0].netns, to(1)), Sender::start(&pods[1].netns, to(0))];
+
+    let stages = [
+        ("{protocol: None}", "not udp port 4789 and not ip proto 4"),
+        ("{protocol: IPIP, when: Always}", "ip proto 4"),
+        ("{protocol: VXLAN, when: Always}", "udp port 4789"),
+        ("{protocol: None}", "not udp port 4789 and not ip proto 4"),
+        ("{protocol: IPIP, when: Always}", "ip proto 4"),
+        ("{protocol: None}", "not udp port 4789 and not ip proto 4"),
+        ("{protocol: VXLAN, when: Always}", "udp port 4789"),
+        ("{protocol: IPIP, when: Always}", "ip proto 4"),
+    ];
+    for (encapsulation, filter) in stages {
+        lab.apply(&pool(encapsulation)).unwrap();
+        let mut capture = Capture::start(&netns(&lab, "n1"));
+        let heard = counters.each_ref().map(Counter::count);
+        let going = || counters.iter().zip(heard).all(|(counter, heard)| counter.count() > heard + 300);
+        within(Duration::from_secs(10), "traffic goes on", going).unwrap();
+        capture.stop();
+        let all = capture.count("udp or ip proto 4");
+        let so = capture.count(&format!("(udp or ip proto 4) and {filter}"));
+        assert!(all > 0 && so == all, "{encapsulation}: {so} of {all} packets travelled so");
+    }
+    let sent = senders.map(Sender::stop);
+    for (counter, (sent, refused)) in counters.iter().rev().zip(sent) {
+        // What was sent last may be under way; what was lost will not come.
+        let _ = within(Duration::from_secs(5), "all arrive", || counter.count() >= sent);
+        println!("{} of {sent} arrived, {refused} refused", counter.count());
+        assert_eq!((counter.count(), refused), (sent, 0));
+    }
+}
