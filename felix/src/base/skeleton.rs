@@ -176,13 +176,14 @@ fn workload(settings: &Settings) -> Vec<Rule> {
     ]
 }
 
-/// What every packet out of a tunnel must satisfy: its sender lives in a pool.
+/// What every packet out of a tunnel must satisfy: its sender lives in a pool, or is a node, whose own servers answer pods from
+/// its own address.
 fn tunnel() -> Vec<Rule> {
-    let outside = |field, set| {
-        Rule::deny(vec![Match::Set { key: vec![field], set: name(set), negated: true }])
-            .comment("source out of a tunnel is in no pool")
+    let stranger = |field: Field, pools, nodes| {
+        let outside = |set| Match::Set { key: vec![field], set: name(set), negated: true };
+        Rule::deny(vec![outside(pools), outside(nodes)]).comment("source out of a tunnel is neither pod nor node")
     };
-    vec![outside(Field::SourceV4, POOLS_V4), outside(Field::SourceV6, POOLS_V6)]
+    vec![stranger(Field::SourceV4, POOLS_V4, NODES_V4), stranger(Field::SourceV6, POOLS_V6, NODES_V6)]
 }
 
 fn cut() -> Vec<Rule> {

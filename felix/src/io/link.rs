@@ -6,7 +6,9 @@ use crate::io::sysctl;
 use crate::workload::{HOST_MAC, Mac, Plan};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::RouteType;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope};
@@ -14,6 +16,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 use twill_crds::names::{GATEWAY_V4, GATEWAY_V6};
 
 /// A change that the kernel refused.
@@ -114,7 +117,36 @@ fn configure(rtnl: &mut Rtnl, plan: &Plan, netns: &Netns) -> Result<Link, Kernel
         .run(|| configure_pod(plan))
         .trying(|| "entering the pod's network namespace".to_owned())
         .and_then(|inner| inner)?;
-    configure_host(rtnl, plan)
+    let host = configure_host(rtnl, plan)?;
+    netns
+        .run(|| await_operational(&plan.pod_name))
+        .trying(|| "entering the pod's network namespace".to_owned())
+        .and_then(|inner| inner)?;
+    set_alias(rtnl, plan)?;
+    Ok(Link { alias: plan.alias.clone(), ..host })
+}
+
+/// Waits until the pod's end passes packets. It came up before its peer, so the kernel starts its queue from a worker (link
+/// watch, `net/core/link_watch.c`) some time after the peer is up too, and drops what is sent before.
+fn await_operational(name: &str) -> Result<(), KernelError> {
+    const LOOKS: u32 = 5000;
+    let rtnl = &mut Rtnl::open().trying(|| "opening a netlink socket in the pod".into())?;
+    for _ in 0..LOOKS {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        let answers = rtnl
+            .get(RouteNetlinkMessage::GetLink(message))
+            .trying(|| format!("looking whether {name} in the pod is operational"))?;
+        let operational = answers.iter().any(|answer| {
+            matches!(answer, RouteNetlinkMessage::NewLink(link)
+                if link.attributes.contains(&LinkAttribute::OperState(State::Up)))
+        });
+        if operational {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(io::Error::from(io::ErrorKind::TimedOut)).trying(|| format!("waiting for {name} in the pod to be operational"))
 }
 
 /// Removes the host side, and with it the pod's. One that is not there is fine; tells whether it was.
@@ -267,12 +299,15 @@ fn configure_host(rtnl: &mut Rtnl, plan: &Plan) -> Result<Link, KernelError> {
         add_neighbour(rtnl, link.index, *address, plan.pod_mac)
             .trying(|| format!("adding the neighbour {address} of interface {name}"))?;
     }
-    // Last: whoever finds the alias, after a crash too, finds a whole interface.
+    Ok(Link { up: true, ..link })
+}
+
+/// Last: whoever finds the alias, after a crash too, finds a whole interface.
+fn set_alias(rtnl: &mut Rtnl, plan: &Plan) -> Result<(), KernelError> {
     let mut message = LinkMessage::default();
-    message.header.index = link.index;
+    message.attributes.push(LinkAttribute::IfName(plan.host_name.clone()));
     message.attributes.push(LinkAttribute::IfAlias(plan.alias.clone()));
-    rtnl.change(RouteNetlinkMessage::SetLink(message), 0).trying(|| format!("naming interface {name}"))?;
-    Ok(Link { up: true, alias: plan.alias.clone(), ..link })
+    rtnl.change(RouteNetlinkMessage::SetLink(message), 0).trying(|| format!("naming interface {}", plan.host_name))
 }
 
 fn configure_pod(plan: &Plan) -> Result<(), KernelError> {

@@ -244,7 +244,7 @@ fn tunnel_packets_come_from_nodes_only_and_never_from_workloads() {
 
 #[test]
 #[ignore = "needs root: make test"]
-fn a_packet_out_of_a_tunnel_must_come_from_a_pool() {
+fn a_packet_out_of_a_tunnel_must_come_from_a_pool_or_a_node() {
     let mut host = Host::new();
     let pod = host.pod("twla");
     let outside = host.outside();
@@ -258,8 +258,15 @@ fn a_packet_out_of_a_tunnel_must_come_from_a_pool() {
     pools.extend([Key::net("10.42.0.0/16".parse().unwrap())]);
     kept.resync(&all);
     let server = Responder::new(&pod.namespace, 80);
-    assert_eq!(udp(&outside, pod.v4, 80), None, "192.0.2.2 is in no pool");
+    assert_eq!(udp(&outside, pod.v4, 80), None, "192.0.2.2 is in no pool and no node");
     assert_eq!(server.datagrams.load(Ordering::Relaxed), 0);
+    let nodes = &mut all.sets.get_mut(base::NODES_V4).unwrap().elements;
+    nodes.insert(Key::addr("192.0.2.2".parse::<IpAddr>().unwrap()), Value::Plain);
+    kept.resync(&all);
+    assert!(udp(&outside, pod.v4, 80).is_some(), "a node's own server answers from the node's address");
+    let nodes = &mut all.sets.get_mut(base::NODES_V4).unwrap().elements;
+    nodes.clear();
+    kept.resync(&all);
     outside.run(|| sh("ip route change default via 192.0.2.1 src 10.42.7.7"));
     assert!(udp(&outside, pod.v4, 80).is_some());
 }
