@@ -1,6 +1,7 @@
 //! The lab file: in flows its text, out flows a [`LabFile`] in which every name is unique and every address has its place,
 //! or one sentence that names the field and the way out.
 
+use crate::routers::Software;
 use anyhow::{Context, bail, ensure};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -41,11 +42,13 @@ pub struct Rack {
     pub tor: Option<Router>,
 }
 
-/// A router that runs Twill's speaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A router.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Router {
     /// Its AS.
     pub asn: u32,
+    /// What it runs.
+    pub speaker: Software,
 }
 
 /// Who peers with whom.
@@ -116,17 +119,7 @@ struct RackSpec {
 struct RouterSpec {
     asn: u32,
     #[serde(default)]
-    speaker: Speaker,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Speaker {
-    #[default]
-    Twill,
-    Bird,
-    Frr,
-    Gobgp,
+    speaker: Software,
 }
 
 /// Reads a lab file; `origin` names it in errors.
@@ -233,22 +226,14 @@ fn is_name(name: &str) -> bool {
 }
 
 fn router(spec: RouterSpec, field: &str) -> anyhow::Result<Router> {
-    let other = match spec.speaker {
-        Speaker::Twill => None,
-        Speaker::Bird => Some("bird"),
-        Speaker::Frr => Some("frr"),
-        Speaker::Gobgp => Some("gobgp"),
-    };
-    if let Some(other) = other {
-        bail!("{field}.speaker: {other} is not possible yet; use twill");
-    }
+    ensure!(spec.speaker != Software::Gobgp, "{field}.speaker: gobgp is not possible yet; use twill, bird or frr");
     ensure!(spec.asn != 0, "{field}.asn: 0 is reserved (RFC 7607); private numbers start at 64512");
     ensure!(
         ![23456, 65535, u32::MAX].contains(&spec.asn),
         "{field}.asn: {} is reserved (RFC 6793, RFC 7300); private numbers start at 64512",
         spec.asn
     );
-    Ok(Router { asn: spec.asn })
+    Ok(Router { asn: spec.asn, speaker: spec.speaker })
 }
 
 fn rack(index: usize, spec: RackSpec) -> anyhow::Result<Rack> {
@@ -450,7 +435,7 @@ spec:
         assert_eq!(file.name, "two-racks");
         assert_eq!(file.racks[1].addresses(1), ["172.31.2.12/24".parse().unwrap()]);
         assert_eq!(file.racks[0].gateways(), ["172.31.1.1".parse::<IpAddr>().unwrap()]);
-        assert_eq!(file.spine, Some(Router { asn: 65000 }));
+        assert_eq!(file.spine, Some(Router { asn: 65000, speaker: Software::Twill }));
         assert_eq!(file.topology, Topology::Mesh);
     }
 
@@ -485,7 +470,7 @@ spec:
 
     #[test]
     fn what_is_not_built_yet_is_refused_by_field() {
-        assert!(refused("speaker: twill", "speaker: frr").contains("spec.racks[0].tor.speaker: frr"));
+        assert!(refused("speaker: twill", "speaker: gobgp").contains("spec.racks[0].tor.speaker: gobgp"));
         assert!(refused("  spine: {asn: 65000}", "  datastore: etcd").contains("spec.datastore: etcd"));
         assert!(refused("  spine: {asn: 65000}", "  topology: RouteReflector").contains("spec.topology"));
     }

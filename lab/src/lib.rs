@@ -131,7 +131,10 @@ fn environment(state: &State, target: &str) -> Vec<(&'static str, String)> {
         return Vec::new();
     }
     let run_dir = state.machine_dir(target).display().to_string();
-    vec![("TWILL_RUN_DIR", run_dir), ("TWILL_DATASTORE", state.datastore.clone())]
+    // birdc and vtysh of a router's own, which know its sockets.
+    let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    let path = format!("{run_dir}/bin:{path}");
+    vec![("TWILL_RUN_DIR", run_dir), ("TWILL_DATASTORE", state.datastore.clone()), ("PATH", path)]
 }
 
 /// The namespace of a pod that has none of its own: its node's, if it is a hostNetwork pod.

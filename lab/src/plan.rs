@@ -1,8 +1,9 @@
 //! What a lab file means in namespaces, wires, addresses, routes and speakers. In flows a [`LabFile`], out flows a [`Plan`];
 //! nothing is touched.
 
-use crate::file::{LabFile, Rack, TRANSIT_V4, TRANSIT_V6, Topology, host};
+use crate::file::{LabFile, Rack, Router, TRANSIT_V4, TRANSIT_V6, Topology, host};
 use crate::names::{device, machine_netns};
+use crate::routers::Software;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -70,6 +71,8 @@ pub struct End {
 /// What a router's speaker has to do, whatever software it is: `routers` writes it down for each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Speaker {
+    /// What it runs.
+    pub software: Software,
     /// AS of the router.
     pub asn: u32,
     /// RFC 4271's BGP Identifier.
@@ -189,7 +192,7 @@ fn default_route(family: IpAddr) -> IpNet {
 
 /// One ToR per rack, joined by the spine, or by a segment that all of them share. Says which machine is which rack's home.
 fn tors(plan: &mut Plan, file: &LabFile, node_asn: u32) -> Vec<usize> {
-    let spine = file.spine.map(|s| (plan.add("spine", Role::Router(None)), s.asn));
+    let spine = file.spine.map(|s| (plan.add("spine", Role::Router(None)), s));
     let homes = file.racks.iter().map(|r| plan.add(&format!("tor-{}", r.name), Role::Router(None))).collect::<Vec<_>>();
     let v4 = file.racks[0].subnets.iter().any(|s| s.addr().is_ipv4());
     let v6 = file.racks[0].subnets.iter().any(|s| s.addr().is_ipv6());
@@ -198,8 +201,8 @@ fn tors(plan: &mut Plan, file: &LabFile, node_asn: u32) -> Vec<usize> {
         .iter()
         .zip(&homes)
         .map(|(rack, home)| {
-            let asn = rack.tor.map(|t| t.asn).unwrap_or_default();
-            let mut speaker = speaker(asn, *home, rack.subnets.clone());
+            let tor = rack.tor.unwrap_or_default();
+            let mut speaker = speaker(tor, *home, rack.subnets.clone());
             if file.topology == Topology::Fabric {
                 speaker.peers.extend(fabric_peers(rack, node_asn));
             }
@@ -207,8 +210,8 @@ fn tors(plan: &mut Plan, file: &LabFile, node_asn: u32) -> Vec<usize> {
         })
         .collect::<Vec<_>>();
     match spine {
-        Some((spine, asn)) => {
-            let mut spine_speaker = speaker(asn, spine, Vec::new());
+        Some((spine, router)) => {
+            let mut spine_speaker = speaker(router, spine, Vec::new());
             for (i, (rack, home)) in file.racks.iter().zip(&homes).enumerate() {
                 let port = device("to-", &rack.name);
                 let near = transit(i, v4, v6, 1);
@@ -221,7 +224,7 @@ fn tors(plan: &mut Plan, file: &LabFile, node_asn: u32) -> Vec<usize> {
                 plan.address(*home, "spine", far.clone());
                 let tor = plan.machines[*home].name.clone();
                 let tor_asn = speakers[i].asn;
-                speakers[i].peers.extend(near.iter().map(|a| peer("spine", a.addr(), asn)));
+                speakers[i].peers.extend(near.iter().map(|a| peer("spine", a.addr(), router.asn)));
                 spine_speaker.peers.extend(far.iter().map(|a| peer(&tor, a.addr(), tor_asn)));
             }
             plan.machines[spine].role = Role::Router(Some(spine_speaker));
@@ -274,9 +277,10 @@ fn transit(link: usize, v4: bool, v6: bool, n: usize) -> Vec<IpNet> {
     addresses.into_iter().filter_map(|net| IpNet::new(host(net, n)?, net.prefix_len()).ok()).collect()
 }
 
-fn speaker(asn: u32, number: usize, originate: Vec<IpNet>) -> Speaker {
+fn speaker(router: Router, number: usize, originate: Vec<IpNet>) -> Speaker {
     Speaker {
-        asn,
+        software: router.speaker,
+        asn: router.asn,
         router_id: Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 19, 0, 1)) + u32::try_from(number).unwrap_or_default()),
         originate,
         peers: Vec::new(),

@@ -2,7 +2,7 @@
 
 use crate::names::pod_netns;
 use crate::ports::declared;
-use crate::state::{Node, State};
+use crate::state::{Node, Router, State};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use twill_crds::{IPBlock, Object, Pod};
@@ -14,10 +14,14 @@ pub fn status(state: &State, pods: &[Pod]) -> Value {
     let routers = state
         .routers
         .iter()
-        .map(|r| json!({"name": r.name, "netns": r.netns, "asn": r.asn, "speaker": r.speaker}))
+        .map(|r| json!({"name": r.name, "netns": r.netns, "asn": r.asn, "speaker": speaker(r)}))
         .collect::<Vec<_>>();
     let pods = pods.iter().map(|p| pod(state, p)).collect::<Vec<_>>();
     json!({"name": state.name, "datastore": state.datastore, "nodes": nodes, "routers": routers, "pods": pods})
+}
+
+fn speaker(router: &Router) -> String {
+    router.software.map_or_else(|| "static".to_owned(), |s| s.to_string())
 }
 
 fn node_status(node: &Node) -> Value {
@@ -81,7 +85,7 @@ pub fn built(state: &State, pods: &[Pod], blocks: &[IPBlock], notes: &[String]) 
     }
     let routers = state.routers.iter().map(|r| {
         let asn = r.asn.map_or_else(|| "-".to_owned(), |a| a.to_string());
-        vec![r.name.clone(), asn, r.speaker.clone(), r.netns.clone()]
+        vec![r.name.clone(), asn, speaker(r), r.netns.clone()]
     });
     section(&mut text, &["ROUTER", "AS", "SPEAKER", "NETNS"], routers);
     let nodes = state.nodes.iter().map(|n| {

@@ -3,6 +3,7 @@
 use crate::io::process::Process;
 use crate::names;
 use crate::plan::{Plan, Speaker};
+use crate::routers::Software;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use ipnet::IpNet;
@@ -60,8 +61,10 @@ pub struct Router {
     pub netns: String,
     /// Its AS; none with static routes only.
     pub asn: Option<u32>,
-    /// `twill` or `static`.
-    pub speaker: String,
+    /// What it runs; none with static routes only.
+    pub software: Option<Software>,
+    /// Its programs, as [`State::daemons`] names them.
+    pub programs: Vec<String>,
     /// Sessions it is configured with.
     pub peers: u32,
     /// What must be reachable through it before nodes are started.
@@ -103,7 +106,8 @@ impl State {
             name: m.name.clone(),
             netns: m.netns.clone(),
             asn: speaker.map(|s| s.asn),
-            speaker: if speaker.is_some() { "twill" } else { "static" }.to_owned(),
+            software: speaker.map(|s| s.software),
+            programs: Vec::new(),
             peers: speaker.map_or(0, |s| s.peers.iter().filter(|p| !p.node).count().try_into().unwrap_or(u32::MAX)),
             prefixes: speaker
                 .map(|s| racks.iter().filter(|r| !s.originate.contains(r)).copied().collect())

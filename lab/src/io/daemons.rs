@@ -1,7 +1,6 @@
 //! The daemons of nodes and routers: started in their namespace, asked on their sockets.
 
 use crate::io::process::{self, Process};
-use crate::plan::Speaker;
 use crate::state::{Daemon, State};
 use anyhow::{Context, bail};
 use serde::Serialize;
@@ -12,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use twill_crds::control::{BgpdRequest, BgpdStatus, FelixRequest, FelixStatus, PeerStatus, RouteStatus};
+use twill_crds::control::{BgpdRequest, BgpdStatus, FelixRequest, FelixStatus, RouteStatus};
 
 /// Asks one thing of a daemon; the answer is awaited for `limit`.
 ///
@@ -32,7 +31,7 @@ pub fn ask<T: DeserializeOwned>(socket: &Path, request: &impl Serialize, limit: 
     serde_json::from_str(&answer).with_context(|| format!("answer on {}: {:?}", socket.display(), answer.trim()))
 }
 
-const QUICK: Duration = Duration::from_secs(5);
+pub(crate) const QUICK: Duration = Duration::from_secs(5);
 
 /// Starts a daemon of a node and notes it in the state.
 ///
@@ -61,23 +60,6 @@ pub fn start(state: &mut State, machine: &str, daemon: Daemon) -> anyhow::Result
     let boot = [("TWILL_BOOT_ID", format!("{}-{machine}-boot-{}", state.name, node.boots))];
     let child = process::start(&node.netns, &args, &boot, &dir.join(format!("{daemon}.log")), Stdio::null())?;
     state.daemons.insert(State::key(machine, daemon), process::identify(&child)?);
-    Ok(())
-}
-
-/// Starts a router's speaker and notes it in the state.
-///
-/// # Errors
-/// It cannot be started.
-pub fn start_router(state: &mut State, router: &str, netns: &str, speaker: &Speaker) -> anyhow::Result<()> {
-    let dir = state.machine_dir(router);
-    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-    let config = dir.join("bgpd.yaml");
-    fs::write(&config, crate::routers::twill::config(speaker)?).with_context(|| config.display().to_string())?;
-    let socket = state.socket(router, Daemon::Bgpd);
-    let args = ["bgpd", "--config", &config.display().to_string(), "--socket", &socket.display().to_string()];
-    let args = args.map(str::to_owned);
-    let child = process::start(netns, &args, &[], &dir.join("bgpd.log"), Stdio::null())?;
-    state.daemons.insert(State::key(router, Daemon::Bgpd), process::identify(&child)?);
     Ok(())
 }
 
@@ -113,27 +95,9 @@ pub fn awaited(
     }
 }
 
-fn last_line(log: &Path) -> String {
+pub(crate) fn last_line(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or("it left no word in its log").to_owned()
-}
-
-/// Waits until every session of a router is up and it has routes to every rack.
-///
-/// # Errors
-/// It is not so in time.
-pub fn router_ready(state: &State, router: &str, limit: Duration) -> anyhow::Result<()> {
-    let Some(wanted) = state.routers.iter().find(|r| r.name == router) else { return Ok(()) };
-    awaited(state, router, Daemon::Bgpd, limit, |socket| {
-        let peers: Vec<PeerStatus> = ask(socket, &BgpdRequest::Peers, QUICK)?;
-        let established = peers.iter().filter(|p| p.state == "Established").count();
-        if established < wanted.peers as usize {
-            return Ok(Some(format!("{established} of {} sessions are established", wanted.peers)));
-        }
-        let routes: Vec<RouteStatus> = ask(socket, &BgpdRequest::Routes { prefix: None }, QUICK)?;
-        let missing = wanted.prefixes.iter().find(|p| !routes.iter().any(|r| r.prefix == **p && r.installed));
-        Ok(missing.map(|p| format!("it has no route to {p}")))
-    })
 }
 
 /// State of a node's bgpd.
@@ -229,8 +193,9 @@ pub fn absent(state: &State) -> Vec<String> {
     let nodes = nodes.filter(|(machine, daemon)| !state.runs(machine, *daemon)).map(|(machine, daemon)| {
         format!("{daemon} of {machine} does not run; start it with: twill lab start {machine} {daemon}")
     });
-    let routers = state.routers.iter().filter(|r| r.asn.is_some() && !state.runs(&r.name, Daemon::Bgpd));
-    nodes.chain(routers.map(|r| format!("bgpd of router {} does not run", r.name))).collect()
+    let dead = |key: &&String| !state.daemons.get(*key).is_some_and(Process::runs);
+    let routers = state.routers.iter().flat_map(|r| r.programs.iter().filter(dead).map(move |p| (r, p)));
+    nodes.chain(routers.map(|(router, p)| format!("{p} of router {} does not run", router.name))).collect()
 }
 
 /// Waits until one daemon of a node is in sync.

@@ -13,5 +13,6 @@ pub mod outage;
 pub mod probe;
 pub mod prober;
 pub mod process;
+pub mod routers;
 pub mod underlay;
 pub mod up;

@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow};
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::link::{InfoData, InfoIpTunnel, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -82,6 +83,38 @@ pub fn set_carrier(plan: &Plan, machine: usize, carrier: bool) -> anyhow::Result
         .with_context(|| format!("port {} of {}", far.device, there.name))?;
     }
     Ok(())
+}
+
+/// Destinations of the main table's unicast routes in a namespace.
+///
+/// # Errors
+/// The namespace is not there, or the kernel refuses.
+pub fn destinations(netns_name: &str) -> anyhow::Result<Vec<IpNet>> {
+    let mut found = Vec::new();
+    let all = &mut found;
+    with_netlink(netns_name, async move |handle| {
+        let v4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<std::net::Ipv6Addr>::new().build();
+        for family in [v4, v6] {
+            let mut routes = handle.route().get(family).execute();
+            while let Some(route) = routes.try_next().await? {
+                let unicast =
+                    route.header.kind == RouteType::Unicast && route.header.table == RouteHeader::RT_TABLE_MAIN;
+                all.extend(destination(&route).filter(|_| unicast));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn destination(route: &RouteMessage) -> Option<IpNet> {
+    let address = route.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    })?;
+    IpNet::new(address, route.header.destination_prefix_length).ok()
 }
 
 /// Brings up the loopback of the calling thread's namespace, as a container runtime does for a pod.

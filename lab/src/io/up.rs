@@ -3,7 +3,7 @@
 use crate::file::{self, LabFile, Topology, overlap};
 use crate::io::cluster::{self, Cluster};
 use crate::io::interrupt::Interrupted;
-use crate::io::{cni, daemons, down, labs, netns, underlay};
+use crate::io::{cni, daemons, down, labs, netns, routers, underlay};
 use crate::names;
 use crate::plan::{self, Plan};
 use crate::resources::{self, Desired, RACK_LABEL};
@@ -50,6 +50,7 @@ pub fn up(path: &Path, name: Option<&str>) -> anyhow::Result<Built> {
     complete(&file, &mut desired, &mut notes)?;
     let plan = plan::plan(&file, node_asn(&desired));
     cni::executable()?;
+    routers::installed(&plan).with_context(|| path.display().to_string())?;
     let lock = labs::lock(&file.name)?;
     ensure!(
         !labs::exists(&file.name),
@@ -162,7 +163,7 @@ fn build(plan: &Plan, file: &LabFile, mut desired: Desired, notes: &mut Vec<Stri
     let mut cluster = Cluster::open(state)?;
     for (machine, speaker) in plan.routers() {
         if let Some(speaker) = speaker {
-            daemons::start_router(&mut cluster.state, &machine.name, &machine.netns, speaker)?;
+            routers::start(&mut cluster.state, &machine.name, &machine.netns, speaker)?;
         }
     }
     // What every daemon shall see first is there before it starts: configuration and pools, then the nodes.
@@ -173,7 +174,7 @@ fn build(plan: &Plan, file: &LabFile, mut desired: Desired, notes: &mut Vec<Stri
     notes.extend(cluster.apply(deployments_have_no_pods_yet)?);
     for (machine, speaker) in plan.routers() {
         if speaker.is_some() {
-            daemons::router_ready(&cluster.state, &machine.name, SETTLE)?;
+            routers::ready(&cluster.state, &machine.name, SETTLE)?;
         }
     }
     for node in cluster.state.nodes.clone() {

@@ -1,9 +1,11 @@
 //! Twill's lone speaker: `twill bgpd --config`.
 
+use super::{File, Program, Setup, families, text};
 use crate::plan::{Peer, Speaker};
 use ipnet::IpNet;
 use serde::Serialize;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -38,17 +40,19 @@ struct Neighbour<'a> {
     passive: bool,
 }
 
-/// The speaker's YAML file.
-///
-/// # Errors
-/// None that is known: everything in it can be written as YAML.
-pub fn config(speaker: &Speaker) -> anyhow::Result<String> {
-    let wildcards = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-    let listen = wildcards
-        .into_iter()
-        .filter(|w| speaker.peers.iter().any(|p| p.address.is_ipv6() == w.is_ipv6()))
-        .map(|address| Listen { address, port: 179 })
-        .collect();
+pub(super) fn setup(speaker: &Speaker, dir: &Path) -> anyhow::Result<Setup> {
+    let socket = dir.join(twill_crds::names::BGPD_SOCKET);
+    let args = ["bgpd", "--config", &text(&dir.join("bgpd.yaml")), "--socket", &text(&socket)];
+    Ok(Setup {
+        files: vec![File { name: "bgpd.yaml".to_owned(), text: configuration(speaker)? }],
+        programs: vec![Program { name: "bgpd", installed: None, args: args.map(str::to_owned).to_vec(), socket }],
+        user: None,
+    })
+}
+
+fn configuration(speaker: &Speaker) -> anyhow::Result<String> {
+    let wildcard = |v6| if v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    let listen = families(speaker).into_iter().map(|v6| Listen { address: wildcard(v6), port: 179 }).collect();
     let peers = speaker.peers.iter().map(neighbour).collect();
     let Speaker { asn, router_id, originate, .. } = speaker;
     let config = Config { asn: *asn, router_id: *router_id, listen, install_routes: true, originate, peers };

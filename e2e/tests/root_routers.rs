@@ -1,0 +1,88 @@
+//! Routers of others: BIRD and FRR as ToRs and spine.
+//!
+//! ```text
+//!  n1, n2 ── tor-r1 ── spine ── tor-r2 ── n3
+//! ```
+//! 1. In a Fabric of each software pods reach each other across racks without encapsulation, over both families, and the ToR's own table
+//!    shows the nodes' blocks.
+//! 2. In a Mesh they carry the underlay alone.
+//! 3. Nothing of them is left by `down`.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::{hold_against_oracle, pod, two_racks};
+use twill_e2e::Lab;
+use twill_lab::io::labs;
+
+const POOLS: &str = "
+apiVersion: twill.network/v1
+kind: IPPool
+metadata: {name: v4}
+spec: {cidr: 10.42.0.0/16}
+---
+apiVersion: twill.network/v1
+kind: IPPool
+metadata: {name: v6}
+spec: {cidr: 'fd42::/48'}
+";
+
+fn up(software: &str, topology: &str) -> Lab {
+    let pods = [pod("a", "n1"), pod("b", "n2"), pod("c", "n3")].concat();
+    let lab = two_racks(&format!("  topology: {topology}\n  resources: [pools.yaml, pods.yaml]\n"))
+        .replace("subnet: 172.31.1.0/24", "subnets: [172.31.1.0/24, 'fd31:1::/64']")
+        .replace("subnet: 172.31.2.0/24", "subnets: [172.31.2.0/24, 'fd31:2::/64']")
+        .replace("{asn: 65101}", &format!("{{asn: 65101, speaker: {software}}}"))
+        .replace("{asn: 65102}", &format!("{{asn: 65102, speaker: {software}}}"))
+        .replace("{asn: 65000}", &format!("{{asn: 65000, speaker: {software}}}"));
+    Lab::up(software, &lab, &[("pools.yaml", POOLS), ("pods.yaml", &pods)]).unwrap()
+}
+
+/// The first three numbers of a pod's address, as every block of its node has them here.
+fn part(lab: &Lab, pod: &str) -> String {
+    let address = lab.pod(pod).unwrap().ips[0].clone();
+    address.rsplit_once('.').unwrap().0.to_owned()
+}
+
+fn fabric(software: &str, table: &[&str]) {
+    let lab = up(software, "Fabric");
+    let probe = lab.probe(&[]).unwrap();
+    assert_eq!(probe.cells.len(), 3 * 3 * 2 * 2);
+    hold_against_oracle(&lab, &probe);
+    let shown = lab.exec("tor-r1", table).unwrap();
+    for pod in ["default/a", "default/b", "default/c"] {
+        assert!(shown.contains(&part(&lab, pod)), "{pod} is not in the ToR's table: {shown}");
+    }
+    let across = lab.exec("n3", &["ip", "route", "get", &lab.pod("default/a").unwrap().ips[0]]).unwrap();
+    assert!(across.contains("via 172.31.2.1 dev eth0") && !across.contains("encap"), "{across}");
+    let state = labs::load(&lab.name).unwrap();
+    let programs = state.routers.iter().flat_map(|r| &r.programs).collect::<Vec<_>>();
+    assert!(programs.len() >= 3 && programs.iter().all(|p| state.daemons[*p].runs()));
+    let processes = programs.iter().map(|p| state.daemons[*p]).collect::<Vec<_>>();
+    drop(lab);
+    assert!(processes.iter().all(|p| !p.runs()));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_fabric_of_bird() {
+    fabric("bird", &["birdc", "show", "route"]);
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_fabric_of_frr() {
+    fabric("frr", &["vtysh", "-c", "show bgp ipv4 unicast"]);
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn in_a_mesh_they_carry_the_underlay() {
+    for (software, table) in [("bird", ["birdc", "show", "route"]), ("frr", ["vtysh", "-c", "show bgp ipv4 unicast"])] {
+        let lab = up(software, "Mesh");
+        // Without encapsulation pods reach each other inside a rack alone; nodes reach each other everywhere.
+        lab.exec("n1", &["ping", "-c1", "-W2", "172.31.2.11"]).unwrap();
+        let shown = lab.exec("tor-r1", &table).unwrap();
+        assert!(shown.contains("172.31.2.0/24") && !shown.contains(&part(&lab, "default/a")), "{shown}");
+    }
+}
