@@ -195,7 +195,8 @@ pub fn absent(state: &State) -> Vec<String> {
     });
     let dead = |key: &&String| !state.daemons.get(*key).is_some_and(Process::runs);
     let routers = state.routers.iter().flat_map(|r| r.programs.iter().filter(dead).map(move |p| (r, p)));
-    nodes.chain(routers.map(|(router, p)| format!("{p} of router {} does not run", router.name))).collect()
+    let program = |key: &str| key.rsplit('/').next().unwrap_or_default().to_owned();
+    nodes.chain(routers.map(|(router, p)| format!("{} of router {} does not run", program(p), router.name))).collect()
 }
 
 /// Waits until one daemon of a node is in sync.
