@@ -4,6 +4,8 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TEST_TOOLS := cc:gcc nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 vtysh:frr conntrack:conntrack ping:iputils-ping
 VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-system-common busybox:busybox-static cpio:cpio modprobe:kmod
+# Where rustup puts it: sudo forgets the PATH.
+export PATH := $(PATH):$(HOME)/.cargo/bin
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
 .PHONY: help build demo test test-unit test-root test-vm bench-bgp lint
@@ -29,7 +31,9 @@ demo:
 	$(if $(IPIP),@scripts/need $(VM_TOOLS))
 	$(if $(IPIP),KEEP=0 e2e/vm/run )demo/run $(TARGET)/quick/twill
 
-test: test-unit test-root test-vm
+test:
+	$(call ROOT,its tests make network namespaces; make test-unit runs those that do not.)
+	@$(MAKE) --no-print-directory test-unit test-root test-vm
 
 test-unit:
 	@scripts/need cc:gcc
