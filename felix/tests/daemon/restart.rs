@@ -101,9 +101,8 @@ fn a_workload_interface_with_another_name_or_away_for_a_while_is_never_open() {
     let device = node.ns.run(&["ip", "-o", "route", "show", &address]).split(' ').nth(2).unwrap().to_owned();
     let named = |node: &Node| node.ns.run(&["ip", "-o", "link"]).contains(&format!("{device}@"));
     // An older kernel renames only what is down, and felix sets it up again meanwhile.
-    let rename = format!(
-        "for i in $(seq 100); do ip link set {device} down && ip link set {device} name stranger && exit; done; exit 1"
-    );
+    let batch = format!("printf 'link set {device} down\\nlink set {device} name stranger\\n' | ip -batch - 2>&1");
+    let rename = format!("for i in $(seq 100); do {batch} && exit; done; exit 1");
     node.ns.run(&["sh", "-c", &rename]);
     until("the name is back", Duration::from_secs(1), || named(&node));
     until("its pod is reached", Duration::from_secs(2), || b.ns.pings(&address));
