@@ -383,6 +383,18 @@ async fn a_new_datastore_in_the_place_of_a_lost_one_does_not_mean_that_all_was_d
 }
 
 #[tokio::test]
+async fn who_needs_a_datastore_that_is_there_makes_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("t.db").display());
+    let error = Datastore::open_existing(&url).await.err().unwrap().to_string();
+    assert!(error.contains("does not exist; check the path"), "{error}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    Datastore::open(&url).await.unwrap().create(&node("n1")).await.unwrap();
+    let store = Datastore::open_existing(&url).await.unwrap();
+    assert_eq!(store.list::<Node>(&Filter::default()).await.unwrap().items.len(), 1);
+}
+
+#[tokio::test]
 async fn an_older_state_restored_into_the_file_is_told() {
     let (directory, store) = store().await;
     store.create(&node("old")).await.unwrap();

@@ -197,7 +197,8 @@ impl Table {
         for prefix in prefixes {
             let Some(entry) = self.learned.get_mut(&prefix) else { continue };
             let verdict = entry.next_hops.as_ref().map(|set| judge(&resolver, &mut memo, prefix, set));
-            let adopted = entry.adopted && !self.learned_in_sync;
+            // Nothing goes on the word of a snapshot: a peer that it does not know may still be about to speak.
+            let adopted = entry.adopted && !(self.learned_in_sync && self.config.complete);
             let wanted = match &verdict {
                 Some(Ok(outcome)) => outcome.forward.clone(),
                 _ => None,

@@ -337,6 +337,19 @@ fn down() -> World {
     world
 }
 
+#[test]
+fn an_adopted_route_stays_until_the_configuration_is_complete() {
+    let complete = configurations()[0].clone();
+    let mut table = table(Config { complete: false, ..complete.clone() });
+    let prefix = net("10.42.9.0/26");
+    table.observe(world(), vec![Found { prefix, metric: METRIC_LEARNED, forward: Forward::Unreachable }]);
+    table.learned_in_sync();
+    let delete = Step::Delete(prefix, METRIC_LEARNED);
+    assert!(!table.difference().contains(&delete), "only a snapshot is known");
+    table.configure(complete);
+    assert!(table.difference().contains(&delete));
+}
+
 proptest! {
     /// Whatever the road, the kernel ends with what a table that knows only the last state would write.
     #[test]

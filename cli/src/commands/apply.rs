@@ -1,7 +1,7 @@
 //! `twill apply`: manifests into the datastore.
 
 use crate::args::Apply;
-use crate::io::{manifests, with_store};
+use crate::io::{manifests, with_new_store};
 use crate::output::{Format, print_line, print_value};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &Apply) -> anyhow::Result<ExitCode> {
         print_line(&format!("{} objects are valid", manifests.len()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    with_store(&args.store.datastore, async |store| {
+    with_new_store(&args.store.datastore, async |store| {
         let mut done = Vec::new();
         for manifest in &manifests {
             let (object, what) = apply(&store, manifest).await?;

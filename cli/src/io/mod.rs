@@ -7,11 +7,20 @@ pub(crate) mod manifests;
 use anyhow::Context;
 use twill_datastore::Datastore;
 
-/// Runs what a command asks of the datastore.
+/// Runs what a command asks of a datastore that is there.
 pub(crate) fn with_store<T>(url: &str, ask: impl AsyncFnOnce(Datastore) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    block_on(async { ask(Datastore::open_existing(url).await?).await })
+}
+
+/// Runs what a command asks of a datastore, which is made if there is none.
+pub(crate) fn with_new_store<T>(url: &str, ask: impl AsyncFnOnce(Datastore) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    block_on(async { ask(Datastore::open(url).await?).await })
+}
+
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime can be started")?;
-    runtime.block_on(async { ask(Datastore::open(url).await?).await })
+    runtime.block_on(work)
 }
 
 /// Seconds since 1970.

@@ -36,11 +36,13 @@ pub struct Options {
     pub inotify: bool,
     /// Upper limit of the file in pages of 4 KiB; beyond it a write is [`Error::Full`].
     pub max_pages: Option<u32>,
+    /// Whether a file that is missing is made; else it is [`Error::Open`].
+    pub create: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { history: 10_000, busy: Duration::from_secs(10), inotify: true, max_pages: None }
+        Self { history: 10_000, busy: Duration::from_secs(10), inotify: true, max_pages: None, create: true }
     }
 }
 

@@ -70,7 +70,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         None => std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot ID")?,
     };
     sysctl::node().context("preparing the node for routing")?;
-    let datastore = Datastore::open(&args.datastore).await?;
+    let datastore = Datastore::open_existing(&args.datastore).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let store = Store::open(&args.state_dir.join("ipam"), u64::try_from(now).unwrap_or(u64::MAX))?;
     if let Some(why) = store.fresh() {

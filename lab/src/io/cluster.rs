@@ -50,6 +50,16 @@ impl Cluster {
     /// The datastore does not open.
     pub fn open(state: State) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let store = runtime.block_on(Datastore::open_existing(&state.datastore))?;
+        Ok(Self { state, store, runtime })
+    }
+
+    /// Makes the datastore of a new lab.
+    ///
+    /// # Errors
+    /// The datastore cannot be made.
+    pub fn create(state: State) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let store = runtime.block_on(Datastore::open(&state.datastore))?;
         Ok(Self { state, store, runtime })
     }

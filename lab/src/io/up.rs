@@ -160,7 +160,7 @@ fn build(plan: &Plan, file: &LabFile, mut desired: Desired, notes: &mut Vec<Stri
     labs::save(&state)?;
     netns::prepare()?;
     underlay::build(plan)?;
-    let mut cluster = Cluster::open(state)?;
+    let mut cluster = Cluster::create(state)?;
     for (machine, speaker) in plan.routers() {
         if let Some(speaker) = speaker {
             routers::start(&mut cluster.state, &machine.name, &machine.netns, speaker)?;

@@ -37,7 +37,12 @@ const TABLES: &str = "
 
 /// The connection that writes; makes the file and its tables if there are none.
 pub(super) fn open_writer(path: &Path, options: Options) -> Result<Connection, Error> {
-    make_file(path)?;
+    if options.create {
+        make_file(path)?;
+    } else if !path.exists() {
+        let problem = "does not exist; check the path, or make it with: twill apply".to_owned();
+        return Err(open_error(path, problem));
+    }
     let mut connection = connect(path, options.busy)?;
     let opened = retry_while_busy(options.busy, || prepare(&mut connection));
     opened.map_err(|e| opening(path, &e))?.map_err(|problem| open_error(path, problem))?;
