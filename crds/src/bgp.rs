@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Routing of the whole cluster; the one object named `default` counts.
@@ -18,9 +19,9 @@ use std::net::IpAddr;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BGPConfigurationSpec {
-    /// AS of the nodes; default 64512.
+    /// AS of the nodes: a number, or `{nodeLabel: KEY}`, so that nodes of a rack, or every node, have their own; default 64512.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asn: Option<u32>,
+    pub asn: Option<NodeAsn>,
     /// Who peers with whom inside the cluster.
     #[serde(default)]
     pub topology: Topology,
@@ -33,6 +34,57 @@ pub struct BGPConfigurationSpec {
     /// UDP port of VXLAN; default 4789.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vxlan_port: Option<u16>,
+}
+
+/// Where the AS of a node comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum NodeAsn {
+    /// All nodes have this one.
+    Number(u32),
+    /// Each node has the number that its label says.
+    Label(AsnLabel),
+}
+
+/// The label that says a node's AS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AsnLabel {
+    /// Key of the label; its value is the AS number in decimal.
+    pub node_label: String,
+}
+
+impl NodeAsn {
+    /// The AS of a node with these labels.
+    ///
+    /// # Errors
+    /// The label is missing or is no AS number; one sentence without the node's name.
+    pub fn of(&self, labels: Option<&BTreeMap<String, String>>) -> Result<u32, String> {
+        let key = match self {
+            Self::Number(number) => return Ok(*number),
+            Self::Label(label) => &label.node_label,
+        };
+        let Some(value) = labels.and_then(|labels| labels.get(key)) else {
+            return Err(format!(
+                "metadata.labels: there is no {key}, which BGPConfiguration default takes the AS from; add it"
+            ));
+        };
+        let number = value.parse::<u32>().ok().filter(|number| asn_problem(*number).is_none());
+        number.ok_or_else(|| format!("metadata.labels: {key} is \"{value}\", which is no AS number; use e.g. 64512"))
+    }
+}
+
+/// AS_TRANS (RFC 6793 section 9): stands for numbers that old speakers cannot carry, and is nobody's own.
+const AS_TRANS: u32 = 23456;
+
+/// Why no speaker can have this number, if none can.
+#[must_use]
+pub fn asn_problem(number: u32) -> Option<&'static str> {
+    match number {
+        0 => Some("is 0, which is nobody's (RFC 7607); use 1 to 4294967295"),
+        AS_TRANS => Some("is 23456, which is reserved (AS_TRANS, RFC 6793); use another number"),
+        _ => None,
+    }
 }
 
 /// Who peers with whom inside the cluster.
@@ -138,4 +190,25 @@ pub struct BGPPeerStatus {
     /// `Accepted`, `Established`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_says_the_as_or_what_is_wrong_with_it() {
+        let by_label: NodeAsn = serde_json::from_value(serde_json::json!({"nodeLabel": "asn"})).unwrap();
+        let of = |value: Option<&str>| {
+            by_label.of(Some(&value.map(|v| ("asn".to_owned(), v.to_owned())).into_iter().collect()))
+        };
+        assert_eq!(of(Some("65201")), Ok(65201));
+        assert_eq!(of(Some("4200000001")), Ok(4_200_000_001));
+        for bad in [None, Some(""), Some("0"), Some("23456"), Some("4294967296"), Some("as65201")] {
+            let problem = of(bad).unwrap_err();
+            assert!(problem.starts_with("metadata.labels: ") && problem.contains("asn"), "{problem}");
+        }
+        assert_eq!(NodeAsn::Number(7).of(None), Ok(7));
+    }
 }

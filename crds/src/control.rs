@@ -24,6 +24,8 @@ pub enum FelixRequest {
     Addresses,
     /// The compiled ruleset as felix means it, for `twill policy show`; answered by a JSON object.
     Ruleset,
+    /// End, and leave the kernel as it is. Answered by [`FelixStatus`], or by the end of the connection: nothing is written any more.
+    Leave,
 }
 
 /// State of felix.
@@ -66,6 +68,9 @@ pub enum BgpdRequest {
         #[serde(default)]
         prefix: Option<IpNet>,
     },
+    /// End with Cease to every peer, so that none keeps a route of ours, and leave the kernel as it is. Answered by [`BgpdStatus`],
+    /// or by the end of the connection, once the sessions are closed.
+    Leave,
 }
 
 /// State of bgpd.
@@ -84,6 +89,9 @@ pub struct BgpdStatus {
     pub established: u32,
     /// Kernel routes that others removed or changed and that were repaired.
     pub repairs: u64,
+    /// Whether the node is drained: it has no sessions because an operator wants so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drained: bool,
     /// What is wrong, one sentence each.
     #[serde(default)]
     pub problems: Vec<String>,

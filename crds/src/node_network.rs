@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-/// State of one node's network; named as the Node. Created by bgpd; nobody needs to write its spec.
+/// State of one node's network; named as the Node. Created by the node's daemons; the spec is what an operator asks of the node.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "twill.network",
@@ -18,7 +18,15 @@ use std::net::IpAddr;
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase")]
-pub struct NodeNetworkSpec {}
+pub struct NodeNetworkSpec {
+    /// Whether the node is to take no part in routing: its sessions end with Cease, so that no peer has a route to it, until this is
+    /// false again. Written by `twill drain`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
+    /// Whether Twill is to be removed from the node: written by `twill uninstall --cluster`, obeyed once; the object goes last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uninstall: bool,
+}
 
 /// What the node's daemons report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

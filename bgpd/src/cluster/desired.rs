@@ -8,6 +8,7 @@ use crate::speaker;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use twill_crds::bgp::NodeAsn;
 use twill_crds::ippool::accepted;
 use twill_crds::names::{BGP_PORT, DEFAULT_ASN, VXLAN_PORT};
 use twill_crds::{BGPConfigurationSpec, IPBlock, IPPool, Object};
@@ -33,8 +34,9 @@ pub struct Desired {
 pub fn desired(own: &str, objects: &Objects) -> Desired {
     let configuration = objects.configurations.get(&Key::cluster("default"));
     let spec = configuration.map(|object| object.spec.clone()).unwrap_or_default();
-    let asn = spec.asn.unwrap_or(DEFAULT_ASN);
-    let nodes = nodes(own, objects);
+    let nodes = nodes(own, objects, &spec.asn.clone().unwrap_or(NodeAsn::Number(DEFAULT_ASN)));
+    // Without one there is no peer that it could be shown to.
+    let asn = nodes.asn.unwrap_or(DEFAULT_ASN);
     let local = nodes.own.clone().unwrap_or_else(|| NodeAddresses { name: own.to_owned(), v4: None, v6: None });
     let blocks = own_blocks(own, objects);
     let prefixes: BTreeSet<IpNet> = blocks.iter().map(|block| block.spec.cidr).collect();
@@ -43,8 +45,8 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     let (accepted, rejected) = accepted(&pools);
     problems.extend(rejected.iter().map(|(pool, reason)| format!("IPPool {}: {reason}", pool.name())));
     let (peers, more) = match &nodes.own {
-        Some(own) => peers(objects, &nodes, own, &spec, asn),
-        None => Default::default(),
+        Some(own) if nodes.asn.is_some() => peers(objects, &nodes, own, &spec, asn),
+        _ => Default::default(),
     };
     problems.extend(more);
     if local.v6.is_none() && prefixes.iter().any(|prefix| matches!(prefix, IpNet::V6(_))) {

@@ -4,6 +4,7 @@ use super::objects::Objects;
 use crate::fib::NodeAddresses;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use twill_crds::bgp::NodeAsn;
 use twill_crds::{Node, Object};
 
 /// The nodes of the cluster as routing sees them.
@@ -11,8 +12,12 @@ use twill_crds::{Node, Object};
 pub(super) struct Nodes {
     /// This node; none while its Node does not exist or is refused.
     pub(super) own: Option<NodeAddresses>,
+    /// The AS of this node; none while its label does not say one.
+    pub(super) asn: Option<u32>,
     /// The others that have an address, by name.
     pub(super) others: Vec<NodeAddresses>,
+    /// Their AS, by name.
+    pub(super) asns: BTreeMap<String, u32>,
     /// What is wrong with this node, one sentence each.
     pub(super) own_problems: Vec<String>,
     /// What is wrong with others.
@@ -43,8 +48,8 @@ fn usable_v6(address: Ipv6Addr) -> bool {
 }
 
 /// The nodes, seen from the one named `own`. Of two that claim one address the older keeps it, and the other is left out
-/// until it has another.
-pub(super) fn nodes(own: &str, objects: &Objects) -> Nodes {
+/// until it has another. One whose AS is not known has no sessions.
+pub(super) fn nodes(own: &str, objects: &Objects, asn: &NodeAsn) -> Nodes {
     let mut by_age: Vec<&Node> = objects.nodes.iter().map(|(_, node)| node.as_ref()).collect();
     by_age.sort_by_key(|node| {
         let time = node.metadata.creation_timestamp.as_ref().map(|time| time.0);
@@ -66,6 +71,10 @@ pub(super) fn nodes(own: &str, objects: &Objects) -> Nodes {
             ));
             continue;
         }
+        let number = asn.of(node.metadata.labels.as_ref());
+        if let Err(problem) = &number {
+            problems.push(format!("Node {}: {problem}", node.name()));
+        }
         owners.extend(all.map(|address| (address, node.name())));
         if found.v4.is_none() && found.v6.is_none() {
             problems.push(format!(
@@ -75,7 +84,9 @@ pub(super) fn nodes(own: &str, objects: &Objects) -> Nodes {
             ));
         } else if node.name() == own {
             result.own = Some(found);
+            result.asn = number.ok();
         } else {
+            result.asns.extend(number.ok().map(|number| (found.name.clone(), number)));
             result.others.push(found);
         }
     }

@@ -18,6 +18,9 @@ const RESTART_TIME: u16 = 120;
 /// Hold time unless configured otherwise, in seconds (RFC 4271 section 10).
 const HOLD_TIME: u16 = 90;
 
+/// TTL of sessions between nodes of different AS.
+const MULTIHOP: u8 = 64;
+
 /// The peers by name, and a sentence for each that cannot be.
 pub(super) fn peers(
     objects: &Objects,
@@ -34,7 +37,7 @@ pub(super) fn peers(
         if !matches_or_absent(object.spec.node_selector.as_ref(), &labels) {
             continue;
         }
-        match configured(object, nodes, own, spec) {
+        match configured(object, nodes, own, spec, asn) {
             Err(problem) => problems.push(format!("BGPPeer {}: {problem}", object.name())),
             Ok(None) => {}
             Ok(Some(peer)) => match by_address.get(&peer.address) {
@@ -51,7 +54,8 @@ pub(super) fn peers(
     }
     if spec.topology == Topology::Mesh {
         for node in &nodes.others {
-            let Some((address, peer)) = mesh(node, own, spec, asn) else { continue };
+            let Some(other) = nodes.asns.get(&node.name) else { continue };
+            let Some((address, peer)) = mesh(node, own, spec, (asn, *other)) else { continue };
             // What a person wrote about this address goes before what follows from the topology.
             by_address.entry(address).or_insert((node.name.clone(), peer));
         }
@@ -64,13 +68,21 @@ pub(super) fn peers(
     (named, problems)
 }
 
-fn mesh(node: &NodeAddresses, own: &NodeAddresses, spec: &BGPConfigurationSpec, asn: u32) -> Option<(IpAddr, Peer)> {
+/// A session of the mesh; `asns` are ours and the other's.
+fn mesh(
+    node: &NodeAddresses,
+    own: &NodeAddresses,
+    spec: &BGPConfigurationSpec,
+    (ours, theirs): (u32, u32),
+) -> Option<(IpAddr, Peer)> {
     let v4 = own.v4.is_some().then_some(node.v4).flatten().map(IpAddr::V4);
     let v6 = own.v6.is_some().then_some(node.v6).flatten().map(IpAddr::V6);
     let address = v4.or(v6)?;
     let mut peer = bare(address, own);
     peer.port = spec.listen_port.unwrap_or(BGP_PORT);
-    peer.asn = PeerAsn::Number(asn);
+    peer.asn = PeerAsn::Number(theirs);
+    // Nodes of other racks are as far as iBGP would find them.
+    peer.ttl = (ours != theirs).then_some(MULTIHOP);
     peer.hold_time = hold_time(spec.hold_time);
     Some((address, peer))
 }
@@ -80,6 +92,7 @@ fn configured(
     nodes: &Nodes,
     own: &NodeAddresses,
     config: &BGPConfigurationSpec,
+    own_asn: u32,
 ) -> Result<Option<Peer>, String> {
     let spec = &object.spec;
     let address = spec.remote.address.ok_or("remote.address: is missing; write the peer's address")?;
@@ -99,7 +112,6 @@ fn configured(
     let port = if is_node { config.listen_port } else { None };
     peer.port = spec.remote.port.or(port).unwrap_or(BGP_PORT);
     peer.local_asn = spec.local_asn;
-    let own_asn = config.asn.unwrap_or(twill_crds::names::DEFAULT_ASN);
     peer.asn = match spec.asn {
         SpecAsn::Number(asn) => PeerAsn::Number(asn),
         SpecAsn::Relation(AsRelation::Internal) => PeerAsn::Number(spec.local_asn.unwrap_or(own_asn)),

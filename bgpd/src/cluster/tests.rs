@@ -96,6 +96,46 @@ fn a_mesh_is_every_other_node_and_a_node_tells_its_own_blocks_only() {
 }
 
 #[test]
+fn the_as_comes_from_a_label_and_nodes_of_another_one_are_external_and_far() {
+    let labelled = |name: &str, address: &str, asn: Option<&str>| {
+        let mut value = json!({
+            "metadata": {"name": name, "labels": {}, "creationTimestamp": "2026-01-01T00:00:01Z"},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+        });
+        value["metadata"]["labels"]["asn"] = json!(asn);
+        value["metadata"]["labels"].as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        Heard::Node(Box::new(applied(object(value))))
+    };
+    let nodes = || {
+        with(
+            Objects::default(),
+            [
+                labelled("a1", "172.31.1.11", Some("65201")),
+                labelled("a2", "172.31.1.12", Some("65201")),
+                labelled("b1", "172.31.2.11", Some("65202")),
+                labelled("b2", "172.31.2.12", Some("none")),
+                configuration(json!({"asn": {"nodeLabel": "asn"}})),
+                peer("in", json!({"remote": {"address": "172.31.1.9"}, "asn": "internal"})),
+            ],
+        )
+    };
+    let wanted = desired("a1", &nodes());
+    let seen = wanted.speaker.peers.iter().map(|(name, peer)| (name.as_str(), peer.asn, peer.ttl));
+    let expected = [
+        ("a2", PeerAsn::Number(65201), None),
+        ("b1", PeerAsn::Number(65202), Some(64)),
+        ("in", PeerAsn::Number(65201), None),
+    ];
+    assert_eq!(seen.collect::<Vec<_>>(), expected);
+    assert_eq!(wanted.speaker.asn, 65201);
+    assert!(wanted.problems[0].starts_with("Node b2: metadata.labels: asn is \"none\""), "{:?}", wanted.problems);
+    let without = desired("b2", &nodes());
+    assert!(without.speaker.peers.is_empty(), "nobody knows what it would have to say");
+    assert!(without.node_problems[0].starts_with("Node b2: metadata.labels"), "{:?}", without.node_problems);
+    assert!(!without.fib.nodes.is_empty(), "its kernel is told of the others all the same");
+}
+
+#[test]
 fn the_tunnel_address_is_ordinal_0_of_the_oldest_block() {
     let desired = desired("a1", &cluster());
     assert_eq!(desired.fib.tunnel_sources, ["10.42.7.0".parse::<IpAddr>().unwrap()]);

@@ -8,7 +8,9 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 use twill_crds::control::{BgpdRequest, BgpdStatus};
 
@@ -38,7 +40,8 @@ pub(crate) async fn run(path: &Path, socket: Option<&Path>, seed: u64) -> anyhow
         .context("cannot start the speaker's threads")?;
     handle.reconfigure(config.speaker.clone()).await;
     info!(asn = config.speaker.asn, router_id = %config.speaker.router_id, "speaker started");
-    let answers = handle.clone();
+    let left = Arc::new(Notify::new());
+    let answers = (handle.clone(), left.clone());
     let serve = async {
         match &control {
             Some(control) => control.serve(move |request| answer(answers.clone(), request)).await,
@@ -51,6 +54,7 @@ pub(crate) async fn run(path: &Path, socket: Option<&Path>, seed: u64) -> anyhow
             _ = hangup.recv() => reload(path, &mut config, &handle).await,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = left.notified() => return Ok(()),
             () = &mut serve => {}
         }
     }
@@ -87,12 +91,19 @@ fn fib_config(config: &LoneConfig) -> fib::Config {
     }
 }
 
-async fn answer(handle: SpeakerHandle, request: BgpdRequest) -> Value {
+async fn answer((handle, left): (SpeakerHandle, Arc<Notify>), request: BgpdRequest) -> Value {
     match request {
         // Alone there is no datastore, and so nothing to wait for.
         BgpdRequest::Status | BgpdRequest::Wait { .. } => json!(status(&handle).await),
         BgpdRequest::Peers => json!(handle.peers().await.0),
         BgpdRequest::Routes { prefix } => json!(handle.routes(prefix).await),
+        BgpdRequest::Leave => {
+            info!("leaving on request: sessions are closed with Cease, kernel routes stay");
+            let status = status(&handle).await;
+            handle.leave(super::shutdown("removed by its operator")).await;
+            left.notify_one();
+            json!(status)
+        }
     }
 }
 
@@ -107,6 +118,7 @@ async fn status(handle: &SpeakerHandle) -> BgpdStatus {
         peers: peers.len() as u32,
         established: peers.iter().filter(|peer| peer.state == "Established").count() as u32,
         repairs: fib.repairs,
+        drained: false,
         problems,
     }
 }

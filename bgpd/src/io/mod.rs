@@ -24,6 +24,8 @@ mod session;
 mod sockets;
 mod throttle;
 
+use crate::fsm::Stop;
+use crate::wire::{Notification, cease};
 pub use control::ControlSocket;
 pub use handle::SpeakerHandle;
 
@@ -45,6 +47,11 @@ impl Drop for EndOnPanic {
             std::process::abort();
         }
     }
+}
+
+/// An end after which no peer keeps what it has of us: Cease, Administrative Shutdown, with the text of RFC 9003.
+fn shutdown(why: &str) -> Stop {
+    Stop::Notify(Notification::cease(cease::SHUTDOWN, why))
 }
 
 /// A number that differs from process to process, for jitter.

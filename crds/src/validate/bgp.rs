@@ -1,12 +1,9 @@
 //! Rules of BGPConfiguration and BGPPeer.
 
-use super::{Problem, selector};
-use crate::bgp::PeerAsn;
+use super::{Problem, metadata, selector};
+use crate::bgp::{NodeAsn, PeerAsn, asn_problem};
 use crate::{BGPConfiguration, BGPPeer, Object};
 use std::net::IpAddr;
-
-/// AS_TRANS (RFC 6793 section 9): stands for numbers that old speakers cannot carry, and is nobody's own.
-const AS_TRANS: u32 = 23456;
 
 /// Rules of the cluster's configuration.
 pub(super) fn configuration(new: &BGPConfiguration) -> Result<(), Problem> {
@@ -14,7 +11,11 @@ pub(super) fn configuration(new: &BGPConfiguration) -> Result<(), Problem> {
         let problem = format!("is \"{}\"; there is one BGPConfiguration, named default", new.name());
         return Err(Problem::new("metadata.name", problem));
     }
-    new.spec.asn.map_or(Ok(()), |number| asn("spec.asn", number))?;
+    match &new.spec.asn {
+        None => {}
+        Some(NodeAsn::Number(number)) => asn("spec.asn", *number)?,
+        Some(NodeAsn::Label(label)) => metadata::label_key("spec.asn.nodeLabel", &label.node_label)?,
+    }
     port("spec.listenPort", new.spec.listen_port)?;
     port("spec.vxlanPort", new.spec.vxlan_port)?;
     hold_time(new.spec.hold_time)
@@ -50,11 +51,7 @@ fn remote(address: IpAddr) -> Result<(), Problem> {
 }
 
 fn asn(field: &str, number: u32) -> Result<(), Problem> {
-    match number {
-        0 => Err(Problem::new(field, "is 0, which is nobody's (RFC 7607); use 1 to 4294967295")),
-        AS_TRANS => Err(Problem::new(field, "is 23456, which is reserved (AS_TRANS, RFC 6793); use another number")),
-        _ => Ok(()),
-    }
+    asn_problem(number).map_or(Ok(()), |problem| Err(Problem::new(field, problem)))
 }
 
 fn hold_time(seconds: Option<u16>) -> Result<(), Problem> {
@@ -122,6 +119,13 @@ mod tests {
         assert_eq!(configuration("default", json!({})), None);
         assert_eq!(configuration("other", json!({})).as_deref(), Some("metadata.name"));
         assert_eq!(configuration("default", json!({"asn": 0})).as_deref(), Some("spec.asn"));
+        assert_eq!(configuration("default", json!({"asn": 65001})), None);
+        assert_eq!(configuration("default", json!({"asn": {"nodeLabel": "example.org/asn"}})), None);
+        let odd = json!({"asn": {"nodeLabel": "-"}});
+        assert_eq!(configuration("default", odd).as_deref(), Some("spec.asn.nodeLabel"));
+        for bad in [json!({}), json!({"label": "x"}), json!("64512")] {
+            assert_eq!(configuration("default", json!({"asn": bad})).as_deref(), Some("spec.asn"), "{bad}");
+        }
         assert_eq!(configuration("default", json!({"listenPort": 0})).as_deref(), Some("spec.listenPort"));
         assert_eq!(configuration("default", json!({"topology": "Star"})).as_deref(), Some("spec.topology"));
     }

@@ -42,7 +42,7 @@ pub struct Args {
     pub boot_id: Option<String>,
 }
 
-/// Runs until SIGTERM or SIGINT. Everything in the kernel stays.
+/// Runs until SIGTERM, SIGINT or a request to leave. Everything in the kernel stays.
 ///
 /// # Errors
 /// What could not be started, in one sentence.
@@ -121,7 +121,13 @@ async fn feed(agent: &mut Agent, mut inputs: Inputs, conditions: &report::Sender
                 anyhow::ensure!(heard > 0, "the datastore's facts have ended");
                 agent.hear(&mut facts).await;
             }
-            Some(ask) = inputs.asks.recv() => agent.answer(ask).await,
+            Some(ask) = inputs.asks.recv() => {
+                let last = matches!(ask, Ask::Leave(_));
+                agent.answer(ask).await;
+                if last {
+                    return Ok(());
+                }
+            }
             Some(done) = inputs.done.recv() => agent.done(done).await,
             heard = inputs.news.recv_many(&mut news, BATCH), if listening => {
                 // Nothing at all means that the monitor has ended: the tick's look at the kernel has to do.

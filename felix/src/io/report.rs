@@ -50,7 +50,7 @@ pub fn tell(sender: &Sender, now: Conditions) {
 async fn write(store: &Datastore, node: &str, wanted: &Conditions) -> Result<(), Error> {
     let mut object = match store.get::<NodeNetwork>(&Key::cluster(node)).await? {
         Some(object) => object,
-        None => store.create(&NodeNetwork::new(node, NodeNetworkSpec {})).await?,
+        None => store.create(&NodeNetwork::new(node, NodeNetworkSpec::default())).await?,
     };
     let status = object.status.get_or_insert_default();
     let next = merged(&status.felix.conditions, wanted, Time(jiff::Timestamp::now()));

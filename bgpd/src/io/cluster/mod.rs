@@ -15,9 +15,10 @@ use anyhow::Context;
 use follower::{Follower, State};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use twill_crds::control::{BgpdRequest, BgpdStatus};
 use twill_crds::names::BGPD_SOCKET;
 use twill_datastore::{Datastore, Error};
@@ -52,7 +53,8 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
     let (observed_sender, observed) = watch::channel(Observed::default());
     let mut follower = Follower::new(node, speaker.clone(), fib, state_sender, desired_sender, snapshot_sender);
     tracing::info!(node, from_snapshot = remembered.is_some(), "bgpd started");
-    let answers = Answers { node: node.to_owned(), speaker: speaker.clone(), state };
+    let left = Arc::new(Notify::new());
+    let answers = Answers { node: node.to_owned(), speaker: speaker.clone(), state, left: left.clone() };
     let follow = async {
         let patient = remembered.is_some();
         if let Some(snapshot) = remembered {
@@ -72,6 +74,7 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
         () = control.serve(move |request| answers.clone().answer(request)) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = left.notified() => return Ok(()),
     }
     tracing::info!("leaving: sessions are closed without NOTIFICATION, kernel routes stay");
     speaker.leave(Stop::Silently).await;
@@ -125,6 +128,8 @@ struct Answers {
     node: String,
     speaker: SpeakerHandle,
     state: watch::Receiver<State>,
+    /// The sessions were ended on request, and the process is to end.
+    left: Arc<Notify>,
 }
 
 impl Answers {
@@ -139,6 +144,13 @@ impl Answers {
             }
             BgpdRequest::Peers => json!(self.speaker.peers().await.0),
             BgpdRequest::Routes { prefix } => json!(self.speaker.routes(prefix).await),
+            BgpdRequest::Leave => {
+                tracing::info!("leaving on request: sessions are closed with Cease, kernel routes stay");
+                let status = self.status().await;
+                self.speaker.leave(super::shutdown("removed by its operator")).await;
+                self.left.notify_one();
+                json!(status)
+            }
         }
     }
 
@@ -155,6 +167,7 @@ impl Answers {
             peers: peers.len() as u32,
             established: peers.iter().filter(|peer| peer.state == "Established").count() as u32,
             repairs: fib.repairs,
+            drained: false,
             problems,
         }
     }

@@ -49,7 +49,7 @@ async fn write_status(store: &Datastore, node: &str, desired: &Desired, observed
     let key = Key::cluster(node);
     let mut object = match store.get::<NodeNetwork>(&key).await? {
         Some(object) => object,
-        None => store.create(&NodeNetwork::new(node, NodeNetworkSpec {})).await?,
+        None => store.create(&NodeNetwork::new(node, NodeNetworkSpec::default())).await?,
     };
     let status = object.status.get_or_insert_default();
     let new = report(desired, observed, &status.bgp, Timestamp::now());

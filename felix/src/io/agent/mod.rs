@@ -86,6 +86,8 @@ pub enum Ask {
     Addresses(oneshot::Sender<Value>),
     /// The ruleset as it is meant.
     Ruleset(oneshot::Sender<Value>),
+    /// The state, after which nothing is written any more: the daemon ends.
+    Leave(oneshot::Sender<FelixStatus>),
 }
 
 /// What the agent is made of.
@@ -214,7 +216,7 @@ impl Agent {
             }
             Ask::Reached { revision, reply } if self.in_sync() && self.applied >= revision => drop(reply.send(())),
             Ask::Reached { revision, reply } => self.reached.push((revision, reply)),
-            Ask::Status(reply) => drop(reply.send(self.status())),
+            Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),
             Ask::Addresses(reply) => drop(reply.send(self.addresses())),
             Ask::Ruleset(reply) => drop(reply.send(self.ruleset())),
         }
