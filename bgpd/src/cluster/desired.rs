@@ -1,10 +1,10 @@
 //! The speaker's and the FIB's configuration, from the objects alone.
 
 use super::nodes::{Nodes, nodes};
-use super::objects::Objects;
+use super::objects::{Objects, is_shutdown};
 use super::peers::peers;
 use crate::fib::{self, NodeAddresses, Pool};
-use crate::speaker;
+use crate::speaker::{self, Shutdown};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,6 +23,8 @@ pub struct Desired {
     pub fib: fib::Config,
     /// Whether the Node exists.
     pub node_exists: bool,
+    /// Whether the machine goes down, as the kubelet says.
+    pub going_down: bool,
     /// Why this node takes no part in routing, one sentence each.
     pub node_problems: Vec<String>,
     /// What else is wrong, one sentence each.
@@ -44,8 +46,9 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     let pools: Vec<IPPool> = objects.pools.iter().map(|(_, pool)| pool.as_ref().clone()).collect();
     let (accepted, rejected) = accepted(&pools);
     problems.extend(rejected.iter().map(|(pool, reason)| format!("IPPool {}: {reason}", pool.name())));
+    let shutdown = objects.network.spec.drain.then_some(Shutdown::Drained);
     let (peers, more) = match &nodes.own {
-        Some(own) if nodes.asn.is_some() => peers(objects, &nodes, own, &spec, asn),
+        Some(own) if nodes.asn.is_some() && shutdown.is_none() => peers(objects, &nodes, own, &spec, asn),
         _ => Default::default(),
     };
     problems.extend(more);
@@ -58,13 +61,19 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     let speaker = speaker::Config {
         asn,
         router_id: router_id(&local),
-        listen: listen(&nodes, &spec),
+        listen: if shutdown.is_none() { listen(&nodes, &spec) } else { Vec::new() },
         originate: prefixes.clone(),
         peers,
+        exclusive: true,
+        complete: true,
+        shutdown,
     };
     let fib = fib_config(&spec, &nodes, local, &speaker, prefixes, &blocks, &accepted);
-    let node_exists = objects.nodes.get(&Key::cluster(own)).is_some();
-    Desired { speaker, fib, node_exists, node_problems: nodes.own_problems, problems }
+    let node = objects.nodes.get(&Key::cluster(own));
+    let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref());
+    let going_down = conditions.is_some_and(|all| all.iter().any(is_shutdown));
+    let node_exists = node.is_some();
+    Desired { speaker, fib, node_exists, going_down, node_problems: nodes.own_problems, problems }
 }
 
 fn fib_config(

@@ -1,7 +1,8 @@
 //! The objects that decide, as last heard. Only remembers.
 
+use k8s_openapi::api::core::v1::NodeCondition;
 use serde::{Deserialize, Serialize};
-use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Node, Object};
+use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Node, NodeNetwork, NodeNetworkSpec, Object};
 use twill_datastore::{Followed, Index, Revision};
 
 /// One step of one kind.
@@ -16,6 +17,8 @@ pub enum Heard {
     Configuration(Followed<BGPConfiguration>),
     /// Of the peers.
     Peer(Followed<BGPPeer>),
+    /// Of this node's own NodeNetwork.
+    Network(Followed<NodeNetwork>),
 }
 
 /// All objects that decide.
@@ -26,18 +29,27 @@ pub struct Objects {
     pub(super) blocks: Index<IPBlock>,
     pub(super) configurations: Index<BGPConfiguration>,
     pub(super) peers: Index<BGPPeer>,
-    heard: [bool; 5],
+    pub(super) network: Network,
+    heard: [bool; 6],
 }
 
-/// [`Objects`] as a file keeps them over a restart.
+/// What is asked of this node. Its status is ours, and changes often.
+#[derive(Default)]
+pub(super) struct Network {
+    pub(super) spec: NodeNetworkSpec,
+    revision: Revision,
+}
+
+/// [`Objects`] as a file keeps them over a restart. Fields of another release are left out or empty, so that both ways of an upgrade go on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Snapshot {
     nodes: Vec<Node>,
     pools: Vec<IPPool>,
     blocks: Vec<IPBlock>,
     configurations: Vec<BGPConfiguration>,
     peers: Vec<BGPPeer>,
+    #[serde(default)]
+    network: NodeNetworkSpec,
 }
 
 impl Objects {
@@ -49,6 +61,10 @@ impl Objects {
             Heard::Block(step) => take(&mut self.blocks, step, &mut self.heard[2]),
             Heard::Configuration(step) => take(&mut self.configurations, step, &mut self.heard[3]),
             Heard::Peer(step) => take(&mut self.peers, step, &mut self.heard[4]),
+            Heard::Network(step) => {
+                let first = matches!(step, Followed::Synced { .. }) && !std::mem::replace(&mut self.heard[5], true);
+                self.network.take(step) || first
+            }
         }
     }
 
@@ -67,6 +83,7 @@ impl Objects {
             self.blocks.revision(),
             self.configurations.revision(),
             self.peers.revision(),
+            self.network.revision,
         ];
         all.into_iter().min().unwrap_or_default()
     }
@@ -83,6 +100,7 @@ impl Objects {
             blocks: all(&self.blocks),
             configurations: all(&self.configurations),
             peers: all(&self.peers),
+            network: self.network.spec.clone(),
         }
     }
 
@@ -100,7 +118,8 @@ impl Objects {
             blocks: index(snapshot.blocks),
             configurations: index(snapshot.configurations),
             peers: index(snapshot.peers),
-            heard: [false; 5],
+            network: Network { spec: snapshot.network, revision: Revision::default() },
+            heard: [false; 6],
         }
     }
 }
@@ -111,6 +130,33 @@ fn take<K: Object>(index: &mut Index<K>, step: Followed<K>, heard: &mut bool) ->
     changed || first
 }
 
+impl Network {
+    /// Whether something else is asked than before.
+    fn take(&mut self, step: Followed<NodeNetwork>) -> bool {
+        let spec = match step {
+            Followed::Synced { items, revision } => {
+                self.revision = revision;
+                items.into_iter().next().map(|network| network.spec).unwrap_or_default()
+            }
+            Followed::Applied(network, _) => network.spec,
+            Followed::Deleted(..) => NodeNetworkSpec::default(),
+            Followed::Bookmark(revision) => {
+                self.revision = self.revision.max(revision);
+                return false;
+            }
+        };
+        let changed = self.spec != spec;
+        self.spec = spec;
+        changed
+    }
+}
+
+/// Whether this condition says that the kubelet ends the node's pods because the machine goes down: its words for a graceful node shutdown.
+pub(super) fn is_shutdown(condition: &NodeCondition) -> bool {
+    let says = |text: &String| text.contains("node is shutting down");
+    condition.type_ == "Ready" && condition.status == "False" && condition.message.as_ref().is_some_and(says)
+}
+
 /// A Node of Kubernetes lists images and volumes that nobody here reads.
 fn trimmed(step: Followed<Node>) -> Followed<Node> {
     let trim = |mut node: Node| {
@@ -119,7 +165,8 @@ fn trimmed(step: Followed<Node>) -> Followed<Node> {
         node.metadata.managed_fields = None;
         if let Some(status) = &mut node.status {
             let addresses = status.addresses.take();
-            *status = k8s_openapi::api::core::v1::NodeStatus { addresses, ..Default::default() };
+            let conditions = status.conditions.take().map(|all| all.into_iter().filter(is_shutdown).collect());
+            *status = k8s_openapi::api::core::v1::NodeStatus { addresses, conditions, ..Default::default() };
         }
         node
     };

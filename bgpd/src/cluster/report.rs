@@ -48,6 +48,13 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
         .into_iter()
         .collect();
     conditions.push(condition("SessionsEstablished", "Established", "SessionsDown", &text, &old.conditions, now));
+    if desired.speaker.shutdown.is_some() {
+        let open: Vec<String> = (observed.peers > 0)
+            .then(|| format!("{} sessions are still being closed", observed.peers))
+            .into_iter()
+            .collect();
+        conditions.push(condition("Drained", "Drained", "Draining", &open, &old.conditions, now));
+    }
     BgpState {
         addresses: local.v4.map(IpAddr::V4).into_iter().chain(local.v6.map(IpAddr::V6)).collect(),
         asn: Some(desired.speaker.asn),

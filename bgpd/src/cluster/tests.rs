@@ -2,7 +2,7 @@
 
 use super::{Heard, Objects, Observed, desired, report};
 use crate::fib;
-use crate::speaker::{Export, PeerAsn};
+use crate::speaker::{Export, PeerAsn, Shutdown};
 use crate::wire::{Families, Family};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -239,9 +239,8 @@ fn sync_is_all_kinds_and_the_revision_is_that_of_the_slowest() {
         Followed::Synced { items: Vec::new(), revision: Revision(revision) }
     }
     let mut objects = Objects::default();
-    for heard in
-        [Heard::Node(Box::new(synced(7))), Heard::Pool(synced(7)), Heard::Block(synced(7)), Heard::Peer(synced(7))]
-    {
+    objects.apply(Heard::Node(Box::new(synced(7))));
+    for heard in [Heard::Pool(synced(7)), Heard::Block(synced(7)), Heard::Peer(synced(7)), Heard::Network(synced(7))] {
         objects.apply(heard);
     }
     assert!(!objects.in_sync());
@@ -259,6 +258,57 @@ fn a_snapshot_means_the_same_after_a_restart_and_holds_no_more_than_is_read() {
     let back = Objects::remembered(serde_json::from_str(&text).unwrap());
     assert_eq!(desired("a1", &back), desired("a1", &objects));
     assert!(!back.in_sync());
+}
+
+fn network(drain: bool) -> Heard {
+    Heard::Network(applied(object(json!({"metadata": {"name": "a1"}, "spec": {"drain": drain}}))))
+}
+
+#[test]
+fn a_drained_node_speaks_with_nobody_also_after_a_restart_and_says_when_all_sessions_are_closed() {
+    let mut objects = cluster();
+    assert!(objects.apply(network(true)) && !objects.apply(network(true)), "its own status is no news");
+    let drained = desired("a1", &objects);
+    assert!(drained.speaker.peers.is_empty() && drained.speaker.listen.is_empty());
+    assert_eq!(drained.speaker.shutdown, Some(Shutdown::Drained));
+    let kept = serde_json::to_string(&objects.snapshot()).unwrap();
+    assert_eq!(desired("a1", &Objects::remembered(serde_json::from_str(&kept).unwrap())), drained);
+
+    let now = Timestamp::from_second(1).unwrap();
+    let said = |peers: u32| {
+        let conditions =
+            report(&drained, &Observed { peers, ..Observed::default() }, &BgpState::default(), now).conditions;
+        conditions.into_iter().find(|c| c.type_ == "Drained").map(|c| (c.status, c.message)).unwrap()
+    };
+    assert_eq!(said(2), ("False".to_owned(), "2 sessions are still being closed".to_owned()));
+    assert_eq!(said(0), ("True".to_owned(), String::new()));
+    objects.apply(network(false));
+    assert_eq!(desired("a1", &objects), desired("a1", &cluster()));
+}
+
+#[test]
+fn a_snapshot_of_another_release_is_read() {
+    let mut value = serde_json::to_value(cluster().snapshot()).unwrap();
+    value.as_object_mut().unwrap().remove("network");
+    value["later"] = json!([1]);
+    let back = Objects::remembered(serde_json::from_value(value).unwrap());
+    assert_eq!(desired("a1", &back), desired("a1", &cluster()));
+}
+
+#[test]
+fn the_kubelet_says_that_the_machine_goes_down() {
+    let node = |message: &str| {
+        Heard::Node(Box::new(applied(object(json!({
+            "metadata": {"name": "a1", "creationTimestamp": "2026-01-01T00:00:01Z"},
+            "status": {
+                "addresses": [{"type": "InternalIP", "address": "172.31.1.11"}],
+                "conditions": [{"type": "Ready", "status": "False", "message": message}],
+            },
+        })))))
+    };
+    assert!(!desired("a1", &with(cluster(), [node("container runtime is down")])).going_down);
+    assert!(desired("a1", &with(cluster(), [node("[container runtime is down, node is shutting down]")])).going_down);
+    assert!(!desired("a2", &with(cluster(), [node("node is shutting down")])).going_down, "another one does");
 }
 
 #[test]

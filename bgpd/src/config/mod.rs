@@ -168,7 +168,16 @@ impl LoneConfig {
                 SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), BGP_PORT),
             ],
         };
-        let speaker = Config { asn: file.asn.value, router_id: file.router_id.value, listen, originate, peers };
+        let speaker = Config {
+            asn: file.asn.value,
+            router_id: file.router_id.value,
+            listen,
+            originate,
+            peers,
+            exclusive: false,
+            complete: true,
+            shutdown: None,
+        };
         let route_protocol = file.route_protocol.map_or(RTPROT_BGPD, |protocol| protocol.value);
         Ok(Self { speaker, install_routes: file.install_routes, route_protocol })
     }

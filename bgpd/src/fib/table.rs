@@ -344,15 +344,18 @@ impl Table {
         })
     }
 
+    /// An own prefix that the RIB still leads elsewhere is not ours to answer for yet.
     fn own_difference(&mut self, deletions: &mut Vec<Step>) -> Vec<Step> {
-        let missing: Vec<IpNet> = self.config.own.difference(&self.unreachable).copied().collect();
+        let elsewhere = |prefix: &&IpNet| self.learned.get(*prefix).is_some_and(|entry| entry.next_hops.is_some());
+        let own: BTreeSet<IpNet> = self.config.own.iter().filter(|prefix| !elsewhere(prefix)).copied().collect();
+        let missing: Vec<IpNet> = own.difference(&self.unreachable).copied().collect();
         let mut steps = Vec::new();
         for prefix in missing {
             steps.push(Step::Replace(prefix, METRIC_UNREACHABLE, Arc::new(Forward::Unreachable)));
             self.unreachable.insert(prefix);
         }
         if self.config.complete {
-            let gone: Vec<IpNet> = self.unreachable.difference(&self.config.own).copied().collect();
+            let gone: Vec<IpNet> = self.unreachable.difference(&own).copied().collect();
             for prefix in gone {
                 deletions.push(Step::Delete(prefix, METRIC_UNREACHABLE));
                 self.unreachable.remove(&prefix);

@@ -217,6 +217,17 @@ fn own_prefixes_are_unreachable_in_the_kernel_until_they_are_not_ours() {
 }
 
 #[test]
+fn an_own_prefix_is_not_unreachable_while_it_leads_elsewhere() {
+    let mut table = table(config(Protocol::VXLAN, When::CrossSubnet));
+    let own = net("10.42.1.0/26");
+    table.apply(vec![change("10.42.1.0/26", &["172.31.1.12"])]);
+    assert_eq!(table.difference().iter().map(Step::key).collect::<Vec<_>>(), [(own, METRIC_LEARNED)]);
+    table.apply(vec![change("10.42.1.0/26", &[])]);
+    let steps: Vec<_> = table.difference().iter().map(Step::key).collect();
+    assert_eq!(steps, [(own, METRIC_UNREACHABLE), (own, METRIC_LEARNED)], "first the one, then the other goes");
+}
+
+#[test]
 fn what_the_kernel_refused_is_tried_again_and_said() {
     let mut table = table(config(Protocol::VXLAN, When::CrossSubnet));
     table.apply(vec![change("10.42.2.0/26", &["172.31.1.12"])]);

@@ -52,6 +52,8 @@ pub enum Output {
         /// Whether the peer's routes may be kept as stale (RFC 4724 section 4.2, RFC 8538 section 4). For BFD and link
         /// down see [`Stop`].
         graceful: bool,
+        /// Whether [`Output::Established`] came before.
+        established: bool,
     },
     /// An attempt failed before there was a session; for the log and the peer's status.
     Failed {
@@ -98,8 +100,10 @@ impl std::fmt::Display for Reason {
 /// How a peer is stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// With this NOTIFICATION, mostly [`Notification::cease`].
+    /// With this NOTIFICATION, and for good: as a Hard Reset where the peer would keep our routes otherwise (RFC 8538 section 3).
     Notify(Notification),
+    /// With this NOTIFICATION, to begin again at once: the peer keeps our routes if both know RFC 8538.
+    Reset(Notification),
     /// Without: the peer keeps our routes if it knows graceful restart.
     Silently,
 }

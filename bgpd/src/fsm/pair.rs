@@ -188,10 +188,10 @@ impl Pair {
                     assert_eq!(self.sides[side].up, Some(conn));
                     self.sides[side].established = Some(conn);
                 }
-                Output::SessionDown { conn, reason, graceful } => {
+                Output::SessionDown { conn, reason, graceful, established } => {
                     let state = &mut self.sides[side];
                     assert_eq!(state.up.take(), Some(conn));
-                    state.established = None;
+                    assert_eq!(state.established.take().is_some(), established);
                     state.downs.push((reason, graceful));
                 }
                 Output::Failed { reason, .. } => self.sides[side].failures.push(reason),
@@ -674,7 +674,11 @@ fn a_stop_with_text_reaches_the_peer_and_a_silent_one_is_a_graceful_restart() {
         let (reason, graceful) = pair.sides[1].downs[0].clone();
         match (silently, reason) {
             (true, Reason::Closed) => assert!(graceful),
-            (false, Reason::Received(notification)) => assert_eq!(notification.text().as_deref(), Some(text)),
+            (false, Reason::Received(notification)) => {
+                let expected = Notification::cease(cease::SHUTDOWN, text).hard_reset();
+                assert_eq!(notification, expected, "both know RFC 8538, and it is meant for good");
+                assert!(!graceful);
+            }
             (_, reason) => panic!("{reason:?}"),
         }
         // It tries again, ever more rarely.

@@ -118,7 +118,12 @@ impl Peer {
         self.connect_at = None;
         while let Some(id) = self.connections.last().map(|c| c.id) {
             match stop {
-                Stop::Notify(notification) => self.notify(now, id, notification.clone(), out),
+                Stop::Notify(notification) => {
+                    let hard = self.find(id).is_some_and(|connection| knows_notification(connection, &self.config));
+                    let notification = if hard { notification.hard_reset() } else { notification.clone() };
+                    self.notify(now, id, notification, out);
+                }
+                Stop::Reset(notification) => self.notify(now, id, notification.clone(), out),
                 Stop::Silently => self.drop_connection(now, id, Reason::Stopped, out),
             }
         }
@@ -352,13 +357,14 @@ impl Peer {
         let Some(index) = self.connections.iter().position(|c| c.id == id) else { return };
         let connection = self.connections.remove(index);
         out.push(Output::Close { conn: id, flush: matches!(reason, Reason::Sent(_)) });
+        let established = matches!(connection.phase, Phase::Established { .. });
         if let Phase::Established { since } = connection.phase {
             self.backoff.session_ended(since, now);
         }
         let blame = Blame::of(&reason);
         if connection.committed() {
             let graceful = is_graceful(&connection, &self.config, &reason);
-            out.push(Output::SessionDown { conn: id, reason, graceful });
+            out.push(Output::SessionDown { conn: id, reason, graceful, established });
         } else if blame != Blame::Collision && reason != Reason::Stopped {
             out.push(Output::Failed { conn: id, reason });
         }
@@ -461,15 +467,23 @@ impl Blame {
     }
 }
 
+/// Whether a NOTIFICATION that is no hard reset leaves the routes of both sides (RFC 8538 section 4).
+fn knows_notification(connection: &Connection, config: &PeerConfig) -> bool {
+    let theirs = connection.negotiated.as_ref().and_then(|n| n.graceful_restart.as_ref());
+    config.graceful_restart.as_ref().is_some_and(|ours| ours.notification) && theirs.is_some_and(|t| t.notification)
+}
+
 /// RFC 4724 section 4.2: the connection just ended. RFC 8538 section 4: after a NOTIFICATION too, if both sides said so
 /// and it is no hard reset.
 fn is_graceful(connection: &Connection, config: &PeerConfig, reason: &Reason) -> bool {
-    let theirs = connection.negotiated.as_ref().and_then(|n| n.graceful_restart.as_ref());
-    let (Some(ours), Some(theirs)) = (&config.graceful_restart, theirs) else { return false };
+    let agreed = connection.negotiated.as_ref().is_some_and(|n| n.graceful_restart.is_some());
+    if config.graceful_restart.is_none() || !agreed {
+        return false;
+    }
     match reason {
         Reason::Closed | Reason::NotConnected | Reason::Restarted => true,
-        Reason::SendHoldTimer => ours.notification && theirs.notification,
-        Reason::Received(n) | Reason::Sent(n) => ours.notification && theirs.notification && !n.is_hard_reset(),
+        Reason::SendHoldTimer => knows_notification(connection, config),
+        Reason::Received(n) | Reason::Sent(n) => knows_notification(connection, config) && !n.is_hard_reset(),
         Reason::Stopped => false,
     }
 }

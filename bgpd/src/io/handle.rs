@@ -41,7 +41,7 @@ impl SpeakerHandle {
             None => (None, session::Forwarding::Elsewhere),
         };
         let (outputs, from_rib) = mpsc::unbounded_channel();
-        let rib = rib::start(fib.clone(), feedback, outputs)?;
+        let rib = rib::start(fib.clone(), kernel == session::Forwarding::Adopted, feedback, outputs)?;
         let (io, commands) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let to_rib = rib.clone();
@@ -78,7 +78,7 @@ impl SpeakerHandle {
         self.status.clone()
     }
 
-    /// All peers by name, and what is wrong with our own sockets.
+    /// All peers by name, and what is wrong with our own sockets and prefixes.
     pub async fn peers(&self) -> (Vec<PeerStatus>, Vec<String>) {
         let (reply, sessions) = oneshot::channel();
         drop(self.io.send(session::Command::Sessions(reply)));
@@ -86,7 +86,7 @@ impl SpeakerHandle {
         let ids: Vec<PeerId> = sessions.peers.iter().map(|peer| peer.peer).collect();
         let (reply, counts) = oneshot::channel();
         drop(self.rib.send(rib::Command::Counts(ids, reply)).await);
-        let counts = counts.await.unwrap_or_default();
+        let (counts, mut problems) = counts.await.unwrap_or_default();
         let mut peers: Vec<PeerStatus> = sessions
             .peers
             .into_iter()
@@ -103,7 +103,8 @@ impl SpeakerHandle {
             })
             .collect();
         peers.sort_by(|one, other| one.name.cmp(&other.name));
-        (peers, sessions.problems)
+        problems.extend(sessions.problems);
+        (peers, problems)
     }
 
     /// All paths inside `within`, or all there are, with what the kernel has of them.

@@ -3,7 +3,6 @@
 use super::{ControlSocket, SpeakerHandle};
 use crate::config::LoneConfig;
 use crate::fib;
-use crate::fsm::Stop;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -26,7 +25,8 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<LoneConfig> {
     }
 }
 
-/// Runs until SIGTERM or SIGINT, then leaves as for a graceful restart: no NOTIFICATION, kernel routes stay.
+/// Runs until SIGTERM or SIGINT, then leaves as for a graceful restart: no NOTIFICATION, kernel routes stay. If the machine goes down, its
+/// peers hear Cease.
 pub(crate) async fn run(path: &Path, socket: Option<&Path>, seed: u64) -> anyhow::Result<()> {
     let mut config = read(path)?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot receive SIGHUP")?;
@@ -58,8 +58,7 @@ pub(crate) async fn run(path: &Path, socket: Option<&Path>, seed: u64) -> anyhow
             () = &mut serve => {}
         }
     }
-    info!("leaving: sessions are closed without NOTIFICATION, kernel routes stay");
-    handle.leave(Stop::Silently).await;
+    handle.leave(super::system::farewell(false).await).await;
     Ok(())
 }
 

@@ -22,6 +22,7 @@ mod restart_tests;
 mod rib;
 mod session;
 mod sockets;
+mod system;
 mod throttle;
 
 use crate::fsm::Stop;

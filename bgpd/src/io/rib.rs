@@ -23,19 +23,20 @@ pub(super) enum Command {
     Event(Event),
     /// Paths inside this prefix, or all.
     Routes(Option<IpNet>, oneshot::Sender<Vec<RouteStatus>>),
-    /// Counts of these peers.
-    Counts(Vec<PeerId>, oneshot::Sender<Vec<PeerCounts>>),
+    /// Counts of these peers, and what is wrong with prefixes of ours.
+    Counts(Vec<PeerId>, oneshot::Sender<(Vec<PeerCounts>, Vec<String>)>),
 }
 
-/// Starts the thread; it ends when the last sender is gone.
+/// Starts the thread; it ends when the last sender is gone. `restarting`: the kernel has routes of an earlier run.
 pub(super) fn start(
     fib: Option<Fib>,
+    restarting: bool,
     feedback: mpsc::UnboundedReceiver<Feedback>,
     outputs: mpsc::UnboundedSender<Vec<Output>>,
 ) -> io::Result<mpsc::Sender<Command>> {
     let (sender, commands) = mpsc::channel(QUEUE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let speaker = Speaker::new(fib.is_some(), Instant::now());
+    let speaker = Speaker::new(fib.is_some(), restarting, Instant::now());
     let rib = Rib { speaker, fib, pending: Vec::new(), in_sync: false, outputs };
     std::thread::Builder::new().name("rib".to_owned()).spawn(move || {
         let _guard = super::EndOnPanic;
@@ -83,7 +84,8 @@ impl Rib {
             Command::Event(event) => self.speaker.handle(event, now),
             Command::Routes(within, reply) => drop(reply.send(self.speaker.routes(within))),
             Command::Counts(peers, reply) => {
-                drop(reply.send(peers.into_iter().map(|peer| self.speaker.counts(peer)).collect()));
+                let counts = peers.into_iter().map(|peer| self.speaker.counts(peer)).collect();
+                drop(reply.send((counts, self.speaker.problems())));
             }
         }
     }
@@ -102,7 +104,7 @@ impl Rib {
 
     fn flush(&mut self, now: Instant) {
         let mut out = Vec::new();
-        self.speaker.flush(&mut out);
+        self.speaker.flush(now, &mut out);
         if !out.is_empty() {
             // Fails only when the I/O thread has ended, and then the process is about to.
             drop(self.outputs.send(out));

@@ -17,8 +17,31 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Prefixes of our own.
     pub originate: BTreeSet<IpNet>,
+    /// Whether nobody else may tell them: a new one is not announced while a peer still does.
+    pub exclusive: bool,
     /// Peers by name.
     pub peers: BTreeMap<String, Peer>,
+    /// Whether this is all that there is: false while it comes from a snapshot of an earlier run.
+    pub complete: bool,
+    /// Why there is no peer although there could be: what those that go are told. None: each goes for a reason of its own.
+    pub shutdown: Option<Shutdown>,
+}
+
+/// Why all sessions are over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// An operator drained the node.
+    Drained,
+}
+
+impl Shutdown {
+    /// The text that peers are told (RFC 9003).
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Drained => "the node is drained",
+        }
+    }
 }
 
 /// A peer.

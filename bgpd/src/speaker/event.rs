@@ -34,8 +34,11 @@ pub enum Event {
 pub enum Loss {
     /// For good: all that the peer said is void.
     Final,
-    /// TCP broke without NOTIFICATION while graceful restart was agreed on: what the peer said holds for a while.
+    /// It broke while graceful restart was agreed on: what the peer said holds for a while.
     Restarting,
+    /// As [`Loss::Restarting`], before the session was Established: what is stale already holds for as long as before. RFC 4724
+    /// section 4.2 deletes it only when a whole session has not said it again.
+    Aborted,
 }
 
 /// An Established session.

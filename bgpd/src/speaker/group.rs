@@ -7,6 +7,7 @@
 
 use super::event::{Output, SessionId};
 use super::export::{Exporter, Message, Provenance};
+use super::restart::Held;
 use crate::rib::{AttrId, Bitmap, DirtyList, Key, PeerId, PrefixId, Table};
 use crate::wire::RefreshKind;
 use bytes::Bytes;
@@ -50,6 +51,8 @@ pub(super) struct Surroundings<'a, K> {
     pub(super) provenance: &'a [Provenance],
     /// Octets on the way, by peer number.
     pub(super) outstanding: &'a mut [usize],
+    /// Whose End-of-RIB has to wait.
+    pub(super) held: Held,
     pub(super) out: &'a mut Vec<Output>,
 }
 
@@ -204,11 +207,14 @@ impl<K: Key> Group<K> {
             behind.take(ROUND, &mut self.ids);
             self.tell(&[index], around);
         }
-        let message = match self.members[index].then.take() {
+        let member = &mut self.members[index];
+        let message = match member.then {
             None => return,
+            Some(Closing::EndOfRib) if around.held.holds(member.peer) => return,
             Some(Closing::EndOfRib) => Message::EndOfRib::<K>,
             Some(Closing::EndOfRefresh) => Message::Refresh(RefreshKind::End),
         };
+        member.then = None;
         let mut bytes = Vec::new();
         self.exporter.write(message, &mut bytes);
         self.send(&[index], NOBODY, bytes, around);

@@ -6,9 +6,11 @@ mod event;
 mod export;
 mod group;
 mod import;
+mod own;
 mod path_attributes;
 mod plan;
 mod receive;
+mod restart;
 mod routing;
 mod show;
 mod state;
@@ -16,7 +18,7 @@ mod state;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-pub use config::{Config, Export, Import, NextHopRule, Peer, PeerAsn};
+pub use config::{Config, Export, Import, NextHopRule, Peer, PeerAsn, Shutdown};
 pub use event::{Batch, Established, Event, Loss, Op, Output, SessionId, Then, WITHDRAW};
 pub use path_attributes::PathAttributes;
 pub use plan::{PeerChange, Plan};

@@ -104,6 +104,9 @@ pub(crate) mod tests {
             listen: Vec::new(),
             originate: Default::default(),
             peers: peers.iter().map(|(name, peer)| ((*name).to_owned(), peer.clone())).collect(),
+            exclusive: false,
+            complete: true,
+            shutdown: None,
         }
     }
 

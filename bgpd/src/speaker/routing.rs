@@ -4,6 +4,7 @@ use super::event::{Output, SessionId};
 use super::export::{ExportPolicy, Exporter, Provenance};
 use super::group::{Group, Surroundings};
 use super::path_attributes::PathAttributes;
+use super::restart::Held;
 use crate::fib;
 use crate::rib::{AttrId, Attributes, Bitmap, Change, DirtyList, HopId, Key, Path, PeerId, PeerRank, Table};
 use std::net::IpAddr;
@@ -98,7 +99,9 @@ impl<K: Key> Routing<K> {
     pub(super) fn again(&mut self, peer: PeerId, demarcated: bool, shared: &mut Shared, out: &mut Vec<Output>) {
         let all = self.everything(None);
         let Shared { attributes, provenance, outstanding, .. } = shared;
-        let mut around = Surroundings { table: &self.table, attributes, provenance, outstanding, out };
+        // Nothing that is sent here is an End-of-RIB.
+        let held = Held::All;
+        let mut around = Surroundings { table: &self.table, attributes, provenance, outstanding, held, out };
         if let Some(group) = self.groups.iter_mut().find(|group| group.advertised(peer).is_some()) {
             group.again(peer, all, demarcated, &mut around);
         }
@@ -114,9 +117,9 @@ impl<K: Key> Routing<K> {
     }
 
     /// Builds what can be sent now.
-    pub(super) fn flush(&mut self, shared: &mut Shared, out: &mut Vec<Output>) {
+    pub(super) fn flush(&mut self, held: Held, shared: &mut Shared, out: &mut Vec<Output>) {
         let Shared { attributes, provenance, outstanding, .. } = shared;
-        let mut around = Surroundings { table: &self.table, attributes, provenance, outstanding, out };
+        let mut around = Surroundings { table: &self.table, attributes, provenance, outstanding, held, out };
         self.groups.iter_mut().for_each(|group| group.flush(&mut around));
         let fib_settled = self.fib.as_ref().is_none_or(DirtyList::is_empty);
         // Nobody has anything left to be told, so nobody refers to a prefix without path.

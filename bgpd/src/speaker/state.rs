@@ -4,8 +4,10 @@ use super::config::{Import, Peer};
 use super::event::{Batch, Established, Event, Loss, Op, Output, SessionId, Then, WITHDRAW};
 use super::export::{ExportPolicy, Provenance};
 use super::import;
+use super::own::Own;
 use super::path_attributes::PathAttributes;
 use super::plan::{PeerChange, Plan};
+use super::restart::Restart;
 use super::routing::{Routing, Shared};
 use crate::fib;
 use crate::rib::{AttrId, Attributes, Key, PeerId, PeerRank, Source, V4, V6};
@@ -16,9 +18,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Seconds after which a speaker that never heard End-of-RIB from all peers is in sync nonetheless.
-const SYNC_LIMIT: Duration = Duration::from_secs(120);
-
 /// The speaker.
 pub struct Speaker {
     pub(super) plan: Option<Arc<Plan>>,
@@ -28,10 +27,12 @@ pub struct Speaker {
     pub(super) sessions: BTreeMap<PeerId, Session>,
     /// Peers whose paths are kept although their session is over, and until when.
     restarting: BTreeMap<PeerId, Instant>,
-    originated: BTreeSet<IpNet>,
+    pub(super) own: Own,
     /// Requests that do not concern a prefix.
     requests: Vec<Output>,
-    in_sync: Option<Instant>,
+    restart: Restart,
+    /// Whether [`Speaker::came_in_sync`] has said so.
+    in_sync: bool,
     heard: BTreeMap<PeerId, Families>,
     tracked: BTreeSet<IpAddr>,
     /// Next hops of which nobody has said yet whether they can be reached.
@@ -48,9 +49,10 @@ pub(super) struct Session {
 
 impl Speaker {
     /// A speaker without configuration. With `install`, [`Speaker::fib_changes`] has what the kernel is to hear, and next
-    /// hops count as unreachable until [`Event::Costs`] says otherwise.
+    /// hops count as unreachable until [`Event::Costs`] says otherwise. `restarting`: the kernel has forwarded by our routes since an
+    /// earlier run.
     #[must_use]
-    pub fn new(install: bool, now: Instant) -> Self {
+    pub fn new(install: bool, restarting: bool, now: Instant) -> Self {
         let shared = Shared {
             attributes: Attributes::new(install),
             ranks: Vec::new(),
@@ -64,9 +66,10 @@ impl Speaker {
             v6: Routing::new(install),
             sessions: BTreeMap::new(),
             restarting: BTreeMap::new(),
-            originated: BTreeSet::new(),
+            own: Own::default(),
             requests: Vec::new(),
-            in_sync: Some(now + SYNC_LIMIT),
+            restart: Restart::new(restarting, now),
+            in_sync: false,
             heard: BTreeMap::new(),
             tracked: BTreeSet::new(),
             unsettled: BTreeSet::new(),
@@ -78,7 +81,7 @@ impl Speaker {
     /// Takes in what happened.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Plan(plan) => self.follow(plan),
+            Event::Plan(plan) => self.follow(plan, now),
             Event::Up(peer, session, established) => self.up(peer, session, *established),
             Event::Down(peer, session, loss) => self.down(peer, session, loss, now),
             Event::Batch(batch) => self.receive(batch),
@@ -98,13 +101,15 @@ impl Speaker {
                 }
             }
         }
+        self.announce_withheld();
     }
 
     /// Builds what can be sent now.
-    pub fn flush(&mut self, out: &mut Vec<Output>) {
+    pub fn flush(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let held = self.restart.held(now);
         out.append(&mut self.requests);
-        self.v4.flush(&mut self.shared, out);
-        self.v6.flush(&mut self.shared, out);
+        self.v4.flush(held, &mut self.shared, out);
+        self.v6.flush(held, &mut self.shared, out);
     }
 
     /// What the FIB has to change, at most `limit` prefixes of each family.
@@ -135,7 +140,8 @@ impl Speaker {
     /// When [`Speaker::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.restarting.values().copied().chain(self.in_sync).min()
+        let limit = self.restart.limit().filter(|_| !self.in_sync);
+        self.restarting.values().copied().chain(limit).chain(self.restart.timeout()).min()
     }
 
     /// Whose time is over: peers that have not come back.
@@ -146,22 +152,22 @@ impl Speaker {
             self.restarting.remove(&peer);
             self.sweep(peer, Families::ALL);
         }
+        self.announce_withheld();
     }
 
-    /// True once: when every configured peer has sent End-of-RIB for its families, or the limit is over, and of every next
-    /// hop that [`Speaker::next_hops`] named it is known whether it can be reached: before that, what the peers have told is
-    /// not chosen yet.
+    /// True once: when the configuration is complete, and every configured peer has sent End-of-RIB for its families or the limit is
+    /// over, and of every next hop that [`Speaker::next_hops`] named it is known whether it can be reached: before that, what the
+    /// peers have told is not chosen yet.
     #[must_use]
     pub fn came_in_sync(&mut self, now: Instant) -> bool {
-        let Some(limit) = self.in_sync else { return false };
-        // A configuration without peers may only be one that is not complete yet.
+        if self.in_sync || !self.restart.is_complete() {
+            return false;
+        }
         let ids = self.plan.as_ref().map(|plan| &plan.ids).filter(|ids| !ids.is_empty());
         let complete = ids.is_some_and(|ids| ids.keys().all(|peer| self.has_told_all(*peer)));
-        if (complete || now >= limit) && self.unsettled.is_empty() {
-            self.in_sync = None;
-            return true;
-        }
-        false
+        self.in_sync =
+            (complete || self.restart.limit().is_some_and(|limit| limit <= now)) && self.unsettled.is_empty();
+        self.in_sync
     }
 
     /// The session of `peer`, 0 if there is none.
@@ -196,7 +202,7 @@ impl Speaker {
         self.shared.provenance[index] = provenance;
     }
 
-    fn follow(&mut self, plan: Arc<Plan>) {
+    fn follow(&mut self, plan: Arc<Plan>, now: Instant) {
         for change in &plan.changes {
             match change {
                 PeerChange::Removed(peer) => self.forget(*peer),
@@ -209,20 +215,9 @@ impl Speaker {
                 PeerChange::Added(_) | PeerChange::Reset(_) => {}
             }
         }
-        self.originate(&plan.config.originate);
+        self.originate(&plan.config);
+        self.restart.configure(&plan.config, plan.ids.keys(), now);
         self.plan = Some(plan);
-    }
-
-    fn originate(&mut self, originate: &BTreeSet<IpNet>) {
-        let gone: Vec<IpNet> = self.originated.difference(originate).copied().collect();
-        let new: Vec<IpNet> = originate.difference(&self.originated).copied().collect();
-        let own = Arc::new(PathAttributes::own());
-        for (net, announced) in gone.into_iter().map(|net| (net, false)).chain(new.into_iter().map(|net| (net, true))) {
-            let attributes = announced.then(|| self.shared.attributes.intern(&own));
-            apply_own(&mut self.v4, net, attributes, &mut self.shared);
-            apply_own(&mut self.v6, net, attributes, &mut self.shared);
-        }
-        self.originated = originate.clone();
     }
 
     fn up(&mut self, peer: PeerId, id: SessionId, established: Established) {
@@ -246,6 +241,10 @@ impl Speaker {
                 Family::Ipv6Unicast => self.v6.join(peer, established.remote, id, policy, None),
             }
         }
+        // Who restarts itself waits for us, and who does not know graceful restart need not say End-of-RIB.
+        if established.negotiated.graceful_restart.as_ref().is_none_or(|theirs| theirs.restarting) {
+            self.restart.spoke(peer);
+        }
         self.sessions.insert(peer, Session { id, established, peer: config });
     }
 
@@ -265,8 +264,11 @@ impl Speaker {
         }
         let Some(session) = self.sessions.remove(&peer) else { return };
         self.leave_groups(peer);
+        if loss == Loss::Aborted && self.restarting.contains_key(&peer) {
+            return;
+        }
         let restart = session.established.negotiated.graceful_restart.as_ref();
-        let (Loss::Restarting, Some(restart)) = (loss, restart) else {
+        let (Loss::Restarting | Loss::Aborted, Some(restart)) = (loss, restart) else {
             self.restarting.remove(&peer);
             self.drop_paths(peer, Families::ALL);
             return;
@@ -345,6 +347,9 @@ impl Speaker {
     fn end_of_rib(&mut self, peer: PeerId, family: Family) {
         self.heard.entry(peer).or_default().insert(family);
         self.sweep(peer, Families::only(family));
+        if self.has_told_all(peer) {
+            self.restart.spoke(peer);
+        }
     }
 
     /// Applies what may change without a new session.
@@ -386,15 +391,6 @@ impl Speaker {
         self.v6.table.sets_of(peer, &mut judge);
         self.v4.remove(peer, &mut self.shared, |_, path| refused.contains(&path.attributes));
         self.v6.remove(peer, &mut self.shared, |_, path| refused.contains(&path.attributes));
-    }
-}
-
-/// Announces or withdraws a prefix of our own, if it is of this family. Takes over the reference to `attributes` then.
-fn apply_own<K: Key>(routing: &mut Routing<K>, net: IpNet, attributes: Option<AttrId>, shared: &mut Shared) {
-    match (K::of(net), attributes) {
-        (Some(key), Some(attributes)) => routing.announce(key, PeerId::OWN, attributes, shared),
-        (Some(key), None) => routing.withdraw(key, PeerId::OWN, shared),
-        (None, _) => {}
     }
 }
 

@@ -151,6 +151,20 @@ impl Notification {
         self.code == Code::Cease as u8 && self.subcode == cease::HARD_RESET
     }
 
+    /// The same, as an end after which no route is kept: a Hard Reset that carries it (RFC 8538 section 3.1).
+    #[must_use]
+    pub fn hard_reset(&self) -> Self {
+        let mut data = vec![self.code, self.subcode];
+        data.extend_from_slice(&self.data);
+        Self { code: Code::Cease as u8, subcode: cease::HARD_RESET, data }
+    }
+
+    /// What a Hard Reset carries.
+    fn carried(&self) -> Option<Self> {
+        let [code, subcode, data @ ..] = &self.data[..] else { return None };
+        self.is_hard_reset().then(|| Self { code: *code, subcode: *subcode, data: data.to_vec() })
+    }
+
     fn names(&self) -> (&'static str, &'static str) {
         let index = usize::from(self.subcode);
         let pick = |names: &[&'static str]| names.get(index).copied().unwrap_or("");
@@ -231,6 +245,10 @@ impl fmt::Display for Notification {
             write!(f, ": {subcode}")?;
         }
         write!(f, " ({}/{})", self.code, self.subcode)?;
+        // A Hard Reset inside another one means nothing, and could go on for long.
+        if let Some(carried) = self.carried().filter(|carried| !carried.is_hard_reset()) {
+            return write!(f, ": {carried}");
+        }
         match self.text() {
             Some(text) => write!(f, ", \"{text}\""),
             None => Ok(()),
@@ -270,6 +288,9 @@ mod tests {
         let cease = Notification::cease(cease::SHUTDOWN, "new cables");
         assert_eq!(cease.to_string(), "Cease: Administrative Shutdown (6/2), \"new cables\"");
         assert_eq!(Notification::new(Code::HoldTimer, 0).to_string(), "Hold Timer Expired (4/0)");
+        assert_eq!(cease.hard_reset().to_string(), format!("Cease: Hard Reset (6/9): {cease}"));
+        assert_eq!(cease.hard_reset().hard_reset().to_string(), "Cease: Hard Reset (6/9)");
+        assert_eq!(Notification { code: 6, subcode: 9, data: vec![6] }.to_string(), "Cease: Hard Reset (6/9)");
         assert_eq!(Notification { code: 99, subcode: 7, data: vec![] }.to_string(), "unknown error (99/7)");
     }
 

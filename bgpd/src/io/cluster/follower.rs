@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
-use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Node};
+use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Node, NodeNetwork};
 use twill_datastore::{Datastore, Filter, follow};
 
 /// Steps that are taken in before the whole is considered.
@@ -15,12 +15,14 @@ const STEPS: usize = 10_000;
 
 pub(super) fn streams(store: &Datastore, node: &str) -> SelectAll<BoxStream<'static, Heard>> {
     let own = Filter { fields: vec![("spec.node".to_owned(), node.to_owned())], ..Filter::default() };
+    let network = Filter { fields: vec![("metadata.name".to_owned(), node.to_owned())], ..Filter::default() };
     stream::select_all([
         follow::<Node>(store, Filter::default()).map(|step| Heard::Node(Box::new(step))).boxed(),
         follow::<IPPool>(store, Filter::default()).map(Heard::Pool).boxed(),
         follow::<IPBlock>(store, own).map(Heard::Block).boxed(),
         follow::<BGPConfiguration>(store, Filter::default()).map(Heard::Configuration).boxed(),
         follow::<BGPPeer>(store, Filter::default()).map(Heard::Peer).boxed(),
+        follow::<NodeNetwork>(store, network).map(Heard::Network).boxed(),
     ])
 }
 
@@ -46,6 +48,8 @@ pub(super) struct State {
     pub(super) in_sync: bool,
     /// Everything up to here has been handed over, and the kernel has it.
     pub(super) revision: u64,
+    /// Whether an operator drained the node.
+    pub(super) drained: bool,
     /// What is wrong with objects, one sentence each.
     pub(super) problems: Vec<String>,
 }
@@ -67,6 +71,7 @@ impl Follower {
     pub(super) async fn remember(&mut self, snapshot: Snapshot) {
         let mut wanted = desired(&self.node, &Objects::remembered(snapshot));
         wanted.fib.complete = false;
+        wanted.speaker.complete = false;
         self.hand_over(wanted).await;
     }
 
@@ -131,7 +136,8 @@ impl Follower {
             self.speaker.reconfigure(wanted.speaker.clone()).await;
         }
         let problems = wanted.node_problems.iter().chain(&wanted.problems).cloned().collect();
-        self.state.send_modify(|state| state.problems = problems);
+        let drained = wanted.speaker.shutdown.is_some();
+        self.state.send_modify(|state| (state.problems, state.drained) = (problems, drained));
         self.desired.send_replace(Some(wanted.clone()));
         self.current = Some(wanted);
     }

@@ -10,7 +10,6 @@ mod status;
 use super::{ControlSocket, SpeakerHandle};
 use crate::cluster::Observed;
 use crate::fib;
-use crate::fsm::Stop;
 use anyhow::Context;
 use follower::{Follower, State};
 use serde_json::{Value, json};
@@ -28,7 +27,8 @@ const OPEN: Duration = Duration::from_secs(1);
 /// How often the sessions are looked at for the status.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Serves the node until SIGTERM or SIGINT, then leaves as for a graceful restart: no NOTIFICATION, kernel routes stay.
+/// Serves the node until SIGTERM or SIGINT, then leaves as for a graceful restart: no NOTIFICATION, kernel routes stay. If the machine goes
+/// down, its peers hear Cease.
 ///
 /// # Errors
 /// One sentence that says what is wrong with the arguments or the machine.
@@ -54,6 +54,7 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
     let mut follower = Follower::new(node, speaker.clone(), fib, state_sender, desired_sender, snapshot_sender);
     tracing::info!(node, from_snapshot = remembered.is_some(), "bgpd started");
     let left = Arc::new(Notify::new());
+    let going_down = desired.clone();
     let answers = Answers { node: node.to_owned(), speaker: speaker.clone(), state, left: left.clone() };
     let follow = async {
         let patient = remembered.is_some();
@@ -76,8 +77,8 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
         _ = interrupt.recv() => {}
         () = left.notified() => return Ok(()),
     }
-    tracing::info!("leaving: sessions are closed without NOTIFICATION, kernel routes stay");
-    speaker.leave(Stop::Silently).await;
+    let told = going_down.borrow().as_ref().is_some_and(|desired| desired.going_down);
+    speaker.leave(super::system::farewell(told).await).await;
     Ok(())
 }
 
@@ -157,7 +158,7 @@ impl Answers {
     async fn status(&self) -> BgpdStatus {
         let (peers, sockets) = self.speaker.peers().await;
         let fib = self.speaker.fib_status().borrow().clone();
-        let State { in_sync, revision, mut problems } = self.state.borrow().clone();
+        let State { in_sync, revision, drained, mut problems } = self.state.borrow().clone();
         problems.extend(sockets);
         problems.extend(fib.problems.into_iter().map(|problem| problem.text));
         BgpdStatus {
@@ -167,7 +168,7 @@ impl Answers {
             peers: peers.len() as u32,
             established: peers.iter().filter(|peer| peer.state == "Established").count() as u32,
             repairs: fib.repairs,
-            drained: false,
+            drained,
             problems,
         }
     }

@@ -17,9 +17,9 @@ impl Io {
         let old = self.plan.replace(Arc::clone(&plan));
         for change in &plan.changes {
             match change {
-                PeerChange::Removed(peer) => self.remove(*peer, cease::DECONFIGURED),
+                PeerChange::Removed(peer) => self.remove(*peer, &removal(&plan)),
                 PeerChange::Reset(peer) => {
-                    self.remove(*peer, cease::CONFIG_CHANGE);
+                    self.remove(*peer, &Stop::Reset(Notification::cease(cease::CONFIG_CHANGE, "")));
                     self.add(*peer, &plan);
                 }
                 PeerChange::Added(peer) => self.add(*peer, &plan),
@@ -55,9 +55,8 @@ impl Io {
         self.drive(id, |fsm, now, _| fsm.start(now));
     }
 
-    fn remove(&mut self, id: PeerId, subcode: u8) {
-        let stop = Stop::Notify(Notification::cease(subcode, ""));
-        self.drive(id, |fsm, now, out| fsm.stop(now, &stop, out));
+    fn remove(&mut self, id: PeerId, stop: &Stop) {
+        self.drive(id, |fsm, now, out| fsm.stop(now, stop, out));
         let Some(peer) = self.peers.remove(&id) else { return };
         if let Some(at) = peer.timer {
             self.timers.remove(&(at, id));
@@ -90,6 +89,14 @@ impl Io {
     }
 }
 
+/// What a peer is told that is not configured any more.
+fn removal(plan: &Plan) -> Stop {
+    Stop::Notify(match plan.config.shutdown {
+        Some(why) => Notification::cease(cease::SHUTDOWN, why.text()),
+        None => Notification::cease(cease::DECONFIGURED, ""),
+    })
+}
+
 /// `met`: there was a session since we started; then the kernel has forwarded at least since that one.
 pub(super) fn fsm_config(plan: &Plan, peer: &Peer, kernel: Forwarding, met: bool) -> fsm::PeerConfig {
     let forwarding = kernel == Forwarding::Adopted || (kernel == Forwarding::Fresh && met);
@@ -106,7 +113,7 @@ pub(super) fn fsm_config(plan: &Plan, peer: &Peer, kernel: Forwarding, met: bool
         passive: peer.passive,
         graceful_restart: peer.graceful_restart.map(|restart_time| GracefulRestart {
             restarting: kernel == Forwarding::Adopted && !met,
-            notification: false,
+            notification: true,
             restart_time,
             families,
         }),

@@ -67,13 +67,17 @@ impl Io {
                     connection.established = true;
                 }
             }
-            fsm::Output::SessionDown { conn, reason, graceful } => {
+            fsm::Output::SessionDown { conn, reason, graceful, established } => {
                 warn!(peer = peer.name, address = %peer.config.address, %reason, graceful, "session down");
                 peer.last_error = Some(reason.to_string());
                 let session = peer.session.take();
                 peer.connections.remove(&conn);
                 if let Some((session, _)) = session {
-                    let loss = if graceful { Loss::Restarting } else { Loss::Final };
+                    let loss = match (graceful, established) {
+                        (true, true) => Loss::Restarting,
+                        (true, false) => Loss::Aborted,
+                        (false, _) => Loss::Final,
+                    };
                     self.tell(Event::Down(id, session, loss));
                 }
             }

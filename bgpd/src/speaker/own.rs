@@ -1,0 +1,95 @@
+//! Prefixes of our own. In flows what is configured; out flow announcements and withdrawals in our own name.
+//!
+//! Where they are exclusive, as a node's blocks are, a new one that a peer still tells has an owner that does not know yet that it is
+//! not his any more: it is announced when the last such path is gone. One that was announced stays so, whoever else tells it.
+
+use super::config::Config;
+use super::path_attributes::PathAttributes;
+use super::routing::{Routing, Shared};
+use super::state::Speaker;
+use crate::rib::{AttrId, Key, PeerId};
+use ipnet::IpNet;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Which prefixes are ours.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    announced: BTreeSet<IpNet>,
+    /// Ours, and told by a peer.
+    withheld: BTreeSet<IpNet>,
+}
+
+impl Speaker {
+    /// These prefixes are ours, and no others.
+    pub(super) fn originate(&mut self, config: &Config) {
+        let originate = &config.originate;
+        self.own.withheld.retain(|net| originate.contains(net));
+        let gone: Vec<IpNet> = self.own.announced.difference(originate).copied().collect();
+        for net in gone {
+            self.own.announced.remove(&net);
+            apply(&mut self.v4, net, None, &mut self.shared);
+            apply(&mut self.v6, net, None, &mut self.shared);
+        }
+        let new: Vec<IpNet> = originate.difference(&self.own.announced).copied().collect();
+        for net in new {
+            if config.exclusive && self.teller(net).is_some() {
+                self.own.withheld.insert(net);
+            } else {
+                self.announce_own(net);
+            }
+        }
+    }
+
+    /// Announces what no peer tells any more.
+    pub(super) fn announce_withheld(&mut self) {
+        if self.own.withheld.is_empty() {
+            return;
+        }
+        let free: Vec<IpNet> = self.own.withheld.iter().copied().filter(|net| self.teller(*net).is_none()).collect();
+        for net in free {
+            self.own.withheld.remove(&net);
+            self.announce_own(net);
+        }
+    }
+
+    /// What is ours and not announced, one sentence each.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let sentence = |net: &IpNet| {
+            let peer =
+                self.teller(*net).and_then(|peer| self.plan.as_ref()?.peer(peer)).map_or("a peer", |(name, _)| name);
+            format!(
+                "{net} is this node's, and {peer} still tells a route to it: it is not advertised before that is gone; look at its former \
+                 owner: twill routes {net}"
+            )
+        };
+        self.own.withheld.iter().map(sentence).collect()
+    }
+
+    fn announce_own(&mut self, net: IpNet) {
+        self.own.announced.insert(net);
+        let attributes = self.shared.attributes.intern(&Arc::new(PathAttributes::own()));
+        apply(&mut self.v4, net, Some(attributes), &mut self.shared);
+        apply(&mut self.v6, net, Some(attributes), &mut self.shared);
+    }
+
+    /// A peer that tells this prefix.
+    fn teller(&self, net: IpNet) -> Option<PeerId> {
+        teller(&self.v4, net).or_else(|| teller(&self.v6, net))
+    }
+}
+
+fn teller<K: Key>(routing: &Routing<K>, net: IpNet) -> Option<PeerId> {
+    let prefix = routing.table.prefix(K::of(net)?)?;
+    routing.table.paths(prefix).map(|path| path.peer).find(|peer| *peer != PeerId::OWN)
+}
+
+/// Announces or withdraws a prefix of our own, if it is of this family. Takes over the reference to `attributes` then.
+fn apply<K: Key>(routing: &mut Routing<K>, net: IpNet, attributes: Option<AttrId>, shared: &mut Shared) {
+    match (K::of(net), attributes) {
+        (Some(key), Some(attributes)) => routing.announce(key, PeerId::OWN, attributes, shared),
+        (Some(key), None) => routing.withdraw(key, PeerId::OWN, shared),
+        (None, _) => {}
+    }
+}
