@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Say whether policy lets SRC open a connection to DST, and why; exit 2 if it does not.
     Explain(Explain),
+    /// Take nodes out of routing: no new pods, and no peer has a route to them when this returns; their pods go on running.
+    Drain(Drain),
     /// Say whether this node's daemons are in sync; exit 2 if something is wrong.
     Status {
         #[command(flatten)]
@@ -197,6 +199,24 @@ pub(crate) struct Delete {
     /// An object that does not exist is no error.
     #[arg(long)]
     pub(crate) ignore_not_found: bool,
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `twill drain`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Drain {
+    /// The nodes.
+    #[arg(required = true)]
+    pub(crate) node: Vec<String>,
+    /// Bring them back instead.
+    #[arg(long)]
+    pub(crate) undo: bool,
+    /// Seconds to wait for their speakers.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
     #[command(flatten)]
     pub(crate) store: Store,
     #[command(flatten)]

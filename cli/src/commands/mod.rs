@@ -3,6 +3,7 @@
 mod apply;
 mod columns;
 mod delete;
+mod drain;
 mod explain;
 mod get;
 mod ipam;
@@ -26,6 +27,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Apply(args) => apply::run(&args),
         Command::Get(args) => get::run(&args),
         Command::Delete(args) => delete::run(&args),
+        Command::Drain(args) => drain::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Status { node, output } => status::run(&node, output.output),
         Command::Peers { node, output } => routing::peers(&node, output.output),

@@ -39,7 +39,10 @@ pub(crate) fn run(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
     }
     if let Some(status) = &bgpd {
         problems.extend(status.problems.iter().map(|problem| format!("bgpd: {problem}")));
-        let sessions = format!("{} of {} sessions", status.established, status.peers);
+        let sessions = match status.drained {
+            true => "no sessions: drained".to_owned(),
+            false => format!("{} of {} sessions", status.established, status.peers),
+        };
         rows.push(row("bgpd", status.in_sync, status.revision, &sessions, status.repairs));
     }
     let in_sync = felix.as_ref().is_some_and(|s| s.in_sync) && bgpd.as_ref().is_some_and(|s| s.in_sync);
