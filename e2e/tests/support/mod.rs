@@ -99,6 +99,16 @@ pub(crate) fn hold_against_oracle(lab: &Lab, probe: &Probe) {
     assert_eq!(probe.differences, 0);
 }
 
+/// Writes the status of a Node, as the kubelet does.
+pub(crate) fn put_status(lab: &Lab, node: &serde_json::Value) {
+    let node: Node = serde_json::from_value(node.clone()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = Datastore::open_existing(&lab.status().unwrap().datastore).await.unwrap();
+        store.update_status(&node).await.unwrap();
+    });
+}
+
 fn cluster(url: &str) -> Cluster {
     async fn all<K: Object>(store: &Datastore) -> Vec<K> {
         store.list(&Filter::default()).await.unwrap().items

@@ -93,6 +93,9 @@ pub fn setup(speaker: &Speaker, machine: &str, dir: &Path) -> anyhow::Result<Set
     }
 }
 
+/// Seconds within which a router is back after a restart (RFC 4724).
+const RESTART_TIME: u16 = 120;
+
 /// A command that finds the router's socket by itself. It stands before the real one in PATH, so it must look elsewhere.
 fn command(name: &str, arguments: &str) -> File {
     let text = format!("#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nexport PATH\nexec {name} {arguments} \"$@\"\n");

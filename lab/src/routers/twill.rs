@@ -38,6 +38,13 @@ struct Neighbour<'a> {
     as_override: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     passive: bool,
+    graceful_restart: Restart,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Restart {
+    restart_time: u16,
 }
 
 pub(super) fn setup(speaker: &Speaker, dir: &Path) -> anyhow::Result<Setup> {
@@ -69,5 +76,6 @@ fn neighbour(peer: &Peer) -> Neighbour<'_> {
         export: "all",
         as_override: peer.node,
         passive: peer.node,
+        graceful_restart: Restart { restart_time: super::RESTART_TIME },
     }
 }
