@@ -250,4 +250,6 @@ killed! {
     in_a_fabric_of_twill: "twill", "Fabric";
     in_a_fabric_of_bird: "bird", "Fabric";
     in_a_fabric_of_frr: "frr", "Fabric";
+    in_a_mesh_under_gobgp: "gobgp", "Mesh";
+    in_a_fabric_of_gobgp: "gobgp", "Fabric";
 }

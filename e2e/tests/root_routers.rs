@@ -1,19 +1,22 @@
-//! Routers of others: BIRD and FRR as ToRs and spine.
+//! Routers of others: BIRD, FRR and GoBGP as ToRs and spine.
 //!
 //! ```text
 //!  n1, n2 ── tor-r1 ── spine ── tor-r2 ── n3
 //! ```
 //! 1. In a Fabric of each software pods reach each other across racks without encapsulation, over both families, and the ToR's own table
 //!    shows the nodes' blocks.
-//! 2. In a Mesh they carry the underlay alone.
-//! 3. Nothing of them is left by `down`.
+//! 2. A node whose speaker is killed keeps its routes there until it is back (RFC 4724).
+//! 3. In a Mesh they carry the underlay alone.
+//! 4. Nothing of them is left by `down`.
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
+use std::time::Duration;
 use support::{hold_against_oracle, pod, two_racks};
-use twill_e2e::Lab;
+use twill_e2e::{Lab, succeeded, within};
 use twill_lab::io::labs;
+use twill_lab::routers::Software;
 
 const POOLS: &str = "
 apiVersion: twill.network/v1
@@ -35,7 +38,10 @@ fn up(software: &str, topology: &str) -> Lab {
         .replace("{asn: 65101}", &format!("{{asn: 65101, speaker: {software}}}"))
         .replace("{asn: 65102}", &format!("{{asn: 65102, speaker: {software}}}"))
         .replace("{asn: 65000}", &format!("{{asn: 65000, speaker: {software}}}"));
-    Lab::up(software, &lab, &[("pools.yaml", POOLS), ("pods.yaml", &pods)]).unwrap()
+    let began = std::time::Instant::now();
+    let lab = Lab::up(software, &lab, &[("pools.yaml", POOLS), ("pods.yaml", &pods)]).unwrap();
+    eprintln!("{topology} of {software}: up in {:?}", began.elapsed());
+    lab
 }
 
 /// The first three numbers of a pod's address, as every block of its node has them here.
@@ -55,12 +61,44 @@ fn fabric(software: &str, table: &[&str]) {
     }
     let across = lab.exec("n3", &["ip", "route", "get", &lab.pod("default/a").unwrap().ips[0]]).unwrap();
     assert!(across.contains("via 172.31.2.1 dev eth0") && !across.contains("encap"), "{across}");
+    restart(&lab);
     let state = labs::load(&lab.name).unwrap();
     let programs = state.routers.iter().flat_map(|r| &r.programs).collect::<Vec<_>>();
     assert!(programs.len() >= 3 && programs.iter().all(|p| state.daemons[*p].runs()));
     let processes = programs.iter().map(|p| state.daemons[*p]).collect::<Vec<_>>();
     drop(lab);
     assert!(processes.iter().all(|p| !p.runs()));
+}
+
+/// How many sessions a router has, as its own command says.
+fn sessions(lab: &Lab, router: &str) -> usize {
+    let state = labs::load(&lab.name).unwrap();
+    let software: Software = state.routers.iter().find(|r| r.name == router).and_then(|r| r.software).unwrap();
+    let sessions = software.sessions().unwrap();
+    let command = [&[sessions.command], sessions.args].concat();
+    (sessions.established)(&lab.exec(router, &command).unwrap())
+}
+
+/// The ToR keeps n1's routes while its speaker is away.
+fn restart(lab: &Lab) {
+    let ips = lab.pod("default/a").unwrap().ips;
+    let before = sessions(lab, "tor-r1");
+    let forwards = || {
+        for ip in &ips {
+            let hop = if ip.contains(':') { "fd31:1::11" } else { "172.31.1.11" };
+            let route = lab.exec("tor-r1", &["ip", "route", "get", ip]).unwrap();
+            assert!(route.contains(&format!("via {hop}")), "{route}");
+            lab.exec("n3", &["ping", "-c1", "-W2", ip]).unwrap();
+        }
+    };
+    succeeded(lab.lab(["kill", "n1", "bgpd"]).output().unwrap()).unwrap();
+    let gone = || sessions(lab, "tor-r1") == before - 2;
+    within(Duration::from_secs(20), "tor-r1 has lost its sessions with n1", gone).unwrap();
+    forwards();
+    succeeded(lab.lab(["start", "n1", "bgpd"]).output().unwrap()).unwrap();
+    let took = within(Duration::from_secs(60), "n1 has its sessions again", || sessions(lab, "tor-r1") == before);
+    eprintln!("sessions are back {:?} after the start", took.unwrap());
+    forwards();
 }
 
 #[test]
@@ -77,8 +115,19 @@ fn a_fabric_of_frr() {
 
 #[test]
 #[ignore = "needs root: make test"]
+fn a_fabric_of_gobgp() {
+    fabric("gobgp", &["gobgp", "global", "rib"]);
+}
+
+#[test]
+#[ignore = "needs root: make test"]
 fn in_a_mesh_they_carry_the_underlay() {
-    for (software, table) in [("bird", ["birdc", "show", "route"]), ("frr", ["vtysh", "-c", "show bgp ipv4 unicast"])] {
+    let tables = [
+        ("bird", ["birdc", "show", "route"]),
+        ("frr", ["vtysh", "-c", "show bgp ipv4 unicast"]),
+        ("gobgp", ["gobgp", "global", "rib"]),
+    ];
+    for (software, table) in tables {
         let lab = up(software, "Mesh");
         // Without encapsulation pods reach each other inside a rack alone; nodes reach each other everywhere.
         lab.exec("n1", &["ping", "-c1", "-W2", "172.31.2.11"]).unwrap();

@@ -226,7 +226,6 @@ fn is_name(name: &str) -> bool {
 }
 
 fn router(spec: RouterSpec, field: &str) -> anyhow::Result<Router> {
-    ensure!(spec.speaker != Software::Gobgp, "{field}.speaker: gobgp is not possible yet; use twill, bird or frr");
     ensure!(spec.asn != 0, "{field}.asn: 0 is reserved (RFC 7607); private numbers start at 64512");
     ensure!(
         ![23456, 65535, u32::MAX].contains(&spec.asn),
@@ -470,7 +469,6 @@ spec:
 
     #[test]
     fn what_is_not_built_yet_is_refused_by_field() {
-        assert!(refused("speaker: twill", "speaker: gobgp").contains("spec.racks[0].tor.speaker: gobgp"));
         assert!(refused("  spine: {asn: 65000}", "  datastore: etcd").contains("spec.datastore: etcd"));
         assert!(refused("  spine: {asn: 65000}", "  topology: RouteReflector").contains("spec.topology"));
     }

@@ -79,8 +79,19 @@ pub struct Speaker {
     pub router_id: Ipv4Addr,
     /// Prefixes of its own.
     pub originate: Vec<IpNet>,
+    /// Addresses on the loopback device from which a follower speaks with it, one per family; only GoBGP needs one.
+    pub loopbacks: Vec<IpAddr>,
     /// Its peers: what they say is believed and passed on, and goes into the kernel.
     pub peers: Vec<Peer>,
+}
+
+impl Speaker {
+    /// How many sessions it has before nodes are started.
+    #[must_use]
+    pub fn sessions(&self) -> u32 {
+        let routers = self.peers.iter().filter(|p| !p.node).count();
+        u32::try_from(routers + self.loopbacks.len()).unwrap_or(u32::MAX)
+    }
 }
 
 /// A peer of a router; a session carries the family of its address alone.
@@ -98,6 +109,9 @@ pub struct Peer {
 
 /// The uplink of every node.
 pub const UPLINK: &str = "eth0";
+
+/// The loopback device of every machine.
+const LOOPBACK: &str = "lo";
 
 /// Plans the underlay; `node_asn` is the nodes' AS, which a Fabric's ToRs must know.
 #[must_use]
@@ -161,6 +175,17 @@ impl Plan {
 
     fn address(&mut self, machine: usize, device: &str, addresses: impl IntoIterator<Item = IpNet>) {
         self.machines[machine].addresses.extend(addresses.into_iter().map(|a| (device.to_owned(), a)));
+    }
+
+    /// Gives followers of GoBGP their addresses.
+    fn follow_gobgp(&mut self, v4: bool, v6: bool) {
+        for (number, machine) in self.machines.iter_mut().enumerate() {
+            let Role::Router(Some(speaker)) = &mut machine.role else { continue };
+            if speaker.software == Software::Gobgp {
+                speaker.loopbacks = loopbacks(number, v4, v6);
+                machine.addresses.extend(speaker.loopbacks.iter().map(|a| (LOOPBACK.to_owned(), IpNet::from(*a))));
+            }
+        }
     }
 
     /// The rack's segment is a bridge inside its router; every node hangs on it and routes by default through it.
@@ -234,6 +259,7 @@ fn tors(plan: &mut Plan, file: &LabFile, node_asn: u32) -> Vec<usize> {
     for (home, speaker) in homes.iter().zip(speakers) {
         plan.machines[*home].role = Role::Router(Some(speaker));
     }
+    plan.follow_gobgp(v4, v6);
     homes
 }
 
@@ -283,8 +309,20 @@ fn speaker(router: Router, number: usize, originate: Vec<IpNet>) -> Speaker {
         asn: router.asn,
         router_id: Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 19, 0, 1)) + u32::try_from(number).unwrap_or_default()),
         originate,
+        loopbacks: Vec::new(),
         peers: Vec::new(),
     }
+}
+
+/// GoBGP leaves the kernel to a follower, which speaks with it from addresses of its own.
+fn loopbacks(number: usize, v4: bool, v6: bool) -> Vec<IpAddr> {
+    let number = u32::try_from(number).unwrap_or_default();
+    let v4 = v4.then(|| IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 19, 128, 1)) + number)));
+    let v6 = v6.then(|| {
+        let first = Ipv6Addr::new(0xfd00, 0x7477, 0x696c, 0xffff, 0, 0, 0, 1);
+        IpAddr::V6(Ipv6Addr::from(u128::from(first) + u128::from(number)))
+    });
+    v4.into_iter().chain(v6).collect()
 }
 
 fn peer(name: &str, address: IpAddr, asn: u32) -> Peer {
@@ -335,7 +373,7 @@ mod tests {
         for (i, machine) in plan.machines.iter().enumerate() {
             for (device, _) in &machine.addresses {
                 assert!(
-                    devices.contains(&(i, device)) || machine.bridges.contains(device),
+                    devices.contains(&(i, device)) || machine.bridges.contains(device) || device == LOOPBACK,
                     "{device} of {}",
                     machine.name
                 );
@@ -378,6 +416,17 @@ mod tests {
             ["172.31.1.0/24".parse().unwrap(), "fd31:1::/64".parse::<IpNet>().unwrap()]
         );
         assert!(speakers[1].1.peers.iter().all(|p| p.asn == 65000 && !p.node));
+    }
+
+    #[test]
+    fn gobgp_has_an_address_per_family_for_its_follower() {
+        let r1 = R1.replace("asn: 65101", "asn: 65101, speaker: gobgp");
+        let plan = planned(&format!("{r1}, {R2}"), "  spine: {asn: 65000, speaker: gobgp}");
+        consistent(&plan);
+        let speakers = plan.routers().map(|(_, s)| s.unwrap()).collect::<Vec<_>>();
+        assert_eq!(speakers.iter().map(|s| s.loopbacks.len()).collect::<Vec<_>>(), [2, 2, 0]);
+        assert_eq!(speakers[1].sessions(), 4, "two families with the spine, two with the follower");
+        assert_eq!(machine(&plan, "tor-r1").addresses[2], ("lo".to_owned(), "198.19.128.2/32".parse().unwrap()));
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub struct Router {
     pub software: Option<Software>,
     /// Its programs, as [`State::daemons`] names them.
     pub programs: Vec<String>,
-    /// Sessions it is configured with.
+    /// Sessions that it has before nodes are started.
     pub peers: u32,
     /// What must be reachable through it before nodes are started.
     pub prefixes: Vec<IpNet>,
@@ -108,7 +108,7 @@ impl State {
             asn: speaker.map(|s| s.asn),
             software: speaker.map(|s| s.software),
             programs: Vec::new(),
-            peers: speaker.map_or(0, |s| s.peers.iter().filter(|p| !p.node).count().try_into().unwrap_or(u32::MAX)),
+            peers: speaker.map_or(0, Speaker::sessions),
             prefixes: speaker
                 .map(|s| racks.iter().filter(|r| !s.originate.contains(r)).copied().collect())
                 .unwrap_or_default(),

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use twill_crds::control::{BgpdRequest, PeerStatus};
 
@@ -89,7 +89,7 @@ fn write(setup: &Setup, dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until a router has a route to every rack in its kernel, and Twill's also until its sessions are up.
+/// Waits until a router has a route to every rack in its kernel, and all its sessions with other routers.
 ///
 /// # Errors
 /// It is not so in time, or one of its programs died.
@@ -116,14 +116,24 @@ pub fn ready(state: &State, router: &str, limit: Duration) -> anyhow::Result<()>
 }
 
 fn missing(state: &State, wanted: &Router) -> anyhow::Result<Option<String>> {
-    if wanted.software == Some(Software::Twill) {
-        let peers: Vec<PeerStatus> = ask(&state.socket(&wanted.name, Daemon::Bgpd), &BgpdRequest::Peers, QUICK)?;
-        let established = peers.iter().filter(|p| p.state == "Established").count();
-        if established < wanted.peers as usize {
-            return Ok(Some(format!("{established} of {} sessions are established", wanted.peers)));
-        }
-    }
+    // The cheaper question first: asking others starts a command.
     let routes = underlay::destinations(&wanted.netns)?;
-    let missing = wanted.prefixes.iter().find(|p| !routes.contains(p));
-    Ok(missing.map(|p| format!("it has no route to {p}")))
+    if let Some(missing) = wanted.prefixes.iter().find(|p| !routes.contains(p)) {
+        return Ok(Some(format!("it has no route to {missing}")));
+    }
+    let Some(software) = wanted.software else { return Ok(None) };
+    let established = established(state, &wanted.name, software)?;
+    let enough = established >= wanted.peers as usize;
+    Ok((!enough).then(|| format!("{established} of {} sessions are established", wanted.peers)))
+}
+
+fn established(state: &State, router: &str, software: Software) -> anyhow::Result<usize> {
+    let Some(sessions) = software.sessions() else {
+        let peers: Vec<PeerStatus> = ask(&state.socket(router, Daemon::Bgpd), &BgpdRequest::Peers, QUICK)?;
+        return Ok(peers.iter().filter(|p| p.state == "Established").count());
+    };
+    let command = state.machine_dir(router).join("bin").join(sessions.command);
+    let answer = Command::new(&command).args(sessions.args).stdin(Stdio::null()).output();
+    let answer = answer.with_context(|| command.display().to_string())?;
+    Ok((sessions.established)(&String::from_utf8_lossy(&answer.stdout)))
 }

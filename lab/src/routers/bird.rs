@@ -1,6 +1,6 @@
 //! BIRD 2: one process. Nodes get their own AS back in paths, as BIRD has no as-override: they accept it (`allowOwnAS`).
 
-use super::{File, Installed, Program, Setup, command, families, text};
+use super::{File, Installed, Program, RESTART_TIME, Setup, command, families, text};
 use crate::plan::{Peer, Speaker};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -23,15 +23,32 @@ pub(super) fn setup(speaker: &Speaker, dir: &Path) -> Setup {
     }
 }
 
+/// How many sessions the answer of `birdc show protocols` shows as established.
+pub(super) fn established(answer: &str) -> usize {
+    let column = |line: &str, n| line.split_whitespace().nth(n).map(str::to_owned);
+    answer.lines().filter(|l| column(l, 1).as_deref() == Some("BGP") && l.trim_end().ends_with("Established")).count()
+}
+
 fn configuration(speaker: &Speaker) -> String {
-    let mut file =
-        format!("log stderr {{ info, remote, warning, error, auth, fatal, bug }};\nrouter id {};\n", speaker.router_id);
+    let mut file = format!(
+        "log stderr {{ info, remote, warning, error, auth, fatal, bug }};
+router id {};
+graceful restart wait {RESTART_TIME};
+",
+        speaker.router_id
+    );
     file.push_str("\nprotocol device {}\n");
     for v6 in families(speaker) {
         let (family, digit) = if v6 { ("ipv6", 6) } else { ("ipv4", 4) };
         let _ = write!(
             file,
-            "\nprotocol kernel kernel{digit} {{\n  {family} {{ import none; export where source = RTS_BGP; }};\n  merge paths on;\n}}\n"
+            "
+protocol kernel kernel{digit} {{
+  {family} {{ import none; export where source = RTS_BGP; }};
+  merge paths on;
+  graceful restart on;
+}}
+"
         );
         // Only told, never put into the kernel, which has the subnet as a connected one.
         let _ = write!(file, "\nprotocol static own{digit} {{\n  {family};\n");
@@ -59,9 +76,27 @@ protocol bgp '{name}' {{
 {passive}  connect delay time 1;
   connect retry time 5;
   error wait time 1, 8;
+  graceful restart on;
+  graceful restart time {RESTART_TIME};
   {family} {{ import all; export where source ~ [RTS_BGP, RTS_STATIC]; }};
 }}
 ",
         peer.address, peer.asn
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_counted_by_their_state() {
+        let answer = "BIRD 2.0.12 ready.
+Name       Proto      Table      State  Since         Info
+kernel4    Kernel     master4    up     19:00:00.001
+spine      BGP        ---        up     19:00:01.001  Established   
+n1         BGP        ---        start  19:00:00.001  Passive       
+";
+        assert_eq!(established(answer), 1);
+    }
 }

@@ -1,7 +1,9 @@
 //! FRRouting: zebra writes the kernel's routes, bgpd speaks. Both give up root for their own user.
 
-use super::{File, Installed, Program, Setup, command, families, text};
+use super::{File, Installed, Program, RESTART_TIME, Setup, command, families, text};
 use crate::plan::Speaker;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -34,6 +36,13 @@ pub(super) fn setup(speaker: &Speaker, machine: &str, dir: &Path) -> Setup {
     }
 }
 
+/// How many sessions the answer of `show bgp summary json` shows as established; each has one family.
+pub(super) fn established(answer: &str) -> usize {
+    let families: BTreeMap<String, Value> = serde_json::from_str(answer).unwrap_or_default();
+    let peers = families.values().filter_map(|family| family["peers"].as_object()).flat_map(|peers| peers.values());
+    peers.filter(|peer| peer["state"] == "Established").count()
+}
+
 fn configuration(speaker: &Speaker, machine: &str) -> String {
     let mut file = format!(
         "frr defaults traditional
@@ -45,6 +54,9 @@ router bgp {}
  no bgp default ipv4-unicast
  no bgp network import-check
  bgp bestpath as-path multipath-relax
+ bgp graceful-restart
+ bgp graceful-restart preserve-fw-state
+ bgp graceful-restart restart-time {RESTART_TIME}
 ",
         speaker.asn, speaker.router_id
     );
@@ -60,6 +72,7 @@ router bgp {}
     }
     for v6 in families(speaker) {
         let _ = writeln!(file, " address-family {} unicast", if v6 { "ipv6" } else { "ipv4" });
+        let _ = writeln!(file, "  maximum-paths 8");
         for own in speaker.originate.iter().filter(|o| o.addr().is_ipv6() == v6) {
             let _ = writeln!(file, "  network {own}");
         }
@@ -72,4 +85,16 @@ router bgp {}
         let _ = writeln!(file, " exit-address-family");
     }
     file
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_counted_by_their_state() {
+        let peers = r#"{"peers": {"198.18.0.1": {"state": "Established"}, "172.31.1.11": {"state": "Active"}}}"#;
+        assert_eq!(established(&format!(r#"{{"ipv4Unicast": {peers}, "ipv6Unicast": {peers}}}"#)), 2);
+        assert_eq!(established("% No BGP neighbors found"), 0);
+    }
 }

@@ -5,6 +5,7 @@
 
 mod bird;
 mod frr;
+mod gobgp;
 mod twill;
 
 use crate::plan::Speaker;
@@ -80,6 +81,41 @@ pub struct Installed {
     pub package: &'static str,
 }
 
+/// The operator's command that lists the sessions of a router.
+#[derive(Clone, Copy, Debug)]
+pub struct Sessions {
+    /// It is in the router's `bin/`.
+    pub command: &'static str,
+    /// Its arguments.
+    pub args: &'static [&'static str],
+    /// How many sessions are established in its answer.
+    pub established: fn(&str) -> usize,
+}
+
+/// How long peers keep what a router told before its speaker ended, and it what they told, in seconds (RFC 4724): long enough for any
+/// restart, and nothing is lost by it when a machine dies, because the hold time ends without it.
+const RESTART_TIME: u16 = 120;
+
+impl Software {
+    /// What lists its sessions; none: Twill's tells them on its socket.
+    #[must_use]
+    pub fn sessions(self) -> Option<Sessions> {
+        match self {
+            Self::Twill => None,
+            Self::Bird => {
+                Some(Sessions { command: "birdc", args: &["show", "protocols"], established: bird::established })
+            }
+            Self::Frr => {
+                let args = &["-c", "show bgp summary json"];
+                Some(Sessions { command: "vtysh", args, established: frr::established })
+            }
+            Self::Gobgp => {
+                Some(Sessions { command: "gobgp", args: &["neighbor", "-j"], established: gobgp::established })
+            }
+        }
+    }
+}
+
 /// What a router runs to be that speaker, with everything of its own in `dir`.
 ///
 /// # Errors
@@ -89,12 +125,9 @@ pub fn setup(speaker: &Speaker, machine: &str, dir: &Path) -> anyhow::Result<Set
         Software::Twill => twill::setup(speaker, dir),
         Software::Bird => Ok(bird::setup(speaker, dir)),
         Software::Frr => Ok(frr::setup(speaker, machine, dir)),
-        Software::Gobgp => anyhow::bail!("speaker: gobgp is not possible yet; use twill, bird or frr"),
+        Software::Gobgp => gobgp::setup(speaker, dir),
     }
 }
-
-/// Seconds within which a router is back after a restart (RFC 4724).
-const RESTART_TIME: u16 = 120;
 
 /// A command that finds the router's socket by itself. It stands before the real one in PATH, so it must look elsewhere.
 fn command(name: &str, arguments: &str) -> File {
@@ -129,6 +162,7 @@ mod tests {
             asn: 65101,
             router_id: "198.19.0.2".parse().unwrap(),
             originate: vec!["172.31.1.0/24".parse().unwrap(), "fd31:1::/64".parse().unwrap()],
+            loopbacks: vec!["198.19.128.2".parse().unwrap(), "fd00:7477:696c:ffff::2".parse().unwrap()],
             peers: vec![
                 peer("spine", "198.18.0.1", 65000, false),
                 peer("spine-v6", "fd00:7477:696c::1", 65000, false),
@@ -161,11 +195,17 @@ mod tests {
     }
 
     #[test]
+    fn gobgp_overrides_the_nodes_as_and_leaves_the_kernel_to_a_follower() {
+        insta::assert_snapshot!(written(Software::Gobgp));
+    }
+
+    #[test]
     fn one_family_is_configured_alone() {
-        for software in [Software::Twill, Software::Bird, Software::Frr] {
+        for software in [Software::Twill, Software::Bird, Software::Frr, Software::Gobgp] {
             let mut speaker = speaker(software);
             speaker.peers.retain(|p| p.address.is_ipv4());
             speaker.originate.truncate(1);
+            speaker.loopbacks.truncate(1);
             let setup = setup(&speaker, "tor-r1", Path::new("/d")).unwrap();
             assert!(setup.files.iter().all(|f| !f.text.contains("ipv6")), "{software}: {:?}", setup.files);
         }
