@@ -101,7 +101,6 @@ drained! {
     from_a_fabric_of_twill: "twill", "Fabric";
     from_a_fabric_of_bird: "bird", "Fabric";
     from_a_fabric_of_frr: "frr", "Fabric";
-    from_a_fabric_of_gobgp: "gobgp", "Fabric";
 }
 
 #[test]
