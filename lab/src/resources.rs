@@ -200,6 +200,8 @@ pub struct Candidate<'a> {
     pub name: &'a str,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Whether it takes no pod that does not name it (`spec.unschedulable`).
+    pub cordoned: bool,
 }
 
 /// A node with the labels of a manifest that is about to be applied, beside the lab's own.
@@ -218,7 +220,7 @@ pub fn relabelled<'a>(node: Candidate<'a>, objects: &[Manifest]) -> Candidate<'a
     Candidate { labels, ..node }
 }
 
-/// Places a pod that names no node: the next node in turn that its `nodeSelector` admits. `turn` counts the placed pods.
+/// Places a pod that names no node: the next node in turn that its `nodeSelector` admits and that is not cordoned. `turn` counts the placed pods.
 ///
 /// # Errors
 /// The node that it names does not exist, or no node is admitted.
@@ -235,7 +237,8 @@ pub fn schedule(pod: &mut Pod, nodes: &[Candidate<'_>], turn: &mut usize) -> any
         return Ok(());
     }
     let selector = spec.node_selector.clone().unwrap_or_default();
-    let admitted = |node: &Candidate<'_>| selector.iter().all(|(k, v)| node.labels.get(k) == Some(v));
+    let has_labels = |node: &Candidate<'_>| selector.iter().all(|(k, v)| node.labels.get(k) == Some(v));
+    let admitted = |node: &Candidate<'_>| !node.cordoned && has_labels(node);
     for i in 0..nodes.len() {
         let node = &nodes[(*turn + i) % nodes.len()];
         if admitted(node) {
@@ -243,6 +246,9 @@ pub fn schedule(pod: &mut Pod, nodes: &[Candidate<'_>], turn: &mut usize) -> any
             spec.node_name = Some(node.name.to_owned());
             return Ok(());
         }
+    }
+    if let Some(node) = nodes.iter().find(|node| has_labels(node)) {
+        bail!("{what}: every node that it may run on is cordoned; bring one back: twill drain {} --undo", node.name);
     }
     bail!(
         "{what}: spec.nodeSelector: no node has these labels; nodes have kubernetes.io/hostname and topology.kubernetes.io/rack"
@@ -321,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_node_counts_with_the_labels_that_it_will_have() {
-        let node = Candidate { name: "n1", labels: node_labels("n1", "r1") };
+        let node = Candidate { name: "n1", labels: node_labels("n1", "r1"), cordoned: false };
         let object = json!({"metadata": {"name": "n1", "labels": {"disk": "ssd", RACK_LABEL: "lies"}}});
         let labels = relabelled(node.clone(), &[document("Node", object)]).labels;
         assert_eq!((labels["disk"].as_str(), labels[RACK_LABEL].as_str()), ("ssd", "r1"));
@@ -337,7 +343,8 @@ mod tests {
 
     #[test]
     fn the_scheduler_goes_round_and_honours_names_and_selectors() {
-        let nodes = ["n1", "n2", "n3"].map(|name| Candidate { name, labels: node_labels(name, "r1") });
+        let node = |name| Candidate { name, labels: node_labels(name, "r1"), cordoned: name == "n4" };
+        let nodes = ["n1", "n2", "n3", "n4"].map(node);
         let mut turn = 0;
         let mut place = |selector: Option<(&str, &str)>, name: Option<&str>| {
             let mut pod: Pod = serde_json::from_value(pod("p")).unwrap();
@@ -350,7 +357,11 @@ mod tests {
         assert_eq!(place(None, Some("n1")).unwrap(), "n1");
         assert_eq!(place(None, None).unwrap(), "n2");
         assert_eq!(place(Some(("kubernetes.io/hostname", "n2")), None).unwrap(), "n2");
+        assert_eq!([(); 2].map(|()| place(None, None).unwrap()), ["n3", "n1"]);
+        assert_eq!(place(None, Some("n4")).unwrap(), "n4");
+        let refused = place(Some(("kubernetes.io/hostname", "n4")), None).unwrap_err().to_string();
+        assert!(refused.contains("cordoned") && refused.contains("twill drain n4 --undo"), "{refused}");
         assert!(place(Some(("disk", "ssd")), None).unwrap_err().to_string().contains("spec.nodeSelector"));
-        assert!(place(None, Some("n9")).unwrap_err().to_string().contains("no node n9; the lab has n1, n2, n3"));
+        assert!(place(None, Some("n9")).unwrap_err().to_string().contains("no node n9; the lab has n1, n2, n3, n4"));
     }
 }

@@ -234,7 +234,11 @@ impl Cluster {
             .nodes
             .iter()
             .filter_map(|n| nodes.iter().find(|o| o.name() == n.name))
-            .map(|o| Candidate { name: o.name(), labels: o.meta().labels.clone().unwrap_or_default() })
+            .map(|o| Candidate {
+                name: o.name(),
+                labels: o.meta().labels.clone().unwrap_or_default(),
+                cordoned: o.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default(),
+            })
             .map(|candidate| resources::relabelled(candidate, objects))
             .collect::<Vec<_>>();
         let mut turn = self.state.scheduled;
