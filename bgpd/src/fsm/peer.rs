@@ -137,10 +137,12 @@ impl Peer {
             return None;
         }
         let phase = match self.connections.iter().find(|c| c.committed()) {
-            Some(connection) if now.saturating_sub(connection.committed_at) < YOUNG => return None,
             Some(connection) => {
                 // If the peer has lost its end, the answer to this is a reset.
                 send_keepalive(connection.id, out);
+                if now.saturating_sub(connection.committed_at) < YOUNG {
+                    return None;
+                }
                 Phase::Parked
             }
             None => Phase::OpenSent,

@@ -31,6 +31,8 @@ pub struct Booted {
 pub fn reboot(cluster: &mut Cluster, name: &str) -> anyhow::Result<Booted> {
     let machine = cluster.state.position(name)?;
     let pods = cluster.running_on(name)?;
+    // First the wires: processes that are killed must not say goodbye by closing their connections.
+    underlay::set_carrier(&cluster.state.plan, machine, false)?;
     kubelet::cut_power(&cluster.state, cluster.state.node(name)?, &pods)?;
     underlay::unplug(&cluster.state.plan, machine)?;
     for daemon in [Daemon::Bgpd, Daemon::Felix] {
