@@ -9,6 +9,7 @@ pub mod link;
 pub mod monitor;
 pub mod netns;
 pub mod nft;
+pub mod removal;
 pub mod report;
 pub mod route;
 pub mod rtnl;
