@@ -16,6 +16,8 @@ pub mod rib;
 pub mod speaker;
 pub mod wire;
 
+pub use io::cluster::files;
+
 use anyhow::Context;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -5,6 +5,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+use twill_crds::names;
 
 /// Routed pod networking and policy for Linux clusters.
 #[derive(Debug, Parser)]
@@ -41,7 +43,7 @@ pub(crate) struct Store {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Node {
     /// Directory of the sockets of the node's daemons.
-    #[arg(long, env = "TWILL_RUN_DIR", default_value = twill_crds::names::RUN_DIR)]
+    #[arg(long, env = "TWILL_RUN_DIR", default_value = names::RUN_DIR)]
     pub(crate) run_dir: PathBuf,
 }
 
@@ -95,6 +97,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Remove Twill from this node: its daemons leave, then interfaces, routes, tunnels, table, files and objects go.
+    Uninstall(Uninstall),
     /// Look at addresses.
     #[command(subcommand)]
     Ipam(Ipam),
@@ -223,6 +227,47 @@ pub(crate) struct Drain {
     pub(crate) output: Output,
 }
 
+/// `twill uninstall`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Uninstall {
+    /// Remove Twill from every node, by their felix, and then all of its objects; exit 2 if a node does not answer.
+    #[arg(long)]
+    pub(crate) cluster: bool,
+    /// How long the nodes may take, e.g. 90s.
+    #[arg(long, requires = "cluster", default_value = "2m", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// Delete the objects also if a node does not answer.
+    #[arg(long, requires = "cluster")]
+    pub(crate) force: bool,
+    /// Do not ask. Without a terminal nobody is asked.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Name of this node, for its objects, where its daemons do not run and cannot say it.
+    #[arg(long, env = "TWILL_NODE")]
+    pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) node_dirs: Node,
+    /// Directory of what the node's daemons keep over a restart.
+    #[arg(long, env = "TWILL_STATE_DIR", default_value = names::STATE_DIR)]
+    pub(crate) state_dir: PathBuf,
+    /// Directory of the runtime's network configurations; those of Twill go.
+    #[arg(long, env = "TWILL_CNI_CONF_DIR", default_value = names::CNI_CONF_DIR)]
+    pub(crate) cni_conf_dir: PathBuf,
+    /// Directory of the runtime's plugins; Twill's goes.
+    #[arg(long, env = "TWILL_CNI_BIN_DIR", default_value = names::CNI_BIN_DIR)]
+    pub(crate) cni_bin_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `2m`, `90s`, `1m30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<jiff::SignedDuration>().map_err(|error| error.to_string())?;
+    Duration::try_from(parsed).map_err(|_| "a duration is not negative".to_owned())
+}
+
 /// `twill explain`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Explain {
@@ -245,5 +290,12 @@ mod tests {
     #[test]
     fn the_command_line_of_every_command_is_sound() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_carry_their_unit() {
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert!(duration("-1s").is_err() && duration("2").is_err() && duration("").is_err());
     }
 }

@@ -149,9 +149,35 @@ fn a_reader_that_leaves_early_is_no_error() {
 }
 
 #[test]
+fn an_uninstall_without_root_is_one_sentence() {
+    use std::os::unix::{fs::PermissionsExt, process::CommandExt};
+    // Where another user can read it.
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = directory.path().join("twill");
+    std::fs::copy(env!("CARGO_BIN_EXE_twill"), &copy).unwrap();
+    let mut command = Command::new(copy);
+    command.arg("uninstall").current_dir("/");
+    if nix::unistd::geteuid().is_root() {
+        command.uid(65534);
+    }
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stderr, b"twill: twill uninstall needs root: it changes this node's network\n");
+}
+
+#[test]
 fn usage_is_3_and_an_error_is_1_with_one_sentence() {
     let directory = tempfile::tempdir().unwrap();
-    for usage in [&["frobnicate"][..], &["get"], &["delete"], &["get", "pods", "-o", "xml"], &["apply"]] {
+    for usage in [
+        &["frobnicate"][..],
+        &["get"],
+        &["delete"],
+        &["get", "pods", "-o", "xml"],
+        &["apply"],
+        &["uninstall", "--force"],
+        &["uninstall", "--cluster", "--timeout", "2"],
+    ] {
         assert_eq!(run(directory.path(), usage).0, 3, "{usage:?}");
     }
     for error in [

@@ -60,6 +60,10 @@ pub const FELIX_SOCKET: &str = "felix.sock";
 /// Control socket of bgpd, inside the run directory.
 pub const BGPD_SOCKET: &str = "bgpd.sock";
 
+/// Directory of a runtime's network configurations (containerd's and CRI-O's default).
+pub const CNI_CONF_DIR: &str = "/etc/cni/net.d";
+/// Directory of a runtime's plugins (containerd's and CRI-O's default).
+pub const CNI_BIN_DIR: &str = "/opt/cni/bin";
 /// Network name in the CNI configuration list.
 pub const CNI_NETWORK: &str = "twill";
 /// Plugin type, and so the name of the executable.

@@ -22,7 +22,7 @@ pub use args::Args;
 use anyhow::{Context, bail};
 use args::{Command, Format};
 use io::cluster::{self, Cluster};
-use io::{daemons, down, holder, kubelet, labs, netns, outage, probe};
+use io::{cni, daemons, down, holder, kubelet, labs, netns, outage, probe};
 use state::{Daemon, State};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -125,16 +125,25 @@ fn exec(name: Option<&str>, target: &str, command: &[String]) -> anyhow::Result<
     Ok(ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }))
 }
 
-/// On a node or router, the operator's commands of `twill` find its daemons and the datastore by themselves.
+/// On a node or router, the operator's commands of `twill` find its daemons and the datastore by themselves. Nowhere in a lab do they
+/// find those of the host, whatever they are asked to remove.
 fn environment(state: &State, target: &str) -> Vec<(&'static str, String)> {
-    if target.contains('/') {
-        return Vec::new();
+    let pod = target.contains('/');
+    let dir = if pod { names::lab_dir(&state.name).join("pods") } else { state.machine_dir(target) };
+    let (bin, dir) = (cni::bin_dir(&dir).display().to_string(), dir.display().to_string());
+    let mut environment = vec![
+        ("TWILL_RUN_DIR", dir.clone()),
+        ("TWILL_STATE_DIR", dir.clone()),
+        ("TWILL_CNI_CONF_DIR", dir.clone()),
+        ("TWILL_CNI_BIN_DIR", bin),
+        ("TWILL_DATASTORE", state.datastore.clone()),
+    ];
+    if !pod {
+        // birdc and vtysh of a router's own, which know its sockets.
+        let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+        environment.push(("PATH", format!("{dir}/bin:{path}")));
     }
-    let run_dir = state.machine_dir(target).display().to_string();
-    // birdc and vtysh of a router's own, which know its sockets.
-    let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
-    let path = format!("{run_dir}/bin:{path}");
-    vec![("TWILL_RUN_DIR", run_dir), ("TWILL_DATASTORE", state.datastore.clone()), ("PATH", path)]
+    environment
 }
 
 /// The namespace of a pod that has none of its own: its node's, if it is a hostNetwork pod.

@@ -10,6 +10,7 @@ mod ipam;
 mod policy;
 mod routing;
 mod status;
+mod uninstall;
 
 use crate::args::{Args, Command};
 use clap::CommandFactory;
@@ -32,6 +33,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Status { node, output } => status::run(&node, output.output),
         Command::Peers { node, output } => routing::peers(&node, output.output),
         Command::Routes { prefix, node, output } => routing::routes(&node, prefix, output.output),
+        Command::Uninstall(args) => uninstall::run(&args),
         Command::Ipam(command) => ipam::run(command),
         Command::Policy(command) => policy::run(command),
         Command::Completion { shell } => {

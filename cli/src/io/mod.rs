@@ -1,6 +1,8 @@
 //! Sockets, files, the datastore, the clock and the log.
 
 pub(crate) mod control;
+pub(crate) mod daemon;
+pub(crate) mod leftovers;
 pub(crate) mod log;
 pub(crate) mod manifests;
 

@@ -6,14 +6,14 @@ use crate::io::calls::Calls;
 use crate::io::monitor::{self, News};
 use crate::io::nft::{self, Table};
 use crate::io::rtnl::Rtnl;
-use crate::io::{heard, report, server, sysctl};
+use crate::io::{departure, heard, removal, report, server, sysctl};
 use anyhow::Context;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use twill_crds::names::{FELIX_SOCKET, RUN_DIR, STATE_DIR};
+use twill_crds::names::{CNI_BIN_DIR, CNI_CONF_DIR, FELIX_SOCKET, RUN_DIR, STATE_DIR};
 use twill_datastore::Datastore;
 use twill_ipam::io::store::Store;
 
@@ -37,20 +37,38 @@ pub struct Args {
     /// Directory of what outlives a restart
     #[arg(long, default_value = STATE_DIR)]
     pub state_dir: PathBuf,
+    /// Directory of the runtime's network configurations, from which an uninstall takes ours
+    #[arg(long, env = "TWILL_CNI_CONF_DIR", default_value = CNI_CONF_DIR)]
+    pub cni_conf_dir: PathBuf,
+    /// Directory of the runtime's plugins, from which an uninstall takes ours
+    #[arg(long, env = "TWILL_CNI_BIN_DIR", default_value = CNI_BIN_DIR)]
+    pub cni_bin_dir: PathBuf,
     /// Identifier of this boot, for tests; the kernel's otherwise
     #[arg(long, env = "TWILL_BOOT_ID", hide = true)]
     pub boot_id: Option<String>,
 }
 
-/// Runs until SIGTERM, SIGINT or a request to leave. Everything in the kernel stays.
+/// Runs until SIGTERM, SIGINT or a request to leave. Everything in the kernel stays, unless the node's NodeNetwork asks for an
+/// uninstall.
 ///
 /// # Errors
 /// What could not be started, in one sentence.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve(args));
+    let outcome = runtime.block_on(serve(args.clone()));
     runtime.shutdown_background();
-    outcome.map(|()| ExitCode::SUCCESS)
+    match outcome? {
+        End::Asked => Ok(ExitCode::SUCCESS),
+        End::Uninstall => match departure::become_uninstaller(&args)? {},
+    }
+}
+
+/// Why felix ends.
+enum End {
+    /// By a signal or a request: what it made stays in force.
+    Asked,
+    /// Twill is to be removed from the node.
+    Uninstall,
 }
 
 /// Everything that speaks to the agent.
@@ -64,7 +82,7 @@ struct Inputs {
 
 type Opened = (Table, mpsc::UnboundedReceiver<nft::Event>);
 
-async fn serve(args: Args) -> anyhow::Result<()> {
+async fn serve(args: Args) -> anyhow::Result<End> {
     let boot_id = match args.boot_id {
         Some(id) => id,
         None => std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot ID")?,
@@ -72,7 +90,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     sysctl::node().context("preparing the node for routing")?;
     let datastore = Datastore::open_existing(&args.datastore).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let store = Store::open(&args.state_dir.join("ipam"), u64::try_from(now).unwrap_or(u64::MAX))?;
+    let store = Store::open(&removal::store_dir(&args.state_dir), u64::try_from(now).unwrap_or(u64::MAX))?;
     if let Some(why) = store.fresh() {
         tracing::info!(%why, "the store of addresses begins empty; what the kernel has is taken back");
     }
@@ -97,13 +115,19 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let (opened, table) = oneshot::channel();
     tokio::spawn(async move { opened.send(Table::open(skeleton(&Settings::default())).await) });
     let facts = heard::follow_all(&datastore);
-    let conditions = report::start(datastore, node.clone());
+    let conditions = report::start(datastore.clone(), node.clone());
     tracing::info!(%node, socket = %socket.display(), "felix started");
-    feed(&mut agent, Inputs { facts, asks, news, done, table }, &conditions).await?;
+    let end = tokio::select! {
+        fed = feed(&mut agent, Inputs { facts, asks, news, done, table }, &conditions) => fed.map(|()| End::Asked)?,
+        () = departure::asked(&datastore, &node) => End::Uninstall,
+    };
     // A client that finds no socket knows at once; one that finds a dead one does too. Either way nothing else is undone.
     let _ = std::fs::remove_file(&socket);
-    tracing::info!("felix stopped; the kernel goes on enforcing");
-    Ok(())
+    match end {
+        End::Asked => tracing::info!("felix stopped; the kernel goes on enforcing"),
+        End::Uninstall => tracing::info!("felix stopped; the node's NodeNetwork asks to remove Twill from this node"),
+    }
+    Ok(end)
 }
 
 async fn feed(agent: &mut Agent, mut inputs: Inputs, conditions: &report::Sender) -> anyhow::Result<()> {

@@ -56,6 +56,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it is an end of a veth pair.
+    pub veth: bool,
 }
 
 /// Makes the pair, configures the pod's end, then the host's, which comes up last. Returns the host side.
@@ -251,6 +253,7 @@ pub(crate) fn link(message: &RouteNetlinkMessage) -> Option<Link> {
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        veth: false,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -258,6 +261,7 @@ pub(crate) fn link(message: &RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::LinkInfo(infos) => link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
             _ => {}
         }
     }

@@ -2,6 +2,10 @@
 
 use std::{fs, io};
 
+/// Names of what [`node`] and [`forward_ipv6`] set for the node as a whole, for a person.
+pub const OF_THE_NODE: &str =
+    "the settings net.ipv4.ip_forward, net.ipv4.fib_multipath_hash_policy and their like for IPv6";
+
 /// What every node of a routed cluster needs.
 ///
 /// # Errors

@@ -26,6 +26,13 @@ pub fn interface_name(container_id: &str, ifname: &str) -> String {
     name
 }
 
+/// Whether a name has the form that [`interface_name`] gives.
+#[must_use]
+pub fn is_interface_name(name: &str) -> bool {
+    let digits = name.strip_prefix(WORKLOAD_PREFIX).unwrap_or_default();
+    digits.len() == 11 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// MAC address of the pod's side: derived as well, locally administered and unicast.
 #[must_use]
 pub fn pod_mac(container_id: &str, ifname: &str) -> Mac {
@@ -102,6 +109,10 @@ mod tests {
         let name = interface_name("0123456789abcdef", "eth0");
         // printf '0123456789abcdef/eth0' | sha256sum
         assert_eq!(name, "twl60373cf9024");
+        assert!(is_interface_name(&name));
+        assert!(
+            !is_interface_name("twl0") && !is_interface_name("twl60373cf902g") && !is_interface_name("60373cf9024")
+        );
         assert_ne!(name, interface_name("0123456789abcdef", "net1"));
         assert_ne!(name, interface_name("0123456789abcdee", "eth0"));
     }

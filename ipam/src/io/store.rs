@@ -36,6 +36,26 @@ pub struct Store {
     fresh: Option<String>,
 }
 
+/// The files of a store in a directory: the store, its companions, and damaged ones that were set aside.
+///
+/// # Errors
+/// The directory cannot be read. One that is not there has none.
+pub fn files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(FILE) {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 impl Store {
     /// Opens the store in a directory, which is made if it is missing (0700, the file 0600). A damaged file is moved aside and
     /// a new one begun; [`Store::fresh`] tells. Idle times that lie after `now` become `now`.

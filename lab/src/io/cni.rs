@@ -29,16 +29,35 @@ pub struct Sandbox {
     pub uid: String,
 }
 
-/// Writes the network configuration of a node, which says where its felix listens.
+/// Installs the plugin on a node: its executable, and the network configuration, which says where the node's felix listens. Twice is no
+/// error.
 ///
 /// # Errors
-/// The disk.
-pub fn write_conflist(dir: &Path, felix_socket: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+/// The disk, or there is no executable.
+pub fn install(dir: &Path, felix_socket: &Path) -> anyhow::Result<()> {
+    let plugin = plugin(dir);
+    let plugins = bin_dir(dir);
+    fs::create_dir_all(&plugins).with_context(|| plugins.display().to_string())?;
+    match std::os::unix::fs::symlink(executable()?, &plugin) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(error).with_context(|| plugin.display().to_string());
+        }
+        _ => {}
+    }
     let plugin = json!({"type": CNI_PLUGIN, "socket": felix_socket});
     let list = json!({"cniVersion": VERSION, "name": CNI_NETWORK, "plugins": [plugin]});
     let path = conflist(dir);
     fs::write(&path, serde_json::to_vec_pretty(&list)?).with_context(|| path.display().to_string())
+}
+
+/// Directory of a node's plugins; that of its network configurations is the machine's own.
+#[must_use]
+pub fn bin_dir(dir: &Path) -> PathBuf {
+    dir.join("cni-bin")
+}
+
+fn plugin(dir: &Path) -> PathBuf {
+    bin_dir(dir).join(CNI_PLUGIN)
 }
 
 fn conflist(dir: &Path) -> PathBuf {
@@ -74,17 +93,25 @@ pub fn add(dir: &Path, sandbox: &Sandbox) -> anyhow::Result<Vec<IpAddr>> {
     Ok(addresses)
 }
 
-/// DEL.
+/// DEL. A node from which Twill was uninstalled has nothing to take away any more.
 ///
 /// # Errors
 /// What the plugin says.
 pub fn del(dir: &Path, sandbox: &Sandbox) -> anyhow::Result<()> {
+    if !conflist(dir).exists() {
+        return Ok(());
+    }
     call("DEL", dir, sandbox).map(drop)
 }
 
 fn call(command: &str, dir: &Path, sandbox: &Sandbox) -> anyhow::Result<String> {
     let path = conflist(dir);
-    let list = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let list = fs::read_to_string(&path).with_context(|| {
+        format!(
+            "{}: the node has no network configuration; twill lab start NODE felix installs it again",
+            path.display()
+        )
+    })?;
     let mut list: Value = serde_json::from_str(&list).with_context(|| path.display().to_string())?;
     let mut config = list["plugins"][0].take();
     config["name"] = list["name"].take();
@@ -94,13 +121,13 @@ fn call(command: &str, dir: &Path, sandbox: &Sandbox) -> anyhow::Result<String> 
         "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={pod};K8S_POD_INFRA_CONTAINER_ID={container_id};\
          K8S_POD_UID={uid}"
     );
-    let mut child = Command::new(executable()?)
+    let mut child = Command::new(plugin(dir))
         .env("CNI_COMMAND", command)
         .env("CNI_CONTAINERID", container_id)
         .env("CNI_NETNS", netns)
         .env("CNI_IFNAME", "eth0")
         .env("CNI_ARGS", args)
-        .env("CNI_PATH", executable()?.parent().unwrap_or(Path::new("/")))
+        .env("CNI_PATH", bin_dir(dir))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -1,5 +1,6 @@
 //! The daemons of nodes and routers: started in their namespace, asked on their sockets.
 
+use crate::io::cni;
 use crate::io::process::{self, Process};
 use crate::state::{Daemon, State};
 use anyhow::{Context, bail};
@@ -33,7 +34,7 @@ pub fn ask<T: DeserializeOwned>(socket: &Path, request: &impl Serialize, limit: 
 
 pub(crate) const QUICK: Duration = Duration::from_secs(5);
 
-/// Starts a daemon of a node and notes it in the state.
+/// Starts a daemon of a node and notes it in the state. With felix the plugin is installed, as a node's installer does.
 ///
 /// # Errors
 /// It cannot be started.
@@ -53,7 +54,12 @@ pub fn start(state: &mut State, machine: &str, daemon: Daemon) -> anyhow::Result
         "--state-dir",
         &path,
     ];
-    let args = args.map(str::to_owned);
+    let mut args = args.map(str::to_owned).to_vec();
+    if daemon == Daemon::Felix {
+        cni::install(&dir, &state.socket(machine, daemon))?;
+        args.extend(["--cni-conf-dir".to_owned(), path.clone()]);
+        args.extend(["--cni-bin-dir".to_owned(), cni::bin_dir(&dir).display().to_string()]);
+    }
     // A socket left by a killed daemon would be taken for the new one's.
     let _ = fs::remove_file(state.socket(machine, daemon));
     // Daemons must not take a boot of the node for one of the machine that it runs on.

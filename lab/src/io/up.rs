@@ -178,8 +178,6 @@ fn build(plan: &Plan, file: &LabFile, mut desired: Desired, notes: &mut Vec<Stri
         }
     }
     for node in cluster.state.nodes.clone() {
-        let dir = cluster.state.machine_dir(&node.name);
-        cni::write_conflist(&dir, &cluster.state.socket(&node.name, Daemon::Felix))?;
         daemons::start(&mut cluster.state, &node.name, Daemon::Bgpd)?;
         daemons::start(&mut cluster.state, &node.name, Daemon::Felix)?;
     }

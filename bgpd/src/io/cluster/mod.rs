@@ -13,7 +13,7 @@ use crate::fib;
 use anyhow::Context;
 use follower::{Follower, State};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -80,6 +80,13 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
     let told = going_down.borrow().as_ref().is_some_and(|desired| desired.going_down);
     speaker.leave(super::system::farewell(told).await).await;
     Ok(())
+}
+
+/// The files that a node's bgpd makes, whether they are there or not.
+#[must_use]
+pub fn files(run_dir: &Path, state_dir: &Path) -> Vec<PathBuf> {
+    let snapshot = state_dir.join(snapshot::NAME);
+    vec![run_dir.join(BGPD_SOCKET), snapshot::unfinished(&snapshot), snapshot]
 }
 
 /// Opens the datastore. One who has something to go on with waits until it can be opened.

@@ -34,8 +34,13 @@ pub(super) async fn keep(path: PathBuf, mut snapshots: watch::Receiver<Option<Sn
     }
 }
 
+/// The file as long as it is written.
+pub(super) fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
 async fn store_file(path: &Path, snapshot: &Option<Snapshot>) -> io::Result<()> {
-    let new = path.with_extension("new");
+    let new = unfinished(path);
     let mut options = tokio::fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new).await?;
     tokio::io::AsyncWriteExt::write_all(&mut file, &serde_json::to_vec(snapshot)?).await?;

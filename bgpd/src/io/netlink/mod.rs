@@ -7,9 +7,11 @@ mod decode;
 mod encode;
 mod kernel;
 mod monitor;
+mod removal;
 mod socket;
 mod thread;
 
+pub use removal::{Removed, remove};
 pub use thread::start;
 
 #[cfg(test)]

@@ -94,6 +94,14 @@ pub(super) fn encode<'a>(
     b.finish()
 }
 
+/// The transaction that deletes the table with all that is in it.
+pub(super) fn deletion(first: u32) -> Batch {
+    let mut b = Builder { w: Writer::default(), objects: vec!["transaction".into()], first, next_id: 0, last: 0 };
+    b.w.batch_message(BATCH_BEGIN, first, |_| {});
+    b.message(message::DELETE_TABLE, 0, "table inet twill", |w| w.string(TABLE, NFT_TABLE));
+    b.finish()
+}
+
 struct Builder {
     w: Writer,
     objects: Vec<String>,

@@ -21,10 +21,12 @@ mod expression;
 #[allow(clippy::unwrap_used)]
 mod golden;
 mod monitor;
+mod removal;
 mod set;
 mod table;
 mod wire;
 
+pub use removal::remove;
 pub use table::{Ownership, Table};
 
 use crate::ruleset::Fault;

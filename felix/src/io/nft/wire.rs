@@ -33,6 +33,7 @@ const HEADER: usize = 16;
 pub(super) mod message {
     pub(in super::super) const NEW_TABLE: u8 = 0;
     pub(in super::super) const GET_TABLE: u8 = 1;
+    pub(in super::super) const DELETE_TABLE: u8 = 2;
     pub(in super::super) const NEW_CHAIN: u8 = 3;
     pub(in super::super) const GET_CHAIN: u8 = 4;
     pub(in super::super) const DELETE_CHAIN: u8 = 5;

@@ -1,0 +1,94 @@
+//! `twill uninstall --cluster`: every node's felix is asked by its NodeNetwork, whose end is the node's report; then the objects go.
+
+use super::{confirm, counted, objects};
+use crate::args::Uninstall;
+use crate::commands::DEGRADED;
+use crate::io::with_store;
+use crate::output::print;
+use futures::StreamExt;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use tokio::time::{Instant, timeout_at};
+use twill_crds::{NodeNetwork, Object, Pod};
+use twill_datastore::{Datastore, Filter, Followed, Index, follow};
+
+/// What went.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    /// Nodes that are clean, or are no more.
+    uninstalled: BTreeSet<String>,
+    /// Nodes that did not say so in time.
+    missing: BTreeSet<String>,
+    /// Objects that were deleted after all nodes were clean.
+    objects: usize,
+}
+
+pub(super) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
+    with_store(&args.store.datastore, async |store| {
+        let question = question(&store).await?;
+        confirm(args, || Ok(question))?;
+        let mut report = uninstall(&store, Instant::now() + args.timeout).await?;
+        if report.missing.is_empty() || args.force {
+            report.objects = objects::forget_all(&store).await?;
+        }
+        answer(args, &report)
+    })
+}
+
+async fn question(store: &Datastore) -> anyhow::Result<String> {
+    let nodes = store.list::<NodeNetwork>(&Filter::default()).await?.items.len();
+    let pods = store.list::<Pod>(&Filter::default()).await?.items;
+    let attached = pods.iter().filter(|pod| {
+        let host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or_default();
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        !host && phase == Some("Running")
+    });
+    let pods = counted(attached.count(), "pod");
+    Ok(format!("Twill goes from {}, and with it the network of {pods}.", counted(nodes, "node")))
+}
+
+/// Asks every node that has a NodeNetwork, and those that come to have one, until none is left or the time is over.
+async fn uninstall(store: &Datastore, deadline: Instant) -> anyhow::Result<Report> {
+    let mut told = follow::<NodeNetwork>(store, Filter::default());
+    let (mut left, mut asked, mut synced) = (Index::<NodeNetwork>::default(), BTreeSet::new(), false);
+    while let Ok(Some(step)) = timeout_at(deadline, told.next()).await {
+        synced |= matches!(step, Followed::Synced { .. });
+        for node in left.apply(step).into_iter().filter_map(|change| change.new) {
+            asked.insert(node.name().to_owned());
+            if !node.spec.uninstall {
+                objects::ask_node(store, node.name()).await?;
+            }
+        }
+        if synced && left.is_empty() {
+            break;
+        }
+    }
+    anyhow::ensure!(synced, "the datastore does not answer; nothing was changed");
+    let missing: BTreeSet<String> = left.iter().map(|(key, _)| key.name.clone()).collect();
+    Ok(Report { uninstalled: &asked - &missing, missing, objects: 0 })
+}
+
+fn answer(args: &Uninstall, report: &Report) -> anyhow::Result<ExitCode> {
+    let row = |node: &String, state: &str| vec![node.clone(), state.to_owned()];
+    let clean = report.uninstalled.iter().map(|node| row(node, "uninstalled"));
+    let missing = report.missing.iter().map(|node| row(node, "did not answer"));
+    let objects = row(&"objects".to_owned(), &format!("{} deleted", report.objects));
+    print(args.output.output, report, &["NODE", "STATE"], clean.chain(missing).chain([objects]))?;
+    if report.missing.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let names = report.missing.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let rest = if args.force {
+        "their objects are gone all the same"
+    } else {
+        "nothing else was removed; --force does so all the same"
+    };
+    eprintln!(
+        "twill: {} did not answer within {} s ({names}): run twill uninstall there, or start felix there and run this again; {rest}",
+        counted(report.missing.len(), "node"),
+        args.timeout.as_secs()
+    );
+    Ok(ExitCode::from(DEGRADED))
+}

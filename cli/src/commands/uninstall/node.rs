@@ -1,0 +1,193 @@
+//! `twill uninstall` on one node: daemons leave, then what they made goes, last of all what the datastore holds of the node.
+//!
+//! Every step finds by itself what is left to do, so a run that was interrupted anywhere is completed by another. Only the node's name
+//! would be lost with the daemons: it is noted in the state directory from before they leave until the end.
+
+use super::{confirm, counted, objects};
+use crate::args::Uninstall;
+use crate::io::daemon::Daemon;
+use crate::io::{leftovers, with_store};
+use crate::output::{Format, print, print_line};
+use anyhow::{Context, bail, ensure};
+use serde::Serialize;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use twill_crds::names::CNI_PLUGIN;
+use twill_felix::io::{removal, sysctl};
+
+/// A supervisor that restarts a daemon does so within this long after it left, mostly (systemd's RestartSec is 100 ms).
+const RESTART: Duration = Duration::from_millis(500);
+/// How long the datastore may take; it is no condition for the rest.
+const DATASTORE: Duration = Duration::from_secs(20);
+/// File in the state directory that holds the node's name while an uninstall is under way.
+const UNDER_WAY: &str = "uninstall";
+
+/// What went.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    node: Option<String>,
+    workload_interfaces: usize,
+    routes: usize,
+    tunnel_devices: usize,
+    tables: usize,
+    files: usize,
+    objects: usize,
+    /// What stays by intent.
+    notes: Vec<String>,
+    /// What a person has to do later.
+    warnings: Vec<String>,
+    /// What should have gone.
+    problems: Vec<String>,
+}
+
+pub(super) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
+    confirm(args, || {
+        let pods = removal::workloads().context("looking for workload interfaces")?.len();
+        Ok(format!("Twill goes from this node, and with it the network of {}.", counted(pods, "pod")))
+    })?;
+    let daemons = Daemon::all(&args.node_dirs.run_dir)?;
+    let under_way = args.state_dir.join(UNDER_WAY);
+    let mut report = Report { node: name(args, &daemons, &under_way)?, ..Report::default() };
+    if let Some(node) = &report.node {
+        note(&under_way, node)?;
+    }
+    daemons.iter().try_for_each(Daemon::leave)?;
+    let left = Instant::now();
+    remove_plugin(args, &mut report);
+    remove_from_kernel(&mut report);
+    if let Err(error) = stay_away(&daemons, left) {
+        report.problems.push(format!("{error:#}"));
+        return finish(args, &report);
+    }
+    remove_files(args, &mut report);
+    forget_objects(args, &mut report);
+    let (_, problems) = leftovers::remove([under_way]);
+    report.problems.extend(problems);
+    leftovers::remove_empty(&[
+        removal::store_dir(&args.state_dir),
+        args.state_dir.clone(),
+        args.node_dirs.run_dir.clone(),
+    ]);
+    finish(args, &report)
+}
+
+/// The node's name: its daemons know it; else it was given, or an interrupted run has noted it.
+fn name(args: &Uninstall, daemons: &[Daemon], under_way: &PathBuf) -> anyhow::Result<Option<String>> {
+    let mut name = args.node.clone();
+    for daemon in daemons {
+        let Some(served) = daemon.node()? else { continue };
+        let other = name.replace(served.clone()).filter(|other| *other != served);
+        if let Some(other) = other {
+            bail!("the daemons here serve node {served}, not {other}; leave out --node, or name their --run-dir");
+        }
+    }
+    Ok(name.or_else(|| fs::read_to_string(under_way).ok().filter(|noted| !noted.is_empty())))
+}
+
+fn note(under_way: &PathBuf, node: &str) -> anyhow::Result<()> {
+    match fs::write(under_way, node) {
+        // No state directory: the daemons never ran here, and there is nothing to interrupt.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        written => written.with_context(|| format!("{} cannot be written", under_way.display())),
+    }
+}
+
+/// The runtime is to make no new pod here.
+fn remove_plugin(args: &Uninstall, report: &mut Report) {
+    let conflists = leftovers::conflists(&args.cni_conf_dir, &args.node_dirs.run_dir);
+    let conflists = conflists.unwrap_or_else(|problem| {
+        report.problems.push(problem);
+        Vec::new()
+    });
+    take(report, leftovers::remove(conflists.into_iter().chain([args.cni_bin_dir.join(CNI_PLUGIN)])));
+}
+
+/// The table goes last: pods and tunnels are guarded as long as there are any.
+fn remove_from_kernel(report: &mut Report) {
+    let bgpd = twill_bgpd::io::netlink::remove();
+    let felix = removal::remove();
+    report.workload_interfaces = felix.interfaces;
+    report.routes = bgpd.routes + felix.routes;
+    report.tunnel_devices = bgpd.tunnels;
+    report.tables = felix.tables;
+    report.problems.extend(bgpd.problems.into_iter().chain(felix.problems));
+    report.notes.push(format!("{} stay as they are: others may need them by now", sysctl::OF_THE_NODE));
+}
+
+/// That no daemon is started again for a while; one that was would bring everything back.
+fn stay_away(daemons: &[Daemon], left: Instant) -> anyhow::Result<()> {
+    loop {
+        daemons.iter().try_for_each(Daemon::back)?;
+        if left.elapsed() >= RESTART {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn remove_files(args: &Uninstall, report: &mut Report) {
+    let run_dir = &args.node_dirs.run_dir;
+    let mut files = twill_bgpd::files(run_dir, &args.state_dir);
+    match removal::files(run_dir, &args.state_dir) {
+        Ok(more) => files.extend(more),
+        Err(error) => report.problems.push(format!("{} cannot be read: {error}", args.state_dir.display())),
+    }
+    take(report, leftovers::remove(files));
+}
+
+fn take(report: &mut Report, (removed, problems): (usize, Vec<String>)) {
+    report.files += removed;
+    report.problems.extend(problems);
+}
+
+fn forget_objects(args: &Uninstall, report: &mut Report) {
+    let by_hand = |node: &str| {
+        format!(
+            "twill delete nodenetwork {node}, and each block of it that twill get ipblocks lists with twill delete ipblock"
+        )
+    };
+    let Some(node) = &report.node else {
+        report.warnings.push(format!(
+            "no daemon of this node runs, so its name is not known, and its objects stay: run this again with --node NAME, or {}",
+            by_hand("NAME")
+        ));
+        return;
+    };
+    let forgotten = with_store(&args.store.datastore, async |store| {
+        tokio::time::timeout(DATASTORE, objects::forget_node(&store, node))
+            .await
+            .with_context(|| format!("the datastore does not answer within {} s", DATASTORE.as_secs()))?
+            .map_err(anyhow::Error::from)
+    });
+    match forgotten {
+        Ok(objects) => report.objects = objects,
+        Err(error) => report.warnings.push(format!(
+            "objects of node {node} stay in the datastore ({error:#}): when it answers, {}",
+            by_hand(node)
+        )),
+    }
+}
+
+fn finish(args: &Uninstall, report: &Report) -> anyhow::Result<ExitCode> {
+    let row = |what: &str, count: usize| vec![what.to_owned(), count.to_string()];
+    let rows = [
+        row("workload interfaces", report.workload_interfaces),
+        row("routes", report.routes),
+        row("tunnel devices", report.tunnel_devices),
+        row("nftables tables", report.tables),
+        row("files", report.files),
+        row("objects", report.objects),
+    ];
+    print(args.output.output, report, &["REMOVED", "COUNT"], rows)?;
+    if args.output.output == Format::Table {
+        report.notes.iter().try_for_each(|note| print_line(&format!("note: {note}")))?;
+    }
+    report.warnings.iter().for_each(|warning| eprintln!("twill: warning: {warning}"));
+    let Some((last, others)) = report.problems.split_last() else { return Ok(ExitCode::SUCCESS) };
+    others.iter().for_each(|problem| eprintln!("twill: {problem}"));
+    ensure!(false, "{last}");
+    Ok(ExitCode::FAILURE)
+}

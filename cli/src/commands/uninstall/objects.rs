@@ -1,0 +1,156 @@
+//! What the datastore holds of a node, and of Twill.
+
+use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Kind, NodeNetwork, Object};
+use twill_datastore::{Datastore, Error, Filter, Key, Preconditions, Revision};
+
+/// How often what somebody changes meanwhile is read again.
+const ATTEMPTS: usize = 10;
+
+/// Deletes a node's blocks, then its NodeNetwork, whose end says that the node is clean. Returns how many objects went.
+pub(super) async fn forget_node(store: &Datastore, node: &str) -> Result<usize, Error> {
+    let own = Filter { fields: vec![("spec.node".to_owned(), node.to_owned())], ..Filter::default() };
+    let mut gone = 0;
+    for block in store.list::<IPBlock>(&own).await?.items {
+        gone += usize::from(delete(store, block, |block| block.spec.node == node).await?);
+    }
+    if let Some(object) = store.get::<NodeNetwork>(&Key::cluster(node)).await? {
+        gone += usize::from(delete(store, object, |_| true).await?);
+    }
+    Ok(gone)
+}
+
+/// Asks a node's felix to uninstall. A node that is no more cannot answer: what is left of it goes at once.
+pub(super) async fn ask_node(store: &Datastore, node: &str) -> Result<(), Error> {
+    for _ in 0..ATTEMPTS {
+        let Some(mut object) = store.get::<NodeNetwork>(&Key::cluster(node)).await? else { return Ok(()) };
+        if store.get::<twill_crds::Node>(&Key::cluster(node)).await?.is_none() {
+            return forget_node(store, node).await.map(drop);
+        }
+        object.spec.uninstall = true;
+        match store.update(&object).await {
+            // A daemon wrote its status meanwhile.
+            Err(Error::Conflict(_)) => {}
+            Err(Error::NotFound(_)) => return Ok(()),
+            outcome => return outcome.map(drop),
+        }
+    }
+    Err(Error::Conflict(format!("NodeNetwork {node}")))
+}
+
+/// Deletes every object of Twill's own kinds: pools first, so that nobody claims a block of one. Returns how many went.
+pub(super) async fn forget_all(store: &Datastore) -> Result<usize, Error> {
+    let mut gone = 0;
+    for kind in [IPPool::kind(), IPBlock::kind(), BGPPeer::kind(), BGPConfiguration::kind(), NodeNetwork::kind()] {
+        gone += forget_kind(store, &kind).await?;
+    }
+    Ok(gone)
+}
+
+async fn forget_kind(store: &Datastore, kind: &Kind) -> Result<usize, Error> {
+    let mut gone = 0;
+    for object in store.engine().list(kind, &Filter::default()).await?.items {
+        let key = Key::cluster(object["metadata"]["name"].as_str().unwrap_or_default());
+        match store.engine().delete(kind, &key, &Preconditions::default()).await {
+            Ok(()) => gone += 1,
+            Err(Error::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(gone)
+}
+
+/// Deletes an object as it was read; one that was changed is read again and judged again. Says whether it was there.
+async fn delete<K: Object>(store: &Datastore, mut object: K, still: impl Fn(&K) -> bool) -> Result<bool, Error> {
+    for _ in 0..ATTEMPTS {
+        let meta = object.meta();
+        let preconditions = Preconditions {
+            uid: meta.uid.clone(),
+            revision: meta.resource_version.as_ref().and_then(|version| version.parse().ok()).map(Revision),
+        };
+        match store.delete::<K>(&Key::cluster(object.name()), &preconditions).await {
+            Ok(()) => return Ok(true),
+            Err(Error::NotFound(_)) => return Ok(false),
+            Err(Error::Conflict(_)) => {}
+            Err(error) => return Err(error),
+        }
+        match store.get::<K>(&Key::cluster(object.name())).await? {
+            Some(now) if still(&now) => object = now,
+            _ => return Ok(false),
+        }
+    }
+    Err(Error::Conflict(format!("{} {}", K::kind().kind, object.name())))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use twill_crds::{IPBlockSpec, IPPoolSpec, NodeNetworkSpec};
+
+    fn block(cidr: &str, node: &str) -> IPBlock {
+        let cidr = cidr.parse().unwrap();
+        IPBlock::new(&twill_crds::names::block_name(cidr), IPBlockSpec { cidr, node: node.to_owned() })
+    }
+
+    fn with_store(test: impl AsyncFnOnce(Datastore)) {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = Datastore::open(&format!("sqlite:{}/t.db", directory.path().display())).await.unwrap();
+            let pool = serde_json::from_value::<IPPoolSpec>(serde_json::json!({"cidr": "10.42.0.0/16"})).unwrap();
+            store.create(&IPPool::new("pool", pool)).await.unwrap();
+            for (cidr, node) in [("10.42.0.0/26", "n1"), ("10.42.0.64/26", "n1"), ("10.42.0.128/26", "n2")] {
+                store.create(&block(cidr, node)).await.unwrap();
+            }
+            for node in ["n1", "n2"] {
+                store.create(&NodeNetwork::new(node, NodeNetworkSpec::default())).await.unwrap();
+            }
+            test(store).await;
+        });
+    }
+
+    async fn names<K: Object>(store: &Datastore) -> Vec<String> {
+        store.list::<K>(&Filter::default()).await.unwrap().items.iter().map(|object| object.name().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_node_takes_its_own_blocks_along_and_no_others() {
+        with_store(async |store| {
+            assert_eq!(forget_node(&store, "n1").await.unwrap(), 3);
+            assert_eq!(names::<IPBlock>(&store).await, ["10-42-0-128-26"]);
+            assert_eq!(names::<NodeNetwork>(&store).await, ["n2"]);
+            assert_eq!(forget_node(&store, "n1").await.unwrap(), 0, "twice is no error");
+        });
+    }
+
+    #[test]
+    fn a_block_that_changed_meanwhile_goes_unless_it_is_anothers_now() {
+        with_store(async |store| {
+            let old = store.get::<IPBlock>(&Key::cluster("10-42-0-0-26")).await.unwrap().unwrap();
+            let mut newer = old.clone();
+            newer.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+            store.update(&newer).await.unwrap();
+            assert!(delete(&store, old.clone(), |block| block.spec.node == "n1").await.unwrap());
+            store.create(&block("10.42.0.0/26", "n2")).await.unwrap();
+            assert!(!delete(&store, old, |block| block.spec.node == "n1").await.unwrap());
+            assert!(names::<IPBlock>(&store).await.contains(&"10-42-0-0-26".to_owned()), "another claimed it");
+        });
+    }
+
+    #[test]
+    fn a_node_is_asked_and_one_that_is_no_more_goes_at_once() {
+        with_store(async |store| {
+            let node = serde_json::from_value(serde_json::json!({"metadata": {"name": "n1"}})).unwrap();
+            store.create::<twill_crds::Node>(&node).await.unwrap();
+            for node in ["n1", "n2", "n3"] {
+                ask_node(&store, node).await.unwrap();
+            }
+            let asked = store.get::<NodeNetwork>(&Key::cluster("n1")).await.unwrap().unwrap();
+            assert!(asked.spec.uninstall);
+            assert_eq!(names::<NodeNetwork>(&store).await, ["n1"]);
+            assert_eq!(names::<IPBlock>(&store).await, ["10-42-0-0-26", "10-42-0-64-26"]);
+            assert_eq!(forget_all(&store).await.unwrap(), 4);
+            assert_eq!(store.engine().kinds().await.unwrap(), [twill_crds::Node::kind()]);
+        });
+    }
+}

@@ -1,0 +1,40 @@
+//! The end of the table: deleted as a whole, when felix has gone for good.
+
+use super::Error;
+use super::actual::{self, TableState};
+use super::batch;
+use super::connection::{Connection, Outcome};
+use nix::errno::Errno;
+use std::time::{Duration, Instant};
+
+/// Pause before a table that still has an owner is looked at again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Deletes the table from the calling thread's network namespace; says whether there was one. The table of a dead owner needs no
+/// adoption: the kernel has taken the flag from it. One whose owner still lives, as a process that is just ending does, is waited
+/// for that long.
+///
+/// # Errors
+/// [`Error::Refused`] with EPERM: the owner lives. [`Error::Io`]: the kernel has no nf_tables, or this process no right to it.
+pub fn remove(patience: Duration) -> Result<bool, Error> {
+    let mut connection = Connection::open()?;
+    let until = Instant::now() + patience;
+    loop {
+        let owned = match actual::table(&mut connection)? {
+            None => return Ok(false),
+            Some(TableState { owner: Some(_), .. }) => true,
+            Some(_) => match connection.transact(&batch::deletion(connection.next_sequence()))? {
+                Outcome::Committed => return Ok(true),
+                // Somebody was faster: deleted it, or took it over.
+                Outcome::Overtaken | Outcome::Refused { errno: Errno::ENOENT, .. } => false,
+                Outcome::Refused { errno: Errno::EPERM, .. } => true,
+                Outcome::Refused { object, errno } => return Err(Error::Refused { object, errno }),
+            },
+        };
+        if Instant::now() >= until {
+            let errno = if owned { Errno::EPERM } else { Errno::EAGAIN };
+            return Err(Error::Refused { object: "deletion of table inet twill".to_owned(), errno });
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
