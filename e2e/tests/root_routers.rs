@@ -6,8 +6,9 @@
 //! 1. In a Fabric of each software pods reach each other across racks without encapsulation, over both families, and the ToR's own table
 //!    shows the nodes' blocks.
 //! 2. A node whose speaker is killed keeps its routes there until it is back (RFC 4724).
-//! 3. In a Mesh they carry the underlay alone.
-//! 4. Nothing of them is left by `down`.
+//! 3. A ToR whose speaker alone is killed goes on forwarding (RFC 4724).
+//! 4. In a Mesh they carry the underlay alone.
+//! 5. Nothing of them is left by `down`.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -65,6 +66,7 @@ fn fabric(software: &str, table: &[&str]) {
     let state = labs::load(&lab.name).unwrap();
     let programs = state.routers.iter().flat_map(|r| &r.programs).collect::<Vec<_>>();
     assert!(programs.len() >= 3 && programs.iter().all(|p| state.daemons[*p].runs()));
+    dies(&lab);
     let processes = programs.iter().map(|p| state.daemons[*p]).collect::<Vec<_>>();
     drop(lab);
     assert!(processes.iter().all(|p| !p.runs()));
@@ -99,6 +101,19 @@ fn restart(lab: &Lab) {
     let took = within(Duration::from_secs(60), "n1 has its sessions again", || sessions(lab, "tor-r1") == before);
     eprintln!("sessions are back {:?} after the start", took.unwrap());
     forwards();
+}
+
+/// The last program of a ToR's that speaks with others is killed: the others keep its routes, and its kernel forwards.
+fn dies(lab: &Lab) {
+    let before = sessions(lab, "spine");
+    let state = labs::load(&lab.name).unwrap();
+    let speaker = ["tor-r1/bird", "tor-r1/gobgpd", "tor-r1/bgpd"].into_iter().find_map(|s| state.daemons.get(s));
+    speaker.unwrap().kill().unwrap();
+    let gone = || sessions(lab, "spine") == before - 2;
+    within(Duration::from_secs(20), "the spine has lost its sessions with tor-r1", gone).unwrap();
+    for ip in lab.pod("default/a").unwrap().ips {
+        lab.exec("n3", &["ping", "-c1", "-W2", &ip]).unwrap();
+    }
 }
 
 #[test]

@@ -21,6 +21,15 @@ pub fn machine_netns(lab: &str, machine: &str) -> String {
     format!("{}{machine}", netns_prefix(lab))
 }
 
+/// Name of the ToR at `index` of a rack.
+#[must_use]
+pub fn tor(rack: &str, index: usize) -> String {
+    if index == 0 { format!("tor-{rack}") } else { format!("tor-{rack}-{}", index + 1) }
+}
+
+/// What names of IPv6 sessions end with.
+pub const V6: &str = "-v6";
+
 /// Namespace of a pod.
 #[must_use]
 pub fn pod_netns(lab: &str, namespace: &str, pod: &str) -> String {

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -101,7 +101,7 @@ impl State {
             boots: 1,
             partitioned: false,
         });
-        let racks = plan.routers().filter_map(|(_, s)| s).flat_map(|s| s.originate.clone()).collect::<Vec<_>>();
+        let racks = plan.routers().filter_map(|(_, s)| s).flat_map(|s| s.originate.clone()).collect::<BTreeSet<_>>();
         let router = |(m, speaker): (&crate::plan::Machine, Option<&Speaker>)| Router {
             name: m.name.clone(),
             netns: m.netns.clone(),

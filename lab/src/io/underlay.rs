@@ -8,7 +8,9 @@ use futures::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::link::{InfoData, InfoIpTunnel, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, RouteNextHopBuilder,
+};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -227,21 +229,25 @@ async fn number(handle: &Handle, machine: &Machine) -> anyhow::Result<()> {
         let add = handle.address().add(index(&links, device)?, address.addr(), address.prefix_len());
         add.execute().await.with_context(|| format!("{address} on {device}"))?;
     }
-    for (destination, gateway) in &machine.routes {
-        let route = match (destination, gateway) {
-            (IpNet::V4(net), IpAddr::V4(gateway)) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
-                .destination_prefix(net.addr(), net.prefix_len())
-                .gateway(*gateway)
-                .build(),
-            (IpNet::V6(net), IpAddr::V6(gateway)) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
-                .destination_prefix(net.addr(), net.prefix_len())
-                .gateway(*gateway)
-                .build(),
-            _ => continue,
-        };
-        handle.route().add(route).execute().await.with_context(|| format!("route {destination} via {gateway}"))?;
+    for (destination, gateways) in &machine.routes {
+        let route = static_route(*destination, gateways)?;
+        handle.route().add(route).execute().await.with_context(|| format!("route {destination} via {gateways:?}"))?;
     }
     Ok(())
+}
+
+/// Several gateways share the load.
+fn static_route(destination: IpNet, gateways: &[IpAddr]) -> anyhow::Result<RouteMessage> {
+    let route =
+        RouteMessageBuilder::<IpAddr>::new().destination_prefix(destination.addr(), destination.prefix_len())?;
+    if let [gateway] = gateways {
+        return Ok(route.gateway(*gateway)?.build());
+    }
+    let hop = |gateway: &IpAddr| {
+        let hop = if gateway.is_ipv6() { RouteNextHopBuilder::new_ipv6() } else { RouteNextHopBuilder::new_ipv4() };
+        Ok(hop.via(*gateway)?.build())
+    };
+    Ok(route.multipath(gateways.iter().map(hop).collect::<anyhow::Result<_>>()?).build())
 }
 
 impl Machine {

@@ -79,14 +79,16 @@ fn complete(file: &LabFile, desired: &mut Desired, notes: &mut Vec<String>) -> a
     }
     if fabric && !has(desired, "BGPPeer") {
         for rack in &file.racks {
-            for gateway in rack.gateways() {
-                let family = if gateway.is_ipv6() { "-v6" } else { "" };
-                let spec = json!({
-                    "nodeSelector": {"matchLabels": {RACK_LABEL: rack.name}},
-                    "remote": {"address": gateway},
-                    "asn": rack.tor.map(|t| t.asn),
-                });
-                desired.objects.push(own::<BGPPeer>(&format!("tor-{}{family}", rack.name), spec));
+            for (index, (tor, name)) in rack.tors.iter().zip(rack.tor_names()).enumerate() {
+                for gateway in rack.gateways(index) {
+                    let family = if gateway.addr().is_ipv6() { names::V6 } else { "" };
+                    let spec = json!({
+                        "nodeSelector": {"matchLabels": {RACK_LABEL: rack.name}},
+                        "remote": {"address": gateway.addr()},
+                        "asn": tor.asn,
+                    });
+                    desired.objects.push(own::<BGPPeer>(&format!("{name}{family}"), spec));
+                }
             }
         }
     }

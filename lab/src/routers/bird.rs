@@ -94,8 +94,8 @@ mod tests {
         let answer = "BIRD 2.0.12 ready.
 Name       Proto      Table      State  Since         Info
 kernel4    Kernel     master4    up     19:00:00.001
-spine      BGP        ---        up     19:00:01.001  Established   
-n1         BGP        ---        start  19:00:00.001  Passive       
+spine      BGP        ---        up     19:00:01.001  Established
+n1         BGP        ---        start  19:00:00.001  Passive
 ";
         assert_eq!(established(answer), 1);
     }

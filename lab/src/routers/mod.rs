@@ -92,8 +92,7 @@ pub struct Sessions {
     pub established: fn(&str) -> usize,
 }
 
-/// How long peers keep what a router told before its speaker ended, and it what they told, in seconds (RFC 4724): long enough for any
-/// restart, and nothing is lost by it when a machine dies, because the hold time ends without it.
+/// How long peers keep what a router told before its speaker ended, in seconds (RFC 4724): what a node asks of them.
 const RESTART_TIME: u16 = 120;
 
 impl Software {

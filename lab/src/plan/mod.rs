@@ -1,12 +1,14 @@
 //! What a lab file means in namespaces, wires, addresses, routes and speakers. In flows a [`LabFile`], out flows a [`Plan`];
 //! nothing is touched.
 
-use crate::file::{LabFile, Rack, Router, TRANSIT_V4, TRANSIT_V6, Topology, host};
+mod routers;
+
+use crate::file::{LabFile, Rack};
 use crate::names::{device, machine_netns};
 use crate::routers::Software;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The whole underlay.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,7 +24,7 @@ pub struct Plan {
 /// One network namespace of the underlay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// Name in the lab file, or `tor-RACK`, `spine`, `router`.
+    /// Name in the lab file, or `tor-RACK`, `tor-RACK-2`, `spine`, `router`.
     pub name: String,
     /// Its namespace.
     pub netns: String,
@@ -32,8 +34,8 @@ pub struct Machine {
     pub bridges: Vec<String>,
     /// Addresses by device.
     pub addresses: Vec<(String, IpNet)>,
-    /// Static routes: destination and gateway.
-    pub routes: Vec<(IpNet, IpAddr)>,
+    /// Static routes: destination and gateways, which share its load.
+    pub routes: Vec<(IpNet, Vec<IpAddr>)>,
 }
 
 /// What a machine is.
@@ -110,6 +112,9 @@ pub struct Peer {
 /// The uplink of every node.
 pub const UPLINK: &str = "eth0";
 
+/// The device of a further ToR on its rack's segment.
+const SEGMENT: &str = "segment";
+
 /// The loopback device of every machine.
 const LOOPBACK: &str = "lo";
 
@@ -117,14 +122,14 @@ const LOOPBACK: &str = "lo";
 #[must_use]
 pub fn plan(file: &LabFile, node_asn: u32) -> Plan {
     let mut plan = Plan { lab: file.name.clone(), machines: Vec::new(), wires: Vec::new() };
-    let homes = if file.racks.iter().any(|r| r.tor.is_some()) {
-        tors(&mut plan, file, node_asn)
+    let homes = if file.racks.iter().any(|r| !r.tors.is_empty()) {
+        routers::tors(&mut plan, file, node_asn)
     } else {
         plan.add("router", Role::Router(None));
-        vec![0; file.racks.len()]
+        vec![vec![0]; file.racks.len()]
     };
-    for (rack, home) in file.racks.iter().zip(homes) {
-        plan.rack(rack, home);
+    for (rack, homes) in file.racks.iter().zip(homes) {
+        plan.rack(rack, &homes);
     }
     plan
 }
@@ -177,165 +182,47 @@ impl Plan {
         self.machines[machine].addresses.extend(addresses.into_iter().map(|a| (device.to_owned(), a)));
     }
 
-    /// Gives followers of GoBGP their addresses.
-    fn follow_gobgp(&mut self, v4: bool, v6: bool) {
-        for (number, machine) in self.machines.iter_mut().enumerate() {
-            let Role::Router(Some(speaker)) = &mut machine.role else { continue };
-            if speaker.software == Software::Gobgp {
-                speaker.loopbacks = loopbacks(number, v4, v6);
-                machine.addresses.extend(speaker.loopbacks.iter().map(|a| (LOOPBACK.to_owned(), IpNet::from(*a))));
+    /// The rack's segment is a bridge inside its first router. Its other routers and every node hang on it; nodes route by default
+    /// through all routers.
+    fn rack(&mut self, rack: &Rack, homes: &[usize]) {
+        let Some(first) = homes.first().copied() else { return };
+        let bridge = device("br-", &rack.name);
+        self.machines[first].bridges.push(bridge.clone());
+        let mut defaults: Vec<(IpNet, Vec<IpAddr>)> =
+            rack.subnets.iter().map(|s| (default_route(*s), Vec::new())).collect();
+        for (index, home) in homes.iter().enumerate() {
+            let own = if index == 0 { bridge.as_str() } else { SEGMENT };
+            self.address(*home, own, rack.gateways(index));
+            for ((_, gateways), gateway) in defaults.iter_mut().zip(rack.gateways(index)) {
+                gateways.push(gateway.addr());
+            }
+            if index > 0 {
+                self.port(*home, SEGMENT, first, &bridge);
             }
         }
-    }
-
-    /// The rack's segment is a bridge inside its router; every node hangs on it and routes by default through it.
-    fn rack(&mut self, rack: &Rack, home: usize) {
-        let bridge = device("br-", &rack.name);
-        self.machines[home].bridges.push(bridge.clone());
-        let gateways = rack.gateways();
-        let lengths = rack.subnets.iter().map(IpNet::prefix_len);
-        let own = gateways.iter().zip(lengths).filter_map(|(a, l)| IpNet::new(*a, l).ok()).collect::<Vec<_>>();
-        self.address(home, &bridge, own);
         for (n, name) in rack.nodes.iter().enumerate() {
             let node = self.add(name, Role::Node { rack: rack.name.clone() });
             self.address(node, UPLINK, rack.addresses(n));
-            self.machines[node].routes.extend(gateways.iter().map(|g| (default_route(*g), *g)));
-            self.wires.push(Wire {
-                a: End { machine: node, device: UPLINK.to_owned(), bridge: None },
-                b: End { machine: home, device: device("to-", name), bridge: Some(bridge.clone()) },
-            });
+            self.machines[node].routes.clone_from(&defaults);
+            self.port(node, UPLINK, first, &bridge);
         }
+    }
+
+    /// Wires a machine to a bridge of another.
+    fn port(&mut self, machine: usize, own: &str, home: usize, bridge: &str) {
+        let port = device("to-", &self.machines[machine].name);
+        self.wires.push(Wire {
+            a: End { machine, device: own.to_owned(), bridge: None },
+            b: End { machine: home, device: port, bridge: Some(bridge.to_owned()) },
+        });
     }
 }
 
-fn default_route(family: IpAddr) -> IpNet {
+fn default_route(family: IpNet) -> IpNet {
     match family {
-        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
-        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+        IpNet::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpNet::V6(_) => IpNet::V6(Ipv6Net::default()),
     }
-}
-
-/// One ToR per rack, joined by the spine, or by a segment that all of them share. Says which machine is which rack's home.
-fn tors(plan: &mut Plan, file: &LabFile, node_asn: u32) -> Vec<usize> {
-    let spine = file.spine.map(|s| (plan.add("spine", Role::Router(None)), s));
-    let homes = file.racks.iter().map(|r| plan.add(&format!("tor-{}", r.name), Role::Router(None))).collect::<Vec<_>>();
-    let v4 = file.racks[0].subnets.iter().any(|s| s.addr().is_ipv4());
-    let v6 = file.racks[0].subnets.iter().any(|s| s.addr().is_ipv6());
-    let mut speakers = file
-        .racks
-        .iter()
-        .zip(&homes)
-        .map(|(rack, home)| {
-            let tor = rack.tor.unwrap_or_default();
-            let mut speaker = speaker(tor, *home, rack.subnets.clone());
-            if file.topology == Topology::Fabric {
-                speaker.peers.extend(fabric_peers(rack, node_asn));
-            }
-            speaker
-        })
-        .collect::<Vec<_>>();
-    match spine {
-        Some((spine, router)) => {
-            let mut spine_speaker = speaker(router, spine, Vec::new());
-            for (i, (rack, home)) in file.racks.iter().zip(&homes).enumerate() {
-                let port = device("to-", &rack.name);
-                let near = transit(i, v4, v6, 1);
-                let far = transit(i, v4, v6, 2);
-                plan.wires.push(Wire {
-                    a: End { machine: *home, device: "spine".to_owned(), bridge: None },
-                    b: End { machine: spine, device: port.clone(), bridge: None },
-                });
-                plan.address(spine, &port, near.clone());
-                plan.address(*home, "spine", far.clone());
-                let tor = plan.machines[*home].name.clone();
-                let tor_asn = speakers[i].asn;
-                speakers[i].peers.extend(near.iter().map(|a| peer("spine", a.addr(), router.asn)));
-                spine_speaker.peers.extend(far.iter().map(|a| peer(&tor, a.addr(), tor_asn)));
-            }
-            plan.machines[spine].role = Role::Router(Some(spine_speaker));
-        }
-        None => share_segment(plan, &homes, &mut speakers, v4, v6),
-    }
-    for (home, speaker) in homes.iter().zip(speakers) {
-        plan.machines[*home].role = Role::Router(Some(speaker));
-    }
-    plan.follow_gobgp(v4, v6);
-    homes
-}
-
-/// Without a spine the ToRs meet on one segment, a bridge inside the first of them, and all peer with all.
-fn share_segment(plan: &mut Plan, homes: &[usize], speakers: &mut [Speaker], v4: bool, v6: bool) {
-    if homes.len() < 2 {
-        return;
-    }
-    let bridge = "transit".to_owned();
-    plan.machines[homes[0]].bridges.push(bridge.clone());
-    for (i, home) in homes.iter().enumerate() {
-        if i > 0 {
-            plan.wires.push(Wire {
-                a: End { machine: *home, device: bridge.clone(), bridge: None },
-                b: End { machine: homes[0], device: format!("{bridge}{i}"), bridge: Some(bridge.clone()) },
-            });
-        }
-        plan.address(*home, &bridge, transit(0, v4, v6, i + 1));
-        let name = plan.machines[*home].name.clone();
-        let asn = speakers[i].asn;
-        for (j, other) in speakers.iter_mut().enumerate() {
-            if i != j {
-                other.peers.extend(transit(0, v4, v6, i + 1).iter().map(|a| peer(&name, a.addr(), asn)));
-            }
-        }
-    }
-}
-
-/// Address number `n` on transit link `link`: a /24 and a /64 each.
-fn transit(link: usize, v4: bool, v6: bool, n: usize) -> Vec<IpNet> {
-    let offset = u32::try_from(link).unwrap_or(u32::MAX);
-    let mut addresses = Vec::new();
-    if let (true, IpNet::V4(range)) = (v4, TRANSIT_V4) {
-        let net = Ipv4Addr::from(u32::from(range.network()) + (offset << 8));
-        addresses.extend(Ipv4Net::new(net, 24).ok().map(IpNet::V4));
-    }
-    if let (true, IpNet::V6(range)) = (v6, TRANSIT_V6) {
-        let net = Ipv6Addr::from(u128::from(range.network()) + (u128::from(offset) << 64));
-        addresses.extend(Ipv6Net::new(net, 64).ok().map(IpNet::V6));
-    }
-    addresses.into_iter().filter_map(|net| IpNet::new(host(net, n)?, net.prefix_len()).ok()).collect()
-}
-
-fn speaker(router: Router, number: usize, originate: Vec<IpNet>) -> Speaker {
-    Speaker {
-        software: router.speaker,
-        asn: router.asn,
-        router_id: Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 19, 0, 1)) + u32::try_from(number).unwrap_or_default()),
-        originate,
-        loopbacks: Vec::new(),
-        peers: Vec::new(),
-    }
-}
-
-/// GoBGP leaves the kernel to a follower, which speaks with it from addresses of its own.
-fn loopbacks(number: usize, v4: bool, v6: bool) -> Vec<IpAddr> {
-    let number = u32::try_from(number).unwrap_or_default();
-    let v4 = v4.then(|| IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 19, 128, 1)) + number)));
-    let v6 = v6.then(|| {
-        let first = Ipv6Addr::new(0xfd00, 0x7477, 0x696c, 0xffff, 0, 0, 0, 1);
-        IpAddr::V6(Ipv6Addr::from(u128::from(first) + u128::from(number)))
-    });
-    v4.into_iter().chain(v6).collect()
-}
-
-fn peer(name: &str, address: IpAddr, asn: u32) -> Peer {
-    let name = if address.is_ipv6() { format!("{name}-v6") } else { name.to_owned() };
-    Peer { name, address, asn, node: false }
-}
-
-fn fabric_peers(rack: &Rack, node_asn: u32) -> Vec<Peer> {
-    let node = |(n, name): (usize, &String)| {
-        let peers = rack.addresses(n).into_iter().map(|a| Peer { node: true, ..peer(name, a.addr(), node_asn) });
-        peers.collect::<Vec<_>>()
-    };
-    rack.nodes.iter().enumerate().flat_map(node).collect()
 }
 
 #[cfg(test)]
@@ -395,8 +282,8 @@ mod tests {
         let n2 = machine(&plan, "n2");
         assert_eq!(n2.netns, "twill_t_n2");
         assert_eq!(n2.addresses[0], ("eth0".to_owned(), "172.31.1.12/24".parse().unwrap()));
-        assert_eq!(n2.routes[0], ("0.0.0.0/0".parse().unwrap(), "172.31.1.1".parse().unwrap()));
-        assert_eq!(n2.routes[1], ("::/0".parse().unwrap(), "fd31:1::1".parse().unwrap()));
+        assert_eq!(n2.routes[0], ("0.0.0.0/0".parse().unwrap(), vec!["172.31.1.1".parse().unwrap()]));
+        assert_eq!(n2.routes[1], ("::/0".parse().unwrap(), vec!["fd31:1::1".parse().unwrap()]));
     }
 
     #[test]
@@ -416,6 +303,29 @@ mod tests {
             ["172.31.1.0/24".parse().unwrap(), "fd31:1::/64".parse::<IpNet>().unwrap()]
         );
         assert!(speakers[1].1.peers.iter().all(|p| p.asn == 65000 && !p.node));
+    }
+
+    #[test]
+    fn further_tors_hang_on_the_segment_and_nodes_route_through_all() {
+        let r1 = R1.replace("tor: {asn: 65101}", "tors: [{asn: 65101}, {asn: 65111}, {asn: 65101}]");
+        let plan = planned(&format!("{r1}, {R2}"), "  spine: {asn: 65000}\n  topology: Fabric");
+        consistent(&plan);
+        let third = machine(&plan, "tor-r1-3");
+        assert!(third.bridges.is_empty());
+        assert!(third.addresses.contains(&("segment".to_owned(), "172.31.1.3/24".parse().unwrap())));
+        let gateways = ["172.31.1.1", "172.31.1.2", "172.31.1.3"].map(|g| g.parse().unwrap());
+        assert_eq!(machine(&plan, "n1").routes[0], ("0.0.0.0/0".parse().unwrap(), gateways.to_vec()));
+        let peers = |name: &str| plan.routers().find(|(m, _)| m.name == name).unwrap().1.unwrap().peers.len();
+        assert_eq!((peers("spine"), peers("tor-r1"), peers("tor-r1-3"), peers("tor-r2")), (8, 6, 6, 4));
+    }
+
+    #[test]
+    fn on_a_shared_segment_tors_of_one_rack_and_as_do_not_peer() {
+        let r1 = R1.replace("tor: {asn: 65101}", "tors: [{asn: 65101}, {asn: 65111}, {asn: 65101}]");
+        let plan = planned(&format!("{r1}, {R2}"), "");
+        consistent(&plan);
+        let peers = plan.routers().map(|(_, s)| s.unwrap().peers.len()).collect::<Vec<_>>();
+        assert_eq!(peers, [4, 6, 4, 6], "two families each");
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! The lab file: in flows its text, out flows a [`LabFile`] in which every name is unique and every address has its place,
 //! or one sentence that names the field and the way out.
 
+mod check;
+
+pub use check::short_enough;
+
+use crate::names;
 use crate::routers::Software;
 use anyhow::{Context, bail, ensure};
 use ipnet::IpNet;
 use serde::Deserialize;
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Links between routers are numbered from here; racks and pools stay out of it (RFC 2544's benchmark range).
@@ -38,8 +42,8 @@ pub struct Rack {
     pub subnets: Vec<IpNet>,
     /// Names of its nodes, in order of their addresses.
     pub nodes: Vec<String>,
-    /// Its router; either every rack has one or none.
-    pub tor: Option<Router>,
+    /// Its routers; either every rack has one at least, or none has.
+    pub tors: Vec<Router>,
 }
 
 /// A router.
@@ -112,6 +116,8 @@ struct RackSpec {
     nodes: Vec<String>,
     #[serde(default)]
     tor: Option<RouterSpec>,
+    #[serde(default)]
+    tors: Vec<RouterSpec>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -160,48 +166,11 @@ fn lab(document: Document) -> anyhow::Result<LabFile> {
     let spine = spec.spine.map(|s| router(s, "spec.spine")).transpose()?;
     let racks = spec.racks.into_iter().enumerate().map(|(i, r)| rack(i, r)).collect::<anyhow::Result<Vec<_>>>()?;
     let file = LabFile { name: metadata.name, racks, spine, topology: spec.topology, resources: spec.resources };
-    names(&file)?;
-    subnets(&file.racks)?;
-    routers(&file)?;
+    check::names(&file)?;
+    check::subnets(&file.racks)?;
+    check::routers(&file)?;
     Ok(file)
 }
-
-/// Whether the sockets of all machines have paths that a Unix socket can have.
-///
-/// # Errors
-/// Which name is too long.
-pub fn short_enough(file: &LabFile) -> anyhow::Result<()> {
-    let nodes = file.racks.iter().enumerate().flat_map(|(r, rack)| {
-        let nodes = rack.nodes.iter().enumerate();
-        let tor = rack.tor.map(|_| (format!("spec.racks[{r}].name"), format!("tor-{}", rack.name)));
-        nodes.map(move |(n, node)| (format!("spec.racks[{r}].nodes[{n}]"), node.clone())).chain(tor)
-    });
-    for (field, machine) in nodes {
-        let path = crate::names::lab_dir(&file.name).join(machine).join(twill_crds::names::FELIX_SOCKET);
-        let length = path.as_os_str().len();
-        ensure!(
-            length <= SOCKET_PATH,
-            "{field}: with a lab named {} the path of a socket would have {length} characters, and {SOCKET_PATH} are \
-             possible; shorten one of the two names",
-            file.name
-        );
-    }
-    Ok(())
-}
-
-/// What fits `sockaddr_un.sun_path` beside its final zero.
-const SOCKET_PATH: usize = 107;
-
-/// Files beside the directories of machines.
-const FILES: [&str; 7] = [
-    "state.json",
-    "state.json.new",
-    "datastore.db",
-    "datastore.db-wal",
-    "datastore.db-shm",
-    "datastore.db-journal",
-    "pods.log",
-];
 
 /// A lab's name becomes part of file and namespace names.
 ///
@@ -263,8 +232,20 @@ fn rack(index: usize, spec: RackSpec) -> anyhow::Result<Rack> {
             spec.nodes.len()
         );
     }
-    let tor = spec.tor.map(|t| router(t, &format!("{field}.tor"))).transpose()?;
-    Ok(Rack { name: spec.name, subnets, nodes: spec.nodes, tor })
+    let tors = tors(spec.tor, spec.tors, &field)?;
+    Ok(Rack { name: spec.name, subnets, nodes: spec.nodes, tors })
+}
+
+/// Their addresses are `.1` and on, and nodes begin at `.11`.
+const TORS: usize = 8;
+
+fn tors(one: Option<RouterSpec>, several: Vec<RouterSpec>, field: &str) -> anyhow::Result<Vec<Router>> {
+    ensure!(one.is_none() || several.is_empty(), "{field}: tor and tors are both set; keep one");
+    ensure!(several.len() <= TORS, "{field}.tors: {} are too many; a rack has up to {TORS}", several.len());
+    if let Some(one) = one {
+        return Ok(vec![router(one, &format!("{field}.tor"))?]);
+    }
+    several.into_iter().enumerate().map(|(i, tor)| router(tor, &format!("{field}.tors[{i}]"))).collect()
 }
 
 fn is_for_hosts(address: IpAddr) -> bool {
@@ -296,100 +277,27 @@ pub fn host(subnet: IpNet, n: usize) -> Option<IpAddr> {
 }
 
 impl Rack {
-    /// The router's addresses, `.1`.
+    /// Names of its ToRs.
+    pub fn tor_names(&self) -> impl Iterator<Item = String> {
+        (0..self.tors.len()).map(|index| names::tor(&self.name, index))
+    }
+
+    /// Addresses of the router at `index`, `.1` and on, with the subnet's length.
     #[must_use]
-    pub fn gateways(&self) -> Vec<IpAddr> {
-        self.subnets.iter().filter_map(|s| host(*s, 1)).collect()
+    pub fn gateways(&self, index: usize) -> Vec<IpNet> {
+        self.hosts(1 + index)
     }
 
     /// Addresses of the node at `index`, `.11` and on, with the subnet's length.
     #[must_use]
     pub fn addresses(&self, index: usize) -> Vec<IpNet> {
-        let address = |s: &IpNet| IpNet::new(host(*s, first_node() + index)?, s.prefix_len()).ok();
+        self.hosts(first_node() + index)
+    }
+
+    fn hosts(&self, n: usize) -> Vec<IpNet> {
+        let address = |s: &IpNet| IpNet::new(host(*s, n)?, s.prefix_len()).ok();
         self.subnets.iter().filter_map(address).collect()
     }
-}
-
-fn names(file: &LabFile) -> anyhow::Result<()> {
-    let mut racks = BTreeSet::new();
-    let mut taken = BTreeSet::from(["spine".to_owned(), "router".to_owned()]);
-    for (r, rack) in file.racks.iter().enumerate() {
-        ensure!(racks.insert(&rack.name), "spec.racks[{r}].name: two racks are named {}; rename one", rack.name);
-        taken.insert(format!("tor-{}", rack.name));
-    }
-    let mut nodes = BTreeSet::new();
-    for (r, rack) in file.racks.iter().enumerate() {
-        for (n, node) in rack.nodes.iter().enumerate() {
-            let field = format!("spec.racks[{r}].nodes[{n}]");
-            ensure!(is_name(node), "{field}: {node:?} is no name for a node: a-z, 0-9, inner dashes and dots");
-            ensure!(!taken.contains(node), "{field}: {node} is the name of a router of the lab; choose another");
-            ensure!(
-                !FILES.contains(&node.as_str()),
-                "{field}: {node} is the name of a file of the lab; choose another"
-            );
-            ensure!(nodes.insert(node), "{field}: two nodes are named {node}; rename one");
-        }
-    }
-    Ok(())
-}
-
-fn subnets(racks: &[Rack]) -> anyhow::Result<()> {
-    let families = |rack: &Rack| rack.subnets.iter().map(|s| s.addr().is_ipv4()).collect::<BTreeSet<_>>();
-    for (i, rack) in racks.iter().enumerate() {
-        ensure!(
-            families(rack) == families(&racks[0]),
-            "spec.racks[{i}]: racks {} and {} have different address families; give both the same",
-            racks[0].name,
-            rack.name
-        );
-        for subnet in &rack.subnets {
-            for transit in [TRANSIT_V4, TRANSIT_V6] {
-                ensure!(
-                    !overlap(*subnet, transit),
-                    "spec.racks[{i}]: {subnet} overlaps {transit}, which the lab uses between routers; choose another"
-                );
-            }
-            for earlier in &racks[..i] {
-                if let Some(other) = earlier.subnets.iter().find(|o| overlap(**o, *subnet)) {
-                    bail!(
-                        "spec.racks[{i}]: {subnet} of rack {} overlaps {other} of rack {}; choose another",
-                        rack.name,
-                        earlier.name
-                    );
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn routers(file: &LabFile) -> anyhow::Result<()> {
-    let tors = file.racks.iter().filter(|r| r.tor.is_some()).count();
-    if let (true, Some(i)) = (tors > 0, file.racks.iter().position(|r| r.tor.is_none())) {
-        bail!("spec.racks[{i}].tor: rack {} has no tor and another rack has; give every rack one or none", {
-            &file.racks[i].name
-        });
-    }
-    ensure!(
-        tors > 0 || file.spine.is_none(),
-        "spec.spine: a spine joins ToRs; give every rack a tor, or leave the spine out"
-    );
-    ensure!(
-        tors > 0 || file.topology != Topology::Fabric,
-        "spec.topology: in a Fabric nodes peer with their ToR; give every rack a tor, or use Mesh"
-    );
-    let mut seen = BTreeSet::new();
-    let asns = file.spine.iter().map(|s| ("spec.spine".to_owned(), s.asn)).chain(
-        file.racks.iter().enumerate().filter_map(|(i, r)| r.tor.map(|t| (format!("spec.racks[{i}].tor"), t.asn))),
-    );
-    for (field, asn) in asns {
-        ensure!(
-            seen.insert(asn),
-            "{field}.asn: two routers have AS {asn}, and neither would take the other's routes (RFC 4271 section 9.1.2); \
-             give each its own"
-        );
-    }
-    Ok(())
 }
 
 /// Whether two prefixes share an address.
@@ -400,10 +308,10 @@ pub fn overlap(a: IpNet, b: IpNet) -> bool {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const TWO_RACKS: &str = "
+    pub(crate) const TWO_RACKS: &str = "
 apiVersion: twill.network/v1
 kind: Lab
 metadata:
@@ -422,7 +330,7 @@ spec:
   resources: [app.yaml]
 ";
 
-    fn refused(from: &str, to: &str) -> String {
+    pub(crate) fn refused(from: &str, to: &str) -> String {
         let text = TWO_RACKS.replacen(from, to, 1);
         assert_ne!(text, TWO_RACKS, "the replacement must hit");
         format!("{:#}", parse(&text, "lab.yaml").unwrap_err())
@@ -433,7 +341,7 @@ spec:
         let file = parse(TWO_RACKS, "lab.yaml").unwrap();
         assert_eq!(file.name, "two-racks");
         assert_eq!(file.racks[1].addresses(1), ["172.31.2.12/24".parse().unwrap()]);
-        assert_eq!(file.racks[0].gateways(), ["172.31.1.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(file.racks[0].gateways(0), ["172.31.1.1/24".parse().unwrap()]);
         assert_eq!(file.spine, Some(Router { asn: 65000, speaker: Software::Twill }));
         assert_eq!(file.topology, Topology::Mesh);
     }
@@ -448,23 +356,6 @@ spec:
     fn an_unknown_key_is_refused_with_its_line() {
         let error = refused("  resources:", "  ressources:");
         assert!(error.contains("lab.yaml line 17") && error.contains("ressources"), "{error}");
-    }
-
-    #[test]
-    fn two_nodes_with_one_name_are_refused() {
-        let error = refused("[n3, n4]", "[n3, n1]");
-        assert_eq!(error, "lab.yaml: spec.racks[1].nodes[1]: two nodes are named n1; rename one");
-    }
-
-    #[test]
-    fn a_node_named_as_a_router_is_refused() {
-        assert!(refused("[n3, n4]", "[n3, tor-r1]").contains("the name of a router"));
-    }
-
-    #[test]
-    fn overlapping_racks_are_refused() {
-        let error = refused("172.31.2.0/24", "172.31.0.0/16");
-        assert!(error.contains("172.31.0.0/16 of rack r2 overlaps 172.31.1.0/24 of rack r1"), "{error}");
     }
 
     #[test]
@@ -490,44 +381,24 @@ spec:
     }
 
     #[test]
+    fn a_rack_has_one_tor_or_a_list_of_them() {
+        let two = TWO_RACKS.replace("tor: {asn: 65102}", "tors: [{asn: 65102}, {asn: 65112, speaker: bird}]");
+        let file = parse(&two, "l").unwrap();
+        assert_eq!(file.racks[1].tor_names().collect::<Vec<_>>(), ["tor-r2", "tor-r2-2"]);
+        assert_eq!(file.racks[1].tors[1], Router { asn: 65112, speaker: Software::Bird });
+        assert_eq!(file.racks[1].gateways(1), ["172.31.2.2/24".parse().unwrap()]);
+        assert!(
+            refused("tor: {asn: 65102}", "tor: {asn: 1}\n    tors: [{asn: 2}]").contains("spec.racks[1]: tor and tors")
+        );
+        let nine = format!("tors: [{}]", ["{asn: 1}"; 9].join(", "));
+        assert!(refused("tor: {asn: 65102}", &nine).contains("spec.racks[1].tors: 9 are too many"));
+        assert!(refused("tor: {asn: 65102}", "tors: [{asn: 1}, {asn: 0}]").contains("spec.racks[1].tors[1].asn: 0"));
+    }
+
+    #[test]
     fn reserved_as_numbers_are_refused() {
         for asn in ["23456", "65535", "4294967295"] {
             assert!(refused("65101", asn).contains("spec.racks[0].tor.asn"));
         }
-    }
-
-    #[test]
-    fn names_that_the_labs_files_leave_no_room_for_are_refused() {
-        assert!(
-            refused("[n3, n4]", "[n3, datastore.db]")
-                .contains("spec.racks[1].nodes[1]: datastore.db is the name of a file")
-        );
-        let long = |length: usize| {
-            let mut file = parse(&TWO_RACKS.replace("n4", &"n".repeat(length)), "l").unwrap();
-            file.name = "l".repeat(32);
-            short_enough(&file)
-        };
-        assert!(long(48).is_ok());
-        let error = long(49).unwrap_err().to_string();
-        assert!(error.contains("spec.racks[1].nodes[1]") && error.contains("108 characters, and 107"), "{error}");
-    }
-
-    #[test]
-    fn racks_with_and_without_tor_do_not_mix() {
-        assert!(refused("    tor: {asn: 65102}\n", "").contains("rack r2 has no tor"));
-    }
-
-    #[test]
-    fn two_routers_with_one_as_are_refused() {
-        assert!(refused("65102", "65101").contains("two routers have AS 65101"));
-    }
-
-    #[test]
-    fn a_fabric_needs_tors_and_a_spine_too() {
-        let bare =
-            TWO_RACKS.replace("    tor: {asn: 65101, speaker: twill}\n", "").replace("    tor: {asn: 65102}\n", "");
-        assert!(format!("{:#}", parse(&bare, "l").unwrap_err()).contains("spec.spine"));
-        let fabric = bare.replace("  spine: {asn: 65000}", "  topology: Fabric");
-        assert!(format!("{:#}", parse(&fabric, "l").unwrap_err()).contains("spec.topology"));
     }
 }
