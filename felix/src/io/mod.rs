@@ -4,6 +4,7 @@ pub mod agent;
 pub mod calls;
 pub mod conntrack;
 pub mod daemon;
+pub mod events;
 pub mod heard;
 pub mod link;
 pub mod monitor;
