@@ -116,6 +116,10 @@ pub struct IPBlockSpec {
     pub cidr: IpNet,
     /// Name of the Node that owns the block. Immutable.
     pub node: String,
+    /// Identity of the store of addresses that claimed the block: another machine that is registered under the node's name is not its
+    /// owner. Left out: whoever has the name. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimant: Option<String>,
 }
 
 /// Checkpoint of a block's use, written by its node now and then, never per pod.

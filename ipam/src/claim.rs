@@ -4,6 +4,7 @@
 //! Creating the object is the claim. Block sizes change and pools overlap, so a consistent list after the create must show
 //! no other block that shares an address; otherwise our own is given back and another place is tried.
 
+use crate::owner::Owner;
 use crate::range;
 use ipnet::IpNet;
 
@@ -12,8 +13,10 @@ use ipnet::IpNet;
 pub struct Seen {
     /// Its range.
     pub cidr: IpNet,
-    /// Its owner.
+    /// Name of its owner.
     pub node: String,
+    /// Which store of addresses claimed it, if it says so.
+    pub claimant: Option<String>,
     /// Addresses in use at its owner's last checkpoint; none if there was none.
     pub used: Option<u32>,
 }
@@ -69,7 +72,7 @@ pub struct Claim {
     pool: String,
     cidr: IpNet,
     block_len: u8,
-    node: String,
+    owner: Owner,
     /// Ranges that are no longer a choice, ordered: claimed by anybody, or tried in vain.
     taken: Vec<(u128, u128)>,
     known: Vec<Seen>,
@@ -85,13 +88,13 @@ enum Next {
 }
 
 impl Claim {
-    /// Begins a claim for `node`; `known` are the blocks as far as they have been heard of.
+    /// Begins a claim for `owner`; `known` are the blocks as far as they have been heard of.
     #[must_use]
-    pub fn new(pool: &str, cidr: IpNet, block_len: u8, node: &str, known: Vec<Seen>) -> Self {
+    pub fn new(pool: &str, cidr: IpNet, block_len: u8, owner: &Owner, known: Vec<Seen>) -> Self {
         let taken =
             known.iter().filter(|seen| range::overlap(seen.cidr, cidr)).map(|seen| range::span(seen.cidr)).collect();
         let mut claim =
-            Self { pool: pool.to_owned(), cidr, block_len, node: node.to_owned(), taken, known, next: Next::Choose };
+            Self { pool: pool.to_owned(), cidr, block_len, owner: owner.clone(), taken, known, next: Next::Choose };
         claim.taken.sort_unstable();
         claim
     }
@@ -123,7 +126,7 @@ impl Claim {
         let Next::Verify(block) = self.next else { return };
         let alone = !all.iter().any(|seen| seen.cidr != block && range::overlap(seen.cidr, block));
         // Another node cannot have our name; a missing one means that somebody deleted it, and the claim with it.
-        let ours = all.iter().any(|seen| seen.cidr == block && seen.node == self.node);
+        let ours = all.iter().any(|seen| seen.cidr == block && self.owner.owns(seen));
         for seen in &all {
             if seen.cidr != block && range::overlap(seen.cidr, self.cidr) {
                 self.exclude(seen.cidr);
@@ -158,7 +161,7 @@ impl Claim {
     /// The first free place from a start that depends on the node's name, so that nodes which begin together seldom collide.
     fn candidate(&self) -> Option<IpNet> {
         let total = range::blocks(self.cidr, self.block_len);
-        let start = hash(&self.node).checked_rem(total)?;
+        let start = hash(&self.owner.node).checked_rem(total)?;
         let width = 1u128.checked_shl(u32::from(self.cidr.max_prefix_len() - self.block_len)).unwrap_or(u128::MAX);
         let (pool_first, pool_last) = range::span(self.cidr);
         let begin = pool_first + start * width;
@@ -237,7 +240,15 @@ mod tests {
     }
 
     fn seen(cidr: &str, node: &str, used: Option<u32>) -> Seen {
-        Seen { cidr: net(cidr), node: node.to_owned(), used }
+        Seen { used, ..by(net(cidr), node) }
+    }
+
+    fn by(cidr: IpNet, node: &str) -> Seen {
+        Seen { cidr, node: node.to_owned(), claimant: Some("c".into()), used: None }
+    }
+
+    fn owner(node: &str) -> Owner {
+        Owner { node: node.to_owned(), claimant: "c".into() }
     }
 
     fn create(claim: &Claim) -> IpNet {
@@ -249,24 +260,21 @@ mod tests {
 
     #[test]
     fn a_claim_stands_only_after_a_list_without_overlap() {
-        let mut claim = Claim::new("p", net("10.42.0.0/16"), 26, "n1", vec![]);
+        let mut claim = Claim::new("p", net("10.42.0.0/16"), 26, &owner("n1"), vec![]);
         let block = create(&claim);
         claim.created(block);
         assert_eq!(claim.step(), Step::List);
-        claim.listed(vec![Seen { cidr: block, node: "n1".into(), used: None }]);
+        claim.listed(vec![by(block, "n1")]);
         assert_eq!(claim.step(), Step::Claimed(block));
     }
 
     #[test]
     fn an_overlap_makes_it_give_its_own_back_and_try_elsewhere() {
-        let mut claim = Claim::new("p", net("10.42.0.0/16"), 26, "n1", vec![]);
+        let mut claim = Claim::new("p", net("10.42.0.0/16"), 26, &owner("n1"), vec![]);
         let block = create(&claim);
         claim.created(block);
         let wide = IpNet::new(block.network(), 24).unwrap().trunc();
-        claim.listed(vec![
-            Seen { cidr: block, node: "n1".into(), used: None },
-            Seen { cidr: wide, node: "n2".into(), used: None },
-        ]);
+        claim.listed(vec![by(block, "n1"), by(wide, "n2")]);
         assert_eq!(claim.step(), Step::Delete(block));
         claim.deleted();
         let other = create(&claim);
@@ -275,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_block_that_vanished_before_the_list_is_not_ours() {
-        let mut claim = Claim::new("p", net("10.42.0.0/16"), 26, "n1", vec![]);
+        let mut claim = Claim::new("p", net("10.42.0.0/16"), 26, &owner("n1"), vec![]);
         let block = create(&claim);
         claim.created(block);
         claim.listed(vec![]);
@@ -283,9 +291,19 @@ mod tests {
     }
 
     #[test]
+    fn a_block_that_another_machine_of_the_same_name_has_by_the_time_of_the_list_is_not_ours() {
+        let mut claim = Claim::new("p", net("10.42.0.0/16"), 26, &owner("n1"), vec![]);
+        let block = create(&claim);
+        claim.created(block);
+        claim.listed(vec![Seen { claimant: Some("d".into()), ..by(block, "n1") }]);
+        assert_ne!(create(&claim), block);
+    }
+
+    #[test]
     fn nodes_begin_in_different_places() {
-        let places: BTreeSet<IpNet> =
-            (0..100).map(|n| create(&Claim::new("p", net("10.42.0.0/16"), 26, &format!("node-{n}"), vec![]))).collect();
+        let places: BTreeSet<IpNet> = (0..100)
+            .map(|n| create(&Claim::new("p", net("10.42.0.0/16"), 26, &owner(&format!("node-{n}")), vec![])))
+            .collect();
         assert!(places.len() > 90, "{} different places", places.len());
     }
 
@@ -297,7 +315,9 @@ mod tests {
             seen("10.42.0.128/26", "n3", Some(0)),
             seen("10.42.0.192/26", "n3", Some(0)),
         ];
-        let Step::Full(full) = Claim::new("small", net("10.42.0.0/24"), 26, "n9", known).step() else { panic!() };
+        let Step::Full(full) = Claim::new("small", net("10.42.0.0/24"), 26, &owner("n9"), known).step() else {
+            panic!()
+        };
         let text = full.to_string();
         assert!(
             text.starts_with("IPPool small (10.42.0.0/24) is full: 4 of its 4 blocks of /26 are claimed"),
@@ -308,12 +328,12 @@ mod tests {
 
     #[test]
     fn a_pool_smaller_than_its_block_is_full_from_the_start() {
-        assert!(matches!(Claim::new("p", net("10.42.0.0/28"), 26, "n1", vec![]).step(), Step::Full(_)));
+        assert!(matches!(Claim::new("p", net("10.42.0.0/28"), 26, &owner("n1"), vec![]).step(), Step::Full(_)));
     }
 
     #[test]
     fn the_last_addresses_of_ipv6_do_not_overflow() {
-        let mut claim = Claim::new("p", net("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00/120"), 122, "n1", vec![]);
+        let mut claim = Claim::new("p", net("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00/120"), 122, &owner("n1"), vec![]);
         for _ in 0..4 {
             let block = create(&claim);
             claim.taken(block);
@@ -333,7 +353,7 @@ mod tests {
                 .iter()
                 .map(|(at, len)| {
                     let address = std::net::Ipv4Addr::from(u32::from(std::net::Ipv4Addr::new(10, 42, 0, 0)) + at * 16);
-                    Seen { cidr: IpNet::new(address.into(), *len).unwrap().trunc(), node: "x".into(), used: None }
+                    by(IpNet::new(address.into(), *len).unwrap().trunc(), "x")
                 })
                 .collect();
             let free: BTreeSet<IpNet> = pool
@@ -341,7 +361,7 @@ mod tests {
                 .unwrap()
                 .filter(|block| !known.iter().any(|seen| range::overlap(seen.cidr, *block)))
                 .collect();
-            let mut claim = Claim::new("p", pool, 26, &name, known);
+            let mut claim = Claim::new("p", pool, 26, &owner(&name), known);
             let mut found = BTreeSet::new();
             for _ in 0..=64 {
                 match claim.step() {
@@ -368,7 +388,7 @@ mod tests {
             let mut claims: Vec<Claim> = lengths
                 .iter()
                 .enumerate()
-                .map(|(n, len)| Claim::new("p", pool, *len, &format!("n{n}"), vec![]))
+                .map(|(n, len)| Claim::new("p", pool, *len, &owner(&format!("n{n}")), vec![]))
                 .collect();
             // Whatever the order was, every node ends by running alone; both must be safe.
             let tail = (0..4).flat_map(|n| std::iter::repeat_n(n, 60));
@@ -383,7 +403,7 @@ mod tests {
                         std::collections::btree_map::Entry::Occupied(_) => claim.taken(block),
                     },
                     Step::List => {
-                        let all = store.iter().map(|(c, n)| Seen { cidr: *c, node: n.clone(), used: None }).collect();
+                        let all = store.iter().map(|(c, n)| by(*c, n)).collect();
                         claim.listed(all);
                     }
                     Step::Delete(block) => {

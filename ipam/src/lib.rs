@@ -7,11 +7,15 @@ pub mod claim;
 pub mod error;
 pub mod io;
 pub mod ledger;
+pub mod owner;
 pub mod pool;
+pub mod quarantine;
 pub mod range;
 pub mod warm;
 
 pub use claim::{Claim, PoolFull, Seen, Step};
 pub use error::StoreError;
 pub use ledger::{Attachment, Ledger, Sandbox, Use};
+pub use owner::Owner;
 pub use pool::{Family, Labels, Pool};
+pub use quarantine::Quarantine;

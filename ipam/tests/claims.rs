@@ -7,10 +7,14 @@ use std::sync::{Arc, Barrier};
 use twill_crds::IPBlock;
 use twill_datastore::{Datastore, Filter};
 use twill_ipam::io::claimer::{ClaimError, claim, seen};
-use twill_ipam::{Pool, range};
+use twill_ipam::{Owner, Pool, range};
 
 fn pool(name: &str, cidr: &str, block_len: u8) -> Pool {
     Pool { name: name.into(), cidr: cidr.parse().unwrap(), block_len }
+}
+
+fn owner(node: &str) -> Owner {
+    Owner { node: node.into(), claimant: format!("store of {node}") }
 }
 
 fn on_a_runtime<T>(work: impl Future<Output = T>) -> T {
@@ -32,7 +36,7 @@ fn race(url: &str, pools: &[Pool], each: usize) -> Vec<Vec<ipnet::IpNet>> {
                     start.wait();
                     let mut own = Vec::new();
                     while own.len() < each {
-                        match claim(&store, &pool, &format!("n{n}"), vec![]).await {
+                        match claim(&store, &pool, &owner(&format!("n{n}")), vec![]).await {
                             Ok(block) => own.push(block),
                             Err(ClaimError::Full(_)) => break,
                             Err(other) => panic!("{other}"),
@@ -92,14 +96,14 @@ fn a_full_pool_tells_who_holds_idle_blocks() {
         let store = Datastore::open(&url).await.unwrap();
         let small = pool("small", "10.42.0.0/27", 28);
         for node in ["n1", "n2"] {
-            claim(&store, &small, node, vec![]).await.unwrap();
+            claim(&store, &small, &owner(node), vec![]).await.unwrap();
         }
         let mut block = store.list::<IPBlock>(&Filter::default()).await.unwrap().items.remove(0);
         block.status = serde_json::from_value(json!({"used": 0})).unwrap();
         let block = store.update_status(&block).await.unwrap();
         assert_eq!(seen(&block).used, Some(0));
         let known = store.list::<IPBlock>(&Filter::default()).await.unwrap().items.iter().map(seen).collect();
-        let text = claim(&store, &small, "n3", known).await.unwrap_err().to_string();
+        let text = claim(&store, &small, &owner("n3"), known).await.unwrap_err().to_string();
         let holder = block.spec.node;
         assert!(text.contains(&format!("idle ones are held by {holder} 1 of its 1")), "{text}");
     });

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use twill_crds::cni::CniRequest;
 use twill_ipam::Sandbox;
+use twill_ipam::io::identity::LENGTH;
 
 /// Smallest and largest MTU that can be asked for.
 const MTUS: std::ops::RangeInclusive<u64> = 1280..=65535;
@@ -57,8 +58,8 @@ pub fn add(request: &CniRequest) -> Result<Add, Failure> {
         })
     };
     let (namespace, pod, uid) = (argument("K8S_POD_NAMESPACE")?, argument("K8S_POD_NAME")?, argument("K8S_POD_UID")?);
-    // All three are the interface's alias, from which a lost store is rebuilt: it must hold them, and be taken apart again.
-    if uid.contains('/') || alias(&sandbox, &uid).len() > ALIAS {
+    // All three are in the interface's alias, from which a lost store is rebuilt: it must hold them, and be taken apart again.
+    if uid.contains('/') || alias(&sandbox, &uid, "").len() + LENGTH > ALIAS {
         let message = format!(
             "CNI_ARGS: K8S_POD_UID {uid:?} contains '/' or is, together with CNI_CONTAINERID and CNI_IFNAME, longer than \
              {ALIAS} bytes"

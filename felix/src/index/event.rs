@@ -47,6 +47,8 @@ pub enum Event {
         /// Name of its host side.
         ifname: String,
     },
+    /// These are all interfaces whose workloads are cut off, whatever policy says: an address of theirs has become another node's.
+    IsolatedChanged(BTreeSet<String>),
     /// These are all nodes.
     NodesChanged(Vec<Node>),
     /// These are all pools.

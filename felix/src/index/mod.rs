@@ -29,6 +29,8 @@ pub(crate) struct Index {
     by_subject: FxHashMap<SelectorId, BTreeSet<PolicyKey>>,
     endpoints: BTreeMap<String, Endpoint>,
     by_pod: FxHashMap<PodKey, BTreeSet<String>>,
+    /// Interfaces that are closed both ways, with or without an endpoint.
+    isolated: BTreeSet<String>,
     nodes: Vec<Node>,
     pools: Vec<Pool>,
     /// Pods with an endpoint here, under the subject selectors of all policies.
@@ -91,6 +93,7 @@ impl Index {
             }
             Event::EndpointAttached(endpoint) => self.attach(endpoint),
             Event::EndpointDetached { ifname } => self.detach(&ifname),
+            Event::IsolatedChanged(isolated) => self.isolate(isolated),
             Event::NodesChanged(nodes) => {
                 self.changes.nodes |= self.nodes != nodes;
                 self.nodes = nodes;
@@ -116,10 +119,10 @@ impl Index {
         Some((self.pods.get(&id)?, self.owners.owned(id).collect()))
     }
 
-    /// The endpoint on an interface with its pod, if both are there and belong together: a pod that is created again under
-    /// the same name has another UID, and the interface of its predecessor stays closed.
+    /// The endpoint on an interface with its pod, if both are there, belong together, and are not cut off: a pod that is created
+    /// again under the same name has another UID, and the interface of its predecessor stays closed.
     pub(crate) fn live(&self, ifname: &str) -> Option<(&Endpoint, ItemId)> {
-        let endpoint = self.endpoints.get(ifname)?;
+        let endpoint = self.endpoints.get(ifname).filter(|_| !self.isolated.contains(ifname))?;
         let id = self.ids.get(&endpoint.pod)?;
         self.pods.get(id).is_some_and(|pod| belongs(endpoint, pod)).then_some((endpoint, *id))
     }
@@ -188,8 +191,9 @@ impl Index {
     fn refresh(&mut self, id: ItemId) {
         let Some(pod) = self.pods.get(&id) else { return };
         let names = self.by_pod.get(&pod.key);
-        let here: Vec<&Endpoint> =
-            names.into_iter().flatten().filter_map(|n| self.endpoints.get(n)).filter(|e| belongs(e, pod)).collect();
+        let endpoints = names.into_iter().flatten().filter_map(|n| self.endpoints.get(n)).filter(|e| belongs(e, pod));
+        let (isolated, here): (Vec<&Endpoint>, Vec<&Endpoint>) =
+            endpoints.partition(|e| self.isolated.contains(&e.ifname));
         if here.is_empty() {
             self.subjects.remove_item(id);
         } else {
@@ -201,8 +205,12 @@ impl Index {
             let claim =
                 Claim { local: !here.is_empty(), created: pod.created, uid: pod.uid.clone(), key: pod.key.clone() };
             let attached = here.iter().flat_map(|e| &e.addresses);
-            let addresses: BTreeSet<IpAddr> =
-                if here.is_empty() { pod.addresses.clone() } else { attached.copied().collect() };
+            let addresses: BTreeSet<IpAddr> = match (here.is_empty(), isolated.is_empty()) {
+                (false, _) => attached.copied().collect(),
+                (true, true) => pod.addresses.clone(),
+                // What its status says is another pod's by now.
+                (true, false) => BTreeSet::new(),
+            };
             claims.extend(addresses.into_iter().map(|a| (a, claim.clone())));
         } else {
             self.peers.remove_item(id);
@@ -236,6 +244,16 @@ impl Index {
         }
         if let Some(id) = self.ids.get(&endpoint.pod).copied() {
             self.refresh(id);
+        }
+    }
+
+    fn isolate(&mut self, isolated: BTreeSet<String>) {
+        let changed: Vec<String> = self.isolated.symmetric_difference(&isolated).cloned().collect();
+        self.isolated = isolated;
+        for ifname in changed {
+            let pod = self.endpoints.get(&ifname).and_then(|endpoint| self.ids.get(&endpoint.pod)).copied();
+            self.changes.endpoints.insert(ifname);
+            pod.into_iter().for_each(|id| self.refresh(id));
         }
     }
 

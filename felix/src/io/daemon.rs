@@ -6,7 +6,8 @@ use crate::io::calls::Calls;
 use crate::io::monitor::{self, News};
 use crate::io::nft::{self, Table};
 use crate::io::rtnl::Rtnl;
-use crate::io::{departure, heard, removal, report, server, sysctl};
+use crate::io::{departure, events, heard, link, removal, report, server, sysctl};
+use crate::workload::claimant;
 use anyhow::Context;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +16,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use twill_crds::names::{CNI_BIN_DIR, CNI_CONF_DIR, FELIX_SOCKET, RUN_DIR, STATE_DIR};
 use twill_datastore::Datastore;
+use twill_ipam::Owner;
+use twill_ipam::io::identity::identity;
 use twill_ipam::io::store::Store;
+use twill_ipam::quarantine::QUARANTINE;
 
 /// Facts per commit at most.
 const BATCH: usize = 4096;
@@ -46,6 +50,9 @@ pub struct Args {
     /// Identifier of this boot, for tests; the kernel's otherwise
     #[arg(long, env = "TWILL_BOOT_ID", hide = true)]
     pub boot_id: Option<String>,
+    /// Seconds before an unused block of another store is given back, for tests
+    #[arg(long, env = "TWILL_QUARANTINE", default_value_t = QUARANTINE / 1000, hide = true)]
+    pub quarantine: u64,
 }
 
 /// Runs until SIGTERM, SIGINT or a request to leave. Everything in the kernel stays, unless the node's NodeNetwork asks for an
@@ -90,22 +97,28 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     sysctl::node().context("preparing the node for routing")?;
     let datastore = Datastore::open_existing(&args.datastore).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let store = Store::open(&removal::store_dir(&args.state_dir), u64::try_from(now).unwrap_or(u64::MAX))?;
+    let directory = removal::store_dir(&args.state_dir);
+    let store = Store::open(&directory, u64::try_from(now).unwrap_or(u64::MAX))?;
     if let Some(why) = store.fresh() {
         tracing::info!(%why, "the store of addresses begins empty; what the kernel has is taken back");
     }
     let (news_sender, news) = mpsc::unbounded_channel();
     monitor::start(news_sender).context("listening to the kernel's news")?;
     let (done_sender, done) = mpsc::unbounded_channel();
-    let rtnl = Rtnl::open().context("opening a netlink socket")?;
+    let mut rtnl = Rtnl::open().context("opening a netlink socket")?;
+    let links = link::all(&mut rtnl)?;
+    let claimant = identity(&directory, || links.iter().find_map(|link| claimant(&link.alias)).map(str::to_owned))?;
     let node = args.node.clone();
+    let events = events::start(datastore.clone(), &node);
     let parts = Parts {
-        node: args.node,
+        owner: Owner { node: args.node, claimant },
         boot_id: boot_id.trim().to_owned(),
+        quarantine: Duration::from_secs(args.quarantine),
         datastore: datastore.clone(),
         store,
         rtnl,
         done: done_sender,
+        events,
     };
     let mut agent = Agent::new(parts)?;
     let (ask_sender, asks) = mpsc::unbounded_channel();
@@ -191,13 +204,11 @@ async fn tell(agent: &mut Agent, news: &mut Vec<News>) {
     for item in news.drain(..) {
         match item {
             News::Ours | News::Lost => look = true,
-            News::Unreachable(cidr) => {
-                routed = true;
-                agent.routed(cidr);
-            }
+            News::Unreachable => routed = true,
         }
     }
     if routed {
+        agent.check_blocks();
         agent.retry().await;
     }
     if look {

@@ -5,6 +5,7 @@ pub mod calls;
 pub mod conntrack;
 pub mod daemon;
 pub mod departure;
+pub mod events;
 pub mod heard;
 pub mod link;
 pub mod monitor;

@@ -3,7 +3,6 @@
 
 use crate::io::{link, route, rtnl};
 use crate::workload::from_alias;
-use ipnet::IpNet;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteProtocol;
@@ -22,8 +21,8 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 pub enum News {
     /// Something about workload interfaces or their routes: look again.
     Ours,
-    /// bgpd has written the unreachable route of this block.
-    Unreachable(IpNet),
+    /// bgpd has written the unreachable route of a block.
+    Unreachable,
     /// News were lost: look again at everything.
     Lost,
 }
@@ -77,7 +76,7 @@ fn one(message: &RouteNetlinkMessage) -> Option<News> {
         }
         RouteNetlinkMessage::NewRoute(changed) => {
             if route::is_unreachable(changed) {
-                return route::destination(changed).map(News::Unreachable);
+                return Some(News::Unreachable);
             }
             // A host route of somebody else may have replaced one of ours.
             let host = route::destination(changed).is_some_and(|net| net.prefix_len() == net.max_prefix_len());

@@ -5,12 +5,16 @@ use crate::io::rtnl::Rtnl;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteIpTunnel, RouteLwTunnelEncap, RouteMessage,
+    RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use twill_crds::names::{METRIC_LOCAL_V4, METRIC_LOCAL_V6, METRIC_UNREACHABLE, RTPROT_BGPD, RTPROT_FELIX};
+use twill_crds::names::{
+    METRIC_LEARNED, METRIC_LOCAL_V4, METRIC_LOCAL_V6, METRIC_UNREACHABLE, RTPROT_BGPD, RTPROT_FELIX,
+};
+use twill_ipam::range;
 
 /// Adds the route of a pod's address to its interface, in place of whatever has its prefix and metric.
 ///
@@ -85,28 +89,79 @@ pub(crate) fn is_unreachable(message: &RouteMessage) -> bool {
 /// # Errors
 /// What the kernel said.
 pub fn in_use(rtnl: &mut Rtnl, address: IpAddr) -> Result<bool, KernelError> {
+    let host = |net: IpNet| net.prefix_len() == net.max_prefix_len();
+    Ok(lookup(rtnl, address)?
+        .is_some_and(|found| found.header.kind == RouteType::Local || destination(&found).is_some_and(host)))
+}
+
+/// The route by which the kernel sends to an address; none if there is none, or an unreachable one: the block's own.
+fn lookup(rtnl: &mut Rtnl, address: IpAddr) -> Result<Option<RouteMessage>, KernelError> {
     let mut message = RouteMessage::default();
     message.header.flags = RouteFlags::FibMatch;
     set_destination(&mut message, address);
     match rtnl.get(RouteNetlinkMessage::GetRoute(message)) {
-        Ok(answers) => Ok(answers.iter().any(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(found) => {
-                found.header.kind == RouteType::Local
-                    || destination(found).is_some_and(|net| net.prefix_len() == net.max_prefix_len())
-            }
-            _ => false,
+        Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(found) => Some(found),
+            _ => None,
         })),
-        // No route, or an unreachable one: the block's own.
         Err(e)
             if matches!(
                 e.raw_os_error(),
                 Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EINVAL | libc::EACCES | libc::ESRCH)
             ) =>
         {
-            Ok(false)
+            Ok(None)
         }
         Err(e) => Err(e).trying(|| format!("asking for the route of {address}")),
     }
+}
+
+/// A route that bgpd has learned from somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// Where it leads to.
+    pub prefix: IpNet,
+    /// By way of whom, if the kernel says so.
+    pub next_hop: Option<IpAddr>,
+}
+
+/// The first learned route for this block or for a part of it. The kernel is asked for every address, because its table may hold
+/// any number of other routes.
+///
+/// # Errors
+/// What the kernel said.
+pub fn learned(rtnl: &mut Rtnl, block: IpNet) -> Result<Option<Learned>, KernelError> {
+    for ordinal in 0..u32::try_from(range::size(block)).unwrap_or(u32::MAX) {
+        let Some(address) = range::address(block, ordinal) else { break };
+        let Some(found) = lookup(rtnl, address)? else { continue };
+        let ours = found.header.protocol == RouteProtocol::Other(RTPROT_BGPD)
+            && found.header.kind == RouteType::Unicast
+            && found.attributes.contains(&RouteAttribute::Priority(METRIC_LEARNED));
+        let prefix = destination(&found).filter(|prefix| ours && block.contains(prefix));
+        if let Some(prefix) = prefix {
+            return Ok(Some(Learned { prefix, next_hop: next_hop(&found.attributes) }));
+        }
+    }
+    Ok(None)
+}
+
+/// The far end of a route: of its tunnel if it has one, else its gateway; the first of several.
+fn next_hop(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    let remote = attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Encap(parts) => parts.iter().find_map(|part| match part {
+            RouteLwTunnelEncap::Ip(RouteIpTunnel::Destination(remote)) => Some(IpAddr::V4(*remote)),
+            _ => None,
+        }),
+        _ => None,
+    });
+    remote.or_else(|| {
+        attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+            RouteAttribute::MultiPath(hops) => hops.iter().find_map(|hop| next_hop(&hop.attributes)),
+            _ => None,
+        })
+    })
 }
 
 /// Where a route leads to, as a prefix.

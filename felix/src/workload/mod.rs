@@ -64,16 +64,16 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of an attachment.
+    /// The plan of an attachment that a store of addresses has made.
     #[must_use]
-    pub fn of(attachment: &Attachment, mtu: u32) -> Self {
+    pub fn of(attachment: &Attachment, claimant: &str, mtu: u32) -> Self {
         let Sandbox { container_id, ifname } = &attachment.sandbox;
         Self {
             host_name: interface_name(container_id, ifname),
             pod_name: ifname.clone(),
             pod_mac: pod_mac(container_id, ifname),
             mtu,
-            alias: alias(&attachment.sandbox, &attachment.uid),
+            alias: alias(&attachment.sandbox, &attachment.uid, claimant),
             addresses: attachment.addresses.clone(),
         }
     }
@@ -85,18 +85,24 @@ impl Plan {
     }
 }
 
-/// Alias of the host side: `twill:UID/IFNAME/CONTAINERID`, at most the kernel's 255 bytes.
+/// Alias of the host side: `twill:UID/IFNAME/CONTAINERID/CLAIMANT`, at most the kernel's 255 bytes.
 #[must_use]
-pub fn alias(sandbox: &Sandbox, uid: &str) -> String {
-    format!("twill:{uid}/{}/{}", sandbox.ifname, sandbox.container_id)
+pub fn alias(sandbox: &Sandbox, uid: &str, claimant: &str) -> String {
+    format!("twill:{uid}/{}/{}/{claimant}", sandbox.ifname, sandbox.container_id)
 }
 
 /// What an alias says: the sandbox and the pod's UID. None if it is not one of ours.
 #[must_use]
 pub fn from_alias(alias: &str) -> Option<(Sandbox, String)> {
-    let mut parts = alias.strip_prefix("twill:")?.splitn(3, '/');
+    let mut parts = alias.strip_prefix("twill:")?.split('/');
     let (uid, ifname, container_id) = (parts.next()?, parts.next()?, parts.next()?);
     Some((Sandbox { container_id: container_id.to_owned(), ifname: ifname.to_owned() }, uid.to_owned()))
+}
+
+/// The store of addresses that made the attachment behind an alias. None if it is not one of ours, or of a release that did not say.
+#[must_use]
+pub fn claimant(alias: &str) -> Option<&str> {
+    alias.strip_prefix("twill:")?.split('/').nth(3)
 }
 
 #[cfg(test)]
@@ -128,9 +134,12 @@ mod tests {
     #[test]
     fn an_alias_tells_what_was_attached() {
         let sandbox = Sandbox { container_id: "c".repeat(64), ifname: "eth0".into() };
-        let alias = alias(&sandbox, "11111111-2222-3333-4444-555555555555");
+        let alias = alias(&sandbox, "11111111-2222-3333-4444-555555555555", &"a".repeat(16));
         assert!(alias.len() < 256);
         assert_eq!(from_alias(&alias), Some((sandbox, "11111111-2222-3333-4444-555555555555".into())));
+        assert_eq!(claimant(&alias), Some("a".repeat(16).as_str()));
         assert_eq!(from_alias("uplink to rack 1"), None);
+        assert!(from_alias("twill:u/eth0/c").is_some());
+        assert_eq!(claimant("twill:u/eth0/c"), None);
     }
 }

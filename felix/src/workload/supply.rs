@@ -7,17 +7,24 @@ use std::net::IpAddr;
 use twill_crds::{IPBlock, IPPool, Namespace, Node, ippool};
 use twill_datastore::{Followed, Index, Key};
 use twill_ipam::io::claimer::seen;
-use twill_ipam::{Claim, Family, Labels, Ledger, Pool, PoolFull, Seen, Step, pool, range, warm};
+use twill_ipam::{Claim, Family, Labels, Ledger, Owner, Pool, PoolFull, Seen, Step, pool, range, warm};
+
+/// How many withheld blocks of a pool are replaced by others.
+const REPLACED: usize = 2;
 
 /// What the datastore tells about addresses.
 #[derive(Clone, Default)]
 pub struct Supply {
+    /// Whom blocks must belong to.
+    owner: Owner,
     /// Pools, see [`Supply::hear_pools`].
     pools: Index<IPPool>,
     accepted: Vec<IPPool>,
     rejected: Vec<String>,
     /// Blocks of all nodes.
     pub blocks: Index<IPBlock>,
+    /// Own blocks of which nothing may be handed out, because others still have a route for them.
+    pub withheld: BTreeSet<IpNet>,
     /// Nodes.
     pub nodes: Index<Node>,
     /// Namespaces.
@@ -66,6 +73,18 @@ pub struct Now {
 }
 
 impl Supply {
+    /// Nothing told yet.
+    #[must_use]
+    pub fn new(owner: Owner) -> Self {
+        Self { owner, ..Self::default() }
+    }
+
+    /// Whom blocks must belong to.
+    #[must_use]
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
     /// Takes in what is told about pools. Of pools that overlap, which no engine without an API server can refuse, the oldest
     /// counts. Tells whether anything changed.
     pub fn hear_pools(&mut self, followed: Followed<IPPool>) -> bool {
@@ -94,17 +113,29 @@ impl Supply {
         &self.rejected
     }
 
-    /// The blocks of a node.
+    /// Whether a block is this machine's.
     #[must_use]
-    pub fn own(&self, node: &str) -> BTreeSet<IpNet> {
-        self.blocks.iter().filter(|(_, block)| block.spec.node == node).map(|(_, block)| block.spec.cidr).collect()
+    pub fn owns(&self, block: &IPBlock) -> bool {
+        self.owner.is(&block.spec.node, block.spec.claimant.as_deref())
     }
 
-    /// Blocks of a node that share addresses with another node's block: nothing may be handed out of them.
+    /// This machine's blocks.
     #[must_use]
-    pub fn contested(&self, node: &str) -> Vec<(IpNet, Seen)> {
-        let own = self.own(node);
-        let others = self.blocks.iter().filter(|(_, block)| block.spec.node != node).map(|(_, block)| seen(block));
+    pub fn own(&self) -> BTreeSet<IpNet> {
+        self.blocks.iter().filter(|(_, block)| self.owns(block)).map(|(_, block)| block.spec.cidr).collect()
+    }
+
+    /// Blocks that bear this node's name, claimed by the store of another machine, or by one that was lost.
+    pub fn namesakes(&self) -> impl Iterator<Item = &IPBlock> {
+        let all = self.blocks.iter().map(|(_, block)| block.as_ref());
+        all.filter(|block| block.spec.node == self.owner.node && !self.owns(block))
+    }
+
+    /// Own blocks that share addresses with somebody else's: nothing may be handed out of them.
+    #[must_use]
+    pub fn contested(&self) -> Vec<(IpNet, Seen)> {
+        let own = self.own();
+        let others = self.blocks.iter().filter(|(_, block)| !self.owns(block)).map(|(_, block)| seen(block));
         others
             .flat_map(|other| {
                 own.iter()
@@ -136,7 +167,6 @@ impl Supply {
     /// There is no pool, or all are full.
     pub fn choose(
         &self,
-        node: &str,
         namespace: &str,
         ledger: &Ledger,
         now: Now,
@@ -144,17 +174,17 @@ impl Supply {
     ) -> Result<Choice, NoAddress> {
         let mut addresses = Vec::new();
         for family in [Family::V4, Family::V6] {
-            let pools = self.pools_for(node, Some(namespace), family);
+            let pools = self.pools_for(Some(namespace), family);
             if pools.is_empty() {
                 continue;
             }
-            match self.choose_from(&pools, node, ledger, now, &mut busy)? {
+            match self.choose_from(&pools, ledger, now, &mut busy)? {
                 Choice::Addresses(found) => addresses.extend(found),
                 other => return Ok(other),
             }
         }
         if addresses.is_empty() {
-            let (namespace, node, pools) = (namespace.to_owned(), node.to_owned(), self.pools.len());
+            let (namespace, node, pools) = (namespace.to_owned(), self.owner.node.clone(), self.pools.len());
             return Err(NoAddress::NoPool { namespace, node, pools });
         }
         Ok(Choice::Addresses(addresses))
@@ -163,23 +193,23 @@ impl Supply {
     /// The pools of which a node should claim a block ahead of need: one block per family at least, and a further one where
     /// less than a quarter of a block is free. A full pool is left out.
     #[must_use]
-    pub fn wanted(&self, node: &str, ledger: &Ledger, now: Now) -> Vec<Pool> {
+    pub fn wanted(&self, ledger: &Ledger, now: Now) -> Vec<Pool> {
         let mut wanted = Vec::new();
         for family in [Family::V4, Family::V6] {
-            let pools = self.pools_for(node, None, family);
+            let pools = self.pools_for(None, family);
             let mut has_any = false;
             for pool in &pools {
-                let own = self.own_of(pool, node);
+                let own = self.own_of(pool);
                 has_any |= !own.is_empty();
                 let few = warm::needs_block(ledger.usage(&own, now.at, now.cool_down), pool.block_addresses());
                 // A block that the ledger has not taken in yet counts as empty.
                 let known = own.iter().all(|cidr| ledger.block(*cidr).is_some());
-                if !own.is_empty() && known && few && self.full(pool, node).is_none() {
+                if !own.is_empty() && known && few && self.full(pool).is_none() {
                     wanted.push(pool.clone());
                 }
             }
             if !has_any {
-                wanted.extend(pools.into_iter().find(|pool| self.full(pool, node).is_none()));
+                wanted.extend(pools.into_iter().find(|pool| self.full(pool).is_none()));
             }
         }
         wanted
@@ -187,8 +217,8 @@ impl Supply {
 
     /// The use of a pool that has no place left.
     #[must_use]
-    pub fn full(&self, pool: &Pool, node: &str) -> Option<PoolFull> {
-        match Claim::new(&pool.name, pool.cidr, pool.block_len, node, self.seen()).step() {
+    pub fn full(&self, pool: &Pool) -> Option<PoolFull> {
+        match Claim::new(&pool.name, pool.cidr, pool.block_len, &self.owner, self.seen()).step() {
             Step::Full(full) => Some(full),
             _ => None,
         }
@@ -197,21 +227,20 @@ impl Supply {
     fn choose_from(
         &self,
         pools: &[Pool],
-        node: &str,
         ledger: &Ledger,
         now: Now,
         busy: &mut impl FnMut(IpAddr) -> bool,
     ) -> Result<Choice, NoAddress> {
         let mut full = None;
         for pool in pools {
-            let own = self.own_of(pool, node);
+            let own = self.own_of(pool);
             if let Some(address) = ledger.choose(&own, now.at, now.cool_down, &mut *busy) {
                 return Ok(Choice::Addresses(vec![address]));
             }
             if let Some(waiting) = own.iter().find(|cidr| ledger.block(**cidr).is_none_or(|block| !block.ready)) {
                 return Ok(Choice::Wait(*waiting));
             }
-            match self.full(pool, node) {
+            match self.full(pool) {
                 None => return Ok(Choice::Claim(pool.clone())),
                 Some(found) => full = Some(found),
             }
@@ -219,15 +248,21 @@ impl Supply {
         full.map_or_else(|| Ok(Choice::Addresses(Vec::new())), |full| Err(full.into()))
     }
 
-    /// Own blocks inside a pool that nobody contests.
-    fn own_of(&self, pool: &Pool, node: &str) -> Vec<IpNet> {
-        let contested: BTreeSet<IpNet> = self.contested(node).into_iter().map(|(cidr, _)| cidr).collect();
-        pool.own(self.own(node).difference(&contested).copied())
+    /// Own blocks inside a pool that nobody contests. Those that are withheld do not count, so that others are claimed in their
+    /// place; of a few only, or somebody's wrong routes would make a node claim all there is.
+    fn own_of(&self, pool: &Pool) -> Vec<IpNet> {
+        let contested: BTreeSet<IpNet> = self.contested().into_iter().map(|(cidr, _)| cidr).collect();
+        let mut own = pool.own(self.own().difference(&contested).copied());
+        if own.iter().filter(|cidr| self.withheld.contains(cidr)).count() <= REPLACED {
+            own.retain(|cidr| !self.withheld.contains(cidr));
+        }
+        own
     }
 
-    fn pools_for(&self, node: &str, namespace: Option<&str>, family: Family) -> Vec<Pool> {
+    fn pools_for(&self, namespace: Option<&str>, family: Family) -> Vec<Pool> {
         let labels = |labels: Option<&Labels>| labels.cloned().unwrap_or_default();
-        let node = labels(self.nodes.get(&Key::cluster(node)).and_then(|node| node.metadata.labels.as_ref()));
+        let node =
+            labels(self.nodes.get(&Key::cluster(&self.owner.node)).and_then(|node| node.metadata.labels.as_ref()));
         let namespace = namespace.map(|name| {
             let object = self.namespaces.get(&Key::cluster(name));
             let mut labels = labels(object.and_then(|object| object.metadata.labels.as_ref()));
@@ -266,8 +301,12 @@ mod tests {
             "spec": {"cidr": cidr, "node": node}})
     }
 
+    fn owner() -> Owner {
+        Owner { node: "n1".into(), claimant: "a".into() }
+    }
+
     fn supply(pools: Vec<serde_json::Value>, blocks: Vec<serde_json::Value>) -> Supply {
-        let mut supply = Supply { blocks: synced(blocks), ..Supply::default() };
+        let mut supply = Supply { blocks: synced(blocks), ..Supply::new(owner()) };
         let items = pools.into_iter().map(|pool| serde_json::from_value(pool).unwrap()).collect();
         supply.hear_pools(Followed::Synced { items, revision: Revision(1) });
         supply
@@ -283,7 +322,7 @@ mod tests {
     }
 
     fn choose(supply: &Supply, store: &Store) -> Result<Choice, NoAddress> {
-        supply.choose("n1", "shop", store.ledger(), NOW, |_| false)
+        supply.choose("shop", store.ledger(), NOW, |_| false)
     }
 
     #[test]
@@ -317,7 +356,7 @@ mod tests {
         let small = supply(vec![pool("p4", "10.42.0.0/26")], vec![block("10.42.0.0/26", "n2")]);
         let text = choose(&small, &empty).unwrap_err().to_string();
         assert!(text.starts_with("IPPool p4 (10.42.0.0/26) is full: 1 of its 1 blocks"), "{text}");
-        assert!(small.wanted("n1", empty.ledger(), NOW).is_empty());
+        assert!(small.wanted(empty.ledger(), NOW).is_empty());
     }
 
     #[test]
@@ -325,8 +364,39 @@ mod tests {
         let pools = vec![pool("p4", "10.42.0.0/16")];
         let owned = supply(pools, vec![block("10.42.1.0/26", "n1"), block("10.42.0.0/20", "n2")]);
         let (_d, ready) = store(&[("10.42.1.0/26", true)]);
-        assert_eq!(owned.contested("n1").len(), 1);
+        assert_eq!(owned.contested().len(), 1);
         assert!(matches!(choose(&owned, &ready), Ok(Choice::Claim(_))));
+    }
+
+    #[test]
+    fn a_block_of_our_name_that_another_store_claimed_gives_nothing() {
+        let by = |claimant: &str| {
+            let mut block = block("10.42.1.0/26", "n1");
+            block["spec"]["claimant"] = json!(claimant);
+            supply(vec![pool("p4", "10.42.0.0/16")], vec![block])
+        };
+        let (_d, ready) = store(&[("10.42.1.0/26", true)]);
+        assert!(matches!(choose(&by("a"), &ready), Ok(Choice::Addresses(_))));
+        assert!(matches!(choose(&by("b"), &ready), Ok(Choice::Claim(_))));
+        assert_eq!((by("a").namesakes().count(), by("b").namesakes().count()), (0, 1));
+    }
+
+    #[test]
+    fn a_withheld_block_gives_nothing_and_a_few_are_replaced() {
+        let cidrs = ["10.42.1.0/26", "10.42.1.64/26", "10.42.1.128/26"];
+        let (_d, store) = store(&cidrs.map(|cidr| (cidr, false)));
+        let withheld = |count: usize| {
+            let blocks = cidrs[..count].iter().map(|cidr| block(cidr, "n1")).collect();
+            let mut supply = supply(vec![pool("p4", "10.42.0.0/16")], blocks);
+            supply.withheld = cidrs[..count].iter().map(|cidr| cidr.parse().unwrap()).collect();
+            supply
+        };
+        for count in 1..=2 {
+            assert!(matches!(choose(&withheld(count), &store), Ok(Choice::Claim(_))));
+            assert_eq!(withheld(count).wanted(store.ledger(), NOW).len(), 1);
+        }
+        assert!(matches!(choose(&withheld(3), &store), Ok(Choice::Wait(_))));
+        assert!(withheld(3).wanted(store.ledger(), NOW).is_empty());
     }
 
     #[test]
@@ -334,13 +404,13 @@ mod tests {
         let pools = vec![pool("a4", "10.42.0.0/16"), pool("b4", "10.43.0.0/16"), pool("p6", "fd42::/112")];
         let (_d, mut empty) = store(&[]);
         let names = |wanted: Vec<Pool>| wanted.into_iter().map(|pool| pool.name).collect::<Vec<_>>();
-        assert_eq!(names(supply(pools.clone(), vec![]).wanted("n1", empty.ledger(), NOW)), ["a4", "p6"]);
+        assert_eq!(names(supply(pools.clone(), vec![]).wanted(empty.ledger(), NOW)), ["a4", "p6"]);
         let owned = supply(pools, vec![block("10.42.1.0/26", "n1"), block("fd42::40/122", "n1")]);
         // Claimed, not yet taken in: nothing more is wanted.
-        assert!(owned.wanted("n1", empty.ledger(), NOW).is_empty());
+        assert!(owned.wanted(empty.ledger(), NOW).is_empty());
         empty.set_block("10.42.1.0/26".parse().unwrap(), true).unwrap();
         empty.set_block("fd42::40/122".parse().unwrap(), true).unwrap();
-        assert!(owned.wanted("n1", empty.ledger(), NOW).is_empty());
+        assert!(owned.wanted(empty.ledger(), NOW).is_empty());
         for n in 1..=48 {
             let address: IpAddr = format!("10.42.1.{n}").parse().unwrap();
             empty
@@ -355,6 +425,6 @@ mod tests {
                 })
                 .unwrap();
         }
-        assert_eq!(names(owned.wanted("n1", empty.ledger(), NOW)), ["a4"]);
+        assert_eq!(names(owned.wanted(empty.ledger(), NOW)), ["a4"]);
     }
 }

@@ -151,27 +151,3 @@ fn without_bgpd_a_block_is_used_after_a_while_and_that_is_a_problem_until_its_ro
     node.ns.run(&["ip", "route", "add", "unreachable", &cidr, "proto", "84", "metric", "4096"]);
     until("the problem is gone", Duration::from_secs(2), || problems() == "[]");
 }
-
-#[test]
-#[ignore = "needs root: make test"]
-fn a_block_that_vanishes_under_its_pods_is_created_again_and_one_that_is_another_s_is_left_alone() {
-    let mut node = Node::new(&["10.42.0.0/16"]);
-    node.start_routed(1);
-    let (a, b) = (node.pod("a"), node.pod("b"));
-    let address = node.add(&a).remove(0);
-    let block = node.list::<IPBlock>().remove(0);
-    let name = block.metadata.name.clone().unwrap();
-    node.delete::<IPBlock>(&name);
-    until("the block is back", Duration::from_secs(5), || {
-        node.list::<IPBlock>().iter().any(|found| found.spec == block.spec && found.metadata.uid != block.metadata.uid)
-    });
-    node.kill();
-    node.delete::<IPBlock>(&name);
-    node.create::<IPBlock>(json!({"metadata": {"name": name}, "spec": {"cidr": block.spec.cidr, "node": "n2"}}));
-    node.start();
-    let problems = || node.status().unwrap()["problems"].to_string();
-    until("the loss is said", Duration::from_secs(5), || problems().contains("is no longer ours"));
-    let other = node.add(&b).remove(0);
-    assert!(!block.spec.cidr.contains(&other.parse::<std::net::IpAddr>().unwrap()), "{other}");
-    assert!(a.ns.pings(&other) && b.ns.pings(&address), "its pods stay attached");
-}

@@ -12,7 +12,7 @@ fn plan(container: &str, addresses: &[&str]) -> Plan {
         pod_name: "eth0".into(),
         pod_mac: pod_mac(container, "eth0"),
         mtu: 1400,
-        alias: alias(&Sandbox { container_id: container.into(), ifname: "eth0".into() }, "uid"),
+        alias: alias(&Sandbox { container_id: container.into(), ifname: "eth0".into() }, "uid", "claimant"),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
     }
 }

@@ -5,5 +5,6 @@ mod attach;
 mod failures;
 mod interfaces;
 mod node;
+mod ownership;
 mod restart;
 mod world;

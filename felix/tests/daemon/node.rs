@@ -37,6 +37,8 @@ pub struct Node {
     pub directory: tempfile::TempDir,
     pub state: PathBuf,
     pub boot_id: &'static str,
+    /// Seconds.
+    pub quarantine: u32,
     datastore: Datastore,
     runtime: tokio::runtime::Runtime,
     felix: Option<Child>,
@@ -55,7 +57,7 @@ impl Node {
         let url = format!("sqlite:{}/cluster.db", directory.path().display());
         let datastore = runtime.block_on(Datastore::open(&url)).unwrap();
         let state = directory.path().join("state");
-        let node = Self { ns, directory, state, boot_id: "boot-1", datastore, runtime, felix: None };
+        let node = Self { ns, directory, state, boot_id: "boot-1", quarantine: 900, datastore, runtime, felix: None };
         node.create::<NodeObject>(json!({
             "metadata": {"name": "n1"},
             "status": {"addresses": [{"type": "InternalIP", "address": "172.31.1.11"}]},
@@ -83,6 +85,10 @@ impl Node {
 
     pub fn list<K: Object>(&self) -> Vec<K> {
         self.runtime.block_on(self.datastore.list::<K>(&Filter::default())).unwrap().items
+    }
+
+    pub fn update_status<K: Object>(&self, object: &K) {
+        self.runtime.block_on(self.datastore.update_status(object)).unwrap();
     }
 
     pub fn delete<K: Object>(&self, name: &str) {
@@ -122,13 +128,39 @@ impl Node {
         }
     }
 
+    /// What a reboot does to workload interfaces.
+    pub fn del_links(&self) {
+        for link in self.ns.run(&["ip", "-o", "link"]).lines().filter_map(|line| line.split([' ', '@']).nth(1)) {
+            if link.starts_with("twl") {
+                self.ns.run(&["ip", "link", "del", link]);
+            }
+        }
+    }
+
+    /// Another block in the place of one, whoever tries the same at once.
+    pub fn replace_block(&self, name: &str, spec: Value) {
+        loop {
+            let key = Key::cluster(name);
+            let _ = self.runtime.block_on(self.datastore.delete::<IPBlock>(&key, &Preconditions::default()));
+            let block = json!({
+                "apiVersion": IPBlock::kind().api_version(), "kind": "IPBlock", "metadata": {"name": name}, "spec": spec,
+            });
+            let block: IPBlock = serde_json::from_value(block).unwrap();
+            if self.runtime.block_on(self.datastore.create(&block)).is_ok() {
+                return;
+            }
+        }
+    }
+
     pub fn launch(&mut self) {
         assert!(self.felix.is_none());
         let run = self.directory.path().display().to_string();
         let state = self.state.display().to_string();
         let url = format!("sqlite:{run}/cluster.db");
         let line = ["felix", "--node", "n1", "--datastore", &url, "--run-dir", &run, "--state-dir", &state];
-        let line: Vec<&str> = line.into_iter().chain(["--boot-id", self.boot_id]).collect();
+        let quarantine = self.quarantine.to_string();
+        let line: Vec<&str> =
+            line.into_iter().chain(["--boot-id", self.boot_id, "--quarantine", &quarantine]).collect();
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
         let test = std::env::current_exe().unwrap();
         let arguments =

@@ -1,6 +1,7 @@
 //! Performs the steps of a claim on the datastore.
 
 use crate::claim::{Claim, PoolFull, Seen, Step};
+use crate::owner::Owner;
 use crate::pool::Pool;
 use ipnet::IpNet;
 use twill_crds::{IPBlock, IPBlockSpec, names};
@@ -20,21 +21,25 @@ pub enum ClaimError {
 /// A block as the allocator sees it.
 #[must_use]
 pub fn seen(block: &IPBlock) -> Seen {
-    Seen { cidr: block.spec.cidr, node: block.spec.node.clone(), used: block.status.as_ref().map(|status| status.used) }
+    let IPBlockSpec { cidr, node, claimant } = block.spec.clone();
+    Seen { cidr, node, claimant, used: block.status.as_ref().map(|status| status.used) }
 }
 
-/// Claims one block of a pool for a node; `known` are the blocks heard of so far, stale or not.
+/// Claims one block of a pool for its owner; `known` are the blocks heard of so far, stale or not. A pool that is as large as its
+/// blocks means this one block or none.
 ///
 /// # Errors
 /// [`ClaimError::Full`] names the pool and its use. After [`ClaimError::Datastore`] a block may have been created and not
 /// verified; whoever finds it later among the node's own must verify it as well.
-pub async fn claim(store: &Datastore, pool: &Pool, node: &str, known: Vec<Seen>) -> Result<IpNet, ClaimError> {
-    let mut claim = Claim::new(&pool.name, pool.cidr, pool.block_len, node, known);
+pub async fn claim(store: &Datastore, pool: &Pool, owner: &Owner, known: Vec<Seen>) -> Result<IpNet, ClaimError> {
+    let mut claim = Claim::new(&pool.name, pool.cidr, pool.block_len, owner, known);
     let mut created: Option<IPBlock> = None;
     loop {
         match claim.step() {
             Step::Create(cidr) => {
-                let block = IPBlock::new(&names::block_name(cidr), IPBlockSpec { cidr, node: node.to_owned() });
+                let Owner { node, claimant } = owner.clone();
+                let spec = IPBlockSpec { cidr, node, claimant: Some(claimant) };
+                let block = IPBlock::new(&names::block_name(cidr), spec);
                 match store.create(&block).await {
                     Ok(block) => {
                         created = Some(block);

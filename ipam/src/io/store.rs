@@ -1,5 +1,6 @@
 //! The ledger in SQLite. Every change is one transaction, durable before it is remembered and before anybody hears of it.
 
+use super::identity;
 use crate::error::StoreError;
 use crate::ledger::{Attachment, Ledger, Sandbox};
 use ipnet::IpNet;
@@ -36,7 +37,7 @@ pub struct Store {
     fresh: Option<String>,
 }
 
-/// The files of a store in a directory: the store, its companions, and damaged ones that were set aside.
+/// The files of a store in a directory: the store, its companions, damaged ones that were set aside, and its identity.
 ///
 /// # Errors
 /// The directory cannot be read. One that is not there has none.
@@ -48,7 +49,9 @@ pub fn files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in entries {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(FILE) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(FILE) || name.starts_with(identity::FILE) {
             files.push(entry.path());
         }
     }

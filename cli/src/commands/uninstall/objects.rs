@@ -89,7 +89,7 @@ mod tests {
 
     fn block(cidr: &str, node: &str) -> IPBlock {
         let cidr = cidr.parse().unwrap();
-        IPBlock::new(&twill_crds::names::block_name(cidr), IPBlockSpec { cidr, node: node.to_owned() })
+        IPBlock::new(&twill_crds::names::block_name(cidr), IPBlockSpec { cidr, node: node.to_owned(), claimant: None })
     }
 
     fn with_store(test: impl AsyncFnOnce(Datastore)) {

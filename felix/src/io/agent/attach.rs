@@ -93,10 +93,16 @@ impl Agent {
             )));
         }
         let attachment = match self.store.ledger().attachment(&add.sandbox) {
-            Some(held) if held.uid == add.uid && !held.addresses.is_empty() => held.clone(),
-            _ => self.allocate(add)?,
+            Some(held) if held.uid == add.uid && !held.addresses.is_empty() && !self.isolation.holds(&add.sandbox) => {
+                held.clone()
+            }
+            Some(_) => {
+                self.release(&add.sandbox).await?;
+                self.allocate(add)?
+            }
+            None => self.allocate(add)?,
         };
-        let plan = Plan::of(&attachment, add.mtu.or(self.mtu).unwrap_or(DEFAULT_MTU));
+        let plan = Plan::of(&attachment, &self.supply.owner().claimant, add.mtu.or(self.mtu).unwrap_or(DEFAULT_MTU));
         self.compiler.apply(Event::EndpointAttached(Self::endpoint(&attachment, &plan.host_name)));
         let live = self.endpoints.entry(add.sandbox.clone()).or_insert_with(|| Live {
             host_name: plan.host_name.clone(),
@@ -153,7 +159,7 @@ impl Agent {
                 true
             }
         };
-        let choice = self.supply.choose(&self.node, &add.namespace, self.store.ledger(), now, busy);
+        let choice = self.supply.choose(&add.namespace, self.store.ledger(), now, busy);
         if let Some(error) = broken {
             return Err(calls::refused(&error).into());
         }
@@ -167,8 +173,14 @@ impl Agent {
                 self.claim(pool);
                 return Err(Wait::For(what));
             }
-            Ok(Choice::Wait(cidr)) => return Err(Wait::For(format!("{} did not become ready", super::name(cidr)))),
-            Err(none) => return Err(Failure::new(Reason::NoAddress, none.to_string()).into()),
+            Ok(Choice::Wait(cidr)) => {
+                let reason = self.blocks.ready.reason(cidr).map(|reason| format!(" ({reason})")).unwrap_or_default();
+                return Err(Wait::For(format!("{} did not become ready{reason}", super::name(cidr))));
+            }
+            Err(none) => {
+                let told = std::iter::once(none.to_string()).chain(self.blocks.unusable()).collect::<Vec<_>>();
+                return Err(Failure::new(Reason::NoAddress, told.join("; ")).into());
+            }
         };
         let attachment = Attachment {
             sandbox: add.sandbox.clone(),
@@ -188,6 +200,9 @@ impl Agent {
         let Some(live) = self.endpoints.get_mut(sandbox) else {
             return Err(Failure::new(Reason::TryAgain, "the sandbox was released while it was attached"));
         };
+        if self.isolation.holds(sandbox) {
+            return Err(Failure::new(Reason::TryAgain, "the address became another node's while it was given"));
+        }
         for address in &plan.addresses {
             route::add(&mut self.rtnl, *address, index).map_err(|error| calls::refused(&error))?;
         }
@@ -204,13 +219,15 @@ impl Agent {
         }
         self.endpoints.remove(sandbox);
         self.missing.remove(sandbox);
+        let isolated = self.isolation_ends(sandbox);
         self.compiler.apply(Event::EndpointDetached { ifname: host_name });
         // Before all is heard the table is left as it is; an interface that is gone lets nothing through.
         if self.heard_up_to().is_some() {
             let _ = self.commit().await;
         }
         let released = self.store.release(sandbox, milliseconds()).map_err(|error| store_failed(&error))?;
-        if let Some(attachment) = released {
+        // Of one that was cut off they are forgotten already; those that there are now are of the address's new owner.
+        if let Some(attachment) = released.filter(|_| !isolated) {
             // Long before its next owner can have the address; beside the agent, since it reads the whole table of connections.
             tokio::task::spawn_blocking(move || match conntrack::forget(&attachment.addresses) {
                 Ok(0) => {}

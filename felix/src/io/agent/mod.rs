@@ -5,6 +5,10 @@
 
 mod attach;
 mod blocks;
+mod isolation;
+mod lost;
+mod namesakes;
+mod ready;
 mod repair;
 mod report;
 
@@ -32,8 +36,8 @@ use tokio::sync::{mpsc, oneshot};
 use twill_crds::control::FelixStatus;
 use twill_crds::{NetworkPolicy, Pod};
 use twill_datastore::{Datastore, Followed, Index, Revision};
-use twill_ipam::Sandbox;
 use twill_ipam::io::store::Store;
+use twill_ipam::{Owner, Sandbox};
 
 /// How long an address rests before another pod may have it, so that nobody who still means the old one reaches the new.
 pub const COOL_DOWN: Duration = Duration::from_secs(60);
@@ -43,6 +47,9 @@ const REPAIR_EVERY: u64 = 5;
 
 /// Ticks between two checkpoints of the blocks' use.
 const CHECKPOINT_EVERY: u64 = 30;
+
+/// What the agent tells people.
+pub type Told = twill_datastore::event::Occurrence;
 
 /// A question to the agent, with the place for its answer.
 pub enum Ask {
@@ -92,10 +99,12 @@ pub enum Ask {
 
 /// What the agent is made of.
 pub struct Parts {
-    /// Name of the node.
-    pub node: String,
+    /// Name of the node, and identity of the store.
+    pub owner: Owner,
     /// This boot.
     pub boot_id: String,
+    /// How long a block of this node's name that another store claimed must look unused before it is given back.
+    pub quarantine: Duration,
     /// The datastore.
     pub datastore: Datastore,
     /// The addresses.
@@ -104,6 +113,8 @@ pub struct Parts {
     pub rtnl: Rtnl,
     /// Where the agent sends itself what others did for it.
     pub done: mpsc::UnboundedSender<Done>,
+    /// Where it tells people.
+    pub events: mpsc::UnboundedSender<Told>,
 }
 
 /// The agent.
@@ -114,6 +125,7 @@ pub struct Agent {
     store: Store,
     rtnl: Rtnl,
     done: mpsc::UnboundedSender<Done>,
+    events: mpsc::UnboundedSender<Told>,
     table: Option<Table>,
     /// Whether the table has been made equal to what is wanted, and no commit has failed since.
     equal: bool,
@@ -127,6 +139,7 @@ pub struct Agent {
     pending: Vec<Pending>,
     reached: Vec<(u64, oneshot::Sender<()>)>,
     blocks: blocks::Blocks,
+    isolation: isolation::Isolation,
     missing: BTreeMap<Sandbox, u32>,
     repairs: u64,
     mtu: Option<u32>,
@@ -153,18 +166,19 @@ impl Agent {
     /// # Errors
     /// The kernel or the store failed.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { node, boot_id, datastore, store, rtnl, done } = parts;
+        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events } = parts;
         let mut agent = Self {
-            node,
+            node: owner.node.clone(),
             boot_id,
             datastore,
             store,
             rtnl,
             done,
+            events,
             table: None,
             equal: false,
             compiler: Compiler::new(skeleton(&Settings::default())),
-            supply: Supply::default(),
+            supply: Supply::new(owner),
             pods: Index::default(),
             policies: Index::default(),
             heard: [None; KINDS],
@@ -172,7 +186,8 @@ impl Agent {
             endpoints: BTreeMap::new(),
             pending: Vec::new(),
             reached: Vec::new(),
-            blocks: blocks::Blocks::default(),
+            blocks: blocks::Blocks::new(quarantine),
+            isolation: isolation::Isolation::default(),
             missing: BTreeMap::new(),
             repairs: 0,
             mtu: None,
@@ -242,6 +257,7 @@ impl Agent {
         if self.commit().await.is_err() {
             return;
         }
+        self.follow_isolation().await;
         self.applied = self.applied.max(heard);
         self.reached.retain(|(_, reply)| !reply.is_closed());
         for (revision, reply) in std::mem::take(&mut self.reached) {
@@ -361,7 +377,7 @@ impl Agent {
     pub async fn tick(&mut self) {
         self.ticks += 1;
         self.check_blocks();
-        if self.table.is_some() && !self.equal {
+        if self.table.is_some() && !self.equal || self.isolation.due() {
             self.settle().await;
         } else {
             self.retry_pending().await;
@@ -369,6 +385,7 @@ impl Agent {
         if self.ticks.is_multiple_of(REPAIR_EVERY) {
             if self.heard_up_to().is_some() {
                 self.take_blocks();
+                self.watch_namesakes();
             }
             self.repair().await;
             self.collect().await;

@@ -123,6 +123,9 @@ impl Agent {
             if !link.up {
                 link::set_up(&mut self.rtnl, link.index, &link.name)?;
             }
+            if self.isolation.holds(sandbox) {
+                continue;
+            }
             for address in &live.addresses {
                 wanted.insert(*address);
                 if actual.get(address) != Some(&live.index) {
@@ -132,9 +135,9 @@ impl Agent {
                 }
             }
         }
-        // A route of ours that leads to nobody: of an attachment that ended while no felix ran.
-        let held: BTreeSet<IpAddr> =
-            self.store.ledger().attachments().flat_map(|held| held.addresses.iter().copied()).collect();
+        // A route of ours that leads to nobody: of an attachment that ended while no felix ran, or of one that is cut off.
+        let attachments = self.store.ledger().attachments().filter(|held| !self.isolation.holds(&held.sandbox));
+        let held: BTreeSet<IpAddr> = attachments.flat_map(|held| held.addresses.iter().copied()).collect();
         for address in actual.keys().filter(|address| !wanted.contains(address) && !held.contains(address)) {
             route::delete(&mut self.rtnl, *address)?;
         }

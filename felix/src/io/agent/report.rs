@@ -27,6 +27,7 @@ impl Agent {
         if self.table.is_none() {
             problems.push("table inet twill is not ours yet: another process owns it".to_owned());
         }
+        problems.extend(self.isolation_problems());
         problems.extend(self.blocks.problems());
         problems.extend(self.supply.rejected().iter().cloned());
         problems.extend(self.compiler.problems());
@@ -43,10 +44,12 @@ impl Agent {
         let sentence = |problems: &[String], fine: &str| {
             if problems.is_empty() { fine.to_owned() } else { problems.join("; ") }
         };
+        let taken = self.isolation_problems();
         let faults: Vec<String> = self.faults.values().cloned().collect();
         Some(vec![
             ("NetworkReady", synced && faults.is_empty(), sentence(&faults, "pods can be attached")),
             ("PolicySynced", synced && policy.is_empty(), sentence(&policy, "the kernel holds all policy")),
+            ("AddressesOwned", taken.is_empty(), sentence(&taken, "no pod has an address of another node")),
             ("AddressesAvailable", addresses.is_empty(), sentence(&addresses, "blocks have room")),
         ])
     }

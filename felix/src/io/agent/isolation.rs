@@ -1,0 +1,174 @@
+//! Pods whose address has become another's: the block that it lies in was deleted, and claimed by somebody else, while they run. They
+//! are cut off: closed both ways in the table, in one commit, and without local routes, so that this node and its other pods reach
+//! the new owner's. They stay so until the block is ours again and ready; it may be nobody's in between.
+
+use super::{Agent, name};
+use crate::index::Event;
+use crate::io::conntrack;
+use crate::workload::interface_name;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use twill_crds::{IPBlock, Object, Pod, names};
+use twill_datastore::Key;
+use twill_datastore::event::{Occurrence, Severity, reference};
+use twill_ipam::{Attachment, Sandbox, Seen};
+
+/// Who is cut off.
+#[derive(Debug, Default)]
+pub(super) struct Isolation {
+    /// With the block that took their address.
+    taken: BTreeMap<Sandbox, Seen>,
+    /// The kernel does not have it yet.
+    due: bool,
+}
+
+impl Isolation {
+    pub(super) fn holds(&self, sandbox: &Sandbox) -> bool {
+        self.taken.contains_key(sandbox)
+    }
+
+    /// Whether the kernel is to be brought up to it.
+    pub(super) fn due(&self) -> bool {
+        self.due
+    }
+}
+
+impl Agent {
+    /// Who must be cut off now. The table follows with the next commit, routes after it.
+    pub(super) fn isolate(&mut self) {
+        let blocks = self.supply.seen();
+        let taken = self.supply.owner().taken(&blocks, self.store.ledger().attachments());
+        let mut taken: BTreeMap<Sandbox, Seen> =
+            taken.into_iter().map(|(sandbox, block)| (sandbox, block.clone())).collect();
+        for (sandbox, block) in &self.isolation.taken {
+            let stays = self.store.ledger().attachment(sandbox).is_some_and(|held| !self.is_ours(held));
+            if stays {
+                taken.entry(sandbox.clone()).or_insert_with(|| block.clone());
+            }
+        }
+        if taken.keys().eq(self.isolation.taken.keys()) {
+            self.isolation.taken = taken;
+            return;
+        }
+        let before = std::mem::replace(&mut self.isolation.taken, taken);
+        self.isolation.due = true;
+        self.tell_compiler();
+        let new: Vec<Sandbox> = self.isolation.taken.keys().filter(|s| !before.contains_key(*s)).cloned().collect();
+        for sandbox in before.keys().filter(|sandbox| !self.isolation.holds(sandbox)) {
+            tracing::info!(container = %sandbox.container_id, "pod's address is ours again; cut off no more");
+        }
+        self.tell_people(&new);
+    }
+
+    /// Every address lies in a block that is ours and ready.
+    fn is_ours(&self, held: &Attachment) -> bool {
+        let own = self.supply.own();
+        let ready = |cidr| self.store.ledger().block(cidr).is_some_and(|block| block.ready);
+        held.addresses.iter().all(|address| own.iter().any(|cidr| cidr.contains(address) && ready(*cidr)))
+    }
+
+    /// An attachment ends; whatever comes on its interface next is judged anew. Whether it was cut off.
+    pub(super) fn isolation_ends(&mut self, sandbox: &Sandbox) -> bool {
+        let was = self.isolation.taken.remove(sandbox).is_some();
+        if was {
+            self.tell_compiler();
+        }
+        was
+    }
+
+    fn tell_compiler(&mut self) {
+        let name = |sandbox: &Sandbox| interface_name(&sandbox.container_id, &sandbox.ifname);
+        self.compiler.apply(Event::IsolatedChanged(self.isolation.taken.keys().map(name).collect()));
+    }
+
+    /// After the commit: routes that must go, go; those that may be again are put back; and no connection outlives it, because for
+    /// this kernel the new owner's packets would belong to it.
+    pub(super) async fn follow_isolation(&mut self) {
+        if !std::mem::take(&mut self.isolation.due) {
+            return;
+        }
+        self.repair().await;
+        let addresses = self.isolated().flat_map(|(held, _)| held.addresses.iter().copied()).collect::<Vec<IpAddr>>();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = conntrack::forget(&addresses) {
+                tracing::warn!(%error, ?addresses, "connections not forgotten");
+            }
+        });
+    }
+
+    fn isolated(&self) -> impl Iterator<Item = (&Attachment, &Seen)> {
+        let all = self.isolation.taken.iter();
+        all.filter_map(|(sandbox, block)| Some((self.store.ledger().attachment(sandbox)?, block)))
+    }
+
+    /// One sentence for each block that was taken: by whom, and who is cut off.
+    pub(super) fn isolation_problems(&self) -> Vec<String> {
+        let mut by_block: BTreeMap<String, (&Seen, Vec<String>)> = BTreeMap::new();
+        for (held, block) in self.isolated() {
+            let entry = by_block.entry(name(block.cidr)).or_insert_with(|| (block, Vec::new()));
+            entry.1.push(self.described(held, block));
+        }
+        let sentence = |(what, (block, pods)): (String, (&Seen, Vec<String>))| {
+            format!(
+                "{what} is {} now, and this node's pods with addresses of it are cut off: {}; delete them, so that they come back with \
+                 other addresses",
+                self.possessor(block),
+                pods.join(", ")
+            )
+        };
+        by_block.into_iter().map(sentence).collect()
+    }
+
+    fn described(&self, held: &Attachment, block: &Seen) -> String {
+        let inside = held.addresses.iter().filter(|address| block.cidr.contains(*address));
+        let inside = inside.map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        if held.pod.is_empty() {
+            format!("an unknown pod ({inside})")
+        } else {
+            format!("{}/{} ({inside})", held.namespace, held.pod)
+        }
+    }
+
+    fn possessor(&self, block: &Seen) -> String {
+        if block.node == self.node {
+            format!("another machine's that is registered as {}", block.node)
+        } else {
+            format!("node {}'s", block.node)
+        }
+    }
+
+    /// An event on each pod that is cut off, and one on each block that took an address.
+    fn tell_people(&self, new: &[Sandbox]) {
+        for sandbox in new {
+            let held = self.store.ledger().attachment(sandbox).zip(self.isolation.taken.get(sandbox));
+            let Some((held, block)) = held else { continue };
+            tracing::error!(namespace = %held.namespace, pod = %held.pod, addresses = ?held.addresses, block = %block.cidr,
+                owner = %block.node, "pod's address is another's now; cut off");
+            let note = format!(
+                "{} is {} now: the pod on node {} is cut off; delete it, so that it comes back with another address",
+                self.described(held, block),
+                self.possessor(block),
+                self.node
+            );
+            let pod: Option<&std::sync::Arc<Pod>> = self.pods.get(&Key::namespaced(&held.namespace, &held.pod));
+            if let Some(pod) = pod.filter(|pod| pod.meta().uid.as_deref() == Some(&held.uid)) {
+                self.tell(reference(pod.as_ref()), note);
+            }
+        }
+        let named = |what: &String| {
+            new.iter().filter_map(|s| self.isolation.taken.get(s)).any(|b| what.starts_with(&name(b.cidr)))
+        };
+        for note in self.isolation_problems().into_iter().filter(named) {
+            let taken = self.isolation.taken.values().find(|block| note.starts_with(&name(block.cidr)));
+            let key = taken.map(|block| Key::cluster(names::block_name(block.cidr)));
+            let block: Option<&std::sync::Arc<IPBlock>> = key.and_then(|key| self.supply.blocks.get(&key));
+            block.into_iter().for_each(|block| self.tell(reference(block.as_ref()), note.clone()));
+        }
+    }
+
+    fn tell(&self, regarding: k8s_openapi::api::core::v1::ObjectReference, note: String) {
+        let (reason, action) = ("AddressTaken".to_owned(), "Isolate".to_owned());
+        // Nobody listens only while felix stops.
+        let _ = self.events.send(Occurrence { regarding, severity: Severity::Warning, reason, action, note });
+    }
+}

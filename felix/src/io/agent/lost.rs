@@ -1,0 +1,103 @@
+//! Blocks that were ours and are not any more. Without pods one is forgotten. With pods it is claimed again if it vanished, whoever
+//! deleted it and whether the Node exists: their addresses must not become anybody else's while they run. If it is another's by now,
+//! nothing is handed out of it; what becomes of its pods is `isolation`'s.
+
+use super::blocks::{CLAIM_PAUSE, Done};
+use super::{Agent, later, name};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+use twill_ipam::io::claimer::{ClaimError, claim};
+use twill_ipam::{Pool, range};
+
+/// Pause before a block is claimed that another had in between: if it vanished under his pods, he claims it at once.
+const YIELD: Duration = Duration::from_secs(30);
+
+/// What is going on with them.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// When a block may be claimed again.
+    due: BTreeMap<IpNet, Instant>,
+    under_way: BTreeSet<IpNet>,
+    /// Claimed again, until it is heard of or for a while.
+    returning: BTreeMap<IpNet, Instant>,
+    problems: BTreeMap<IpNet, String>,
+}
+
+impl Lost {
+    /// Whether a block is being claimed again.
+    pub(super) fn under_way(&self, cidr: IpNet) -> bool {
+        self.under_way.contains(&cidr)
+    }
+
+    /// Whether any is about to be ours again.
+    pub(super) fn any_returns(&self) -> bool {
+        !self.under_way.is_empty() || self.returning.values().any(|until| Instant::now() < *until)
+    }
+
+    /// What is wrong, one sentence each.
+    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
+        self.problems.values().cloned()
+    }
+
+    /// These blocks are ours.
+    pub(super) fn heard(&mut self, own: &BTreeSet<IpNet>) {
+        self.problems.retain(|cidr, _| !own.contains(cidr));
+        self.returning.retain(|cidr, _| !own.contains(cidr));
+        self.due.retain(|cidr, _| !own.contains(cidr) || self.under_way.contains(cidr));
+    }
+}
+
+impl Agent {
+    /// A block of the store is no longer ours in the datastore.
+    pub(super) fn lost(&mut self, cidr: IpNet) {
+        self.blocks.ready.forget(cidr);
+        if self.store.ledger().block(cidr).is_none_or(|block| block.held() == 0) {
+            if let Err(error) = self.store.remove_block(cidr) {
+                tracing::error!(%error, "store of addresses");
+            }
+            self.blocks.lost.due.remove(&cidr);
+            self.blocks.lost.problems.remove(&cidr);
+            return;
+        }
+        self.set_ready(cidr, false);
+        let all = &self.supply;
+        if all.blocks.iter().any(|(_, block)| range::overlap(block.spec.cidr, cidr) && !all.owns(block)) {
+            self.blocks.lost.due.insert(cidr, later(YIELD));
+            self.blocks.lost.problems.remove(&cidr);
+            return;
+        }
+        let due = self.blocks.lost.due.get(&cidr).is_none_or(|at| Instant::now() >= *at);
+        if !due || !self.blocks.lost.under_way.insert(cidr) {
+            return;
+        }
+        let (store, owner, done) = (self.datastore.clone(), self.supply.owner().clone(), self.done.clone());
+        let only = Pool { name: name(cidr), cidr, block_len: cidr.prefix_len() };
+        tokio::spawn(async move {
+            let outcome = claim(&store, &only, &owner, Vec::new()).await;
+            let _ = done.send(Done::Restored { cidr, outcome });
+        });
+    }
+
+    /// A block that had vanished was claimed again, or was not.
+    pub(super) fn restored(&mut self, cidr: IpNet, outcome: Result<IpNet, ClaimError>) {
+        self.blocks.lost.under_way.remove(&cidr);
+        self.blocks.lost.due.insert(cidr, later(CLAIM_PAUSE));
+        match outcome {
+            Ok(_) => {
+                tracing::warn!(block = %cidr, "block had vanished; claimed again");
+                self.blocks.lost.returning.insert(cidr, later(CLAIM_PAUSE));
+                self.blocks.lost.heard(&self.supply.own());
+            }
+            // Somebody was faster: what is heard next says who.
+            Err(ClaimError::Full(_)) => tracing::warn!(block = %cidr, "block had vanished, and is another's now"),
+            Err(error) => {
+                let what = name(cidr);
+                let sentence = format!(
+                    "{what} has vanished while pods of this node have addresses of it, and cannot be claimed again: {error}"
+                );
+                self.blocks.lost.problems.insert(cidr, sentence);
+            }
+        }
+    }
+}

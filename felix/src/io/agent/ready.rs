@@ -1,0 +1,131 @@
+//! When an own block gives addresses: once its claim is verified, nobody else has a route for it, and bgpd's own is in the kernel, or
+//! was waited for long enough.
+
+use super::{Agent, name};
+use crate::io::route::{self, Learned};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// How long bgpd may take to write a new block's route before the block is used without.
+const ROUTE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What blocks that are not ready wait for.
+#[derive(Debug, Default)]
+pub(super) struct Readiness {
+    /// Blocks without bgpd's route, since when.
+    unready: BTreeMap<IpNet, Instant>,
+    /// Blocks in use without bgpd's route.
+    without_route: BTreeSet<IpNet>,
+    /// Blocks that others have a route for.
+    elsewhere: BTreeMap<IpNet, Learned>,
+}
+
+impl Readiness {
+    /// A block's wait begins, unless it has begun.
+    pub(super) fn awaits(&mut self, cidr: IpNet) {
+        self.unready.entry(cidr).or_insert_with(Instant::now);
+    }
+
+    /// A block is no longer of interest.
+    pub(super) fn forget(&mut self, cidr: IpNet) {
+        self.unready.remove(&cidr);
+        self.without_route.remove(&cidr);
+        self.elsewhere.remove(&cidr);
+    }
+
+    /// Why a block is not ready, beyond that its route is missing.
+    pub(super) fn reason(&self, cidr: IpNet) -> Option<String> {
+        self.elsewhere.get(&cidr).map(|learned| elsewhere(cidr, learned))
+    }
+
+    /// Blocks that others have a route for, one sentence each.
+    pub(super) fn withheld(&self) -> impl Iterator<Item = String> {
+        self.elsewhere.iter().map(|(cidr, learned)| elsewhere(*cidr, learned))
+    }
+
+    /// What else is wrong, one sentence each.
+    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
+        self.without_route.iter().map(|cidr| {
+            format!(
+                "{} is used without bgpd's route: other nodes may not reach its pods; look at bgpd: twill peers",
+                name(*cidr)
+            )
+        })
+    }
+}
+
+fn elsewhere(cidr: IpNet, learned: &Learned) -> String {
+    let by = learned.next_hop.map(|next_hop| format!(" by way of {next_hop}")).unwrap_or_default();
+    format!(
+        "{} is this node's, but there is still a route for {} from elsewhere{by}: no address of it is handed out until that is gone; \
+         look who advertises it: twill routes {}",
+        name(cidr),
+        learned.prefix,
+        learned.prefix
+    )
+}
+
+impl Agent {
+    /// Which blocks became ready, and what follows from it.
+    pub fn check_blocks(&mut self) {
+        let own = self.supply.own();
+        let waiting: Vec<IpNet> =
+            self.store.ledger().blocks().filter(|(_, block)| !block.ready).map(|(cidr, _)| *cidr).collect();
+        if !waiting.is_empty() || !self.blocks.ready.without_route.is_empty() {
+            match route::unreachable(&mut self.rtnl) {
+                Ok(routed) => self.take_routes(&waiting, &own, &routed.into_iter().collect()),
+                Err(error) => tracing::warn!(%error, "routes of blocks are not known"),
+            }
+        }
+        self.supply.withheld = self.blocks.ready.elsewhere.keys().copied().collect();
+        if self.heard_up_to().is_some() {
+            self.isolate();
+            self.warm();
+        }
+    }
+
+    fn take_routes(&mut self, waiting: &[IpNet], own: &BTreeSet<IpNet>, routed: &BTreeSet<IpNet>) {
+        self.blocks.ready.without_route.retain(|cidr| !routed.contains(cidr));
+        // One that is lost becomes ready only after it is ours again.
+        for cidr in waiting.iter().copied().filter(|cidr| own.contains(cidr)) {
+            if self.blocks.unverified(cidr) || self.is_elsewhere(cidr) {
+                // Patience is for bgpd alone: it begins when nothing else is in the way.
+                self.blocks.ready.unready.remove(&cidr);
+                continue;
+            }
+            self.blocks.ready.awaits(cidr);
+            let patient = self.blocks.ready.unready.get(&cidr).is_some_and(|since| since.elapsed() < ROUTE_PATIENCE);
+            if !routed.contains(&cidr) {
+                if patient {
+                    continue;
+                }
+                tracing::warn!(block = %cidr, "bgpd has not written the block's route; using the block without");
+                self.blocks.ready.without_route.insert(cidr);
+            }
+            self.blocks.ready.unready.remove(&cidr);
+            self.set_ready(cidr, true);
+        }
+    }
+
+    /// Whether somebody else has a route for a block that is ours. In doubt, yes.
+    fn is_elsewhere(&mut self, cidr: IpNet) -> bool {
+        match route::learned(&mut self.rtnl, cidr) {
+            Ok(Some(learned)) => {
+                if !self.blocks.ready.elsewhere.contains_key(&cidr) {
+                    tracing::warn!(block = %cidr, route = %learned.prefix, next_hop = ?learned.next_hop, "block is still routed elsewhere");
+                }
+                self.blocks.ready.elsewhere.insert(cidr, learned);
+                true
+            }
+            Ok(None) => {
+                self.blocks.ready.elsewhere.remove(&cidr);
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, block = %cidr, "whether others have a route for a block is not known");
+                true
+            }
+        }
+    }
+}

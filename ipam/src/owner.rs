@@ -1,0 +1,118 @@
+//! Whose a block is. In flow blocks as the datastore has them and what is attached here; out flows which blocks are this machine's,
+//! which only bear its name, and which attachments have an address that has become another's.
+//!
+//! A name is not enough: a Node may be deleted and registered again by another machine while the first still runs, cut off. So a
+//! claim says which store of addresses made it, and only that store hands out of the block.
+
+use crate::claim::Seen;
+use crate::ledger::{Attachment, Sandbox};
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Who claims on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// Name of the Node.
+    pub node: String,
+    /// Identity of the store of addresses, see [`crate::io::identity`].
+    pub claimant: String,
+}
+
+impl Owner {
+    /// Whether a block is this machine's: claimed by its store, or for its name by nobody who said who he is.
+    #[must_use]
+    pub fn owns(&self, block: &Seen) -> bool {
+        self.is(&block.node, block.claimant.as_deref())
+    }
+
+    /// The same, of a block's two fields.
+    #[must_use]
+    pub fn is(&self, node: &str, claimant: Option<&str>) -> bool {
+        node == self.node && claimant.is_none_or(|claimant| claimant == self.claimant)
+    }
+
+    /// The attachments that must be cut off: an address of theirs lies in the block, given beside them, of somebody else, and in none of
+    /// ours. One whose block has merely vanished is not among them: it will be claimed again.
+    #[must_use]
+    pub fn taken<'a>(
+        &self,
+        blocks: &'a [Seen],
+        attachments: impl IntoIterator<Item = &'a Attachment>,
+    ) -> BTreeMap<Sandbox, &'a Seen> {
+        let mut holders: BTreeMap<IpAddr, &Sandbox> = BTreeMap::new();
+        for attachment in attachments {
+            holders.extend(attachment.addresses.iter().map(|address| (*address, &attachment.sandbox)));
+        }
+        let own: Vec<IpNet> = blocks.iter().filter(|block| self.owns(block)).map(|block| block.cidr).collect();
+        let mut taken = BTreeMap::new();
+        for block in blocks.iter().filter(|block| !self.owns(block)) {
+            let inside = holders.range(block.cidr.network()..=block.cidr.broadcast());
+            for (_, sandbox) in inside.filter(|(address, _)| !own.iter().any(|cidr| cidr.contains(*address))) {
+                taken.insert((*sandbox).clone(), block);
+            }
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner { node: "n1".into(), claimant: "a".into() }
+    }
+
+    fn block(cidr: &str, node: &str, claimant: Option<&str>) -> Seen {
+        Seen { cidr: cidr.parse().unwrap(), node: node.into(), claimant: claimant.map(Into::into), used: None }
+    }
+
+    fn attachment(name: &str, addresses: &[&str]) -> Attachment {
+        Attachment {
+            sandbox: Sandbox { container_id: name.into(), ifname: "eth0".into() },
+            namespace: "shop".into(),
+            pod: name.into(),
+            uid: name.into(),
+            netns: String::new(),
+            boot_id: String::new(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        }
+    }
+
+    fn taken(blocks: &[Seen], attachments: &[Attachment]) -> Vec<(String, String)> {
+        let taken = owner().taken(blocks, attachments);
+        taken.into_iter().map(|(sandbox, block)| (sandbox.container_id, block.cidr.to_string())).collect()
+    }
+
+    #[test]
+    fn a_block_is_ours_by_name_and_claim() {
+        let ours = |node, claimant| owner().owns(&block("10.42.0.0/29", node, claimant));
+        assert!(ours("n1", Some("a")) && ours("n1", None));
+        assert!(!ours("n1", Some("b")) && !ours("n2", Some("a")) && !ours("n2", None));
+    }
+
+    #[test]
+    fn pods_are_cut_off_while_their_block_is_anothers_and_only_then() {
+        let pods = [
+            attachment("p", &["10.42.0.1"]),
+            attachment("q", &["10.42.0.9", "fd42::1"]),
+            attachment("r", &["10.42.0.17"]),
+        ];
+        let ours = block("10.42.0.0/29", "n1", Some("a"));
+        let both = |block: Seen| taken(&[ours.clone(), block], &pods);
+        assert_eq!(both(block("10.42.0.8/29", "n2", Some("b"))), [("q".into(), "10.42.0.8/29".into())]);
+        assert_eq!(both(block("fd42::/125", "n2", None)), [("q".into(), "fd42::/125".into())]);
+        assert_eq!(both(block("10.42.0.16/28", "n1", Some("b"))), [("r".into(), "10.42.0.16/28".into())]);
+        assert_eq!(both(block("10.42.0.8/29", "n1", Some("a"))), []);
+        assert_eq!(taken(&[], &pods), [], "what has vanished is claimed again");
+    }
+
+    #[test]
+    fn an_overlap_of_both_is_contested_and_cuts_nobody_off() {
+        let pods = [attachment("p", &["10.42.0.1"])];
+        let blocks = [block("10.42.0.0/29", "n1", Some("a")), block("10.42.0.0/28", "n2", None)];
+        assert_eq!(taken(&blocks, &pods), []);
+    }
+}
