@@ -218,9 +218,9 @@ pub(crate) struct Drain {
     /// Bring them back instead.
     #[arg(long)]
     pub(crate) undo: bool,
-    /// Seconds to wait for their speakers.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub(crate) timeout: u64,
+    /// How long their speakers may take, e.g. 90s.
+    #[arg(long, default_value = "1m", value_parser = duration)]
+    pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) store: Store,
     #[command(flatten)]

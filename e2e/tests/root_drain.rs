@@ -143,7 +143,7 @@ fn what_cannot_be_drained_is_named() {
     assert!(!lab.ask("n2", &["get", "nodenetwork", "n1", "-o", "yaml"]).unwrap().contains("drain"), "nothing was done");
     let state = labs::load(&lab.name).unwrap();
     state.daemons[&State::key("n1", Daemon::Bgpd)].kill().unwrap();
-    let error = failed(output(&["drain", "n1", "--timeout", "1"])).unwrap();
+    let error = failed(output(&["drain", "n1", "--timeout", "1s"])).unwrap();
     assert!(error.contains("bgpd of Node n1 has not said within 1 s that it is drained"), "{error}");
     succeeded(lab.lab(["start", "n1", "bgpd"]).output().unwrap()).unwrap();
     assert_eq!(succeeded(output(&["drain", "n1"])).unwrap().trim(), "n1 drained");

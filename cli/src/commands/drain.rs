@@ -30,14 +30,14 @@ pub(crate) fn run(args: &Drain) -> anyhow::Result<ExitCode> {
             }
             ask(&store, node, drain).await?;
         }
-        let deadline = Instant::now() + Duration::from_secs(args.timeout);
+        let deadline = Instant::now() + args.timeout;
         for node in &args.node {
             while said(&store, node).await? != drain {
                 if Instant::now() >= deadline {
                     bail!(
                         "bgpd of Node {node} has not said within {} s that it is {word}; it obeys once it runs and reaches the \
                          datastore: twill get nodenetwork {node} -o yaml",
-                        args.timeout
+                        args.timeout.as_secs()
                     );
                 }
                 tokio::time::sleep(LOOK).await;

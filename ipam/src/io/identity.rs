@@ -36,6 +36,13 @@ pub fn identity(directory: &Path, found: impl FnOnce() -> Option<String>) -> Res
     Ok(identity)
 }
 
+/// The identity kept in a directory, if there is one.
+#[must_use]
+pub fn kept(directory: &Path) -> Option<String> {
+    let text = fs::read_to_string(directory.join(FILE)).ok()?;
+    Some(text.trim().to_owned()).filter(|text| is_identity(text))
+}
+
 /// Whether a text can be one.
 #[must_use]
 pub fn is_identity(text: &str) -> bool {

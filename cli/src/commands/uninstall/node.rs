@@ -1,9 +1,10 @@
 //! `twill uninstall` on one node: daemons leave, then what they made goes, last of all what the datastore holds of the node.
 //!
 //! Every step finds by itself what is left to do, so a run that was interrupted anywhere is completed by another. Only the node's name
-//! would be lost with the daemons: it is noted in the state directory from before they leave until the end.
+//! and its store's identity would be lost: they are noted in the state directory from before the daemons leave until the end.
 
-use super::{confirm, counted, objects};
+use super::objects::{self, Forgotten, Whose};
+use super::{confirm, counted};
 use crate::args::Uninstall;
 use crate::io::daemon::Daemon;
 use crate::io::{leftovers, with_store};
@@ -11,18 +12,27 @@ use crate::output::{Format, print, print_line};
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use twill_crds::names::CNI_PLUGIN;
 use twill_felix::io::{removal, sysctl};
+use twill_ipam::io::identity;
 
 /// A supervisor that restarts a daemon does so within this long after it left, mostly (systemd's RestartSec is 100 ms).
 const RESTART: Duration = Duration::from_millis(500);
 /// How long the datastore may take; it is no condition for the rest.
 const DATASTORE: Duration = Duration::from_secs(20);
-/// File in the state directory that holds the node's name while an uninstall is under way.
+/// File in the state directory that holds the node's name, and its store's identity, while an uninstall is under way.
 const UNDER_WAY: &str = "uninstall";
+
+/// What the datastore knows this node by.
+#[derive(Clone, Default)]
+struct Identity {
+    node: Option<String>,
+    /// What its blocks carry ([`identity`]).
+    claimant: Option<String>,
+}
 
 /// What went.
 #[derive(Default, Serialize)]
@@ -50,10 +60,9 @@ pub(super) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
     })?;
     let daemons = Daemon::all(&args.node_dirs.run_dir)?;
     let under_way = args.state_dir.join(UNDER_WAY);
-    let mut report = Report { node: name(args, &daemons, &under_way)?, ..Report::default() };
-    if let Some(node) = &report.node {
-        note(&under_way, node)?;
-    }
+    let identity = identify(args, &daemons, &under_way)?;
+    let mut report = Report { node: identity.node.clone(), ..Report::default() };
+    note(&under_way, &identity)?;
     daemons.iter().try_for_each(Daemon::leave)?;
     let left = Instant::now();
     remove_plugin(args, &mut report);
@@ -63,7 +72,7 @@ pub(super) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
         return finish(args, &report);
     }
     remove_files(args, &mut report);
-    forget_objects(args, &mut report);
+    forget_objects(args, &identity, &mut report);
     let (_, problems) = leftovers::remove([under_way]);
     report.problems.extend(problems);
     leftovers::remove_empty(&[
@@ -74,8 +83,8 @@ pub(super) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
     finish(args, &report)
 }
 
-/// The node's name: its daemons know it; else it was given, or an interrupted run has noted it.
-fn name(args: &Uninstall, daemons: &[Daemon], under_way: &PathBuf) -> anyhow::Result<Option<String>> {
+/// The node's name: its daemons know it; else it was given, or an interrupted run has noted it. So with the store's identity.
+fn identify(args: &Uninstall, daemons: &[Daemon], under_way: &Path) -> anyhow::Result<Identity> {
     let mut name = args.node.clone();
     for daemon in daemons {
         let Some(served) = daemon.node()? else { continue };
@@ -84,11 +93,16 @@ fn name(args: &Uninstall, daemons: &[Daemon], under_way: &PathBuf) -> anyhow::Re
             bail!("the daemons here serve node {served}, not {other}; leave out --node, or name their --run-dir");
         }
     }
-    Ok(name.or_else(|| fs::read_to_string(under_way).ok().filter(|noted| !noted.is_empty())))
+    let noted = fs::read_to_string(under_way).unwrap_or_default();
+    let mut lines = noted.lines().map(str::to_owned).filter(|line| !line.is_empty());
+    let (noted_name, noted_claimant) = (lines.next(), lines.next());
+    let claimant = identity::kept(&removal::store_dir(&args.state_dir));
+    Ok(Identity { node: name.or(noted_name), claimant: claimant.or(noted_claimant) })
 }
 
-fn note(under_way: &PathBuf, node: &str) -> anyhow::Result<()> {
-    match fs::write(under_way, node) {
+fn note(under_way: &Path, identity: &Identity) -> anyhow::Result<()> {
+    let Some(node) = &identity.node else { return Ok(()) };
+    match fs::write(under_way, format!("{node}\n{}\n", identity.claimant.as_deref().unwrap_or_default())) {
         // No state directory: the daemons never ran here, and there is nothing to interrupt.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         written => written.with_context(|| format!("{} cannot be written", under_way.display())),
@@ -143,13 +157,13 @@ fn take(report: &mut Report, (removed, problems): (usize, Vec<String>)) {
     report.problems.extend(problems);
 }
 
-fn forget_objects(args: &Uninstall, report: &mut Report) {
+fn forget_objects(args: &Uninstall, identity: &Identity, report: &mut Report) {
     let by_hand = |node: &str| {
         format!(
             "twill delete nodenetwork {node}, and each block of it that twill get ipblocks lists with twill delete ipblock"
         )
     };
-    let Some(node) = &report.node else {
+    let Some(node) = &identity.node else {
         report.warnings.push(format!(
             "no daemon of this node runs, so its name is not known, and its objects stay: run this again with --node NAME, or {}",
             by_hand("NAME")
@@ -157,13 +171,22 @@ fn forget_objects(args: &Uninstall, report: &mut Report) {
         return;
     };
     let forgotten = with_store(&args.store.datastore, async |store| {
-        tokio::time::timeout(DATASTORE, objects::forget_node(&store, node))
+        tokio::time::timeout(DATASTORE, objects::forget_node(&store, node, Whose::Of(identity.claimant.as_deref())))
             .await
             .with_context(|| format!("the datastore does not answer within {} s", DATASTORE.as_secs()))?
             .map_err(anyhow::Error::from)
     });
     match forgotten {
-        Ok(objects) => report.objects = objects,
+        Ok(Forgotten { gone, kept }) => {
+            report.objects = gone;
+            if !kept.is_empty() {
+                report.warnings.push(format!(
+                    "IPBlocks {} were claimed by another machine that is registered as {node}, and stay; if it is gone: twill delete \
+                     ipblock NAME",
+                    kept.join(", ")
+                ));
+            }
+        }
         Err(error) => report.warnings.push(format!(
             "objects of node {node} stay in the datastore ({error:#}): when it answers, {}",
             by_hand(node)

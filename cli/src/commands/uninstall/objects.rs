@@ -6,17 +6,47 @@ use twill_datastore::{Datastore, Error, Filter, Key, Preconditions, Revision};
 /// How often what somebody changes meanwhile is read again.
 const ATTEMPTS: usize = 10;
 
-/// Deletes a node's blocks, then its NodeNetwork, whose end says that the node is clean. Returns how many objects went.
-pub(super) async fn forget_node(store: &Datastore, node: &str) -> Result<usize, Error> {
+/// Whose blocks go.
+#[derive(Clone, Copy)]
+pub(super) enum Whose<'a> {
+    /// Those of the store with this identity, and those that name none: another machine may bear the node's name, and use its own.
+    Of(Option<&'a str>),
+    /// All of the node's.
+    Anybodys,
+}
+
+/// What went of a node, and what did not.
+#[derive(Default)]
+pub(super) struct Forgotten {
+    /// How many objects went.
+    pub(super) gone: usize,
+    /// Names of blocks that another machine of the node's name has.
+    pub(super) kept: Vec<String>,
+}
+
+/// Deletes a node's blocks, then its NodeNetwork, whose end says that the node is clean.
+pub(super) async fn forget_node(store: &Datastore, node: &str, whose: Whose<'_>) -> Result<Forgotten, Error> {
     let own = Filter { fields: vec![("spec.node".to_owned(), node.to_owned())], ..Filter::default() };
-    let mut gone = 0;
+    let mut forgotten = Forgotten::default();
     for block in store.list::<IPBlock>(&own).await?.items {
-        gone += usize::from(delete(store, block, |block| block.spec.node == node).await?);
+        if !is_of(&block, whose) {
+            forgotten.kept.push(block.name().to_owned());
+            continue;
+        }
+        forgotten.gone +=
+            usize::from(delete(store, block, |block| block.spec.node == node && is_of(block, whose)).await?);
     }
     if let Some(object) = store.get::<NodeNetwork>(&Key::cluster(node)).await? {
-        gone += usize::from(delete(store, object, |_| true).await?);
+        forgotten.gone += usize::from(delete(store, object, |_| true).await?);
     }
-    Ok(gone)
+    Ok(forgotten)
+}
+
+fn is_of(block: &IPBlock, whose: Whose<'_>) -> bool {
+    match whose {
+        Whose::Anybodys => true,
+        Whose::Of(own) => block.spec.claimant.is_none() || block.spec.claimant.as_deref() == own,
+    }
 }
 
 /// Asks a node's felix to uninstall. A node that is no more cannot answer: what is left of it goes at once.
@@ -24,7 +54,7 @@ pub(super) async fn ask_node(store: &Datastore, node: &str) -> Result<(), Error>
     for _ in 0..ATTEMPTS {
         let Some(mut object) = store.get::<NodeNetwork>(&Key::cluster(node)).await? else { return Ok(()) };
         if store.get::<twill_crds::Node>(&Key::cluster(node)).await?.is_none() {
-            return forget_node(store, node).await.map(drop);
+            return forget_node(store, node, Whose::Anybodys).await.map(drop);
         }
         object.spec.uninstall = true;
         match store.update(&object).await {
@@ -116,10 +146,17 @@ mod tests {
     #[test]
     fn a_node_takes_its_own_blocks_along_and_no_others() {
         with_store(async |store| {
-            assert_eq!(forget_node(&store, "n1").await.unwrap(), 3);
+            let mut anothers = block("10.42.1.0/26", "n1");
+            anothers.spec.claimant = Some("0123456789abcdef".to_owned());
+            store.create(&anothers).await.unwrap();
+            let forgotten = forget_node(&store, "n1", Whose::Of(Some("fedcba9876543210"))).await.unwrap();
+            assert_eq!((forgotten.gone, forgotten.kept), (3, vec!["10-42-1-0-26".to_owned()]));
+            let rest = forget_node(&store, "n1", Whose::Of(None)).await.unwrap();
+            assert_eq!((rest.gone, rest.kept.len()), (0, 1), "in doubt it stays");
+            assert_eq!(forget_node(&store, "n1", Whose::Of(Some("0123456789abcdef"))).await.unwrap().gone, 1);
             assert_eq!(names::<IPBlock>(&store).await, ["10-42-0-128-26"]);
             assert_eq!(names::<NodeNetwork>(&store).await, ["n2"]);
-            assert_eq!(forget_node(&store, "n1").await.unwrap(), 0, "twice is no error");
+            assert_eq!(forget_node(&store, "n1", Whose::Anybodys).await.unwrap().gone, 0, "twice is no error");
         });
     }
 
