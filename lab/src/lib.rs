@@ -8,6 +8,7 @@ pub mod file;
 pub mod io;
 pub mod matrix;
 pub mod names;
+pub mod nodes;
 pub mod plan;
 pub mod ports;
 pub mod report;

@@ -204,23 +204,8 @@ pub struct Candidate<'a> {
     pub cordoned: bool,
 }
 
-/// A node with the labels of a manifest that is about to be applied, beside the lab's own.
-#[must_use]
-pub fn relabelled<'a>(node: Candidate<'a>, objects: &[Manifest]) -> Candidate<'a> {
-    let is = |o: &&Manifest| o.kind.kind == "Node" && o.value["metadata"]["name"] == node.name;
-    let Some(object) = objects.iter().rfind(is) else { return node };
-    let mut labels = object.value["metadata"]["labels"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-        .collect::<BTreeMap<_, _>>();
-    let own = node.labels.into_iter().filter(|(key, _)| OWN_LABELS.contains(&key.as_str()));
-    labels.extend(own);
-    Candidate { labels, ..node }
-}
-
-/// Places a pod that names no node: the next node in turn that its `nodeSelector` admits and that is not cordoned. `turn` counts the placed pods.
+/// Places a pod that names no node: the next node in turn that its `nodeSelector` admits and that is not cordoned.
+/// `turn` counts the placed pods.
 ///
 /// # Errors
 /// The node that it names does not exist, or no node is admitted.
@@ -255,24 +240,11 @@ pub fn schedule(pod: &mut Pod, nodes: &[Candidate<'_>], turn: &mut usize) -> any
     )
 }
 
-/// Labels that the lab gives to a node.
-#[must_use]
-pub fn node_labels(node: &str, rack: &str) -> BTreeMap<String, String> {
-    [("kubernetes.io/hostname", node), (RACK_LABEL, rack), ("topology.kubernetes.io/zone", rack)]
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .into()
-}
-
-/// Keys of [`node_labels`].
-const OWN_LABELS: [&str; 3] = ["kubernetes.io/hostname", RACK_LABEL, "topology.kubernetes.io/zone"];
-
-/// Label of a node that names its rack.
-pub const RACK_LABEL: &str = "topology.kubernetes.io/rack";
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::nodes::own_labels;
 
     fn document(kind: &str, mut value: Value) -> Manifest {
         let kind = twill_crds::known::named(kind).unwrap();
@@ -326,16 +298,6 @@ mod tests {
     }
 
     #[test]
-    fn a_node_counts_with_the_labels_that_it_will_have() {
-        let node = Candidate { name: "n1", labels: node_labels("n1", "r1"), cordoned: false };
-        let object = json!({"metadata": {"name": "n1", "labels": {"disk": "ssd", RACK_LABEL: "lies"}}});
-        let labels = relabelled(node.clone(), &[document("Node", object)]).labels;
-        assert_eq!((labels["disk"].as_str(), labels[RACK_LABEL].as_str()), ("ssd", "r1"));
-        let other = json!({"metadata": {"name": "n2", "labels": {"disk": "ssd"}}});
-        assert_eq!(relabelled(node.clone(), &[document("Node", other)]).labels, node.labels);
-    }
-
-    #[test]
     fn two_pods_with_one_name_are_refused() {
         let error = desired(vec![document("Pod", pod("a")), document("Pod", pod("a"))]).unwrap_err();
         assert_eq!(error.to_string(), "Pod default/a: metadata.name: two pods have it; rename one");
@@ -343,7 +305,7 @@ mod tests {
 
     #[test]
     fn the_scheduler_goes_round_and_honours_names_and_selectors() {
-        let node = |name| Candidate { name, labels: node_labels(name, "r1"), cordoned: name == "n4" };
+        let node = |name| Candidate { name, labels: own_labels(name, "r1"), cordoned: name == "n4" };
         let nodes = ["n1", "n2", "n3", "n4"].map(node);
         let mut turn = 0;
         let mut place = |selector: Option<(&str, &str)>, name: Option<&str>| {

@@ -1,6 +1,7 @@
 //! The underlay in a real kernel: namespaces, bridges, wires, addresses, routes; and down takes it all away.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use twill_lab::io::{down, netns, process, underlay};
 use twill_lab::{file, names, plan};
@@ -19,7 +20,7 @@ fn build(name: &str, rack: &str) -> Lab {
     let text =
         format!("apiVersion: twill.network/v1\nkind: Lab\nmetadata: {{name: {}}}\nspec:\n  racks:\n{rack}", lab.0);
     netns::prepare().unwrap();
-    underlay::build(&plan::plan(&file::parse(&text, "test").unwrap(), 64512)).unwrap();
+    underlay::build(&plan::plan(&file::parse(&text, "test").unwrap(), &BTreeMap::new())).unwrap();
     lab
 }
 

@@ -1,9 +1,9 @@
 //! A lab that is up, and its datastore: applies and deletes manifests, pods included, and waits until the daemons follow.
 
 use crate::changes::{Changes, changes};
-use crate::file::{self, overlap};
 use crate::io::{daemons, kubelet, labs};
-use crate::resources::{self, Candidate, Desired, Wanted, node_labels};
+use crate::nodes::{self, own_labels};
+use crate::resources::{self, Candidate, Desired, Wanted};
 use crate::state::{Daemon, State};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ impl Cluster {
             let value = json!({
                 "apiVersion": "v1",
                 "kind": "Node",
-                "metadata": {"name": node.name, "labels": node_labels(&node.name, &node.rack)},
+                "metadata": {"name": node.name, "labels": own_labels(&node.name, &node.rack)},
                 "spec": {},
                 "status": {
                     "addresses": addresses.chain([hostname]).collect::<Vec<_>>(),
@@ -164,66 +164,25 @@ impl Cluster {
         Ok(notes)
     }
 
-    /// What can be refused before anything is changed.
-    fn check(&self, desired: &Desired) -> anyhow::Result<()> {
-        let mut pools = self.list::<IPPool>()?;
-        for object in &desired.objects {
-            match object.kind.kind.as_ref() {
-                "IPPool" => {
-                    let pool: IPPool =
-                        serde_json::from_value(object.value.clone()).with_context(|| resources::what(object))?;
-                    let others = pools.iter().filter(|p| p.name() != pool.name()).cloned().collect::<Vec<_>>();
-                    twill_crds::validate::pools(&others, &pool)?;
-                    self.check_underlay(&pool)?;
-                    pools.push(pool);
-                }
-                "Node" => {
-                    let name = object.value["metadata"]["name"].as_str().unwrap_or_default();
-                    self.state.node(name).with_context(|| resources::what(object))?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// A pool that covers the lab's own wires would cut nodes off.
-    fn check_underlay(&self, pool: &IPPool) -> anyhow::Result<()> {
-        let cidr = pool.spec.cidr;
-        for node in &self.state.nodes {
-            if let Some(address) = node.addresses.iter().find(|a| cidr.contains(*a)) {
-                bail!(
-                    "IPPool {}: spec.cidr: {cidr} holds {address} of node {}; choose another",
-                    pool.name(),
-                    node.name
-                );
-            }
-        }
-        for transit in [file::TRANSIT_V4, file::TRANSIT_V6] {
-            ensure!(
-                !overlap(transit, cidr),
-                "IPPool {}: spec.cidr: {cidr} overlaps {transit}, which the lab uses between routers; choose another",
-                pool.name()
-            );
-        }
-        Ok(())
-    }
-
     fn put_object(&self, object: Manifest) -> anyhow::Result<()> {
+        if object.kind == Node::kind() {
+            return self.update_node(&object);
+        }
         let Manifest { kind, mut value, .. } = object;
-        match kind.kind.as_ref() {
-            "Node" => {
-                // Labels are added to the lab's own; the rest of a Node is the lab's.
-                let name = value["metadata"]["name"].as_str().unwrap_or_default();
-                let node = self.state.node(name)?;
-                for (label, own) in node_labels(&node.name, &node.rack) {
-                    value["metadata"]["labels"][label] = json!(own);
-                }
-            }
-            "Namespace" => value["metadata"]["labels"][NAME_LABEL] = value["metadata"]["name"].clone(),
-            _ => {}
+        if kind.kind == "Namespace" {
+            value["metadata"]["labels"][NAME_LABEL] = value["metadata"]["name"].clone();
         }
         self.put(&kind, value)
+    }
+
+    fn update_node(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        let key = key_of(&manifest.value);
+        let mut node: Node = self
+            .runtime
+            .block_on(self.store.get(&key))?
+            .with_context(|| format!("{}: it is gone", resources::what(manifest)))?;
+        nodes::update(&mut node, manifest);
+        self.put(&Node::kind(), serde_json::to_value(&node)?)
     }
 
     /// Nodes count with the labels that they will have.
@@ -234,12 +193,12 @@ impl Cluster {
             .nodes
             .iter()
             .filter_map(|n| nodes.iter().find(|o| o.name() == n.name))
-            .map(|o| Candidate {
-                name: o.name(),
-                labels: o.meta().labels.clone().unwrap_or_default(),
-                cordoned: o.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default(),
+            .map(|node| {
+                let mut labels = node.meta().labels.clone().unwrap_or_default();
+                nodes::relabel(&mut labels, node.name(), objects);
+                let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default();
+                Candidate { name: node.name(), labels, cordoned }
             })
-            .map(|candidate| resources::relabelled(candidate, objects))
             .collect::<Vec<_>>();
         let mut turn = self.state.scheduled;
         for wanted in pods {

@@ -1,5 +1,6 @@
 //! What touches the kernel, the file system and other processes.
 
+mod checks;
 pub mod cluster;
 pub mod cni;
 pub mod daemons;

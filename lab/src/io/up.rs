@@ -5,8 +5,9 @@ use crate::io::cluster::{self, Cluster};
 use crate::io::interrupt::Interrupted;
 use crate::io::{cni, daemons, down, labs, netns, routers, underlay};
 use crate::names;
+use crate::nodes::{self, RACK_LABEL};
 use crate::plan::{self, Plan};
-use crate::resources::{self, Desired, RACK_LABEL};
+use crate::resources::{self, Desired};
 use crate::state::{Daemon, State};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
@@ -48,7 +49,9 @@ pub fn up(path: &Path, name: Option<&str>) -> anyhow::Result<Built> {
     let mut desired = resources::desired(cluster::read(&resources)?)?;
     let mut notes = Vec::new();
     complete(&file, &mut desired, &mut notes)?;
-    let plan = plan::plan(&file, node_asn(&desired));
+    let names = file.racks.iter().flat_map(|r| r.nodes.iter().map(String::as_str)).collect::<Vec<_>>();
+    nodes::check(&names, &desired.objects)?;
+    let plan = plan::plan(&file, &nodes::asns(&file, &desired.objects)?);
     cni::executable()?;
     routers::installed(&plan).with_context(|| path.display().to_string())?;
     let lock = labs::lock(&file.name)?;
@@ -143,16 +146,6 @@ fn check_pools(file: &LabFile, desired: &Desired, kernel_has_ipip: bool) -> anyh
         pools.push(pool);
     }
     Ok(())
-}
-
-/// The AS that the nodes will have.
-fn node_asn(desired: &Desired) -> u32 {
-    let configured = desired.objects.iter().find(|o| o.kind == BGPConfiguration::kind());
-    configured
-        .and_then(|o| o.value.pointer("/spec/asn"))
-        .and_then(Value::as_u64)
-        .and_then(|asn| u32::try_from(asn).ok())
-        .unwrap_or(twill_crds::names::DEFAULT_ASN)
 }
 
 fn build(plan: &Plan, file: &LabFile, mut desired: Desired, notes: &mut Vec<String>) -> anyhow::Result<Cluster> {

@@ -4,10 +4,11 @@
 mod routers;
 
 use crate::file::{LabFile, Rack};
-use crate::names::{device, machine_netns};
+use crate::names::{V6, device, machine_netns};
 use crate::routers::Software;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// The whole underlay.
@@ -105,8 +106,10 @@ pub struct Peer {
     pub address: IpAddr,
     /// Its AS.
     pub asn: u32,
-    /// A node of the router's rack: it connects to us, and all nodes have one AS, so that its own AS in what we send becomes ours.
+    /// A node of the router's rack: it connects to us.
     pub node: bool,
+    /// A node whose AS other nodes have, too: its own AS in what we send becomes ours, or it would not take it.
+    pub shares_as: bool,
 }
 
 /// The uplink of every node.
@@ -118,12 +121,12 @@ const SEGMENT: &str = "segment";
 /// The loopback device of every machine.
 const LOOPBACK: &str = "lo";
 
-/// Plans the underlay; `node_asn` is the nodes' AS, which a Fabric's ToRs must know.
+/// Plans the underlay; `asns` are those of the nodes, which a Fabric's ToRs must know. A node that is not among them has the default.
 #[must_use]
-pub fn plan(file: &LabFile, node_asn: u32) -> Plan {
+pub fn plan(file: &LabFile, asns: &BTreeMap<String, u32>) -> Plan {
     let mut plan = Plan { lab: file.name.clone(), machines: Vec::new(), wires: Vec::new() };
     let homes = if file.racks.iter().any(|r| !r.tors.is_empty()) {
-        routers::tors(&mut plan, file, node_asn)
+        routers::tors(&mut plan, file, asns)
     } else {
         plan.add("router", Role::Router(None));
         vec![vec![0]; file.racks.len()]
@@ -149,6 +152,13 @@ impl Plan {
             Role::Router(speaker) => Some((m, speaker.as_ref())),
             Role::Node { .. } => None,
         })
+    }
+
+    /// The AS of every node that a router peers with.
+    #[must_use]
+    pub fn node_asns(&self) -> BTreeMap<&str, u32> {
+        let peers = self.routers().filter_map(|(_, speaker)| speaker).flat_map(|s| &s.peers).filter(|p| p.node);
+        peers.map(|p| (p.name.strip_suffix(V6).filter(|_| p.address.is_ipv6()).unwrap_or(&p.name), p.asn)).collect()
     }
 
     /// Position of a machine.
@@ -236,7 +246,7 @@ mod tests {
         let text = format!(
             "apiVersion: twill.network/v1\nkind: Lab\nmetadata: {{name: t}}\nspec:\n  racks: [{racks}]\n{rest}"
         );
-        plan(&parse(&text, "t").unwrap(), 64512)
+        plan(&parse(&text, "t").unwrap(), &BTreeMap::from([("n3".to_owned(), 65203)]))
     }
 
     const R1: &str = "{name: r1, subnets: [172.31.1.0/24, 'fd31:1::/64'], nodes: [n1, n2], tor: {asn: 65101}}";
@@ -362,7 +372,11 @@ mod tests {
     fn in_a_fabric_the_tor_awaits_its_nodes() {
         let plan = planned(&format!("{R1}, {R2}"), "  spine: {asn: 65000}\n  topology: Fabric");
         let Role::Router(Some(speaker)) = &machine(&plan, "tor-r1").role else { panic!("a speaker") };
-        let nodes = speaker.peers.iter().filter(|p| p.node && p.asn == 64512).count();
+        let nodes = speaker.peers.iter().filter(|p| p.node && p.shares_as && p.asn == 64512).count();
         assert_eq!(nodes, 4, "two nodes, two families");
+        assert_eq!(plan.node_asns()["n1"], 64512);
+        let Role::Router(Some(speaker)) = &machine(&plan, "tor-r2").role else { panic!("a speaker") };
+        let alone = speaker.peers.iter().filter(|p| p.node && !p.shares_as && p.asn == 65203).count();
+        assert_eq!(alone, 2, "an AS of its own, two families");
     }
 }

@@ -5,7 +5,9 @@ use crate::file::{LabFile, Rack, Router, TRANSIT_V4, TRANSIT_V6, Topology, host}
 use crate::names::{V6, device};
 use crate::routers::Software;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use twill_crds::names::DEFAULT_ASN;
 
 /// A ToR on its way into the plan.
 struct Tor<'a> {
@@ -22,7 +24,7 @@ struct Families {
 }
 
 /// All ToRs, joined by the spine, or by a segment that all of them share. Says which machines are which rack's.
-pub(super) fn tors(plan: &mut Plan, file: &LabFile, node_asn: u32) -> Vec<Vec<usize>> {
+pub(super) fn tors(plan: &mut Plan, file: &LabFile, asns: &BTreeMap<String, u32>) -> Vec<Vec<usize>> {
     let families = Families {
         v4: file.racks[0].subnets.iter().any(|s| s.addr().is_ipv4()),
         v6: file.racks[0].subnets.iter().any(|s| s.addr().is_ipv6()),
@@ -34,7 +36,7 @@ pub(super) fn tors(plan: &mut Plan, file: &LabFile, node_asn: u32) -> Vec<Vec<us
             let machine = plan.add(&name, Role::Router(None));
             let mut speaker = speaker(*router, machine, rack.subnets.clone());
             if file.topology == Topology::Fabric {
-                speaker.peers.extend(nodes(rack, node_asn));
+                speaker.peers.extend(nodes(file, rack, asns));
             }
             tors.push(Tor { rack, name, machine, speaker });
         }
@@ -142,13 +144,16 @@ fn speaker(router: Router, number: usize, originate: Vec<IpNet>) -> Speaker {
 
 fn peer(name: &str, address: IpAddr, asn: u32) -> Peer {
     let name = if address.is_ipv6() { format!("{name}{V6}") } else { name.to_owned() };
-    Peer { name, address, asn, node: false }
+    Peer { name, address, asn, node: false, shares_as: false }
 }
 
-fn nodes(rack: &Rack, node_asn: u32) -> Vec<Peer> {
+fn nodes(file: &LabFile, rack: &Rack, asns: &BTreeMap<String, u32>) -> Vec<Peer> {
+    let asn = |node: &String| asns.get(node).copied().unwrap_or(DEFAULT_ASN);
+    let all = file.racks.iter().flat_map(|r| &r.nodes).map(asn).collect::<Vec<_>>();
     let node = |(n, name): (usize, &String)| {
-        let peers = rack.addresses(n).into_iter().map(|a| Peer { node: true, ..peer(name, a.addr(), node_asn) });
-        peers.collect::<Vec<_>>()
+        let shares_as = all.iter().filter(|other| **other == asn(name)).count() > 1;
+        let addresses = rack.addresses(n).into_iter();
+        addresses.map(|a| Peer { node: true, shares_as, ..peer(name, a.addr(), asn(name)) }).collect::<Vec<_>>()
     };
     rack.nodes.iter().enumerate().flat_map(node).collect()
 }

@@ -78,7 +78,7 @@ router bgp {}
         }
         for peer in speaker.peers.iter().filter(|p| p.address.is_ipv6() == v6) {
             let _ = writeln!(file, "  neighbor {} activate", peer.address);
-            if peer.node {
+            if peer.shares_as {
                 let _ = writeln!(file, "  neighbor {} as-override", peer.address);
             }
         }

@@ -67,7 +67,7 @@ fn configuration(speaker: &Speaker) -> String {
     let mut file = format!("[global.config]\n  as = {}\n  router-id = \"{}\"\n", speaker.asn, speaker.router_id);
     for address in &speaker.loopbacks {
         let name = format!("kernel-{}", family(*address));
-        neighbour(&mut file, &Peer { name, address: *address, asn: speaker.asn, node: false }, true);
+        neighbour(&mut file, &Peer { name, address: *address, asn: speaker.asn, node: false, shares_as: false }, true);
     }
     for peer in &speaker.peers {
         neighbour(&mut file, peer, peer.node);
@@ -76,7 +76,7 @@ fn configuration(speaker: &Speaker) -> String {
 }
 
 fn neighbour(file: &mut String, peer: &Peer, passive: bool) {
-    let Peer { name, address, asn, node } = peer;
+    let Peer { name, address, asn, shares_as, .. } = peer;
     let _ = write!(
         file,
         "
@@ -91,7 +91,7 @@ fn neighbour(file: &mut String, peer: &Peer, passive: bool) {
     connect-retry = 5
     idle-hold-time-after-reset = 1
   [neighbors.as-path-options.config]
-    replace-peer-as = {node}
+    replace-peer-as = {shares_as}
   [neighbors.graceful-restart.config]
     enabled = true
     restart-time = {RESTART_TIME}

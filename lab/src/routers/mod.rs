@@ -155,6 +155,7 @@ mod tests {
             address: address.parse().unwrap(),
             asn,
             node,
+            shares_as: node,
         };
         Speaker {
             software,
@@ -196,6 +197,21 @@ mod tests {
     #[test]
     fn gobgp_overrides_the_nodes_as_and_leaves_the_kernel_to_a_follower() {
         insta::assert_snapshot!(written(Software::Gobgp));
+    }
+
+    #[test]
+    fn an_as_is_overridden_for_nodes_that_share_it_alone() {
+        for software in [Software::Twill, Software::Frr, Software::Gobgp] {
+            let mut speaker = speaker(software);
+            let overrides = |speaker: &Speaker| {
+                let files = setup(speaker, "tor-r1", Path::new("/d")).unwrap().files;
+                let words = ["asOverride: true", "as-override", "replace-peer-as = true"];
+                words.iter().map(|w| files.iter().map(|f| f.text.matches(w).count()).sum::<usize>()).sum::<usize>()
+            };
+            assert_eq!(overrides(&speaker), 2, "{software}");
+            speaker.peers.iter_mut().for_each(|p| p.shares_as = false);
+            assert_eq!(overrides(&speaker), 0, "{software}");
+        }
     }
 
     #[test]

@@ -87,7 +87,7 @@ fn neighbour(peer: &Peer) -> Neighbour<'_> {
         import: "all",
         export: "all",
         graceful_restart: RESTART,
-        as_override: peer.node,
+        as_override: peer.shares_as,
         passive: peer.node,
     }
 }
