@@ -30,7 +30,31 @@ pub struct Objects {
     pub(super) configurations: Index<BGPConfiguration>,
     pub(super) peers: Index<BGPPeer>,
     pub(super) network: Network,
+    pub(super) claimant: Claimant,
     heard: [bool; 6],
+}
+
+/// Which of the blocks that bear this node's name are this machine's: those that its store of addresses claimed, which is felix's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Claimant {
+    /// The store's identity.
+    Known(String),
+    /// felix is about to make one: whatever was claimed under a name was not claimed here.
+    Awaited,
+    /// Nobody says: the name has to do.
+    #[default]
+    Unknown,
+}
+
+impl Claimant {
+    /// Whether a block that bears this node's name is this machine's.
+    pub(super) fn owns(&self, block: &IPBlock) -> bool {
+        block.spec.claimant.as_ref().is_none_or(|claimant| match self {
+            Self::Known(own) => own == claimant,
+            Self::Awaited => false,
+            Self::Unknown => true,
+        })
+    }
 }
 
 /// What is asked of this node. Its status is ours, and changes often.
@@ -66,6 +90,11 @@ impl Objects {
                 self.network.take(step) || first
             }
         }
+    }
+
+    /// Which blocks are this machine's; whether that is something else than before.
+    pub fn claimed_by(&mut self, claimant: Claimant) -> bool {
+        std::mem::replace(&mut self.claimant, claimant.clone()) != claimant
     }
 
     /// Whether every kind has been heard as a whole.
@@ -119,6 +148,7 @@ impl Objects {
             configurations: index(snapshot.configurations),
             peers: index(snapshot.peers),
             network: Network { spec: snapshot.network, revision: Revision::default() },
+            claimant: Claimant::default(),
             heard: [false; 6],
         }
     }

@@ -1,6 +1,6 @@
 //! Objects in, configurations and status out.
 
-use super::{Heard, Objects, Observed, desired, report};
+use super::{Claimant, Heard, Objects, Observed, desired, report};
 use crate::fib;
 use crate::speaker::{Export, PeerAsn, Shutdown};
 use crate::wire::{Families, Family};
@@ -93,6 +93,27 @@ fn a_mesh_is_every_other_node_and_a_node_tells_its_own_blocks_only() {
     assert_eq!(desired.speaker.router_id.to_string(), "172.31.1.11");
     assert_eq!(desired.speaker.listen, ["0.0.0.0:179".parse().unwrap()]);
     assert!(desired.problems.is_empty() && desired.node_problems.is_empty());
+}
+
+#[test]
+fn a_block_that_another_machine_claimed_under_the_name_is_not_told() {
+    let claimed = |cidr: &str, claimant: &str| {
+        Heard::Block(applied(object(json!({
+            "metadata": {"name": cidr.replace(['.', '/'], "-"), "creationTimestamp": "2026-01-01T00:00:01Z"},
+            "spec": {"cidr": cidr, "node": "a1", "claimant": claimant},
+        }))))
+    };
+    let mut objects = with(cluster(), [claimed("10.42.20.0/26", "one"), claimed("10.42.21.0/26", "other")]);
+    let mut told = |claimant: Claimant| {
+        objects.claimed_by(claimant);
+        let wanted = desired("a1", &objects);
+        assert_eq!(wanted.fib.own, wanted.speaker.originate);
+        wanted.speaker.originate.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let by_hand = ["10.42.1.0/26", "10.42.7.0/26"];
+    assert_eq!(told(Claimant::Known("one".to_owned())), [&by_hand[..], &["10.42.20.0/26"]].concat());
+    assert_eq!(told(Claimant::Awaited), by_hand);
+    assert_eq!(told(Claimant::Unknown), [&by_hand[..], &["10.42.20.0/26", "10.42.21.0/26"]].concat());
 }
 
 #[test]

@@ -75,7 +75,7 @@ pub fn files(run_dir: &Path, state_dir: &Path) -> io::Result<Vec<PathBuf>> {
 /// Directory of the store of addresses inside the state directory.
 #[must_use]
 pub fn store_dir(state_dir: &Path) -> PathBuf {
-    state_dir.join("ipam")
+    state_dir.join(twill_ipam::io::store::DIRECTORY)
 }
 
 fn is_workload(link: &Link) -> bool {

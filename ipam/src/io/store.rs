@@ -12,6 +12,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Name of the directory inside a node's state directory.
+pub const DIRECTORY: &str = "ipam";
 /// Name of the file inside the directory given to [`Store::open`].
 pub const FILE: &str = "addresses.db";
 

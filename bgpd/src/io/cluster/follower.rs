@@ -1,11 +1,13 @@
 //! Hears the datastore's objects, and hands over what they mean to the speaker and the FIB.
 
 use super::super::SpeakerHandle;
-use crate::cluster::{Desired, Heard, Objects, Snapshot, desired};
+use crate::cluster::{Claimant, Desired, Heard, Objects, Snapshot, desired};
 use crate::fib::Fib;
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Node, NodeNetwork};
 use twill_datastore::{Datastore, Filter, follow};
@@ -26,9 +28,43 @@ pub(super) fn streams(store: &Datastore, node: &str) -> SelectAll<BoxStream<'sta
     ])
 }
 
+/// How often the store's identity is looked for while it is not known.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long felix may take to make it when the node is new.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Identity of the store of addresses that felix keeps in the same state directory. It never changes while it is there.
+pub(super) struct StoreIdentity {
+    directory: PathBuf,
+    known: Option<String>,
+    started: Instant,
+    patience: Duration,
+}
+
+impl StoreIdentity {
+    pub(super) fn new(state_dir: &Path) -> Self {
+        let directory = state_dir.join(twill_ipam::io::store::DIRECTORY);
+        Self { directory, known: None, started: Instant::now(), patience: PATIENCE }
+    }
+
+    fn is_known(&self) -> bool {
+        self.known.is_some()
+    }
+
+    fn read(&mut self) -> Claimant {
+        self.known = self.known.take().or_else(|| twill_ipam::io::identity::kept(&self.directory));
+        match &self.known {
+            Some(identity) => Claimant::Known(identity.clone()),
+            None if self.started.elapsed() < self.patience => Claimant::Awaited,
+            None => Claimant::Unknown,
+        }
+    }
+}
+
 /// Hears the objects and hands over what they mean.
 pub(super) struct Follower {
     node: String,
+    store: StoreIdentity,
     objects: Objects,
     current: Option<Arc<Desired>>,
     /// Revision of which the FIB was asked last.
@@ -57,6 +93,7 @@ pub(super) struct State {
 impl Follower {
     pub(super) fn new(
         node: &str,
+        store: StoreIdentity,
         speaker: SpeakerHandle,
         fib: Fib,
         state: watch::Sender<State>,
@@ -64,12 +101,17 @@ impl Follower {
         snapshots: watch::Sender<Option<Snapshot>>,
     ) -> Self {
         let objects = Objects::default();
-        Self { node: node.to_owned(), objects, current: None, asked: None, speaker, fib, state, desired, snapshots }
+        let node = node.to_owned();
+        Self { node, store, objects, current: None, asked: None, speaker, fib, state, desired, snapshots }
     }
 
     /// Starts from what an earlier run knew: nothing is removed on its word.
     pub(super) async fn remember(&mut self, snapshot: Snapshot) {
-        let mut wanted = desired(&self.node, &Objects::remembered(snapshot));
+        let mut objects = Objects::remembered(snapshot);
+        // There was an earlier run, and so a felix, if it is of a release that claims by identity.
+        self.store.patience = Duration::ZERO;
+        objects.claimed_by(self.store.read());
+        let mut wanted = desired(&self.node, &objects);
         wanted.fib.complete = false;
         wanted.speaker.complete = false;
         self.hand_over(wanted).await;
@@ -78,10 +120,17 @@ impl Follower {
     /// Runs for ever.
     pub(super) async fn run(mut self, mut heard: SelectAll<BoxStream<'static, Heard>>) {
         let (sender, mut applied) = mpsc::unbounded_channel();
+        let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
+                _ = look.tick(), if !self.store.is_known() => {
+                    let changed = self.objects.claimed_by(self.store.read());
+                    self.consider(changed, &sender).await;
+                }
                 Some(step) = heard.next() => {
-                    let mut changed = self.objects.apply(step);
+                    // Before its first claim felix has made its identity.
+                    let mut changed = self.objects.claimed_by(self.store.read());
+                    changed |= self.objects.apply(step);
                     for _ in 0..STEPS {
                         let Some(Some(step)) = heard.next().now_or_never() else { break };
                         changed |= self.objects.apply(step);

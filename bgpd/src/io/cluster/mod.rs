@@ -11,7 +11,7 @@ use super::{ControlSocket, SpeakerHandle};
 use crate::cluster::Observed;
 use crate::fib;
 use anyhow::Context;
-use follower::{Follower, State};
+use follower::{Follower, State, StoreIdentity};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,7 +51,15 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
     let (desired_sender, desired) = watch::channel(None);
     let (snapshot_sender, snapshots) = watch::channel(None);
     let (observed_sender, observed) = watch::channel(Observed::default());
-    let mut follower = Follower::new(node, speaker.clone(), fib, state_sender, desired_sender, snapshot_sender);
+    let mut follower = Follower::new(
+        node,
+        StoreIdentity::new(state_dir),
+        speaker.clone(),
+        fib,
+        state_sender,
+        desired_sender,
+        snapshot_sender,
+    );
     tracing::info!(node, from_snapshot = remembered.is_some(), "bgpd started");
     let left = Arc::new(Notify::new());
     let going_down = desired.clone();
