@@ -328,8 +328,16 @@ impl Cluster {
     /// # Errors
     /// One of them does not follow.
     pub fn followed(&self) -> anyhow::Result<Vec<String>> {
-        let kinds =
-            [Pod::kind(), Namespace::kind(), NetworkPolicy::kind(), Node::kind(), IPPool::kind(), IPBlock::kind()];
+        let kinds = [
+            Pod::kind(),
+            Namespace::kind(),
+            NetworkPolicy::kind(),
+            Node::kind(),
+            IPPool::kind(),
+            IPBlock::kind(),
+            BGPConfiguration::kind(),
+            BGPPeer::kind(),
+        ];
         let revision = self.runtime.block_on(self.store.barrier(&kinds))?;
         daemons::applied(&self.state, revision.0, FOLLOW)
     }
