@@ -65,6 +65,31 @@ fn from_b() -> Event {
 }
 
 #[test]
+fn an_isolated_interface_is_closed_in_one_commit_and_its_address_is_its_new_owner_s() {
+    let isolated = |names: &[&str]| Event::IsolatedChanged(names.iter().map(|name| (*name).to_owned()).collect());
+    let mut compiler = compiler();
+    let events = [running("a", "b", "10.0.0.1"), running("t", "a", "10.0.0.9"), from_b()];
+    commit(&mut compiler, events);
+    commit(&mut compiler, [endpoint("twl1", "a", "u", "10.0.0.1"), endpoint("twl2", "t", "u", "10.0.0.9")]);
+    let before = compiler.ruleset().clone();
+    let peers = |compiler: &Compiler| elements(compiler, names(compiler, "sel4_").first().unwrap());
+    assert_eq!(peers(&compiler), "10.0.0.1");
+    // The pod elsewhere that has the address now is older, and is no peer of the policy.
+    let owner = Event::PodApplied(pod("new", "", "other", "Running", "10.0.0.1"));
+    let delta = commit(&mut compiler, [owner, isolated(&["twl1"])]);
+    assert!(!delta.is_empty() && !compiler.is_live("twl1") && compiler.is_live("twl2"));
+    assert_eq!((elements(&compiler, "known").as_str(), peers(&compiler).as_str()), ("\"twl2\"", ""));
+    assert!(!elements(&compiler, "source4").contains("twl1"));
+    assert!(compiler.problems().is_empty(), "{:?}", compiler.problems());
+    // It outlasts the endpoint, and a step that says it again changes nothing.
+    let again = [Event::EndpointDetached { ifname: "twl1".into() }, endpoint("twl1", "a", "u", "10.0.0.1")];
+    assert!(commit(&mut compiler, again.into_iter().chain([isolated(&["twl1"])])).is_empty());
+    let gone = Event::PodDeleted { key: PodKey { namespace: "n".into(), name: "new".into() }, uid: String::new() };
+    commit(&mut compiler, [gone, isolated(&[])]);
+    assert_eq!(*compiler.ruleset(), before);
+}
+
+#[test]
 fn an_interface_is_known_only_with_its_own_pod() {
     let mut compiler = compiler();
     commit(&mut compiler, [endpoint("twl1", "a", "u", "10.0.0.1")]);

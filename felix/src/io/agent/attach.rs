@@ -1,11 +1,12 @@
 //! Attaching and releasing a pod: what must be true before its interface exists, and after it is gone.
 
-use super::{Agent, Live, later, milliseconds};
+use super::{Agent, Live, later, milliseconds, namesakes};
 use crate::cni::{Add, Failure, Reason};
 use crate::index::Event;
 use crate::io::{calls, conntrack, route};
 use crate::workload::supply::Choice;
 use crate::workload::{Plan, interface_name};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use twill_crds::Object;
@@ -98,9 +99,9 @@ impl Agent {
             }
             Some(_) => {
                 self.release(&add.sandbox).await?;
-                self.allocate(add)?
+                self.allocate(add, revision.is_none())?
             }
-            None => self.allocate(add)?,
+            None => self.allocate(add, revision.is_none())?,
         };
         let plan = Plan::of(&attachment, &self.supply.owner().claimant, add.mtu.or(self.mtu).unwrap_or(DEFAULT_MTU));
         self.compiler.apply(Event::EndpointAttached(Self::endpoint(&attachment, &plan.host_name)));
@@ -147,13 +148,19 @@ impl Agent {
         }
     }
 
-    /// Gives the pod addresses, durably.
-    fn allocate(&mut self, add: &Add) -> Result<Attachment, Wait> {
+    /// Gives the pod addresses, durably. While the datastore is away only of blocks that a pod's status speaks for: another may be taken
+    /// for unused and given back, and nobody here would hear of it.
+    fn allocate(&mut self, add: &Add, away: bool) -> Result<Attachment, Wait> {
         let now = self.now();
+        let told: Vec<IpAddr> =
+            if away { self.pods.iter().flat_map(|(_, pod)| namesakes::addresses(pod)).collect() } else { Vec::new() };
+        let ledger = self.store.ledger();
+        let spoken_for =
+            |address| !away || ledger.block_of(address).is_some_and(|cidr| told.iter().any(|told| cidr.contains(told)));
         let (rtnl, mut broken) = (&mut self.rtnl, None);
         // An address that the node still has, whatever the store says, is not given to anybody.
         let busy = |address| match route::in_use(rtnl, address) {
-            Ok(used) => used,
+            Ok(used) => used || !spoken_for(address),
             Err(error) => {
                 broken = Some(error);
                 true

@@ -52,12 +52,13 @@ impl Agent {
         let pods = self.pods.iter().map(|(_, pod)| pod.as_ref());
         let held = self.store.ledger().attachments().flat_map(|held| held.addresses.iter().copied());
         let in_use: BTreeSet<IpAddr> = pods.flat_map(addresses).chain(held).collect();
+        let unplaced = self.pods.iter().any(|(_, pod)| self.is_unplaced(pod));
         let mut seen = BTreeMap::new();
         let mut keys = BTreeMap::new();
         for block in namesakes {
             let cidr = block.spec.cidr;
             let routed = !matches!(route::learned(&mut self.rtnl, cidr), Ok(None));
-            let used = routed || in_use.range(cidr.network()..=cidr.broadcast()).next().is_some();
+            let used = routed || unplaced || in_use.range(cidr.network()..=cidr.broadcast()).next().is_some();
             let key = key(&block);
             seen.insert(key.clone(), used);
             keys.insert(key, block);
@@ -73,6 +74,18 @@ impl Agent {
                 let _ = done.send(Done::Freed { cidr: block.spec.cidr, uid: over, outcome });
             });
         }
+    }
+
+    /// Whether a pod names this node, and nobody has said where it is: an earlier machine may have given it an address that it could not
+    /// report.
+    fn is_unplaced(&self, pod: &Pod) -> bool {
+        let spec = pod.spec.as_ref();
+        let here = spec.is_some_and(|spec| {
+            spec.node_name.as_deref() == Some(&self.node) && !spec.host_network.unwrap_or_default()
+        });
+        here && !has_ended(pod)
+            && addresses(pod).next().is_none()
+            && !self.store.ledger().attachments().any(|held| pod.meta().uid.as_deref() == Some(&held.uid))
     }
 
     /// One of them was given back, or was not.
@@ -108,9 +121,13 @@ async fn free(store: &Datastore, block: &IPBlock) -> Result<bool, Error> {
 }
 
 /// What the status of a pod that has not ended says.
-fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
-    let status = pod.status.as_ref();
-    let ended = status.and_then(|status| status.phase.as_deref()).is_some_and(|p| matches!(p, "Succeeded" | "Failed"));
-    let ips = status.filter(|_| !ended).and_then(|status| status.pod_ips.as_ref()).into_iter().flatten();
+pub(super) fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
+    let status = pod.status.as_ref().filter(|_| !has_ended(pod));
+    let ips = status.and_then(|status| status.pod_ips.as_ref()).into_iter().flatten();
     ips.filter_map(|ip| ip.ip.parse().ok())
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    phase.is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"))
 }
