@@ -109,6 +109,11 @@ fn untouched(lab: &Lab) -> BTreeMap<String, Vec<String>> {
     for file in files(&state.machine_dir("n1")) {
         std::fs::remove_file(state.machine_dir("n1").join(file)).unwrap();
     }
+    // Without its disk the node would leave them alone for a while, as those of another machine of its name.
+    for block in blocks(lab, "n1") {
+        let name = twill_crds::names::block_name(block.parse().unwrap());
+        lab.ask("n2", &["delete", "ipblock", &name]).unwrap();
+    }
     underlay::unplug(&state.plan, machine).unwrap();
     underlay::plug(&state.plan, machine, true).unwrap();
     others_arrive(lab);

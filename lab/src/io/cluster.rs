@@ -4,7 +4,7 @@ use crate::changes::{Changes, changes};
 use crate::io::{daemons, kubelet, labs};
 use crate::nodes::{self, own_labels};
 use crate::resources::{self, Candidate, Desired, Wanted};
-use crate::state::{Daemon, State};
+use crate::state::{Daemon, Node as LabNode, State};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -12,8 +12,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use twill_crds::manifest::Manifest;
-use twill_crds::{IPBlock, IPPool, Kind, Namespace, NetworkPolicy, Node, Object, Pod};
+use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Kind, Namespace, NetworkPolicy, Node, Object, Pod};
 use twill_datastore::{Datastore, Filter, Key, Preconditions};
+use twill_ipam::io::identity;
+use twill_ipam::io::store::DIRECTORY;
 
 /// How long daemons may take to follow a change.
 pub const FOLLOW: Duration = Duration::from_secs(30);
@@ -350,7 +352,7 @@ impl Cluster {
     pub fn routed(&self, limit: Duration) -> anyhow::Result<Vec<String>> {
         let mut blocks = self.list::<IPBlock>()?;
         let speaking = || self.state.nodes.iter().filter(|n| self.state.speaks(n));
-        blocks.retain(|b| speaking().any(|n| n.name == b.spec.node));
+        blocks.retain(|block| speaking().any(|node| self.tells(node, block)));
         let mut notes = Vec::new();
         for node in speaking() {
             let began = Instant::now();
@@ -376,6 +378,12 @@ impl Cluster {
             notes.append(&mut refused);
         }
         Ok(notes)
+    }
+
+    /// Whether a block is one that this node tells. One that its store of addresses did not claim rests: its disk was lost, say.
+    fn tells(&self, node: &LabNode, block: &IPBlock) -> bool {
+        let claimant = || identity::kept(&self.state.machine_dir(&node.name).join(DIRECTORY));
+        node.name == block.spec.node && (block.spec.claimant.is_none() || block.spec.claimant == claimant())
     }
 
     /// Waits until every running daemon is in sync and every session is established that can be.
