@@ -128,6 +128,15 @@ pub fn setup(speaker: &Speaker, machine: &str, dir: &Path) -> anyhow::Result<Set
     }
 }
 
+/// What a person should know of this speaker beforehand.
+#[must_use]
+pub fn caveat(speaker: &Speaker) -> Option<&'static str> {
+    (speaker.software == Software::Gobgp && speaker.peers.iter().any(|peer| peer.shares_as)).then_some(
+        "GoBGP (3.10) passes no withdrawal on to nodes whose AS it overrides, so routes that are withdrawn stay with them; give each node an \
+         AS of its own: BGPConfiguration spec.asn: {nodeLabel: KEY}, and Node manifests with that label",
+    )
+}
+
 /// A command that finds the router's socket by itself. It stands before the real one in PATH, so it must look elsewhere.
 fn command(name: &str, arguments: &str) -> File {
     let text = format!("#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nexport PATH\nexec {name} {arguments} \"$@\"\n");
