@@ -172,6 +172,13 @@ impl State {
         !node.partitioned && self.runs(&node.name, Daemon::Bgpd)
     }
 
+    /// How many routers a node has sessions with: its ToRs, in a Fabric.
+    #[must_use]
+    pub fn tors(&self, node: &Node) -> usize {
+        let awaits = |speaker: &Speaker| speaker.peers.iter().any(|peer| peer.node && peer.name == node.name);
+        self.plan.routers().filter(|(_, speaker)| speaker.is_some_and(awaits)).count()
+    }
+
     /// Namespace of a node, a router, or of `NAMESPACE/POD`.
     ///
     /// # Errors

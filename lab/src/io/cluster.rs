@@ -345,7 +345,7 @@ impl Cluster {
     }
 
     /// Waits until every node that can speak to others has their blocks in its kernel, or says for [`PATIENCE`] why it will not:
-    /// that is then a note.
+    /// that is then a note. As long it waits in a Fabric for those of its ToRs that tell them later than others.
     ///
     /// # Errors
     /// A node has not heard of a block in time.
@@ -356,24 +356,28 @@ impl Cluster {
         let mut notes = Vec::new();
         for node in speaking() {
             let began = Instant::now();
+            let tors = self.state.tors(node);
             let mut refused = Vec::new();
             daemons::awaited(&self.state, &node.name, Daemon::Bgpd, limit, |socket| {
                 let routes = daemons::routes(socket)?;
-                let mut unknown = None;
+                let (mut unknown, mut few) = (None, None);
                 refused.clear();
                 for block in &blocks {
                     let paths = || routes.iter().filter(|r| r.prefix == block.spec.cidr);
+                    let what = format!("{} of {}", block.spec.cidr, block.spec.node);
                     if paths().any(|r| r.installed) {
+                        if block.spec.node != node.name && paths().count() < tors {
+                            few = Some(format!("not all of its {tors} ToRs have told it {what}"));
+                        }
                         continue;
                     }
-                    let what = format!("{} of {}", block.spec.cidr, block.spec.node);
                     match paths().find(|r| !r.reason.is_empty()) {
                         Some(path) => refused.push(format!("{} has no route to {what}: {}", node.name, path.reason)),
                         None => unknown = Some(format!("it has no route to {what}")),
                     }
                 }
-                let waiting = !refused.is_empty() && began.elapsed() < PATIENCE;
-                Ok(unknown.or_else(|| refused.first().filter(|_| waiting).cloned()))
+                let waiting = began.elapsed() < PATIENCE;
+                Ok(unknown.or_else(|| refused.first().cloned().or(few).filter(|_| waiting)))
             })?;
             notes.append(&mut refused);
         }
