@@ -322,13 +322,19 @@ fn without_a_datastore_or_a_name_the_rest_goes_all_the_same() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         succeeded(output).map(|_| said).unwrap()
     };
+    let told = |node: &str| lab.ask("n3", &["get", "nodenetwork", node]).is_ok() || !blocks(&lab, node).is_empty();
+    // Its name is not known, but what its store claimed is.
     let said = warned(uninstall(&lab, "n1", &[]).output().unwrap());
-    assert!(said.contains("its name is not known") && said.contains("--node NAME"), "{said}");
-    assert_eq!(blocks(&lab, "n1").len(), 2);
-    assert_eq!(ours(&lab, "n1"), "");
+    assert!(ours(&lab, "n1").is_empty() && !told("n1"), "{said}");
     let said = warned(uninstall(&lab, "n2", &["--datastore", "sqlite:/none/t.db"]).output().unwrap());
-    assert!(said.contains("objects of node n2 stay") && said.contains("twill delete nodenetwork n2"), "{said}");
-    assert_eq!(ours(&lab, "n2"), "");
+    assert!(said.contains("objects of node n2 stay") && said.contains("run this again"), "{said}");
+    assert!(ours(&lab, "n2").is_empty() && told("n2"));
+    assert_eq!(warned(uninstall(&lab, "n2", &[]).output().unwrap()), "", "what was left is remembered");
+    assert!(!told("n2"));
+    assert_eq!(warned(uninstall(&lab, "n2", &[]).output().unwrap()), "", "twice is no error");
+    // Of a node that lives elsewhere nothing goes.
+    drop(warned(uninstall(&lab, "default/b", &["--node", "n3"]).output().unwrap()));
+    assert!(told("n3") && blocks(&lab, "n3").len() == 2);
 }
 
 /// What a node's kernel has that Twill made, as text.
@@ -379,4 +385,40 @@ fn a_cluster_goes_as_a_whole_and_waits_for_a_node_that_does_not_answer() {
     assert!(clean("n1") && clean("n2") && clean("n3"));
     assert_eq!(kinds.map(count), [0; 4]);
     succeeded(cluster(&lab, &[])).unwrap();
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_cluster_goes_also_where_its_own_objects_or_nodes_are_missing() {
+    let lab = up("partly");
+    for node in ["n1", "n2", "n3"] {
+        lab.ask("n1", &["delete", "nodenetwork", node]).unwrap();
+    }
+    lab.ask("n1", &["delete", "node", "n2"]).unwrap();
+    succeeded(lab.lab(["kill", "n3", "felix"]).output().unwrap()).unwrap();
+    lab.ask("n1", &["delete", "node", "n3"]).unwrap();
+    let output = cluster(&lab, &["-o", "json"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&report["uninstalled"], &report["gone"], &report["missing"]),
+        (&serde_json::json!(["n1", "n2"]), &serde_json::json!(["n3"]), &serde_json::json!([])),
+        "{said}"
+    );
+    assert!(said.contains("there is no Node n3, and nobody answered"), "{said}");
+    assert!(ours(&lab, "n1").is_empty() && ours(&lab, "n2").is_empty() && !ours(&lab, "n3").is_empty());
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_felix_that_cannot_leave_stays() {
+    let lab = up("stays");
+    let directory = labs::load(&lab.name).unwrap().machine_dir("n2").join("uninstall");
+    std::fs::create_dir(&directory).unwrap();
+    let output = cluster(&lab, &["--timeout", "5s"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(lab.ask("n2", &["status"]).is_ok_and(|text| text.contains("felix   yes")), "it goes on serving");
+    std::fs::remove_dir(&directory).unwrap();
+    succeeded(cluster(&lab, &["--timeout", "30s"])).unwrap();
+    assert_eq!(ours(&lab, "n2"), "");
 }

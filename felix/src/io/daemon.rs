@@ -90,6 +90,7 @@ struct Inputs {
 type Opened = (Table, mpsc::UnboundedReceiver<nft::Event>);
 
 async fn serve(args: Args) -> anyhow::Result<End> {
+    let departing = args.clone();
     let boot_id = match args.boot_id {
         Some(id) => id,
         None => std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot ID")?,
@@ -130,9 +131,13 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     let facts = heard::follow_all(&datastore);
     let conditions = report::start(datastore.clone(), node.clone());
     tracing::info!(%node, socket = %socket.display(), "felix started");
+    let departure = async {
+        departure::asked(&datastore, &node).await;
+        departure::unhindered(&departing).await;
+    };
     let end = tokio::select! {
         fed = feed(&mut agent, Inputs { facts, asks, news, done, table }, &conditions) => fed.map(|()| End::Asked)?,
-        () = departure::asked(&datastore, &node) => End::Uninstall,
+        () = departure => End::Uninstall,
     };
     // A client that finds no socket knows at once; one that finds a dead one does too. Either way nothing else is undone.
     let _ = std::fs::remove_file(&socket);

@@ -62,6 +62,14 @@ pub fn workloads() -> Result<Vec<Link>, KernelError> {
     Ok(links)
 }
 
+/// Identity of this machine's store of addresses: from its directory, or from the interfaces that it attached.
+#[must_use]
+pub fn claimant(state_dir: &Path) -> Option<String> {
+    let attached =
+        || workloads().ok()?.iter().find_map(|link| crate::workload::claimant(&link.alias).map(str::to_owned));
+    twill_ipam::io::identity::kept(&store_dir(state_dir)).or_else(attached)
+}
+
 /// The files that felix makes, as far as they are there.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 //! Every step finds by itself what is left to do, so a run that was interrupted anywhere is completed by another. Only the node's name
 //! and its store's identity would be lost: they are noted in the state directory from before the daemons leave until the end.
 
-use super::objects::{self, Forgotten, Whose};
+use super::objects::{self, Forgotten};
 use super::{confirm, counted};
 use crate::args::Uninstall;
 use crate::io::daemon::Daemon;
@@ -16,21 +16,19 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use twill_crds::names::CNI_PLUGIN;
+use twill_felix::io::departure::UNDER_WAY;
 use twill_felix::io::{removal, sysctl};
-use twill_ipam::io::identity;
 
 /// A supervisor that restarts a daemon does so within this long after it left, mostly (systemd's RestartSec is 100 ms).
 const RESTART: Duration = Duration::from_millis(500);
 /// How long the datastore may take; it is no condition for the rest.
 const DATASTORE: Duration = Duration::from_secs(20);
-/// File in the state directory that holds the node's name, and its store's identity, while an uninstall is under way.
-const UNDER_WAY: &str = "uninstall";
 
 /// What the datastore knows this node by.
 #[derive(Clone, Default)]
 struct Identity {
     node: Option<String>,
-    /// What its blocks carry ([`identity`]).
+    /// What its blocks carry.
     claimant: Option<String>,
 }
 
@@ -72,9 +70,10 @@ pub(super) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
         return finish(args, &report);
     }
     remove_files(args, &mut report);
-    forget_objects(args, &identity, &mut report);
-    let (_, problems) = leftovers::remove([under_way]);
-    report.problems.extend(problems);
+    if forget_objects(args, &identity, &mut report) {
+        let (_, problems) = leftovers::remove([under_way]);
+        report.problems.extend(problems);
+    }
     leftovers::remove_empty(&[
         removal::store_dir(&args.state_dir),
         args.state_dir.clone(),
@@ -94,15 +93,18 @@ fn identify(args: &Uninstall, daemons: &[Daemon], under_way: &Path) -> anyhow::R
         }
     }
     let noted = fs::read_to_string(under_way).unwrap_or_default();
-    let mut lines = noted.lines().map(str::to_owned).filter(|line| !line.is_empty());
-    let (noted_name, noted_claimant) = (lines.next(), lines.next());
-    let claimant = identity::kept(&removal::store_dir(&args.state_dir));
+    let mut lines = noted.lines().map(|line| Some(line.to_owned()).filter(|line| !line.is_empty()));
+    let (noted_name, noted_claimant) = (lines.next().flatten(), lines.next().flatten());
+    let claimant = removal::claimant(&args.state_dir);
     Ok(Identity { node: name.or(noted_name), claimant: claimant.or(noted_claimant) })
 }
 
 fn note(under_way: &Path, identity: &Identity) -> anyhow::Result<()> {
-    let Some(node) = &identity.node else { return Ok(()) };
-    match fs::write(under_way, format!("{node}\n{}\n", identity.claimant.as_deref().unwrap_or_default())) {
+    if identity.node.is_none() && identity.claimant.is_none() {
+        return Ok(());
+    }
+    let text = [&identity.node, &identity.claimant].map(|part| part.as_deref().unwrap_or_default()).join("\n");
+    match fs::write(under_way, text) {
         // No state directory: the daemons never ran here, and there is nothing to interrupt.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         written => written.with_context(|| format!("{} cannot be written", under_way.display())),
@@ -157,40 +159,59 @@ fn take(report: &mut Report, (removed, problems): (usize, Vec<String>)) {
     report.problems.extend(problems);
 }
 
-fn forget_objects(args: &Uninstall, identity: &Identity, report: &mut Report) {
-    let by_hand = |node: &str| {
-        format!(
-            "twill delete nodenetwork {node}, and each block of it that twill get ipblocks lists with twill delete ipblock"
-        )
-    };
-    let Some(node) = &identity.node else {
-        report.warnings.push(format!(
-            "no daemon of this node runs, so its name is not known, and its objects stay: run this again with --node NAME, or {}",
-            by_hand("NAME")
-        ));
-        return;
-    };
+/// What the datastore holds of this node; whether nothing is left to be done about it.
+fn forget_objects(args: &Uninstall, identity: &Identity, report: &mut Report) -> bool {
+    if identity.node.is_none() && identity.claimant.is_none() {
+        if report.is_anything_gone() {
+            report.warnings.push(
+                "no daemon of this node runs, so its name is not known; if objects of it are left, run this again with --node NAME"
+                    .to_owned(),
+            );
+        }
+        return true;
+    }
+    let claimant = identity.claimant.as_deref();
     let forgotten = with_store(&args.store.datastore, async |store| {
-        tokio::time::timeout(DATASTORE, objects::forget_node(&store, node, Whose::Of(identity.claimant.as_deref())))
-            .await
-            .with_context(|| format!("the datastore does not answer within {} s", DATASTORE.as_secs()))?
-            .map_err(anyhow::Error::from)
+        let work = async {
+            let node = match (&identity.node, claimant) {
+                (None, Some(claimant)) => objects::node_of(&store, claimant).await?,
+                (node, _) => node.clone(),
+            };
+            match node {
+                Some(node) => Ok((objects::forget_node(&store, &node, claimant).await?, Some(node))),
+                None => Ok((Forgotten::default(), None)),
+            }
+        };
+        let within = tokio::time::timeout(DATASTORE, work).await;
+        within.with_context(|| format!("the datastore does not answer within {} s", DATASTORE.as_secs()))?
     });
+    let node = identity.node.as_deref().unwrap_or("NAME");
     match forgotten {
-        Ok(Forgotten { gone, kept }) => {
+        Ok((Forgotten { gone, kept }, named)) => {
             report.objects = gone;
+            report.node = named;
             if !kept.is_empty() {
                 report.warnings.push(format!(
-                    "IPBlocks {} were claimed by another machine that is registered as {node}, and stay; if it is gone: twill delete \
-                     ipblock NAME",
+                    "IPBlocks {} were claimed by another machine that is registered as {node}, or by this one before its disk was lost, \
+                     and stay; if nobody uses them: twill delete ipblock NAME",
                     kept.join(", ")
                 ));
             }
+            true
         }
-        Err(error) => report.warnings.push(format!(
-            "objects of node {node} stay in the datastore ({error:#}): when it answers, {}",
-            by_hand(node)
-        )),
+        Err(error) => {
+            report.warnings.push(format!(
+                "objects of node {node} stay in the datastore ({error:#}): when it answers, run this again; {} remembers whose they are",
+                args.state_dir.join(UNDER_WAY).display()
+            ));
+            false
+        }
+    }
+}
+
+impl Report {
+    fn is_anything_gone(&self) -> bool {
+        self.workload_interfaces + self.routes + self.tunnel_devices + self.tables + self.files > 0
     }
 }
 

@@ -1,19 +1,11 @@
 //! What the datastore holds of a node, and of Twill.
 
-use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Kind, NodeNetwork, Object};
+use std::collections::BTreeSet;
+use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Kind, NodeNetwork, NodeNetworkSpec, Object};
 use twill_datastore::{Datastore, Error, Filter, Key, Preconditions, Revision};
 
 /// How often what somebody changes meanwhile is read again.
 const ATTEMPTS: usize = 10;
-
-/// Whose blocks go.
-#[derive(Clone, Copy)]
-pub(super) enum Whose<'a> {
-    /// Those of the store with this identity, and those that name none: another machine may bear the node's name, and use its own.
-    Of(Option<&'a str>),
-    /// All of the node's.
-    Anybodys,
-}
 
 /// What went of a node, and what did not.
 #[derive(Default)]
@@ -24,47 +16,70 @@ pub(super) struct Forgotten {
     pub(super) kept: Vec<String>,
 }
 
-/// Deletes a node's blocks, then its NodeNetwork, whose end says that the node is clean.
-pub(super) async fn forget_node(store: &Datastore, node: &str, whose: Whose<'_>) -> Result<Forgotten, Error> {
+/// Deletes a node's blocks, then its NodeNetwork, whose end says that the node is clean. `claimant` is the identity of its store of addresses:
+/// blocks of another machine of that name stay, and where the identity is not known, so does what that machine says of itself.
+pub(super) async fn forget_node(store: &Datastore, node: &str, claimant: Option<&str>) -> Result<Forgotten, Error> {
     let own = Filter { fields: vec![("spec.node".to_owned(), node.to_owned())], ..Filter::default() };
     let mut forgotten = Forgotten::default();
     for block in store.list::<IPBlock>(&own).await?.items {
-        if !is_of(&block, whose) {
+        if !is_of(&block, claimant) {
             forgotten.kept.push(block.name().to_owned());
             continue;
         }
         forgotten.gone +=
-            usize::from(delete(store, block, |block| block.spec.node == node && is_of(block, whose)).await?);
+            usize::from(delete(store, block, |block| block.spec.node == node && is_of(block, claimant)).await?);
     }
-    if let Some(object) = store.get::<NodeNetwork>(&Key::cluster(node)).await? {
+    let stranger = claimant.is_none() && !forgotten.kept.is_empty();
+    if let Some(object) = store.get::<NodeNetwork>(&Key::cluster(node)).await?.filter(|_| !stranger) {
         forgotten.gone += usize::from(delete(store, object, |_| true).await?);
     }
     Ok(forgotten)
 }
 
-fn is_of(block: &IPBlock, whose: Whose<'_>) -> bool {
-    match whose {
-        Whose::Anybodys => true,
-        Whose::Of(own) => block.spec.claimant.is_none() || block.spec.claimant.as_deref() == own,
-    }
+fn is_of(block: &IPBlock, claimant: Option<&str>) -> bool {
+    block.spec.claimant.is_none() || block.spec.claimant.as_deref() == claimant
 }
 
-/// Asks a node's felix to uninstall. A node that is no more cannot answer: what is left of it goes at once.
-pub(super) async fn ask_node(store: &Datastore, node: &str) -> Result<(), Error> {
+/// Names of the nodes on which Twill is, or was: those that say something of themselves, and those that own blocks.
+pub(super) async fn nodes(store: &Datastore) -> Result<BTreeSet<String>, Error> {
+    let networks = store.list::<NodeNetwork>(&Filter::default()).await?.items;
+    let blocks = store.list::<IPBlock>(&Filter::default()).await?.items;
+    let owners = blocks.into_iter().map(|block| block.spec.node);
+    Ok(networks.iter().map(|network| network.name().to_owned()).chain(owners).collect())
+}
+
+/// Whether there is a Node of this name.
+pub(super) async fn exists(store: &Datastore, node: &str) -> Result<bool, Error> {
+    Ok(store.get::<twill_crds::Node>(&Key::cluster(node)).await?.is_some())
+}
+
+/// Asks a node's felix to uninstall. `create`: also where no NodeNetwork is, in which it would be asked.
+pub(super) async fn ask_node(store: &Datastore, node: &str, create: bool) -> Result<(), Error> {
+    let asking = NodeNetworkSpec { uninstall: true, ..NodeNetworkSpec::default() };
     for _ in 0..ATTEMPTS {
-        let Some(mut object) = store.get::<NodeNetwork>(&Key::cluster(node)).await? else { return Ok(()) };
-        if store.get::<twill_crds::Node>(&Key::cluster(node)).await?.is_none() {
-            return forget_node(store, node, Whose::Anybodys).await.map(drop);
-        }
-        object.spec.uninstall = true;
-        match store.update(&object).await {
+        let outcome = match store.get::<NodeNetwork>(&Key::cluster(node)).await? {
+            None if !create => return Ok(()),
+            None => store.create(&NodeNetwork::new(node, asking.clone())).await,
+            Some(mut object) => {
+                object.spec.uninstall = true;
+                store.update(&object).await
+            }
+        };
+        match outcome {
             // A daemon wrote its status meanwhile.
-            Err(Error::Conflict(_)) => {}
-            Err(Error::NotFound(_)) => return Ok(()),
+            Err(Error::Conflict(_) | Error::AlreadyExists(_)) => {}
+            Err(Error::NotFound(_)) if !create => return Ok(()),
+            Err(Error::NotFound(_)) => {}
             outcome => return outcome.map(drop),
         }
     }
     Err(Error::Conflict(format!("NodeNetwork {node}")))
+}
+
+/// The node under whose name the store with this identity has claimed, if it has.
+pub(super) async fn node_of(store: &Datastore, claimant: &str) -> Result<Option<String>, Error> {
+    let claimed = Filter { fields: vec![("spec.claimant".to_owned(), claimant.to_owned())], ..Filter::default() };
+    Ok(store.list::<IPBlock>(&claimed).await?.items.into_iter().next().map(|block| block.spec.node))
 }
 
 /// Deletes every object of Twill's own kinds: pools first, so that nobody claims a block of one. Returns how many went.
@@ -115,7 +130,7 @@ async fn delete<K: Object>(store: &Datastore, mut object: K, still: impl Fn(&K) 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use twill_crds::{IPBlockSpec, IPPoolSpec, NodeNetworkSpec};
+    use twill_crds::{IPBlockSpec, IPPoolSpec};
 
     fn block(cidr: &str, node: &str) -> IPBlock {
         let cidr = cidr.parse().unwrap();
@@ -149,14 +164,16 @@ mod tests {
             let mut anothers = block("10.42.1.0/26", "n1");
             anothers.spec.claimant = Some("0123456789abcdef".to_owned());
             store.create(&anothers).await.unwrap();
-            let forgotten = forget_node(&store, "n1", Whose::Of(Some("fedcba9876543210"))).await.unwrap();
+            let forgotten = forget_node(&store, "n1", Some("fedcba9876543210")).await.unwrap();
             assert_eq!((forgotten.gone, forgotten.kept), (3, vec!["10-42-1-0-26".to_owned()]));
-            let rest = forget_node(&store, "n1", Whose::Of(None)).await.unwrap();
+            let rest = forget_node(&store, "n1", None).await.unwrap();
             assert_eq!((rest.gone, rest.kept.len()), (0, 1), "in doubt it stays");
-            assert_eq!(forget_node(&store, "n1", Whose::Of(Some("0123456789abcdef"))).await.unwrap().gone, 1);
+            store.create(&NodeNetwork::new("n1", NodeNetworkSpec::default())).await.unwrap();
+            assert_eq!(forget_node(&store, "n1", None).await.unwrap().gone, 0, "and so does what that machine says");
+            assert_eq!(forget_node(&store, "n1", Some("0123456789abcdef")).await.unwrap().gone, 2);
             assert_eq!(names::<IPBlock>(&store).await, ["10-42-0-128-26"]);
             assert_eq!(names::<NodeNetwork>(&store).await, ["n2"]);
-            assert_eq!(forget_node(&store, "n1", Whose::Anybodys).await.unwrap().gone, 0, "twice is no error");
+            assert_eq!(forget_node(&store, "n1", Some("0123456789abcdef")).await.unwrap().gone, 0, "twice is no error");
         });
     }
 
@@ -175,19 +192,31 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_asked_and_one_that_is_no_more_goes_at_once() {
+    fn every_node_that_has_anything_is_asked_also_without_a_node_network() {
         with_store(async |store| {
-            let node = serde_json::from_value(serde_json::json!({"metadata": {"name": "n1"}})).unwrap();
-            store.create::<twill_crds::Node>(&node).await.unwrap();
-            for node in ["n1", "n2", "n3"] {
-                ask_node(&store, node).await.unwrap();
+            store.create(&block("10.42.2.0/26", "n3")).await.unwrap();
+            assert_eq!(nodes(&store).await.unwrap(), ["n1", "n2", "n3"].map(str::to_owned).into());
+            ask_node(&store, "n1", false).await.unwrap();
+            ask_node(&store, "n3", false).await.unwrap();
+            assert_eq!(names::<NodeNetwork>(&store).await, ["n1", "n2"], "one that has reported is not asked again");
+            ask_node(&store, "n3", true).await.unwrap();
+            for (node, asked) in [("n1", true), ("n2", false), ("n3", true)] {
+                let object = store.get::<NodeNetwork>(&Key::cluster(node)).await.unwrap().unwrap();
+                assert_eq!(object.spec.uninstall, asked, "{node}");
             }
-            let asked = store.get::<NodeNetwork>(&Key::cluster("n1")).await.unwrap().unwrap();
-            assert!(asked.spec.uninstall);
-            assert_eq!(names::<NodeNetwork>(&store).await, ["n1"]);
-            assert_eq!(names::<IPBlock>(&store).await, ["10-42-0-0-26", "10-42-0-64-26"]);
-            assert_eq!(forget_all(&store).await.unwrap(), 4);
-            assert_eq!(store.engine().kinds().await.unwrap(), [twill_crds::Node::kind()]);
+            assert!(!exists(&store, "n1").await.unwrap());
+            assert_eq!(forget_all(&store).await.unwrap(), 8);
+        });
+    }
+
+    #[test]
+    fn a_store_is_known_by_what_it_claimed() {
+        with_store(async |store| {
+            let mut claimed = block("10.42.3.0/26", "n7");
+            claimed.spec.claimant = Some("0123456789abcdef".to_owned());
+            store.create(&claimed).await.unwrap();
+            assert_eq!(node_of(&store, "0123456789abcdef").await.unwrap().as_deref(), Some("n7"));
+            assert_eq!(node_of(&store, "fedcba9876543210").await.unwrap(), None);
         });
     }
 }
