@@ -13,6 +13,7 @@ use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, Neig
 use netlink_packet_route::route::RouteType;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsRawFd;
@@ -381,6 +382,33 @@ fn add_address(rtnl: &mut Rtnl, index: u32, address: IpAddr, len: u8) -> io::Res
         }
     }
     rtnl.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// The addresses behind each interface that were written there by hand, as felix does for a workload: they are there from its first
+/// moment to its last, whatever becomes of routes.
+///
+/// # Errors
+/// What the kernel said.
+pub fn permanent_neighbours(rtnl: &mut Rtnl) -> Result<BTreeSet<(u32, IpAddr)>, KernelError> {
+    let mut found = BTreeSet::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family;
+        let answers = rtnl.dump(RouteNetlinkMessage::GetNeighbour(message)).trying(|| "listing neighbours".into())?;
+        for answer in answers {
+            let RouteNetlinkMessage::NewNeighbour(neighbour) = answer else { continue };
+            if neighbour.header.state != NeighbourState::Permanent {
+                continue;
+            }
+            let address = neighbour.attributes.iter().find_map(|attribute| match attribute {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+                _ => None,
+            });
+            found.extend(address.map(|address| (neighbour.header.ifindex, address)));
+        }
+    }
+    Ok(found)
 }
 
 fn add_neighbour(rtnl: &mut Rtnl, index: u32, address: IpAddr, mac: Mac) -> io::Result<()> {

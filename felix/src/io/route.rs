@@ -51,6 +51,7 @@ pub fn locals(rtnl: &mut Rtnl) -> Result<BTreeMap<IpAddr, u32>, KernelError> {
             if let (Some(net), Some(index)) = (destination(message), oif(message))
                 && message.header.protocol == RouteProtocol::Other(RTPROT_FELIX)
                 && net.prefix_len() == net.max_prefix_len()
+                && metric(message) == if net.addr().is_ipv6() { METRIC_LOCAL_V6 } else { METRIC_LOCAL_V4 }
             {
                 found.insert(net.addr(), index);
             }
@@ -162,6 +163,15 @@ fn next_hop(attributes: &[RouteAttribute]) -> Option<IpAddr> {
             _ => None,
         })
     })
+}
+
+/// A route's metric; IPv4 leaves 0 out.
+fn metric(message: &RouteMessage) -> u32 {
+    let priority = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    };
+    message.attributes.iter().find_map(priority).unwrap_or(0)
 }
 
 /// Where a route leads to, as a prefix.

@@ -92,3 +92,25 @@ fn an_address_of_a_block_is_free_and_one_of_the_node_is_in_use() {
         })
         .unwrap();
 }
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_host_route_of_another_metric_is_not_felixs_whatever_protocol_it_names() {
+    let node = Ns::new("metric");
+    node.run(&["ip", "link", "set", "lo", "up"]);
+    for (address, metric) in [("10.80.0.1", "1"), ("fd80::1", "65")] {
+        node.run(&["ip", "route", "add", address, "dev", "lo", "proto", "85", "metric", metric]);
+    }
+    Netns::open(&node.path())
+        .unwrap()
+        .run(|| {
+            let mut rtnl = Rtnl::open().unwrap();
+            assert!(route::locals(&mut rtnl).unwrap().is_empty());
+            for address in ["10.80.0.2", "fd80::2"].map(|text| text.parse::<IpAddr>().unwrap()) {
+                route::add(&mut rtnl, address, 1).unwrap();
+                assert_eq!(route::locals(&mut rtnl).unwrap().into_keys().collect::<Vec<_>>(), [address]);
+                route::delete(&mut rtnl, address).unwrap();
+            }
+        })
+        .unwrap();
+}

@@ -243,3 +243,23 @@ fn a_lost_disk_loses_blocks_only_without_pods() {
     assert!(!inside(&block, &node.add(&c)[0]), "nothing proves it now");
     until("it is said", SOON, || problems(&node).contains("before it lost its disk"));
 }
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_lost_disk_does_not_lose_the_address_of_a_pod_that_is_cut_off() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let (a, b) = (node.pod("a"), node.pod("b"));
+    let address = node.add(&a).remove(0);
+    let block = only(&node);
+    node.replace_block(name(&block), json!({"cidr": block.spec.cidr, "node": "n2"}));
+    until("the pod is cut off", SOON, || !routed(&node, &address));
+    node.kill();
+    std::fs::remove_dir_all(&node.state).unwrap();
+    node.start();
+    until("it is said, with its name", SOON, || problems(&node).contains("shop/a"));
+    assert!(!routed(&node, &address), "it stays cut off");
+    node.replace_block(name(&block), json!({"cidr": block.spec.cidr, "node": "n1"}));
+    until("the pod is back", Duration::from_secs(10), || routed(&node, &address));
+    assert_ne!(node.add(&b).remove(0), address, "nobody else has its address");
+}

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use twill_crds::ippool::IPBlockStatus;
 use twill_datastore::Error;
 use twill_ipam::io::claimer::{ClaimError, claim};
-use twill_ipam::{Family, Pool};
+use twill_ipam::{Family, Pool, range};
 
 /// Pause after a claim that failed.
 pub(super) const CLAIM_PAUSE: Duration = Duration::from_secs(5);
+/// How long the last owner of a block that vanished may take to claim it again before anybody else claims in that pool.
+const FIRST_CHANCE: Duration = Duration::from_secs(3);
 
 /// What was done beside the agent.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub(super) struct Blocks {
     pub(super) lost: Lost,
     pub(super) namesakes: Namesakes,
     contested: Vec<String>,
+    /// Blocks of others that were deleted, and until when their last owner goes first.
+    vanished: BTreeMap<IpNet, Instant>,
 }
 
 /// A block of a pool is being claimed.
@@ -74,12 +78,26 @@ impl Blocks {
             lost: Lost::default(),
             namesakes: Namesakes::new(quarantine),
             contested: Vec::new(),
+            vanished: BTreeMap::new(),
         }
     }
 
     /// Why the last claim of this pool failed, if it did.
     pub(super) fn refusal(&self, pool: &str) -> Option<&str> {
         self.refused.get(pool).map(|(problem, _)| problem.as_str())
+    }
+
+    /// Another's block was deleted. If that happened under his pods, he claims it again at once, and goes first.
+    pub(super) fn vanished(&mut self, cidr: IpNet) {
+        let now = Instant::now();
+        self.vanished.retain(|_, until| now < *until);
+        self.vanished.insert(cidr, later(FIRST_CHANCE));
+    }
+
+    /// Whether a block of another inside this range vanished a moment ago.
+    fn is_restless(&self, pool: IpNet) -> bool {
+        let now = Instant::now();
+        self.vanished.iter().any(|(cidr, until)| now < *until && range::overlap(*cidr, pool))
     }
 
     /// Whether a claim that may mean this block has not been verified yet: then it may still be given back.
@@ -154,7 +172,8 @@ impl Agent {
         let paused = self.blocks.refused.get(&pool.name).is_some_and(|(_, until)| Instant::now() < *until);
         // A node that is not in the datastore has no labels to be selected by, and nobody to route for.
         let exists = self.supply.nodes.get(&twill_datastore::Key::cluster(&self.node)).is_some();
-        if paused || !exists || self.blocks.claiming.contains_key(&pool.name) {
+        // Asked again at the next tick.
+        if paused || !exists || self.blocks.claiming.contains_key(&pool.name) || self.blocks.is_restless(pool.cidr) {
             return;
         }
         self.blocks.claiming.insert(pool.name.clone(), Claiming { pool: pool.cidr, claimed: None });

@@ -250,10 +250,11 @@ impl Agent {
     /// Brings the kernel up to what is known, then answers who waited for it.
     async fn settle(&mut self) {
         let Some(heard) = self.heard_up_to() else { return };
+        // Names first: what is said of a block names the pods in it.
+        self.name_adopted();
         if std::mem::take(&mut self.supply_changed) {
             self.take_blocks();
         }
-        self.name_adopted();
         if self.commit().await.is_err() {
             return;
         }
@@ -335,7 +336,12 @@ impl Agent {
                 }
             }
             Fact::Block(followed) => {
-                self.supply.blocks.apply(*followed);
+                for change in self.supply.blocks.apply(*followed) {
+                    let gone = change.old.filter(|_| change.new.is_none());
+                    if let Some(block) = gone.filter(|block| !self.supply.owns(block)) {
+                        self.blocks.vanished(block.spec.cidr);
+                    }
+                }
             }
         }
     }

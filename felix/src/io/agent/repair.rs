@@ -19,9 +19,11 @@ impl Agent {
     pub(super) fn adopt(&mut self) -> anyhow::Result<()> {
         let links: BTreeMap<String, link::Link> =
             self.named_links()?.into_iter().map(|link| (link.name.clone(), link)).collect();
-        let routes = route::locals(&mut self.rtnl)?;
+        // A pod that is cut off has no route, and its addresses are its own all the same.
+        let mut behind = link::permanent_neighbours(&mut self.rtnl)?;
+        behind.extend(route::locals(&mut self.rtnl)?.into_iter().map(|(address, index)| (index, address)));
         for link in links.values().filter(|link| link.name.starts_with(WORKLOAD_PREFIX)) {
-            self.adopt_link(link, &routes)?;
+            self.adopt_link(link, &behind)?;
         }
         let attachments: Vec<Attachment> = self.store.ledger().attachments().cloned().collect();
         for attachment in attachments {
@@ -47,14 +49,15 @@ impl Agent {
         Ok(())
     }
 
-    fn adopt_link(&mut self, link: &link::Link, routes: &BTreeMap<IpAddr, u32>) -> anyhow::Result<()> {
+    /// `behind`: addresses by the interface behind which they are.
+    fn adopt_link(&mut self, link: &link::Link, behind: &BTreeSet<(u32, IpAddr)>) -> anyhow::Result<()> {
         let Some((sandbox, uid)) = from_alias(&link.alias) else { return Ok(()) };
         let name_fits = interface_name(&sandbox.container_id, &sandbox.ifname) == link.name;
         if !name_fits || self.store.ledger().attachment(&sandbox).is_some() {
             return Ok(());
         }
         let addresses: Vec<IpAddr> =
-            routes.iter().filter(|(_, index)| **index == link.index).map(|(address, _)| *address).collect();
+            behind.iter().filter(|(index, _)| *index == link.index).map(|(_, address)| *address).collect();
         if addresses.is_empty() {
             return Ok(());
         }
