@@ -366,6 +366,10 @@ impl Peer {
         let blame = Blame::of(&reason);
         if connection.committed() {
             let graceful = is_graceful(&connection, &self.config, &reason);
+            if graceful && established {
+                // Its routes are kept: the sooner it is back the better, and it is no failure.
+                self.backoff.reset();
+            }
             out.push(Output::SessionDown { conn: id, reason, graceful, established });
         } else if blame != Blame::Collision && reason != Reason::Stopped {
             out.push(Output::Failed { conn: id, reason });

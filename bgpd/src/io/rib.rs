@@ -103,6 +103,9 @@ impl Rib {
     }
 
     fn flush(&mut self, now: Instant) {
+        // Next hops first: nobody hears End-of-RIB while one of them is not judged.
+        let hops = self.fib.as_ref().and_then(|_| self.speaker.next_hops());
+        self.in_sync |= self.speaker.came_in_sync(now);
         let mut out = Vec::new();
         self.speaker.flush(now, &mut out);
         if !out.is_empty() {
@@ -110,10 +113,9 @@ impl Rib {
             drop(self.outputs.send(out));
         }
         let Some(fib) = &self.fib else { return };
-        if let Some(hops) = self.speaker.next_hops() {
+        if let Some(hops) = hops {
             fib.track(hops);
         }
-        self.in_sync |= self.speaker.came_in_sync(now);
         loop {
             if self.pending.is_empty() {
                 self.pending = self.speaker.fib_changes(KERNEL_BATCH);

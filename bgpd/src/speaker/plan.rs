@@ -33,7 +33,7 @@ impl PeerChange {
 pub struct Plan {
     /// The configuration.
     pub config: Arc<Config>,
-    /// Peers by number; a peer keeps its number for as long as its name is configured.
+    /// Peers by number; a peer keeps its number for as long as its name or its address is configured.
     pub ids: BTreeMap<PeerId, String>,
     /// Differences, one per peer that differs. Removed ones first.
     pub changes: Vec<PeerChange>,
@@ -52,11 +52,14 @@ impl Plan {
     #[must_use]
     pub fn next(&self, config: Config) -> Self {
         let mut ids = self.ids.clone();
+        self.rename(&mut ids, &config);
         ids.retain(|_, name| config.peers.contains_key(name));
         let removed = self.ids.keys().filter(|id| !ids.contains_key(id));
         let mut changes: Vec<_> = removed.map(|id| PeerChange::Removed(*id)).collect();
         for (id, name) in &ids {
-            changes.extend(self.change(*id, &self.config.peers[name], &config, &config.peers[name]));
+            let before = &self.ids[id];
+            let change = self.change(*id, &self.config.peers[before], &config, &config.peers[name]);
+            changes.extend(change.or((before != name).then_some(PeerChange::Soft(*id))));
         }
         // Numbers of removed peers rest for this one step, so that no plan has a number in two meanings.
         let mut free = (1..).map(PeerId).filter(|id| !self.ids.contains_key(id));
@@ -68,6 +71,17 @@ impl Plan {
             }
         }
         Self { config: Arc::new(config), ids, changes }
+    }
+
+    /// A session that is configured under another name now, by an object instead of the topology, say, is the same: known by its address.
+    fn rename(&self, ids: &mut BTreeMap<PeerId, String>, config: &Config) {
+        let fresh = config.peers.iter().filter(|(name, _)| !self.config.peers.contains_key(*name));
+        let fresh: BTreeMap<_, _> = fresh.map(|(name, peer)| (peer.address, name)).collect();
+        for name in ids.values_mut().filter(|name| !config.peers.contains_key(*name)) {
+            if let Some(new) = fresh.get(&self.config.peers[name].address) {
+                (*new).clone_into(name);
+            }
+        }
     }
 
     /// The peer with this number.
@@ -156,13 +170,29 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_session_under_another_name_is_the_same() {
+        let a = peer("10.0.0.2", 65002);
+        let plan = Plan::first(config(&[("a", a.clone())]));
+        let next = plan.next(config(&[("special", Peer { hold_time: 30, ..a.clone() })]));
+        assert_eq!(next.changes, [PeerChange::Soft(PeerId(1))]);
+        assert_eq!(next.peer(PeerId(1)).unwrap().0, "special");
+        assert_eq!(
+            next.next(config(&[("a", Peer { hold_time: 30, ..a.clone() })])).changes,
+            [PeerChange::Soft(PeerId(1))]
+        );
+        let other = Peer { password: Some("x".to_owned()), ..a };
+        assert_eq!(plan.next(config(&[("special", other)])).changes, [PeerChange::Reset(PeerId(1))]);
+    }
+
+    #[test]
     fn a_number_stays_with_its_name_and_rests_once_before_it_comes_back() {
         let (a, b) = (peer("10.0.0.2", 65002), peer("10.0.0.3", 65003));
-        let plan = Plan::first(config(&[("a", a.clone()), ("b", b.clone())]));
-        let next = plan.next(config(&[("b", b.clone()), ("c", a.clone())]));
+        let (c, d) = (peer("10.0.0.4", 65002), peer("10.0.0.5", 65002));
+        let plan = Plan::first(config(&[("a", a), ("b", b.clone())]));
+        let next = plan.next(config(&[("b", b.clone()), ("c", c.clone())]));
         assert_eq!(next.changes, [PeerChange::Removed(PeerId(1)), PeerChange::Added(PeerId(3))]);
         assert_eq!(next.peer(PeerId(2)).unwrap().0, "b");
-        let last = next.next(config(&[("b", b), ("c", a.clone()), ("d", a)]));
+        let last = next.next(config(&[("b", b), ("c", c), ("d", d)]));
         assert_eq!(last.changes, [PeerChange::Added(PeerId(1))]);
     }
 }

@@ -76,13 +76,13 @@ impl Restart {
         }
     }
 
-    /// Whose End-of-RIB is held back at `now`.
-    pub(super) fn held(&mut self, now: Instant) -> Held {
+    /// Whose End-of-RIB is held back at `now`; `settled`: what peers have told is chosen from.
+    pub(super) fn held(&mut self, now: Instant, settled: bool) -> Held {
         if self.until.is_none_or(|until| until <= now) {
             self.until = None;
             return Held::None;
         }
-        if self.complete.is_none() {
+        if self.complete.is_none() || !settled {
             return Held::All;
         }
         match (self.awaited.first(), self.awaited.len()) {

@@ -106,7 +106,8 @@ impl Speaker {
 
     /// Builds what can be sent now.
     pub fn flush(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let held = self.restart.held(now);
+        // What was told last cannot be chosen, and so not told on, before it is known whether its next hop can be reached.
+        let held = self.restart.held(now, self.unsettled.is_empty());
         out.append(&mut self.requests);
         self.v4.flush(held, &mut self.shared, out);
         self.v6.flush(held, &mut self.shared, out);

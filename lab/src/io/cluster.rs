@@ -351,7 +351,8 @@ impl Cluster {
     /// A node has not heard of a block in time.
     pub fn routed(&self, limit: Duration) -> anyhow::Result<Vec<String>> {
         let mut blocks = self.list::<IPBlock>()?;
-        let speaking = || self.state.nodes.iter().filter(|n| self.state.speaks(n));
+        let speaking: Vec<&LabNode> = self.state.nodes.iter().filter(|node| self.takes_part(node)).collect();
+        let speaking = || speaking.iter().copied();
         blocks.retain(|block| speaking().any(|node| self.tells(node, block)));
         let mut notes = Vec::new();
         for node in speaking() {
@@ -384,6 +385,13 @@ impl Cluster {
         Ok(notes)
     }
 
+    /// Whether others can have a session with a node: it is not drained either.
+    fn takes_part(&self, node: &LabNode) -> bool {
+        let drained =
+            || daemons::bgpd_status(&self.state.socket(&node.name, Daemon::Bgpd)).is_ok_and(|status| status.drained);
+        self.state.speaks(node) && !drained()
+    }
+
     /// Whether a block is one that this node tells. One that its store of addresses did not claim rests: its disk was lost, say.
     fn tells(&self, node: &LabNode, block: &IPBlock) -> bool {
         let claimant = || identity::kept(&self.state.machine_dir(&node.name).join(DIRECTORY));
@@ -398,14 +406,14 @@ impl Cluster {
         let (mesh, silent) = if self.state.fabric {
             (0, 0)
         } else {
-            let silent = self.state.nodes.iter().filter(|n| !self.state.speaks(n)).count();
+            let silent = self.state.nodes.iter().filter(|node| !self.takes_part(node)).count();
             (u32::try_from(self.state.nodes.len())?.saturating_sub(1), u32::try_from(silent)?)
         };
         for node in &self.state.nodes {
             if self.state.runs(&node.name, Daemon::Felix) {
                 daemons::in_sync(&self.state, &node.name, Daemon::Felix, limit)?;
             }
-            if !self.state.speaks(node) {
+            if !self.takes_part(node) {
                 continue;
             }
             daemons::awaited(&self.state, &node.name, Daemon::Bgpd, limit, |socket| {

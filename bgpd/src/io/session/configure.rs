@@ -9,8 +9,13 @@ use crate::rib::PeerId;
 use crate::speaker::{Peer, PeerAsn, PeerChange, Plan};
 use crate::wire::{AfiSafi, GracefulRestart, Notification, cease};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::warn;
+
+/// After this a peer that was dead when we started has forgotten us, and we do not restart any more.
+const RESTART_TIME: Duration = Duration::from_secs(120);
 
 impl Io {
     pub(super) fn follow(&mut self, plan: Arc<Plan>) {
@@ -36,7 +41,7 @@ impl Io {
     fn add(&mut self, id: PeerId, plan: &Plan) {
         let Some((name, peer)) = plan.peer(id) else { return };
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let config = fsm_config(plan, peer, self.kernel, false);
+        let config = fsm_config(plan, peer, self.past(peer.address));
         let neighbour = Neighbour {
             name: name.to_owned(),
             external: peer.is_external(plan.config.asn),
@@ -44,7 +49,6 @@ impl Io {
             fsm: fsm::Peer::new(config, self.seed),
             connections: BTreeMap::new(),
             session: None,
-            met: false,
             timer: None,
             last_error: None,
             malformed: Throttle::default(),
@@ -66,9 +70,12 @@ impl Io {
 
     /// A change that needs no new session.
     fn adjust(&mut self, id: PeerId, plan: &Plan) {
-        let (Some((_, config)), Some(peer)) = (plan.peer(id), self.peers.get_mut(&id)) else { return };
+        let Some((name, config)) = plan.peer(id) else { return };
+        let past = self.past(config.address);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        name.clone_into(&mut peer.name);
         let old = std::mem::replace(&mut peer.config, config.clone());
-        *peer.fsm.config_mut() = fsm_config(plan, config, self.kernel, peer.met);
+        *peer.fsm.config_mut() = fsm_config(plan, config, past);
         let (external, restart) = (peer.external, old.passive != config.passive || old.port != config.port);
         let keys: Vec<Key> = peer.connections.values().copied().collect();
         if old.ttl != config.ttl {
@@ -97,10 +104,26 @@ fn removal(plan: &Plan) -> Stop {
     })
 }
 
-/// `met`: there was a session since we started; then the kernel has forwarded at least since that one.
-pub(super) fn fsm_config(plan: &Plan, peer: &Peer, kernel: Forwarding, met: bool) -> fsm::PeerConfig {
-    let forwarding = kernel == Forwarding::Adopted || (kernel == Forwarding::Fresh && met);
-    let families = peer.families.iter().map(|family| (AfiSafi::from(family), forwarding)).collect();
+/// What of the past our OPEN has to say (RFC 4724 section 3).
+#[derive(Clone, Copy)]
+pub(super) struct Past {
+    /// The kernel has forwarded by our routes since the peer last heard of us.
+    forwarding: bool,
+    /// We have restarted, and this is the first that the peer hears since.
+    restarting: bool,
+}
+
+impl Io {
+    /// With whom there was a session since we started, the kernel has forwarded at least since that one.
+    pub(super) fn past(&self, peer: IpAddr) -> Past {
+        let (met, adopted) = (self.met.contains(&peer), self.kernel == Forwarding::Adopted);
+        let recent = self.started.elapsed() < RESTART_TIME;
+        Past { forwarding: adopted || (self.kernel == Forwarding::Fresh && met), restarting: adopted && !met && recent }
+    }
+}
+
+pub(super) fn fsm_config(plan: &Plan, peer: &Peer, past: Past) -> fsm::PeerConfig {
+    let families = peer.families.iter().map(|family| (AfiSafi::from(family), past.forwarding)).collect();
     fsm::PeerConfig {
         local_asn: peer.local_asn.unwrap_or(plan.config.asn),
         remote_asn: match peer.asn {
@@ -112,7 +135,7 @@ pub(super) fn fsm_config(plan: &Plan, peer: &Peer, kernel: Forwarding, met: bool
         families: peer.families,
         passive: peer.passive,
         graceful_restart: peer.graceful_restart.map(|restart_time| GracefulRestart {
-            restarting: kernel == Forwarding::Adopted && !met,
+            restarting: past.restarting,
             notification: true,
             restart_time,
             families,

@@ -103,9 +103,6 @@ impl Io {
         let session = self.next_session;
         self.next_session += 1;
         peer.session = Some((session, key));
-        peer.met = true;
-        // Should this session end without the process, the next OPEN says that the kernel went on.
-        *peer.fsm.config_mut() = fsm_config(plan, &peer.config, self.kernel, true);
         connection.receiver = Some(Receiver::new(id, session, (**negotiated).clone()));
         let established = Established {
             negotiated: (**negotiated).clone(),
@@ -116,6 +113,15 @@ impl Io {
             shared: link.shared,
         };
         self.tell(Event::Up(id, session, Box::new(established)));
+        // Should this session end without the process, the next OPEN says that the kernel went on.
+        let plan = self.plan.clone();
+        if let (Some(plan), Some(address)) = (plan, self.peers.get(&id).map(|peer| peer.config.address)) {
+            self.met.insert(address);
+            let past = self.past(address);
+            if let Some(peer) = self.peers.get_mut(&id) {
+                *peer.fsm.config_mut() = fsm_config(&plan, &peer.config, past);
+            }
+        }
     }
 
     pub(super) fn timeout(&mut self) {

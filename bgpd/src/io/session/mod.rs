@@ -76,8 +76,6 @@ struct Neighbour {
     /// Its connections by the FSM's number.
     connections: BTreeMap<fsm::ConnId, Key>,
     session: Option<(SessionId, Key)>,
-    /// There was a session since we started.
-    met: bool,
     /// When its FSM wants to be woken, as [`Io::timers`] has it.
     timer: Option<fsm::Time>,
     last_error: Option<String>,
@@ -108,6 +106,8 @@ pub(super) struct Io {
     /// The sessions end because we do: the RIB, and so the kernel, keeps what it has.
     leaving: bool,
     kernel: Forwarding,
+    /// Addresses of peers with which there was a session since we started, configured or not.
+    met: BTreeSet<IpAddr>,
     /// Lines about connections that nobody wants.
     strangers: Throttle,
     /// Lines about listeners that have no connection to give.
@@ -134,6 +134,7 @@ impl Io {
             paused: Vec::new(),
             leaving: false,
             kernel,
+            met: BTreeSet::new(),
             strangers: Throttle::default(),
             refused: Throttle::default(),
             buffer: vec![0; READ + MAX_MESSAGE],

@@ -63,6 +63,32 @@ fn a_speaker_that_restarts_says_end_of_rib_only_when_it_knows_what_others_have_s
 }
 
 #[test]
+fn end_of_rib_waits_until_what_the_last_peer_told_can_be_told_on() {
+    let mut net = Net::new(&[(1, 65001), (2, 65002), (3, 65003)], &LINE, |_, _, _| ());
+    net.settle();
+    net.restart(2);
+    let now = net.now;
+    let node = net.nodes.get_mut(&2).unwrap();
+    node.speaker = Speaker::new(true, true, now);
+    node.speaker.handle(Event::Plan(Arc::clone(&node.plan)), now);
+    net.connect(1, 2);
+    net.connect(2, 3);
+    // All have told everything before any message of 2's own leaves.
+    for from in [1, 3] {
+        let mut out = Vec::new();
+        net.nodes.get_mut(&from).unwrap().speaker.flush(now, &mut out);
+        out.into_iter().for_each(|output| drop(net.carry(from, output)));
+    }
+    let hops = net.nodes.get_mut(&2).unwrap().speaker.next_hops().unwrap();
+    net.settle();
+    assert!(net.is_stale(1, "10.3.0.0/16"), "not swept");
+    let costs = hops.into_iter().map(|hop| (hop, Some(0))).collect();
+    net.nodes.get_mut(&2).unwrap().speaker.handle(Event::Costs(costs), now);
+    net.settle();
+    assert!(!net.is_stale(1, "10.3.0.0/16") && !net.is_stale(3, "10.1.0.0/16"));
+}
+
+#[test]
 fn a_dead_peer_holds_end_of_rib_back_for_the_restart_time_alone_and_announcements_never() {
     let mut net = Net::new(&[(1, 65001), (2, 65002), (3, 65003)], &LINE, |_, _, peer| {
         peer.graceful_restart = Some(30);
