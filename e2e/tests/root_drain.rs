@@ -163,5 +163,10 @@ fn what_cannot_be_drained_is_named() {
     let error = failed(output(&["drain", "n1", "--timeout", "1s"])).unwrap();
     assert!(error.contains("bgpd of Node n1 has not said within 1 s that it is drained"), "{error}");
     succeeded(lab.lab(["start", "n1", "bgpd"]).output().unwrap()).unwrap();
+    // Its peers keep what they have of the run before, and nobody can tell them.
+    let error = failed(output(&["drain", "n1", "--timeout", "2s"])).unwrap();
+    assert!(error.contains("the peers of bgpd's last run"), "{error}");
+    assert_eq!(succeeded(output(&["drain", "n1", "--undo"])).unwrap().trim(), "n1 back in routing");
+    within(LIMIT, "it has told them again", || lab.ask("n1", &["peers"]).is_ok()).unwrap();
     assert_eq!(succeeded(output(&["drain", "n1"])).unwrap().trim(), "n1 drained");
 }

@@ -14,6 +14,8 @@ pub struct Observed {
     pub peers: u32,
     /// Of those, in Established.
     pub established: u32,
+    /// Who may have routes of this node although there is no session.
+    pub untold: Vec<String>,
     /// The FIB.
     pub fib: fib::Status,
     /// What else is wrong, one sentence each: a port that cannot be listened on, say.
@@ -49,10 +51,12 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
         .collect();
     conditions.push(condition("SessionsEstablished", "Established", "SessionsDown", &text, &old.conditions, now));
     if desired.speaker.shutdown.is_some() {
-        let open: Vec<String> = (observed.peers > 0)
-            .then(|| format!("{} sessions are still being closed", observed.peers))
-            .into_iter()
-            .collect();
+        let closing = (observed.peers > 0).then(|| format!("{} sessions are still being closed", observed.peers));
+        let untold = (!observed.untold.is_empty()).then(|| {
+            let names = observed.untold.join(", ");
+            format!("{names}: the session was lost before it could be said there, and routes are kept for the restart time, 120 s")
+        });
+        let open: Vec<String> = closing.into_iter().chain(untold).collect();
         conditions.push(condition("Drained", "Drained", "Draining", &open, &old.conditions, now));
     }
     BgpState {

@@ -303,6 +303,9 @@ fn a_drained_node_speaks_with_nobody_also_after_a_restart_and_says_when_all_sess
     };
     assert_eq!(said(2), ("False".to_owned(), "2 sessions are still being closed".to_owned()));
     assert_eq!(said(0), ("True".to_owned(), String::new()));
+    let untold = Observed { untold: vec!["tor".to_owned()], ..Observed::default() };
+    let conditions = report(&drained, &untold, &BgpState::default(), now).conditions;
+    assert!(conditions.iter().any(|c| c.type_ == "Drained" && c.status == "False" && c.message.starts_with("tor: ")));
     objects.apply(network(false));
     assert_eq!(desired("a1", &objects), desired("a1", &cluster()));
 }

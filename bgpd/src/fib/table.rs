@@ -107,6 +107,12 @@ impl Table {
         !self.unreachable.is_empty() || self.learned.values().any(|entry| entry.adopted)
     }
 
+    /// Prefixes of learned routes of an earlier run.
+    #[must_use]
+    pub fn adopted(&self) -> BTreeSet<IpNet> {
+        self.learned.iter().filter(|(_, entry)| entry.adopted).map(|(prefix, _)| *prefix).collect()
+    }
+
     /// Adopted routes that were not announced again may go.
     pub fn learned_in_sync(&mut self) {
         if !self.learned_in_sync {
@@ -344,9 +350,10 @@ impl Table {
         })
     }
 
-    /// An own prefix that the RIB still leads elsewhere is not ours to answer for yet.
+    /// An own prefix that still leads elsewhere, by the RIB's word or by that of an earlier run, is not ours to answer for yet.
     fn own_difference(&mut self, deletions: &mut Vec<Step>) -> Vec<Step> {
-        let elsewhere = |prefix: &&IpNet| self.learned.get(*prefix).is_some_and(|entry| entry.next_hops.is_some());
+        let elsewhere =
+            |prefix: &&IpNet| self.learned.get(*prefix).is_some_and(|entry| entry.next_hops.is_some() || entry.adopted);
         let own: BTreeSet<IpNet> = self.config.own.iter().filter(|prefix| !elsewhere(prefix)).copied().collect();
         let missing: Vec<IpNet> = own.difference(&self.unreachable).copied().collect();
         let mut steps = Vec::new();

@@ -35,13 +35,13 @@ impl SpeakerHandle {
             Feedback::Status(status) => drop(status_sender.send_replace(status)),
             hops_changed => drop(hops.send(hops_changed)),
         };
-        let (fib, kernel) = match install.map(|config| netlink::start(config, tell)).transpose()? {
-            Some((fib, true)) => (Some(fib), session::Forwarding::Adopted),
-            Some((fib, false)) => (Some(fib), session::Forwarding::Fresh),
-            None => (None, session::Forwarding::Elsewhere),
+        let (fib, kernel, adopted) = match install.map(|config| netlink::start(config, tell)).transpose()? {
+            Some((fib, Some(learned))) => (Some(fib), session::Forwarding::Adopted, Some(learned)),
+            Some((fib, None)) => (Some(fib), session::Forwarding::Fresh, None),
+            None => (None, session::Forwarding::Elsewhere, None),
         };
         let (outputs, from_rib) = mpsc::unbounded_channel();
-        let rib = rib::start(fib.clone(), kernel == session::Forwarding::Adopted, feedback, outputs)?;
+        let rib = rib::start(fib.clone(), adopted, feedback, outputs)?;
         let (io, commands) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let to_rib = rib.clone();
@@ -105,6 +105,13 @@ impl SpeakerHandle {
         peers.sort_by(|one, other| one.name.cmp(&other.name));
         problems.extend(sessions.problems);
         (peers, problems)
+    }
+
+    /// Who may have routes of ours, and has no session in which he could be told that they are gone.
+    pub async fn untold(&self) -> Vec<String> {
+        let (reply, sessions) = oneshot::channel();
+        drop(self.io.send(session::Command::Sessions(reply)));
+        sessions.await.unwrap_or_default().untold
     }
 
     /// All paths inside `within`, or all there are, with what the kernel has of them.

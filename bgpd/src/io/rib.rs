@@ -4,6 +4,7 @@ use crate::fib::{Change, Feedback, Fib, Reach};
 use crate::rib::PeerId;
 use crate::speaker::{Event, Output, PeerCounts, Speaker};
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -27,16 +28,18 @@ pub(super) enum Command {
     Counts(Vec<PeerId>, oneshot::Sender<(Vec<PeerCounts>, Vec<String>)>),
 }
 
-/// Starts the thread; it ends when the last sender is gone. `restarting`: the kernel has routes of an earlier run.
+/// Starts the thread; it ends when the last sender is gone. `adopted`: the kernel has routes of an earlier run, and to
+/// these prefixes by the word of others.
 pub(super) fn start(
     fib: Option<Fib>,
-    restarting: bool,
+    adopted: Option<BTreeSet<IpNet>>,
     feedback: mpsc::UnboundedReceiver<Feedback>,
     outputs: mpsc::UnboundedSender<Vec<Output>>,
 ) -> io::Result<mpsc::Sender<Command>> {
     let (sender, commands) = mpsc::channel(QUEUE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let speaker = Speaker::new(fib.is_some(), restarting, Instant::now());
+    let mut speaker = Speaker::new(fib.is_some(), adopted.is_some(), Instant::now());
+    speaker.adopt(adopted.unwrap_or_default());
     let rib = Rib { speaker, fib, pending: Vec::new(), in_sync: false, outputs };
     std::thread::Builder::new().name("rib".to_owned()).spawn(move || {
         let _guard = super::EndOnPanic;

@@ -16,8 +16,10 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Own {
     announced: BTreeSet<IpNet>,
-    /// Ours, and told by a peer.
+    /// Ours, and told by a peer, or not known yet not to be.
     withheld: BTreeSet<IpNet>,
+    /// Prefixes to which the kernel has a learned route of an earlier run: somebody told them then, and may be about to tell them again.
+    adopted: BTreeSet<IpNet>,
 }
 
 impl Speaker {
@@ -33,7 +35,7 @@ impl Speaker {
         }
         let new: Vec<IpNet> = originate.difference(&self.own.announced).copied().collect();
         for net in new {
-            if config.exclusive && self.teller(net).is_some() {
+            if config.exclusive && self.is_elsewhere(net) {
                 self.own.withheld.insert(net);
             } else {
                 self.announce_own(net);
@@ -41,12 +43,27 @@ impl Speaker {
         }
     }
 
+    /// The kernel has learned routes to these prefixes from an earlier run.
+    pub fn adopt(&mut self, learned: BTreeSet<IpNet>) {
+        self.own.adopted = learned;
+    }
+
+    /// Every peer has spoken: what an earlier run knew counts no more.
+    pub(super) fn disown(&mut self) {
+        self.own.adopted.clear();
+        self.announce_withheld();
+    }
+
+    fn is_elsewhere(&self, net: IpNet) -> bool {
+        self.own.adopted.contains(&net) || self.teller(net).is_some()
+    }
+
     /// Announces what no peer tells any more.
     pub(super) fn announce_withheld(&mut self) {
         if self.own.withheld.is_empty() {
             return;
         }
-        let free: Vec<IpNet> = self.own.withheld.iter().copied().filter(|net| self.teller(*net).is_none()).collect();
+        let free: Vec<IpNet> = self.own.withheld.iter().copied().filter(|net| !self.is_elsewhere(*net)).collect();
         for net in free {
             self.own.withheld.remove(&net);
             self.announce_own(net);
@@ -57,10 +74,12 @@ impl Speaker {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let sentence = |net: &IpNet| {
-            let peer =
-                self.teller(*net).and_then(|peer| self.plan.as_ref()?.peer(peer)).map_or("a peer", |(name, _)| name);
+            let peer = self
+                .teller(*net)
+                .and_then(|peer| self.plan.as_ref()?.peer(peer))
+                .map_or("the kernel", |(name, _)| name);
             format!(
-                "{net} is this node's, and {peer} still tells a route to it: it is not advertised before that is gone; look at its former \
+                "{net} is this node's, and {peer} still has a route to it from elsewhere: it is not advertised before that is gone; look at its former \
                  owner: twill routes {net}"
             )
         };

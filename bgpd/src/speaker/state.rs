@@ -168,6 +168,9 @@ impl Speaker {
         let complete = ids.is_some_and(|ids| ids.keys().all(|peer| self.has_told_all(*peer)));
         self.in_sync =
             (complete || self.restart.limit().is_some_and(|limit| limit <= now)) && self.unsettled.is_empty();
+        if self.in_sync {
+            self.disown();
+        }
         self.in_sync
     }
 

@@ -32,11 +32,22 @@ pub(crate) fn run(args: &Drain) -> anyhow::Result<ExitCode> {
         }
         let deadline = Instant::now() + args.timeout;
         for node in &args.node {
-            while said(&store, node).await? != drain {
-                if Instant::now() >= deadline {
+            loop {
+                let (wanted, done, why) = said(&store, node).await?;
+                if wanted != drain {
                     bail!(
-                        "bgpd of Node {node} has not said within {} s that it is {word}; it obeys once it runs and reaches the \
-                         datastore: twill get nodenetwork {node} -o yaml",
+                        "Node {node} was {} by somebody else meanwhile",
+                        if wanted { "drained" } else { "brought back" }
+                    );
+                }
+                if done == drain {
+                    break;
+                }
+                if Instant::now() >= deadline {
+                    let why = why.unwrap_or_else(|| "it obeys once it runs and reaches the datastore".to_owned());
+                    bail!(
+                        "bgpd of Node {node} has not said within {} s that it is {word} ({why}); the wish stands: twill get \
+                         nodenetwork {node} -o yaml",
                         args.timeout.as_secs()
                     );
                 }
@@ -54,11 +65,14 @@ pub(crate) fn run(args: &Drain) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Whether the node's bgpd says that its sessions are closed because it is drained.
-async fn said(store: &Datastore, node: &str) -> Result<bool, Error> {
-    let status = store.get::<NodeNetwork>(&Key::cluster(node)).await?.and_then(|network| network.status);
-    let conditions = status.map(|status| status.bgp.conditions).unwrap_or_default();
-    Ok(conditions.iter().any(|condition| condition.type_ == "Drained" && condition.status == "True"))
+/// Whether the node is to be drained, whether its bgpd says that its sessions are closed because of that, and else why not.
+async fn said(store: &Datastore, node: &str) -> Result<(bool, bool, Option<String>), Error> {
+    let Some(network) = store.get::<NodeNetwork>(&Key::cluster(node)).await? else { return Ok((false, false, None)) };
+    let conditions = network.status.map(|status| status.bgp.conditions).unwrap_or_default();
+    let drained = conditions.into_iter().find(|condition| condition.type_ == "Drained");
+    let done = drained.as_ref().is_some_and(|condition| condition.status == "True");
+    let why = drained.map(|condition| condition.message).filter(|why| !why.is_empty());
+    Ok((network.spec.drain, done, why))
 }
 
 /// Writes what is wanted of the node.

@@ -123,6 +123,7 @@ async fn observe(speaker: SpeakerHandle, observed: watch::Sender<Observed>) {
         let now = Observed {
             peers: peers.len() as u32,
             established: peers.iter().filter(|peer| peer.state == "Established").count() as u32,
+            untold: speaker.untold().await,
             fib: status.borrow_and_update().clone(),
             problems,
         };

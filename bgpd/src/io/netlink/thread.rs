@@ -6,6 +6,7 @@ use crate::fib::table::Table;
 use crate::fib::{Command, Config, Feedback, Fib, RouteState, Status};
 use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -32,11 +33,15 @@ const DEVICE_ROUNDS: usize = 5;
 /// Starts the thread in the caller's network namespace. Routes that an earlier run left are adopted: kept until they are
 /// replaced, or [`Fib::in_sync`] was called and nobody announced them. `feedback` is called on the thread and must not
 /// block. The thread ends, and leaves everything in place, when the last handle is dropped. Beside the handle: whether such routes were
-/// found, which means that this machine has forwarded by them all the while, since a reboot would have removed them.
+/// found, which means that this machine has forwarded by them all the while, since a reboot would have removed them; and which of them were
+/// learned.
 ///
 /// # Errors
 /// If the netlink sockets cannot be opened.
-pub fn start(config: Config, feedback: impl Fn(Feedback) + Send + 'static) -> io::Result<(Fib, bool)> {
+pub fn start(
+    config: Config,
+    feedback: impl Fn(Feedback) + Send + 'static,
+) -> io::Result<(Fib, Option<BTreeSet<IpNet>>)> {
     let kernel = Kernel::open()?;
     let monitor = Monitor::open(kernel.port())?;
     let (sender, receiver) = UnixStream::pair()?;
@@ -64,7 +69,7 @@ pub fn start(config: Config, feedback: impl Fn(Feedback) + Send + 'static) -> io
     };
     worker.table.configure(config);
     worker.observe("start");
-    let adopted = worker.table.has_adopted();
+    let adopted = worker.table.has_adopted().then(|| worker.table.adopted());
     std::thread::Builder::new().name("fib".to_owned()).spawn(move || worker.run())?;
     Ok((fib, adopted))
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tracing::warn;
 
 /// After this a peer that was dead when we started has forgotten us, and we do not restart any more.
-const RESTART_TIME: Duration = Duration::from_secs(120);
+pub(super) const RESTART_TIME: Duration = Duration::from_secs(120);
 
 impl Io {
     pub(super) fn follow(&mut self, plan: Arc<Plan>) {

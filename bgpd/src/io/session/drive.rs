@@ -72,6 +72,11 @@ impl Io {
                 peer.last_error = Some(reason.to_string());
                 let session = peer.session.take();
                 peer.connections.remove(&conn);
+                if graceful && established {
+                    self.lost.insert(peer.config.address, (peer.name.clone(), Instant::now()));
+                } else if !graceful {
+                    self.lost.remove(&peer.config.address);
+                }
                 if let Some((session, _)) = session {
                     let loss = match (graceful, established) {
                         (true, true) => Loss::Restarting,
@@ -117,6 +122,7 @@ impl Io {
         let plan = self.plan.clone();
         if let (Some(plan), Some(address)) = (plan, self.peers.get(&id).map(|peer| peer.config.address)) {
             self.met.insert(address);
+            self.lost.remove(&address);
             let past = self.past(address);
             if let Some(peer) = self.peers.get_mut(&id) {
                 *peer.fsm.config_mut() = fsm_config(&plan, &peer.config, past);

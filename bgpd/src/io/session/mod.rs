@@ -52,6 +52,8 @@ pub(super) enum Forwarding {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     pub(super) peers: Vec<SessionState>,
+    /// Who may still have routes of ours without a session.
+    pub(super) untold: Vec<String>,
     pub(super) problems: Vec<String>,
 }
 
@@ -108,6 +110,8 @@ pub(super) struct Io {
     kernel: Forwarding,
     /// Addresses of peers with which there was a session since we started, configured or not.
     met: BTreeSet<IpAddr>,
+    /// Peers that keep our routes since their session ended, by address: name, and when.
+    lost: BTreeMap<IpAddr, (String, Instant)>,
     /// Lines about connections that nobody wants.
     strangers: Throttle,
     /// Lines about listeners that have no connection to give.
@@ -135,6 +139,7 @@ impl Io {
             leaving: false,
             kernel,
             met: BTreeSet::new(),
+            lost: BTreeMap::new(),
             strangers: Throttle::default(),
             refused: Throttle::default(),
             buffer: vec![0; READ + MAX_MESSAGE],
@@ -202,7 +207,17 @@ impl Io {
             since: now.saturating_sub(peer.fsm.since()),
             last_error: peer.last_error.clone(),
         };
-        Sessions { peers: self.peers.iter().map(state).collect(), problems: self.listeners.problems() }
+        let peers = self.peers.iter().map(state).collect();
+        Sessions { peers, untold: self.untold(), problems: self.listeners.problems() }
+    }
+
+    /// Who keeps our routes for the restart time, since he was told nothing: peers whose session was lost, and those of an earlier run.
+    fn untold(&self) -> Vec<String> {
+        let lost = self.lost.values().filter(|(_, at)| at.elapsed() < configure::RESTART_TIME);
+        let earlier = self.kernel == Forwarding::Adopted
+            && self.met.is_empty()
+            && self.started.elapsed() < configure::RESTART_TIME;
+        lost.map(|(name, _)| name.clone()).chain(earlier.then(|| "the peers of bgpd's last run".to_owned())).collect()
     }
 
     async fn leave(mut self, stop: &Stop, done: oneshot::Sender<()>) {

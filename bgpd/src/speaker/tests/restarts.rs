@@ -77,7 +77,9 @@ fn end_of_rib_waits_until_what_the_last_peer_told_can_be_told_on() {
     for from in [1, 3] {
         let mut out = Vec::new();
         net.nodes.get_mut(&from).unwrap().speaker.flush(now, &mut out);
-        out.into_iter().for_each(|output| drop(net.carry(from, output)));
+        for output in out {
+            net.carry(from, output);
+        }
     }
     let hops = net.nodes.get_mut(&2).unwrap().speaker.next_hops().unwrap();
     net.settle();
@@ -195,4 +197,36 @@ fn a_next_hop_that_nobody_can_reach_does_not_keep_a_speaker_from_being_in_sync()
     assert!(speaker.next_hops().is_some() && !speaker.came_in_sync(now));
     speaker.handle(Event::Costs(vec![(address(1).into(), None)]), now);
     assert!(speaker.came_in_sync(now));
+}
+
+#[test]
+fn a_prefix_that_was_withheld_before_a_restart_is_withheld_after_it() {
+    let mut net = Net::new(&[(1, 65001), (2, 65002), (3, 65003)], &LINE, |_, _, _| ());
+    net.settle();
+    let claimed: ipnet::IpNet = "10.1.0.0/16".parse().unwrap();
+    let now = net.now;
+    for still_told in [true, false] {
+        net.restart(2);
+        let node = net.nodes.get_mut(&2).unwrap();
+        node.speaker = Speaker::new(false, true, now);
+        node.speaker.adopt([claimed].into());
+        let mut config = (*node.plan.config).clone();
+        config.exclusive = true;
+        config.originate = ["10.2.0.0/16".parse().unwrap(), claimed].into();
+        node.plan = Arc::new(Plan::first(config));
+        node.speaker.handle(Event::Plan(Arc::clone(&node.plan)), now);
+        let told = |net: &Net| net.used(3).contains(&"10.1.0.0/16 via 10.0.0.2 65002".to_owned());
+        net.connect(2, 3);
+        net.settle();
+        assert!(!told(&net), "one peer has spoken, and not the one that told it");
+        if !still_told {
+            net.reconfigure(1, |config| config.originate.clear());
+        }
+        net.connect(1, 2);
+        net.settle();
+        let in_sync = net.nodes.get_mut(&2).unwrap().speaker.came_in_sync(now);
+        net.settle();
+        assert!(in_sync);
+        assert_eq!(told(&net), !still_told, "{:?}", net.used(3));
+    }
 }
