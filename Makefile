@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-TEST_TOOLS := cc:gcc nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 vtysh:frr conntrack:conntrack ping:iputils-ping
+TEST_TOOLS := cc:gcc nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 vtysh:frr gobgpd:gobgpd conntrack:conntrack ping:iputils-ping
 VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-system-common busybox:busybox-static cpio:cpio modprobe:kmod
 # Where rustup puts it: sudo forgets the PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
