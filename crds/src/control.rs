@@ -13,10 +13,8 @@ pub enum FelixRequest {
     Cni(crate::cni::CniRequest),
     /// Answered by [`FelixStatus`].
     Status,
-    /// Answered by [`FelixStatus`] once everything up to `revision` is in the kernel, or after `timeout_ms`.
+    /// Answered by a [`Waited`] once everything that the datastore has now is in the kernel, or after `timeout_ms`.
     Wait {
-        /// Revision of the datastore.
-        revision: u64,
         /// Upper limit of the wait in milliseconds.
         timeout_ms: u64,
     },
@@ -28,6 +26,16 @@ pub enum FelixRequest {
     Leave,
 }
 
+/// Whether all that the datastore had when it was asked has been applied, and the state then.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waited<S> {
+    /// Not too late.
+    pub applied: bool,
+    /// [`FelixStatus`] or [`BgpdStatus`].
+    pub status: S,
+}
+
 /// State of felix.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -36,7 +44,8 @@ pub struct FelixStatus {
     pub node: String,
     /// Whether it has heard all of the datastore, and the kernel holds what it wants.
     pub in_sync: bool,
-    /// Revision of the datastore up to which the kernel holds what it wants.
+    /// Revision of the datastore up to which it is known that the kernel holds what it wants: where a kind's watch tells nothing while
+    /// nothing changes, that is long ago.
     pub revision: u64,
     /// Workload endpoints attached here.
     pub endpoints: u32,
@@ -53,10 +62,8 @@ pub struct FelixStatus {
 pub enum BgpdRequest {
     /// Answered by [`BgpdStatus`].
     Status,
-    /// Answered by [`BgpdStatus`] once everything up to `revision` has been applied, or after `timeout_ms`.
+    /// Answered by a [`Waited`] once everything that the datastore has now has been applied, or after `timeout_ms`.
     Wait {
-        /// Revision of the datastore.
-        revision: u64,
         /// Upper limit of the wait in milliseconds.
         timeout_ms: u64,
     },
@@ -81,7 +88,7 @@ pub struct BgpdStatus {
     pub node: String,
     /// Whether it has heard all of the datastore.
     pub in_sync: bool,
-    /// Revision of the datastore that has been applied.
+    /// Revision of the datastore up to which it is known that all has been applied; see [`FelixStatus::revision`].
     pub revision: u64,
     /// Sessions configured.
     pub peers: u32,

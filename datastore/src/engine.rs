@@ -8,6 +8,8 @@ use serde_json::Value;
 use std::fmt;
 use twill_crds::Kind;
 
+pub use crate::fresh::{Mark, Scope};
+
 /// A point in the datastore's history. Only an engine makes one; a greater one is later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
@@ -39,7 +41,7 @@ impl fmt::Display for Key {
 }
 
 /// Which objects of a kind.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     /// Only this namespace.
     pub namespace: Option<String>,
@@ -103,9 +105,11 @@ pub trait Engine: Send + Sync + 'static {
     async fn update_status(&self, kind: &Kind, object: Value) -> Result<Value, Error>;
     /// Deletes it if the preconditions hold.
     async fn delete(&self, kind: &Kind, key: &Key, preconditions: &Preconditions) -> Result<(), Error>;
-    /// A revision at least as late as every change of these kinds that was durable when the call was made. One coalesced
-    /// consistent read per kind where the engine has no revision of the whole.
-    async fn barrier(&self, kinds: &[Kind]) -> Result<Revision, Error>;
+    /// What a watch of each of these must have told to know every change that was durable when the call was made, in their
+    /// order. One read of the whole where the engine has a revision of the whole, else one coalesced consistent read for each.
+    async fn barrier(&self, scopes: &[Scope]) -> Result<Vec<Mark>, Error>;
+    /// Differs between two datastores, whatever is in them, and is the same for copies of one.
+    async fn identity(&self) -> Result<String, Error>;
     /// All kinds that have an object, for `twill get` and the lab.
     async fn kinds(&self) -> Result<Vec<Kind>, Error>;
 }

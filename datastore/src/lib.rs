@@ -9,6 +9,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 mod filter;
+mod fresh;
 pub mod index;
 pub mod io;
 pub mod lease;
@@ -16,6 +17,7 @@ mod store;
 
 pub use engine::{Engine, Filter, Key, Page, Preconditions, RawEvent, Revision};
 pub use error::Error;
+pub use fresh::{Freshness, Mark, Present, Scope, Told};
 pub use index::{Change, Index};
 pub use io::follow::{Followed, follow};
 pub use store::{Datastore, List, WatchEvent, WatchStream};

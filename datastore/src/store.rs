@@ -1,6 +1,6 @@
 //! The typed handle.
 
-use crate::{Engine, Error, Filter, Key, Preconditions, RawEvent, Revision};
+use crate::{Engine, Error, Filter, Key, Mark, Preconditions, RawEvent, Revision, Scope};
 use futures::stream::{BoxStream, StreamExt};
 use std::sync::Arc;
 use twill_crds::Object;
@@ -72,9 +72,11 @@ impl Datastore {
         let events = self.engine.watch(&K::kind(), filter, from).await?;
         let typed = events.filter_map(|event| async move {
             match event {
-                Ok(RawEvent::Applied(value, revision)) => {
-                    decode_or_log(value).map(|object| Ok(WatchEvent::Applied(object, revision)))
-                }
+                // One that cannot be read is told as far as its revision goes, or whoever waits for that waits for ever.
+                Ok(RawEvent::Applied(value, revision)) => Some(Ok(match decode_or_log(value) {
+                    Some(object) => WatchEvent::Applied(object, revision),
+                    None => WatchEvent::Bookmark(revision),
+                })),
                 Ok(RawEvent::Deleted(value, revision)) => {
                     Some(decode(value).map(|object| WatchEvent::Deleted(object, revision)))
                 }
@@ -117,12 +119,20 @@ impl Datastore {
         self.engine.delete(&K::kind(), key, preconditions).await
     }
 
-    /// A revision at least as late as every change of these kinds until now; an index that has heard it is fresh.
+    /// What must have been heard of each scope to know every change until now; [`crate::Told`] says whether it was.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn barrier(&self, kinds: &[twill_crds::Kind]) -> Result<Revision, Error> {
-        self.engine.barrier(kinds).await
+    pub async fn barrier(&self, scopes: &[Scope]) -> Result<Vec<Mark>, Error> {
+        self.engine.barrier(scopes).await
+    }
+
+    /// Differs between two datastores, and is the same for copies of one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn identity(&self) -> Result<String, Error> {
+        self.engine.identity().await
     }
 }
 

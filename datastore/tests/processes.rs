@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 use twill_crds::{IPBlock, IPPool, Namespace, NetworkPolicy, Node, Object, Pod};
-use twill_datastore::{Datastore, Error, Filter, Followed, Key, Preconditions, Revision, WatchEvent, follow};
+use twill_datastore::{Datastore, Error, Filter, Followed, Key, Preconditions, Revision, Scope, WatchEvent, follow};
 
 /// A child process and what it tells, line by line.
 struct Process {
@@ -308,7 +308,7 @@ fn ten_idle_daemons_cost_next_to_nothing() {
         println!("create beside {DAEMONS} daemons: {:.3} ms", start.elapsed().as_secs_f64() * 2.0);
         let start = Instant::now();
         for _ in 0..2000 {
-            store.barrier(&[Pod::kind()]).await.unwrap();
+            store.barrier(&[Scope::all::<Pod>()]).await.unwrap();
         }
         let barrier = start.elapsed() / 2000;
         println!("barrier: {barrier:?}");

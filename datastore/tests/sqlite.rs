@@ -14,7 +14,7 @@ use twill_datastore::event::{Occurrence, Recorder, Severity, reference};
 use twill_datastore::io::sqlite::{Options, Sqlite};
 use twill_datastore::lease::{Claim, Held};
 use twill_datastore::{
-    Datastore, Error, Filter, Followed, Index, Key, Preconditions, RawEvent, Revision, WatchEvent, follow,
+    Datastore, Error, Filter, Followed, Index, Key, Preconditions, RawEvent, Revision, Scope, WatchEvent, follow,
 };
 
 async fn store() -> (TempDir, Datastore) {
@@ -59,7 +59,8 @@ async fn objects_carry_the_metadata_of_an_api_server() {
     assert!(matches!(store.create(&node("n1")).await, Err(Error::AlreadyExists(what)) if what == "Node n1"));
     assert!(matches!(store.update(&node("n2")).await, Err(Error::NotFound(_))));
     assert_eq!(store.engine().kinds().await.unwrap(), [Node::kind()]);
-    assert_eq!(store.barrier(&[Node::kind()]).await.unwrap(), Revision(1));
+    let marks = store.barrier(&[Scope::all::<Node>()]).await.unwrap();
+    assert_eq!(marks.iter().map(|mark| mark.revision).collect::<Vec<_>>(), [Revision(1)]);
 }
 
 #[tokio::test]

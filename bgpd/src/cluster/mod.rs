@@ -11,7 +11,7 @@ mod peers;
 mod report;
 
 pub use desired::{Desired, desired};
-pub use objects::{Claimant, Heard, Objects, Snapshot};
+pub use objects::{Claimant, Heard, Objects, Snapshot, scopes};
 pub use report::{Observed, report};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::NodeCondition;
 use serde::{Deserialize, Serialize};
 use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Node, NodeNetwork, NodeNetworkSpec, Object};
-use twill_datastore::{Followed, Index, Revision};
+use twill_datastore::{Filter, Followed, Freshness, Index, Key, Mark, Revision, Scope};
 
 /// One step of one kind.
 pub enum Heard {
@@ -22,7 +22,6 @@ pub enum Heard {
 }
 
 /// All objects that decide.
-#[derive(Default)]
 pub struct Objects {
     pub(super) nodes: Index<Node>,
     pub(super) pools: Index<IPPool>,
@@ -31,7 +30,7 @@ pub struct Objects {
     pub(super) peers: Index<BGPPeer>,
     pub(super) network: Network,
     pub(super) claimant: Claimant,
-    heard: [bool; 6],
+    heard: Freshness,
 }
 
 /// Which of the blocks that bear this node's name are this machine's: those that its store of addresses claimed, which is felix's.
@@ -61,7 +60,6 @@ impl Claimant {
 #[derive(Default)]
 pub(super) struct Network {
     pub(super) spec: NodeNetworkSpec,
-    revision: Revision,
 }
 
 /// [`Objects`] as a file keeps them over a restart. Fields of another release are left out or empty, so that both ways of an upgrade go on.
@@ -76,17 +74,33 @@ pub struct Snapshot {
     network: NodeNetworkSpec,
 }
 
+/// What of the datastore decides on this node: all of most kinds, its own blocks and its own NodeNetwork.
+#[must_use]
+pub fn scopes(node: &str) -> Vec<Scope> {
+    let fields = vec![("spec.node".to_owned(), node.to_owned())];
+    let own = Scope { kind: IPBlock::kind(), filter: Filter { fields, ..Filter::default() } };
+    let network = Scope::object::<NodeNetwork>(&Key::cluster(node));
+    let all = [Scope::all::<Node>(), Scope::all::<IPPool>(), Scope::all::<BGPConfiguration>(), Scope::all::<BGPPeer>()];
+    all.into_iter().chain([own, network]).collect()
+}
+
 impl Objects {
+    /// Of `node`, before anything was heard.
+    #[must_use]
+    pub fn of(node: &str) -> Self {
+        Self::remembered(node, Snapshot::default())
+    }
+
     /// Takes in one step; whether it changed anything that decides.
     pub fn apply(&mut self, heard: Heard) -> bool {
         match heard {
-            Heard::Node(step) => take(&mut self.nodes, trimmed(*step), &mut self.heard[0]),
-            Heard::Pool(step) => take(&mut self.pools, step, &mut self.heard[1]),
-            Heard::Block(step) => take(&mut self.blocks, step, &mut self.heard[2]),
-            Heard::Configuration(step) => take(&mut self.configurations, step, &mut self.heard[3]),
-            Heard::Peer(step) => take(&mut self.peers, step, &mut self.heard[4]),
+            Heard::Node(step) => take(&mut self.nodes, trimmed(*step), &mut self.heard),
+            Heard::Pool(step) => take(&mut self.pools, step, &mut self.heard),
+            Heard::Block(step) => take(&mut self.blocks, step, &mut self.heard),
+            Heard::Configuration(step) => take(&mut self.configurations, step, &mut self.heard),
+            Heard::Peer(step) => take(&mut self.peers, step, &mut self.heard),
             Heard::Network(step) => {
-                let first = matches!(step, Followed::Synced { .. }) && !std::mem::replace(&mut self.heard[5], true);
+                let first = self.heard.take(&step);
                 self.network.take(step) || first
             }
         }
@@ -100,21 +114,19 @@ impl Objects {
     /// Whether every kind has been heard as a whole.
     #[must_use]
     pub fn in_sync(&self) -> bool {
-        self.heard.iter().all(|heard| *heard)
+        self.heard.is_complete()
     }
 
     /// Everything up to here is known.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        let all = [
-            self.nodes.revision(),
-            self.pools.revision(),
-            self.blocks.revision(),
-            self.configurations.revision(),
-            self.peers.revision(),
-            self.network.revision,
-        ];
-        all.into_iter().min().unwrap_or_default()
+        self.heard.up_to().unwrap_or_default()
+    }
+
+    /// Whether all that the marks stand for is known.
+    #[must_use]
+    pub fn reached(&self, marks: &[Mark]) -> bool {
+        self.heard.reached(marks)
     }
 
     /// What to keep over a restart.
@@ -135,7 +147,7 @@ impl Objects {
 
     /// Objects of an earlier run; not in sync.
     #[must_use]
-    pub fn remembered(snapshot: Snapshot) -> Self {
+    pub fn remembered(node: &str, snapshot: Snapshot) -> Self {
         fn index<K: Object>(items: Vec<K>) -> Index<K> {
             let mut index = Index::default();
             index.apply(Followed::Synced { items, revision: Revision::default() });
@@ -147,15 +159,15 @@ impl Objects {
             blocks: index(snapshot.blocks),
             configurations: index(snapshot.configurations),
             peers: index(snapshot.peers),
-            network: Network { spec: snapshot.network, revision: Revision::default() },
+            network: Network { spec: snapshot.network },
             claimant: Claimant::default(),
-            heard: [false; 6],
+            heard: Freshness::of(scopes(node)),
         }
     }
 }
 
-fn take<K: Object>(index: &mut Index<K>, step: Followed<K>, heard: &mut bool) -> bool {
-    let first = matches!(step, Followed::Synced { .. }) && !std::mem::replace(heard, true);
+fn take<K: Object>(index: &mut Index<K>, step: Followed<K>, heard: &mut Freshness) -> bool {
+    let first = heard.take(&step);
     let changed = !index.apply(step).is_empty();
     changed || first
 }
@@ -164,16 +176,10 @@ impl Network {
     /// Whether something else is asked than before.
     fn take(&mut self, step: Followed<NodeNetwork>) -> bool {
         let spec = match step {
-            Followed::Synced { items, revision } => {
-                self.revision = revision;
-                items.into_iter().next().map(|network| network.spec).unwrap_or_default()
-            }
+            Followed::Synced { items, .. } => items.into_iter().next().map(|network| network.spec).unwrap_or_default(),
             Followed::Applied(network, _) => network.spec,
             Followed::Deleted(..) => NodeNetworkSpec::default(),
-            Followed::Bookmark(revision) => {
-                self.revision = self.revision.max(revision);
-                return false;
-            }
+            Followed::Bookmark(_) => return false,
         };
         let changed = self.spec != spec;
         self.spec = spec;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
-use twill_crds::control::{BgpdRequest, BgpdStatus};
+use twill_crds::control::{BgpdRequest, BgpdStatus, Waited};
 
 /// Reads and checks the file.
 ///
@@ -92,8 +92,9 @@ fn fib_config(config: &LoneConfig) -> fib::Config {
 
 async fn answer((handle, left): (SpeakerHandle, Arc<Notify>), request: BgpdRequest) -> Value {
     match request {
+        BgpdRequest::Status => json!(status(&handle).await),
         // Alone there is no datastore, and so nothing to wait for.
-        BgpdRequest::Status | BgpdRequest::Wait { .. } => json!(status(&handle).await),
+        BgpdRequest::Wait { .. } => json!(Waited { applied: true, status: status(&handle).await }),
         BgpdRequest::Peers => json!(handle.peers().await.0),
         BgpdRequest::Routes { prefix } => json!(handle.routes(prefix).await),
         BgpdRequest::Leave => {

@@ -13,7 +13,7 @@ mod stream;
 mod worker;
 mod write;
 
-use crate::{Engine, Error, Filter, Key, Page, Preconditions, RawEvent, Revision};
+use crate::{Engine, Error, Filter, Key, Mark, Page, Preconditions, RawEvent, Revision, Scope};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use hub::Hub;
@@ -144,8 +144,13 @@ impl Engine for Sqlite {
         self.write(move |writing| writing.delete(&kind, &key, &preconditions)).await
     }
 
-    async fn barrier(&self, _kinds: &[Kind]) -> Result<Revision, Error> {
-        self.shared.reader.run(read::revision).await
+    async fn barrier(&self, scopes: &[Scope]) -> Result<Vec<Mark>, Error> {
+        let revision = self.shared.reader.run(read::revision).await?;
+        Ok(scopes.iter().map(|scope| Mark { scope: scope.clone(), revision, present: None }).collect())
+    }
+
+    async fn identity(&self) -> Result<String, Error> {
+        self.shared.reader.run(|connection| place::identity(connection)).await
     }
 
     async fn kinds(&self) -> Result<Vec<Kind>, Error> {

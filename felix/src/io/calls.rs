@@ -3,7 +3,7 @@
 
 use crate::cni::{self, Add, Failure, Reason};
 use crate::io::agent::{Ask, Prepared};
-use crate::io::heard::barrier_kinds;
+use crate::io::heard::scopes_of;
 use crate::io::link::{self, KernelError};
 use crate::io::netns::Netns;
 use crate::io::rtnl::Rtnl;
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use twill_crds::cni::CniRequest;
-use twill_datastore::{Datastore, Revision};
+use twill_datastore::{Datastore, Key, Mark, Scope};
 use twill_ipam::Sandbox;
 
 /// Longest wait for the datastore to say how late it is.
@@ -34,6 +34,11 @@ impl Calls {
     #[must_use]
     pub fn new(agent: mpsc::UnboundedSender<Ask>, datastore: Datastore) -> Self {
         Self { agent, datastore, locks: Arc::default() }
+    }
+
+    /// What must have been heard to know all that the datastore has now; none if it does not answer in time.
+    pub(super) async fn marks(&self, scopes: &[Scope], limit: Duration) -> Option<Vec<Mark>> {
+        tokio::time::timeout(limit, self.datastore.barrier(scopes)).await.ok()?.ok()
     }
 
     /// Asks the agent and waits for its answer; none while it stops.
@@ -83,10 +88,9 @@ async fn add(calls: &Calls, request: &CniRequest) -> Result<Value, Failure> {
     let add = cni::add(request)?;
     let _guard = calls.lock(&add.sandbox).await;
     let netns = Arc::new(open(&add)?);
-    let barrier = tokio::time::timeout(BARRIER, calls.datastore.barrier(&barrier_kinds())).await;
-    let revision: Option<Revision> = barrier.ok().and_then(Result::ok);
+    let marks = calls.marks(&scopes_of(&Key::namespaced(&add.namespace, &add.pod)), BARRIER).await;
     let call = Box::new(add.clone());
-    let prepared = calls.ask(|reply| Ask::Prepare { add: call, revision, reply }).await;
+    let prepared = calls.ask(|reply| Ask::Prepare { add: call, marks, reply }).await;
     let Prepared { plan } = prepared.unwrap_or_else(|| Err(stopping()))?;
     let attached = match make(&plan, &netns).await {
         Ok(index) => {

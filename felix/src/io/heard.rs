@@ -2,8 +2,8 @@
 
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use twill_crds::{IPBlock, IPPool, Kind, Namespace, NetworkPolicy, Node, Object, Pod};
-use twill_datastore::{Datastore, Filter, Followed, Revision, follow};
+use twill_crds::{IPBlock, IPPool, Namespace, NetworkPolicy, Node, Object, Pod};
+use twill_datastore::{Datastore, Filter, Followed, Freshness, Key, Scope, follow};
 
 /// What one kind has told.
 #[derive(Debug)]
@@ -22,9 +22,6 @@ pub enum Fact {
     Block(Box<Followed<IPBlock>>),
 }
 
-/// How many kinds there are.
-pub const KINDS: usize = 6;
-
 impl Fact {
     /// Whether it says nothing but up to where everything has been told.
     #[must_use]
@@ -39,24 +36,40 @@ impl Fact {
         }
     }
 
-    /// Which kind, from 0 to [`KINDS`], and up to where everything of it has been told, if that is said.
-    #[must_use]
-    pub fn told(&self) -> (usize, Option<Revision>) {
+    /// Notes up to where its kind has been told.
+    pub fn note(&self, freshness: &mut Freshness) {
         match self {
-            Self::Pod(f) => (0, up_to(f)),
-            Self::Namespace(f) => (1, up_to(f)),
-            Self::NetworkPolicy(f) => (2, up_to(f)),
-            Self::Node(f) => (3, up_to(f)),
-            Self::Pool(f) => (4, up_to(f)),
-            Self::Block(f) => (5, up_to(f)),
-        }
+            Self::Pod(f) => freshness.take(f),
+            Self::Namespace(f) => freshness.take(f),
+            Self::NetworkPolicy(f) => freshness.take(f),
+            Self::Node(f) => freshness.take(f),
+            Self::Pool(f) => freshness.take(f),
+            Self::Block(f) => freshness.take(f),
+        };
     }
 }
 
-/// The kinds of which an ADD must know everything until its start.
+/// All that felix follows.
 #[must_use]
-pub fn barrier_kinds() -> [Kind; 3] {
-    [Pod::kind(), Namespace::kind(), NetworkPolicy::kind()]
+pub fn scopes() -> Vec<Scope> {
+    vec![
+        Scope::all::<Pod>(),
+        Scope::all::<Namespace>(),
+        Scope::all::<NetworkPolicy>(),
+        Scope::all::<Node>(),
+        Scope::all::<IPPool>(),
+        Scope::all::<IPBlock>(),
+    ]
+}
+
+/// That of which an ADD must know everything until its start: the pod, its namespace, and the policies that can select it.
+#[must_use]
+pub fn scopes_of(pod: &Key) -> [Scope; 3] {
+    [
+        Scope::object::<Pod>(pod),
+        Scope::object::<Namespace>(&Key::cluster(&pod.namespace)),
+        Scope::namespace::<NetworkPolicy>(&pod.namespace),
+    ]
 }
 
 /// Follows everything. Facts of one kind come in order.
@@ -81,11 +94,4 @@ fn spawn<K: Object>(store: &Datastore, sender: &mpsc::Sender<Fact>, fact: fn(Box
             }
         }
     });
-}
-
-fn up_to<K>(followed: &Followed<K>) -> Option<Revision> {
-    match followed {
-        Followed::Synced { revision, .. } | Followed::Bookmark(revision) => Some(*revision),
-        Followed::Applied(..) | Followed::Deleted(..) => None,
-    }
 }

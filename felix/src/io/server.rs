@@ -3,18 +3,21 @@
 use crate::cni::Failure;
 use crate::io::agent::Ask;
 use crate::io::calls::{self, Calls};
+use crate::io::heard::scopes;
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::oneshot;
 use twill_crds::cni::CniReply;
-use twill_crds::control::{FelixRequest, FelixStatus};
+use twill_crds::control::{FelixRequest, FelixStatus, Waited};
 
 /// Longest request.
 const LARGEST: u64 = 2 << 20;
+
+/// Pause after which a datastore that did not answer is asked again.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Binds the socket, for root alone. What an earlier felix left there is replaced: the caller holds the state directory's
 /// lock, so that one is dead.
@@ -87,17 +90,25 @@ async fn handle(request: FelixRequest, calls: &Calls) -> Value {
             serde_json::to_value(reply)
         }
         FelixRequest::Status => serde_json::to_value(status(calls).await),
-        FelixRequest::Wait { revision, timeout_ms } => {
-            let (reply, done) = oneshot::channel();
-            calls.tell(Ask::Reached { revision, reply });
-            let _ = tokio::time::timeout(Duration::from_millis(timeout_ms), done).await;
-            serde_json::to_value(status(calls).await)
+        FelixRequest::Wait { timeout_ms } => {
+            let applied = tokio::time::timeout(Duration::from_millis(timeout_ms), applied(calls)).await;
+            serde_json::to_value(Waited { applied: applied.unwrap_or(false), status: status(calls).await })
         }
         FelixRequest::Addresses => Ok(calls.ask(Ask::Addresses).await.unwrap_or_default()),
         FelixRequest::Leave => serde_json::to_value(calls.ask(Ask::Leave).await.unwrap_or_default()),
         FelixRequest::Ruleset => Ok(calls.ask(Ask::Ruleset).await.unwrap_or_default()),
     };
     shown.unwrap_or_default()
+}
+
+/// Waits until all that the datastore has now is in the kernel; whether that came about.
+async fn applied(calls: &Calls) -> bool {
+    loop {
+        if let Some(marks) = calls.marks(&scopes(), Duration::MAX).await {
+            return calls.ask(|reply| Ask::Reached { marks, reply }).await.is_some();
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 async fn status(calls: &Calls) -> FelixStatus {

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use twill_crds::manifest::Manifest;
-use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Kind, Namespace, NetworkPolicy, Node, Object, Pod};
+use twill_crds::{IPBlock, Kind, Namespace, Node, Object, Pod};
 use twill_datastore::{Datastore, Filter, Key, Preconditions};
 use twill_ipam::io::identity;
 use twill_ipam::io::store::DIRECTORY;
@@ -330,18 +330,7 @@ impl Cluster {
     /// # Errors
     /// One of them does not follow.
     pub fn followed(&self) -> anyhow::Result<Vec<String>> {
-        let kinds = [
-            Pod::kind(),
-            Namespace::kind(),
-            NetworkPolicy::kind(),
-            Node::kind(),
-            IPPool::kind(),
-            IPBlock::kind(),
-            BGPConfiguration::kind(),
-            BGPPeer::kind(),
-        ];
-        let revision = self.runtime.block_on(self.store.barrier(&kinds))?;
-        daemons::applied(&self.state, revision.0, FOLLOW)
+        daemons::applied(&self.state, FOLLOW)
     }
 
     /// Waits until every node that can speak to others has their blocks in its kernel, or says for [`PATIENCE`] why it will not:

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use twill_crds::control::{BgpdRequest, BgpdStatus, FelixRequest, FelixStatus, RouteStatus};
+use twill_crds::control::{BgpdRequest, BgpdStatus, FelixRequest, FelixStatus, RouteStatus, Waited};
 
 /// Asks one thing of a daemon; the answer is awaited for `limit`.
 ///
@@ -130,11 +130,11 @@ pub fn routes(socket: &Path) -> anyhow::Result<Vec<RouteStatus>> {
     ask(socket, &BgpdRequest::Routes { prefix: None }, QUICK)
 }
 
-/// Waits until every running daemon of every node has applied `revision`; says which daemons do not run.
+/// Waits until every running daemon of every node has applied all that the datastore has now; says which daemons do not run.
 ///
 /// # Errors
 /// One of them has not in time.
-pub fn applied(state: &State, revision: u64, limit: Duration) -> anyhow::Result<Vec<String>> {
+pub fn applied(state: &State, limit: Duration) -> anyhow::Result<Vec<String>> {
     let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
     let mut absent = Vec::new();
     std::thread::scope(|scope| {
@@ -146,15 +146,15 @@ pub fn applied(state: &State, revision: u64, limit: Duration) -> anyhow::Result<
                     continue;
                 }
                 let socket = state.socket(&node.name, daemon);
-                waits.push((node, daemon, scope.spawn(move || one_applied(&socket, daemon, revision, timeout_ms))));
+                waits.push((node, daemon, scope.spawn(move || one_applied(&socket, daemon, timeout_ms))));
             }
         }
         for (node, daemon, wait) in waits {
             let applied = wait.join().map_err(|_| anyhow::anyhow!("a waiting thread failed"))?;
-            let (reached, problems) = applied.with_context(|| format!("{daemon} of {}", node.name))?;
-            if reached < revision {
+            let (applied, problems) = applied.with_context(|| format!("{daemon} of {}", node.name))?;
+            if !applied {
                 bail!(
-                    "{daemon} of {} has applied revision {reached}, not {revision}, after {} s{}",
+                    "{daemon} of {} has not applied all that is in the datastore after {} s{}",
                     node.name,
                     limit.as_secs(),
                     problems.first().map(|p| format!(": {p}")).unwrap_or_default()
@@ -166,16 +166,16 @@ pub fn applied(state: &State, revision: u64, limit: Duration) -> anyhow::Result<
     Ok(absent)
 }
 
-fn one_applied(socket: &Path, daemon: Daemon, revision: u64, timeout_ms: u64) -> anyhow::Result<(u64, Vec<String>)> {
+fn one_applied(socket: &Path, daemon: Daemon, timeout_ms: u64) -> anyhow::Result<(bool, Vec<String>)> {
     let limit = Duration::from_millis(timeout_ms) + QUICK;
     Ok(match daemon {
         Daemon::Bgpd => {
-            let status: BgpdStatus = ask(socket, &BgpdRequest::Wait { revision, timeout_ms }, limit)?;
-            (status.revision, status.problems)
+            let answer: Waited<BgpdStatus> = ask(socket, &BgpdRequest::Wait { timeout_ms }, limit)?;
+            (answer.applied, answer.status.problems)
         }
         Daemon::Felix => {
-            let status: FelixStatus = ask(socket, &FelixRequest::Wait { revision, timeout_ms }, limit)?;
-            (status.revision, status.problems)
+            let answer: Waited<FelixStatus> = ask(socket, &FelixRequest::Wait { timeout_ms }, limit)?;
+            (answer.applied, answer.status.problems)
         }
     })
 }

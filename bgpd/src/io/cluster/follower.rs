@@ -1,31 +1,35 @@
 //! Hears the datastore's objects, and hands over what they mean to the speaker and the FIB.
 
 use super::super::SpeakerHandle;
-use crate::cluster::{Claimant, Desired, Heard, Objects, Snapshot, desired};
+use crate::cluster::{Claimant, Desired, Heard, Objects, Snapshot, desired, scopes};
 use crate::fib::Fib;
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, SelectAll, StreamExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
-use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Node, NodeNetwork};
-use twill_datastore::{Datastore, Filter, follow};
+use tokio::sync::{mpsc, oneshot, watch};
+use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Node, NodeNetwork, Object};
+use twill_datastore::{Datastore, Followed, Mark, Scope, follow};
 
 /// Steps that are taken in before the whole is considered.
 const STEPS: usize = 10_000;
 
 pub(super) fn streams(store: &Datastore, node: &str) -> SelectAll<BoxStream<'static, Heard>> {
-    let own = Filter { fields: vec![("spec.node".to_owned(), node.to_owned())], ..Filter::default() };
-    let network = Filter { fields: vec![("metadata.name".to_owned(), node.to_owned())], ..Filter::default() };
+    let scopes = scopes(node);
     stream::select_all([
-        follow::<Node>(store, Filter::default()).map(|step| Heard::Node(Box::new(step))).boxed(),
-        follow::<IPPool>(store, Filter::default()).map(Heard::Pool).boxed(),
-        follow::<IPBlock>(store, own).map(Heard::Block).boxed(),
-        follow::<BGPConfiguration>(store, Filter::default()).map(Heard::Configuration).boxed(),
-        follow::<BGPPeer>(store, Filter::default()).map(Heard::Peer).boxed(),
-        follow::<NodeNetwork>(store, network).map(Heard::Network).boxed(),
+        followed::<Node>(store, &scopes).map(|step| Heard::Node(Box::new(step))).boxed(),
+        followed::<IPPool>(store, &scopes).map(Heard::Pool).boxed(),
+        followed::<IPBlock>(store, &scopes).map(Heard::Block).boxed(),
+        followed::<BGPConfiguration>(store, &scopes).map(Heard::Configuration).boxed(),
+        followed::<BGPPeer>(store, &scopes).map(Heard::Peer).boxed(),
+        followed::<NodeNetwork>(store, &scopes).map(Heard::Network).boxed(),
     ])
+}
+
+fn followed<K: Object>(store: &Datastore, scopes: &[Scope]) -> BoxStream<'static, Followed<K>> {
+    let scope = scopes.iter().find(|scope| scope.kind == K::kind());
+    follow(store, scope.map(|scope| scope.filter.clone()).unwrap_or_default())
 }
 
 /// How often the store's identity is looked for while it is not known.
@@ -61,6 +65,20 @@ impl StoreIdentity {
     }
 }
 
+/// Who waits until all that some marks stand for has been applied.
+pub(super) struct Waiting {
+    pub(super) marks: Vec<Mark>,
+    pub(super) reply: oneshot::Sender<()>,
+}
+
+/// Where the follower says what it knows.
+pub(super) struct Outlets {
+    pub(super) state: watch::Sender<State>,
+    /// What was handed over last.
+    pub(super) desired: watch::Sender<Option<Arc<Desired>>>,
+    pub(super) snapshots: watch::Sender<Option<Snapshot>>,
+}
+
 /// Hears the objects and hands over what they mean.
 pub(super) struct Follower {
     node: String,
@@ -71,10 +89,9 @@ pub(super) struct Follower {
     asked: Option<u64>,
     speaker: SpeakerHandle,
     fib: Fib,
-    state: watch::Sender<State>,
-    /// What was handed over last.
-    desired: watch::Sender<Option<Arc<Desired>>>,
-    snapshots: watch::Sender<Option<Snapshot>>,
+    outlets: Outlets,
+    asks: mpsc::UnboundedReceiver<Waiting>,
+    waiting: Vec<Waiting>,
 }
 
 /// How far this node is.
@@ -96,18 +113,16 @@ impl Follower {
         store: StoreIdentity,
         speaker: SpeakerHandle,
         fib: Fib,
-        state: watch::Sender<State>,
-        desired: watch::Sender<Option<Arc<Desired>>>,
-        snapshots: watch::Sender<Option<Snapshot>>,
+        outlets: Outlets,
+        asks: mpsc::UnboundedReceiver<Waiting>,
     ) -> Self {
-        let objects = Objects::default();
-        let node = node.to_owned();
-        Self { node, store, objects, current: None, asked: None, speaker, fib, state, desired, snapshots }
+        let (objects, node, waiting) = (Objects::of(node), node.to_owned(), Vec::new());
+        Self { node, store, objects, current: None, asked: None, speaker, fib, outlets, asks, waiting }
     }
 
     /// Starts from what an earlier run knew: nothing is removed on its word.
     pub(super) async fn remember(&mut self, snapshot: Snapshot) {
-        let mut objects = Objects::remembered(snapshot);
+        let mut objects = Objects::remembered(&self.node, snapshot);
         // There was an earlier run, and so a felix, if it is of a release that claims by identity.
         self.store.patience = Duration::ZERO;
         objects.claimed_by(self.store.read());
@@ -137,8 +152,12 @@ impl Follower {
                     }
                     self.consider(changed, &sender).await;
                 }
+                Some(waiting) = self.asks.recv() => {
+                    self.waiting.push(waiting);
+                    self.answer();
+                }
                 Some(revision) = applied.recv() => {
-                    self.state.send_if_modified(|state| {
+                    self.outlets.state.send_if_modified(|state| {
                         let later = !state.in_sync || state.revision < revision;
                         (state.in_sync, state.revision) = (true, revision.max(state.revision));
                         later
@@ -155,7 +174,7 @@ impl Follower {
         }
         if changed || self.asked.is_none() {
             self.hand_over(desired(&self.node, &self.objects)).await;
-            self.snapshots.send_replace(Some(self.objects.snapshot()));
+            self.outlets.snapshots.send_replace(Some(self.objects.snapshot()));
         }
         let revision = self.objects.revision().0;
         if self.asked != Some(revision) {
@@ -166,6 +185,22 @@ impl Follower {
                 let _ = applied.send(revision);
             });
         }
+        self.answer();
+    }
+
+    /// Answers who waited for what is known now, once the kernel has it.
+    fn answer(&mut self) {
+        if !self.objects.in_sync() || self.asked.is_none() {
+            return;
+        }
+        let reached = |waiting: &mut Waiting| self.objects.reached(&waiting.marks);
+        for Waiting { reply, .. } in self.waiting.extract_if(.., reached) {
+            // Fails only if nobody waits any more.
+            self.fib.settle(move |_| {
+                let _ = reply.send(());
+            });
+        }
+        self.waiting.retain(|waiting| !waiting.reply.is_closed());
     }
 
     async fn hand_over(&mut self, wanted: Desired) {
@@ -186,8 +221,8 @@ impl Follower {
         }
         let problems = wanted.node_problems.iter().chain(&wanted.problems).cloned().collect();
         let drained = wanted.speaker.shutdown.is_some();
-        self.state.send_modify(|state| (state.problems, state.drained) = (problems, drained));
-        self.desired.send_replace(Some(wanted.clone()));
+        self.outlets.state.send_modify(|state| (state.problems, state.drained) = (problems, drained));
+        self.outlets.desired.send_replace(Some(wanted.clone()));
         self.current = Some(wanted);
     }
 }

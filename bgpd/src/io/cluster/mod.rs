@@ -8,17 +8,17 @@ mod snapshot;
 mod status;
 
 use super::{ControlSocket, SpeakerHandle};
-use crate::cluster::Observed;
+use crate::cluster::{Observed, scopes};
 use crate::fib;
 use anyhow::Context;
-use follower::{Follower, State, StoreIdentity};
+use follower::{Follower, Outlets, State, StoreIdentity, Waiting};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, watch};
-use twill_crds::control::{BgpdRequest, BgpdStatus};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use twill_crds::control::{BgpdRequest, BgpdStatus, Waited};
 use twill_crds::names::BGPD_SOCKET;
 use twill_datastore::{Datastore, Error};
 
@@ -26,6 +26,8 @@ use twill_datastore::{Datastore, Error};
 const OPEN: Duration = Duration::from_secs(1);
 /// How often the sessions are looked at for the status.
 const LOOK: Duration = Duration::from_secs(1);
+/// Pause after which a datastore that did not answer is asked again.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Serves the node until SIGTERM or SIGINT, then leaves as for a graceful restart: no NOTIFICATION, kernel routes stay. If the machine goes
 /// down, its peers hear Cease.
@@ -50,28 +52,31 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
     let (state_sender, state) = watch::channel(State::default());
     let (desired_sender, desired) = watch::channel(None);
     let (snapshot_sender, snapshots) = watch::channel(None);
+    let outlets = Outlets { state: state_sender, desired: desired_sender, snapshots: snapshot_sender };
     let (observed_sender, observed) = watch::channel(Observed::default());
-    let mut follower = Follower::new(
-        node,
-        StoreIdentity::new(state_dir),
-        speaker.clone(),
-        fib,
-        state_sender,
-        desired_sender,
-        snapshot_sender,
-    );
+    let (waiting, asks) = mpsc::unbounded_channel();
+    let opened = Arc::new(OnceLock::new());
+    let mut follower = Follower::new(node, StoreIdentity::new(state_dir), speaker.clone(), fib, outlets, asks);
     tracing::info!(node, from_snapshot = remembered.is_some(), "bgpd started");
     let left = Arc::new(Notify::new());
     let going_down = desired.clone();
-    let answers = Answers { node: node.to_owned(), speaker: speaker.clone(), state, left: left.clone() };
+    let answers = Answers {
+        node: node.to_owned(),
+        speaker: speaker.clone(),
+        state,
+        store: opened.clone(),
+        waiting,
+        left: left.clone(),
+    };
     let follow = async {
         let patient = remembered.is_some();
         if let Some(snapshot) = remembered {
             follower.remember(snapshot).await;
         }
         let store = open(url, patient).await?;
+        let store = opened.get_or_init(|| store);
         tokio::join!(
-            follower.run(follower::streams(&store, node)),
+            follower.run(follower::streams(store, node)),
             status::report_status(store.clone(), node.to_owned(), desired, observed),
             snapshot::keep(path, snapshots),
         );
@@ -145,19 +150,20 @@ struct Answers {
     node: String,
     speaker: SpeakerHandle,
     state: watch::Receiver<State>,
+    /// Once it is open.
+    store: Arc<OnceLock<Datastore>>,
+    waiting: mpsc::UnboundedSender<Waiting>,
     /// The sessions were ended on request, and the process is to end.
     left: Arc<Notify>,
 }
 
 impl Answers {
-    async fn answer(mut self, request: BgpdRequest) -> Value {
+    async fn answer(self, request: BgpdRequest) -> Value {
         match request {
             BgpdRequest::Status => json!(self.status().await),
-            BgpdRequest::Wait { revision, timeout_ms } => {
-                let applied = self.state.wait_for(|state| state.in_sync && state.revision >= revision);
-                // Late or not: the status says how far it came.
-                let _ = tokio::time::timeout(Duration::from_millis(timeout_ms), applied).await;
-                json!(self.status().await)
+            BgpdRequest::Wait { timeout_ms } => {
+                let applied = tokio::time::timeout(Duration::from_millis(timeout_ms), self.applied()).await;
+                json!(Waited { applied: applied.unwrap_or(false), status: self.status().await })
             }
             BgpdRequest::Peers => json!(self.speaker.peers().await.0),
             BgpdRequest::Routes { prefix } => json!(self.speaker.routes(prefix).await),
@@ -168,6 +174,18 @@ impl Answers {
                 self.left.notify_one();
                 json!(status)
             }
+        }
+    }
+
+    /// Waits until all that the datastore has now has been applied; whether that came about.
+    async fn applied(&self) -> bool {
+        loop {
+            let barrier = async { self.store.get()?.barrier(&scopes(&self.node)).await.ok() };
+            if let Some(marks) = barrier.await {
+                let (reply, done) = oneshot::channel();
+                return self.waiting.send(Waiting { marks, reply }).is_ok() && done.await.is_ok();
+            }
+            tokio::time::sleep(AGAIN).await;
         }
     }
 

@@ -17,8 +17,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use twill_crds::control::BgpdStatus;
+use twill_crds::control::Waited;
 use twill_crds::names::BGPD_SOCKET;
-use twill_crds::{IPBlock, IPPool, Kind, Node, NodeNetwork, Object};
+use twill_crds::{IPBlock, IPPool, Node, NodeNetwork, Object};
 use twill_datastore::{Datastore, Key, Preconditions};
 
 const NODES: [(&str, &str); 3] = [("n1", "172.31.1.11"), ("n2", "172.31.1.12"), ("n3", "172.31.2.11")];
@@ -146,11 +147,10 @@ impl Cluster {
 
     /// Every node has applied all there is.
     fn wait(&self) {
-        let revision = self.runtime.block_on(self.store.barrier(&[<IPPool as Object>::kind() as Kind])).unwrap().0;
         for index in 0..NODES.len() {
-            let reply = self.ask(index, &json!({"op": "wait", "revision": revision, "timeout_ms": 10_000})).unwrap();
-            let status: BgpdStatus = serde_json::from_value(reply).unwrap();
-            assert!(status.in_sync && status.revision >= revision, "{status:?} has not {revision}");
+            let reply = self.ask(index, &json!({"op": "wait", "timeout_ms": 10_000})).unwrap();
+            let Waited { applied, status }: Waited<BgpdStatus> = serde_json::from_value(reply).unwrap();
+            assert!(applied && status.in_sync, "{status:?}");
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) struct Place {
 impl Place {
     /// What is at the path now, which `connection` has open.
     pub(super) fn of(path: PathBuf, connection: &Connection) -> Result<Self, Error> {
-        Ok(Self { file: file(&path), datastore: datastore(connection)?, path })
+        Ok(Self { file: file(&path), datastore: identity(connection)?, path })
     }
 
     /// Opens anew if another file is there; says whether it did. Only a copy of the same datastore is taken. A file that is
@@ -39,7 +39,7 @@ impl Place {
             return Ok(false);
         }
         let fresh = open()?;
-        if datastore(&fresh)? != self.datastore {
+        if identity(&fresh)? != self.datastore {
             return Err(Error::Unavailable(format!(
                 "{path} is another datastore than the one that was there; put that one, or a copy of it, back, or start \
                  this process again to go on with the new one"
@@ -57,6 +57,6 @@ fn file(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
-fn datastore(connection: &Connection) -> Result<String, Error> {
+pub(super) fn identity(connection: &Connection) -> Result<String, Error> {
     connection.query_row("SELECT identity FROM state", [], |row| row.get(0)).map_err(sqlite_error)
 }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use twill_crds::Object;
-use twill_datastore::{Key, Revision};
+use twill_datastore::{Key, Mark};
 use twill_ipam::{Attachment, Sandbox, StoreError};
 
 /// Longest wait of an ADD for its pod to be heard of and for addresses.
@@ -28,8 +28,8 @@ pub struct Prepared {
 /// An ADD that waits.
 pub(super) struct Pending {
     add: Add,
-    /// It must have been heard until here.
-    revision: Option<Revision>,
+    /// What must have been heard; none if the datastore does not answer.
+    marks: Option<Vec<Mark>>,
     until: Instant,
     reply: oneshot::Sender<Result<Prepared, Failure>>,
 }
@@ -51,10 +51,10 @@ impl Agent {
     pub(super) async fn prepare(
         &mut self,
         add: Add,
-        revision: Option<Revision>,
+        marks: Option<Vec<Mark>>,
         reply: oneshot::Sender<Result<Prepared, Failure>>,
     ) {
-        self.pending.push(Pending { add, revision, until: later(PATIENCE), reply });
+        self.pending.push(Pending { add, marks, until: later(PATIENCE), reply });
         self.retry_pending().await;
     }
 
@@ -64,7 +64,7 @@ impl Agent {
             if pending.reply.is_closed() {
                 continue;
             }
-            let answer = match self.try_prepare(&pending.add, pending.revision).await {
+            let answer = match self.try_prepare(&pending.add, pending.marks.as_deref()).await {
                 Ok(prepared) => Ok(prepared),
                 Err(Wait::For(_)) if Instant::now() < pending.until => {
                     self.pending.push(pending);
@@ -84,8 +84,8 @@ impl Agent {
         }
     }
 
-    async fn try_prepare(&mut self, add: &Add, revision: Option<Revision>) -> Result<Prepared, Wait> {
-        self.fresh_enough(add, revision)?;
+    async fn try_prepare(&mut self, add: &Add, marks: Option<&[Mark]>) -> Result<Prepared, Wait> {
+        self.fresh_enough(add, marks)?;
         let known = self.pods.get(&Key::namespaced(&add.namespace, &add.pod));
         if known.is_none_or(|pod| pod.meta().uid.as_deref() != Some(&add.uid)) {
             return Err(Wait::For(format!(
@@ -99,9 +99,9 @@ impl Agent {
             }
             Some(_) => {
                 self.release(&add.sandbox).await?;
-                self.allocate(add, revision.is_none())?
+                self.allocate(add, marks.is_none())?
             }
-            None => self.allocate(add, revision.is_none())?,
+            None => self.allocate(add, marks.is_none())?,
         };
         let plan = Plan::of(&attachment, &self.supply.owner().claimant, add.mtu.or(self.mtu).unwrap_or(DEFAULT_MTU));
         self.compiler.apply(Event::EndpointAttached(Self::endpoint(&attachment, &plan.host_name)));
@@ -127,13 +127,13 @@ impl Agent {
     }
 
     /// Whether enough has been heard to judge the pod by.
-    fn fresh_enough(&self, add: &Add, revision: Option<Revision>) -> Result<(), Wait> {
+    fn fresh_enough(&self, add: &Add, marks: Option<&[Mark]>) -> Result<(), Wait> {
         if !self.in_sync() {
             return Err(Wait::For("felix did not get in sync with the datastore and the kernel".to_owned()));
         }
-        match revision {
-            Some(revision) if self.applied < revision.0 => {
-                Err(Wait::For(format!("felix did not hear of revision {} of the datastore", revision.0)))
+        match marks {
+            Some(marks) if !self.heard.reached(marks) => {
+                Err(Wait::For("felix did not hear from the datastore what it had when the call began".to_owned()))
             }
             Some(_) => Ok(()),
             // The datastore is away. A pod that was heard of before is served by what was heard; others cannot be judged.

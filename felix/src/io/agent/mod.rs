@@ -20,7 +20,7 @@ use crate::base::{Settings, skeleton};
 use crate::cni::{Add, Failure};
 use crate::compile::Compiler;
 use crate::index::{Endpoint, Event};
-use crate::io::heard::{Fact, KINDS};
+use crate::io::heard::{Fact, scopes};
 use crate::io::nft::Table;
 use crate::io::rtnl::Rtnl;
 use crate::model::{self, PodKey};
@@ -35,7 +35,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 use twill_crds::control::FelixStatus;
 use twill_crds::{NetworkPolicy, Pod};
-use twill_datastore::{Datastore, Followed, Index, Revision};
+use twill_datastore::{Datastore, Followed, Freshness, Index, Mark};
 use twill_ipam::io::store::Store;
 use twill_ipam::{Owner, Sandbox};
 
@@ -57,8 +57,8 @@ pub enum Ask {
     Prepare {
         /// The call.
         add: Box<Add>,
-        /// The datastore when it began; none if it did not answer.
-        revision: Option<Revision>,
+        /// What must have been heard of the datastore as it was when the ADD began; none if it did not answer.
+        marks: Option<Vec<Mark>>,
         /// The plan, or why there is none.
         reply: oneshot::Sender<Result<Prepared, Failure>>,
     },
@@ -80,10 +80,10 @@ pub enum Ask {
         /// Done, or why not.
         reply: oneshot::Sender<Result<(), Failure>>,
     },
-    /// Answered when everything up to a revision is in the kernel.
+    /// Answered when everything up to some marks is in the kernel.
     Reached {
-        /// The revision.
-        revision: u64,
+        /// The marks.
+        marks: Vec<Mark>,
         /// The answer.
         reply: oneshot::Sender<()>,
     },
@@ -133,11 +133,11 @@ pub struct Agent {
     supply: Supply,
     pods: Index<Pod>,
     policies: Index<NetworkPolicy>,
-    heard: [Option<Revision>; KINDS],
+    heard: Freshness,
     applied: u64,
     endpoints: BTreeMap<Sandbox, Live>,
     pending: Vec<Pending>,
-    reached: Vec<(u64, oneshot::Sender<()>)>,
+    reached: Vec<(Vec<Mark>, oneshot::Sender<()>)>,
     blocks: blocks::Blocks,
     isolation: isolation::Isolation,
     missing: BTreeMap<Sandbox, u32>,
@@ -181,7 +181,7 @@ impl Agent {
             supply: Supply::new(owner),
             pods: Index::default(),
             policies: Index::default(),
-            heard: [None; KINDS],
+            heard: Freshness::of(scopes()),
             applied: 0,
             endpoints: BTreeMap::new(),
             pending: Vec::new(),
@@ -209,13 +209,10 @@ impl Agent {
     /// Takes in a batch of facts and brings the kernel up to it.
     pub async fn hear(&mut self, facts: &mut Vec<Fact>) {
         for fact in facts.drain(..) {
-            let (kind, up_to) = fact.told();
+            fact.note(&mut self.heard);
             self.supply_changed |=
                 matches!(fact, Fact::Block(_) | Fact::Pool(_) | Fact::Node(_)) && !fact.is_bookmark();
             self.take(fact);
-            if up_to.is_some() {
-                self.heard[kind] = self.heard[kind].max(up_to);
-            }
         }
         self.settle().await;
     }
@@ -223,14 +220,14 @@ impl Agent {
     /// Answers a question.
     pub async fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Prepare { add, revision, reply } => self.prepare(*add, revision, reply).await,
+            Ask::Prepare { add, marks, reply } => self.prepare(*add, marks, reply).await,
             Ask::Finish { sandbox, plan, index, reply } => drop(reply.send(self.finish(&sandbox, &plan, index))),
             Ask::Release { sandbox, reply } => {
                 let released = self.release(&sandbox).await;
                 drop(reply.send(released));
             }
-            Ask::Reached { revision, reply } if self.in_sync() && self.applied >= revision => drop(reply.send(())),
-            Ask::Reached { revision, reply } => self.reached.push((revision, reply)),
+            Ask::Reached { marks, reply } if self.in_sync() && self.heard.reached(&marks) => drop(reply.send(())),
+            Ask::Reached { marks, reply } => self.reached.push((marks, reply)),
             Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),
             Ask::Addresses(reply) => drop(reply.send(self.addresses())),
             Ask::Ruleset(reply) => drop(reply.send(self.ruleset())),
@@ -240,11 +237,11 @@ impl Agent {
     /// Whether every kind has been heard whole and the kernel holds what is wanted.
     #[must_use]
     pub fn in_sync(&self) -> bool {
-        self.equal && self.heard.iter().all(Option::is_some)
+        self.equal && self.heard.is_complete()
     }
 
     fn heard_up_to(&self) -> Option<u64> {
-        self.heard.iter().try_fold(u64::MAX, |least, heard| heard.map(|revision| least.min(revision.0)))
+        self.heard.up_to().map(|revision| revision.0)
     }
 
     /// Brings the kernel up to what is known, then answers who waited for it.
@@ -261,11 +258,11 @@ impl Agent {
         self.follow_isolation().await;
         self.applied = self.applied.max(heard);
         self.reached.retain(|(_, reply)| !reply.is_closed());
-        for (revision, reply) in std::mem::take(&mut self.reached) {
-            if self.applied >= revision {
+        for (marks, reply) in std::mem::take(&mut self.reached) {
+            if self.heard.reached(&marks) {
                 let _ = reply.send(());
             } else {
-                self.reached.push((revision, reply));
+                self.reached.push((marks, reply));
             }
         }
         self.retry_pending().await;
@@ -274,7 +271,7 @@ impl Agent {
     /// One transaction with all that changed. After a failure the next one compares everything.
     async fn commit(&mut self) -> Result<(), String> {
         let Some(table) = self.table.clone() else { return Err("the table is not ours yet".to_owned()) };
-        if self.heard.iter().any(Option::is_none) {
+        if !self.heard.is_complete() {
             return Err("felix has not heard all of the datastore yet".to_owned());
         }
         let delta = self.compiler.commit();
