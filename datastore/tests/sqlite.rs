@@ -1,90 +1,27 @@
 //! The SQLite engine through the typed handle, in one process.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[macro_use]
+mod suite;
+
 use futures::StreamExt;
-use k8s_openapi::api::events::v1::Event;
-use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use suite::{next, node, pod, pool};
 use tempfile::TempDir;
-use tokio::time::timeout;
-use twill_crds::{IPPool, Node, Object, Pod};
-use twill_datastore::event::{Occurrence, Recorder, Severity, reference};
+use twill_crds::{IPPool, Node, Object};
 use twill_datastore::io::sqlite::{Options, Sqlite};
-use twill_datastore::lease::{Claim, Held};
 use twill_datastore::{
-    Datastore, Error, Filter, Followed, Index, Key, Preconditions, RawEvent, Revision, Scope, WatchEvent, follow,
+    Datastore, Error, Filter, Followed, Index, Key, Preconditions, RawEvent, Revision, WatchEvent, follow,
 };
+
+every_case!(store);
 
 async fn store() -> (TempDir, Datastore) {
     let directory = tempfile::tempdir().unwrap();
     let store = Datastore::open(&format!("sqlite:{}/t.db", directory.path().display())).await.unwrap();
     (directory, store)
-}
-
-fn node(name: &str) -> Node {
-    serde_json::from_value(json!({"metadata": {"name": name}})).unwrap()
-}
-
-fn pod(name: &str, node: &str, app: &str) -> Pod {
-    serde_json::from_value(json!({
-        "metadata": {"name": name, "namespace": "shop", "labels": {"app": app}},
-        "spec": {"nodeName": node, "containers": [{"name": "c"}]}
-    }))
-    .unwrap()
-}
-
-fn pool(name: &str, cidr: &str) -> IPPool {
-    serde_json::from_value(json!({
-        "apiVersion": "twill.network/v1", "kind": "IPPool", "metadata": {"name": name}, "spec": {"cidr": cidr}
-    }))
-    .unwrap()
-}
-
-/// The next item, within a time that only a hang exceeds.
-async fn next<S: futures::Stream + Unpin>(stream: &mut S) -> S::Item {
-    timeout(Duration::from_secs(20), stream.next()).await.expect("the stream is silent").expect("the stream ended")
-}
-
-#[tokio::test]
-async fn objects_carry_the_metadata_of_an_api_server() {
-    let (_directory, store) = store().await;
-    let made = store.create(&node("n1")).await.unwrap();
-    assert!(made.metadata.uid.is_some() && made.metadata.creation_timestamp.is_some());
-    assert_eq!(made.metadata.generation, Some(1));
-    assert_eq!(made.metadata.resource_version.as_deref(), Some("1"));
-    assert_eq!(store.get::<Node>(&Key::cluster("n1")).await.unwrap(), Some(made));
-    assert_eq!(store.get::<Node>(&Key::cluster("n2")).await.unwrap(), None);
-    assert!(matches!(store.create(&node("n1")).await, Err(Error::AlreadyExists(what)) if what == "Node n1"));
-    assert!(matches!(store.update(&node("n2")).await, Err(Error::NotFound(_))));
-    assert_eq!(store.engine().kinds().await.unwrap(), [Node::kind()]);
-    let marks = store.barrier(&[Scope::all::<Node>()]).await.unwrap();
-    assert_eq!(marks.iter().map(|mark| mark.revision).collect::<Vec<_>>(), [Revision(1)]);
-}
-
-#[tokio::test]
-async fn of_two_who_read_the_same_revision_one_writes_and_the_other_reads_again() {
-    let (_directory, store) = store().await;
-    store.create(&node("n1")).await.unwrap();
-    let read = store.get::<Node>(&Key::cluster("n1")).await.unwrap().unwrap();
-    let labelled = |value: &str| {
-        let mut node = read.clone();
-        node.metadata.labels = Some([("rack".to_owned(), value.to_owned())].into());
-        node
-    };
-    let (a, b) = (labelled("a"), labelled("b"));
-    let (first, second) = tokio::join!(store.update(&a), store.update(&b));
-    let won = [&first, &second].iter().filter(|done| done.is_ok()).count();
-    assert_eq!(won, 1);
-    assert!([first, second].into_iter().any(|done| matches!(done, Err(Error::Conflict(_)))));
-    let preconditions = Preconditions { uid: None, revision: Some(Revision(1)) };
-    assert!(matches!(store.delete::<Node>(&Key::cluster("n1"), &preconditions).await, Err(Error::Conflict(_))));
-    store.delete::<Node>(&Key::cluster("n1"), &Preconditions::default()).await.unwrap();
-    assert!(matches!(
-        store.delete::<Node>(&Key::cluster("n1"), &Preconditions::default()).await,
-        Err(Error::NotFound(_))
-    ));
 }
 
 #[tokio::test]
@@ -95,39 +32,13 @@ async fn a_watch_tells_all_in_order_and_bookmarks_every_commit_of_any_kind() {
     store.create(&node("n1")).await.unwrap();
     assert!(matches!(next(&mut watch).await, Ok(WatchEvent::Applied(n, Revision(1))) if n.name() == "n1"));
     assert!(matches!(next(&mut watch).await, Ok(WatchEvent::Bookmark(Revision(1)))));
-    store.create(&pod("p", "n1", "a")).await.unwrap();
+    store.create(&pod("p", "a")).await.unwrap();
     assert!(matches!(next(&mut watch).await, Ok(WatchEvent::Bookmark(Revision(2)))));
     store.delete::<Node>(&Key::cluster("n1"), &Preconditions::default()).await.unwrap();
     assert!(matches!(next(&mut watch).await, Ok(WatchEvent::Deleted(n, Revision(3)))
         if n.metadata.resource_version.as_deref() == Some("3")));
     let mut again = store.watch::<Node>(&Filter::default(), Revision(1)).await.unwrap();
     assert!(matches!(next(&mut again).await, Ok(WatchEvent::Deleted(_, Revision(3)))));
-}
-
-#[tokio::test]
-async fn an_object_that_enters_or_leaves_the_filter_is_applied_or_deleted() {
-    let (_directory, store) = store().await;
-    let labels = serde_json::from_value(json!({"matchLabels": {"app": "a"}})).unwrap();
-    let fields = vec![("spec.nodeName".to_owned(), "n1".to_owned())];
-    let filter = Filter { namespace: Some("shop".into()), labels: Some(labels), fields };
-    let mut watch = store.watch::<Pod>(&filter, Revision(0)).await.unwrap();
-    let mut changes = Vec::new();
-    store.create(&pod("p", "n1", "b")).await.unwrap();
-    store.update(&pod("p", "n1", "a")).await.unwrap();
-    store.create(&pod("elsewhere", "n2", "a")).await.unwrap();
-    store.update(&pod("p", "n1", "b")).await.unwrap();
-    store.update(&pod("p", "n1", "a")).await.unwrap();
-    assert_eq!(store.list::<Pod>(&filter).await.unwrap().items.len(), 1);
-    store.delete::<Pod>(&Key::namespaced("shop", "p"), &Preconditions::default()).await.unwrap();
-    loop {
-        match next(&mut watch).await.unwrap() {
-            WatchEvent::Applied(_, at) => changes.push(("applied", at.0)),
-            WatchEvent::Deleted(_, at) => changes.push(("deleted", at.0)),
-            WatchEvent::Bookmark(Revision(6)) => break,
-            WatchEvent::Bookmark(_) => {}
-        }
-    }
-    assert_eq!(changes, [("applied", 2), ("deleted", 4), ("applied", 5), ("deleted", 6)]);
 }
 
 #[tokio::test]
@@ -251,53 +162,6 @@ async fn a_full_disk_is_said_and_hurts_nothing_that_is_there() {
     assert!(matches!(full, Some(Error::Full(_))), "{full:?}");
     assert!(store.get::<Node>(&Key::cluster("n1")).await.unwrap().is_some());
     store.delete::<Node>(&Key::cluster("big0"), &Preconditions::default()).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_lease_has_one_holder_and_is_free_once_released() {
-    let (_directory, store) = store().await;
-    let now = jiff::Timestamp::now();
-    let mut a = Claim::new("kube-system", "twill", "a", 15);
-    let mut b = Claim::new("kube-system", "twill", "b", 15);
-    let (first, second) = tokio::join!(a.hold(&store, now), b.hold(&store, now));
-    assert_eq!([first.unwrap(), second.unwrap()].iter().filter(|held| **held == Held::Ours).count(), 1);
-    let held = a.hold(&store, now).await.unwrap();
-    let (winner, loser) = if held == Held::Ours { (&mut a, &mut b) } else { (&mut b, &mut a) };
-    assert!(matches!(loser.hold(&store, now).await.unwrap(), Held::Theirs { .. }));
-    loser.release(&store).await.unwrap();
-    assert_eq!(winner.hold(&store, now).await.unwrap(), Held::Ours);
-    winner.release(&store).await.unwrap();
-    assert_eq!(loser.hold(&store, now).await.unwrap(), Held::Ours);
-}
-
-#[tokio::test]
-async fn events_are_stored_counted_and_swept() {
-    let (_directory, store) = store().await;
-    let made = store.create(&node("n1")).await.unwrap();
-    let mut recorder = Recorder::new("twill.network/felix", "n1");
-    let occurrence = Occurrence {
-        regarding: reference(&made),
-        severity: Severity::Warning,
-        reason: "RouteRepaired".into(),
-        action: "Repair".into(),
-        note: "a route was missing".into(),
-    };
-    let now = jiff::Timestamp::now();
-    for id in 0..3 {
-        recorder.record(&store, &occurrence, now, id).await.unwrap();
-    }
-    let events = store.list::<Event>(&Filter::default()).await.unwrap().items;
-    assert_eq!(events.len(), 1);
-    assert_eq!(events[0].series.as_ref().unwrap().count, 3);
-    let key = Key::namespaced(events[0].namespace(), events[0].name());
-    store.delete::<Event>(&key, &Preconditions::default()).await.unwrap();
-    recorder.record(&store, &occurrence, now, 3).await.unwrap();
-    let other =
-        Recorder::new("twill.network/felix", "n2").sweep(&store, now + jiff::SignedDuration::from_hours(2)).await;
-    other.unwrap();
-    assert_eq!(store.list::<Event>(&Filter::default()).await.unwrap().items.len(), 1);
-    recorder.sweep(&store, now + jiff::SignedDuration::from_hours(2)).await.unwrap();
-    assert!(store.list::<Event>(&Filter::default()).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
@@ -436,28 +300,6 @@ async fn without_inotify_others_are_heard_all_the_same() {
     assert!(matches!(next(&mut watch).await, Ok(WatchEvent::Applied(_, Revision(1)))));
 }
 
-#[tokio::test]
-async fn a_follower_that_was_far_behind_catches_up_in_order() {
-    let (_directory, store) = store().await;
-    let mut followed = follow::<Node>(&store, Filter::default());
-    assert!(matches!(next(&mut followed).await, Followed::Synced { .. }));
-    // More than the ring in memory holds, while nobody listens.
-    for n in 0..700 {
-        store.create(&node(&format!("n{n}"))).await.unwrap();
-    }
-    let mut heard = 0;
-    while heard < 700 {
-        match next(&mut followed).await {
-            Followed::Applied(_, at) => {
-                heard += 1;
-                assert_eq!(at, Revision(heard));
-            }
-            Followed::Bookmark(at) => assert_eq!(at, Revision(heard)),
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
 #[test]
 #[ignore = "needs root: make test"]
 fn a_disk_that_is_really_full_is_said_and_all_goes_on_once_there_is_room() {
@@ -506,87 +348,5 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
-    }
-}
-
-/// What the world looks like after any number of operations, and from where a watcher began to listen.
-mod history {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-
-    #[derive(Clone, Debug)]
-    enum Op {
-        /// Creates or relabels.
-        Put(usize, bool),
-        Delete(usize),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        prop_oneof![3 => (0usize..4, any::<bool>()).prop_map(|(n, on)| Op::Put(n, on)), 1 => (0usize..4).prop_map(Op::Delete)]
-    }
-
-    async fn perform(store: &Datastore, op: &Op) {
-        let name = |n: usize| format!("n{n}");
-        match *op {
-            Op::Put(n, on) => {
-                let mut object = node(&name(n));
-                object.metadata.labels = Some([("on".to_owned(), on.to_string())].into());
-                match store.create(&object).await {
-                    Err(Error::AlreadyExists(_)) => drop(store.update(&object).await.unwrap()),
-                    done => drop(done.unwrap()),
-                }
-            }
-            Op::Delete(n) => match store.delete::<Node>(&Key::cluster(name(n)), &Preconditions::default()).await {
-                Ok(()) | Err(Error::NotFound(_)) => {}
-                Err(error) => panic!("{error}"),
-            },
-        }
-    }
-
-    async fn listed(store: &Datastore, filter: &Filter) -> (BTreeMap<String, Node>, Revision) {
-        let list = store.list::<Node>(filter).await.unwrap();
-        (list.items.into_iter().map(|node| (node.name().to_owned(), node)).collect(), list.revision)
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-        #[test]
-        fn a_list_and_the_events_after_it_are_the_later_list(
-            before in prop::collection::vec(op(), 0..12), after in prop::collection::vec(op(), 0..12), filtered: bool,
-        ) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let (expected, folded) = runtime.block_on(async {
-                let (_directory, store) = store().await;
-                let on = || Some(serde_json::from_value(json!({"matchLabels": {"on": "true"}})).unwrap());
-                let filter = Filter { labels: filtered.then(on).flatten(), ..Filter::default() };
-                for op in &before {
-                    perform(&store, op).await;
-                }
-                let (mut world, from) = listed(&store, &filter).await;
-                for op in &after {
-                    perform(&store, op).await;
-                }
-                let (expected, upto) = listed(&store, &filter).await;
-                let mut watch = store.watch::<Node>(&filter, from).await.unwrap();
-                let mut last = from;
-                loop {
-                    let event = next(&mut watch).await.unwrap();
-                    let at = match event {
-                        WatchEvent::Applied(node, at) => { world.insert(node.name().to_owned(), node); at }
-                        WatchEvent::Deleted(node, at) => {
-                            assert!(world.remove(node.name()).is_some(), "what is deleted was there");
-                            at
-                        }
-                        WatchEvent::Bookmark(at) => { assert!(at >= last); if at == upto { break } at }
-                    };
-                    assert!(at >= last, "in order");
-                    last = at;
-                }
-                (expected, world)
-            });
-            prop_assert_eq!(folded, expected);
-        }
     }
 }
