@@ -2,13 +2,13 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-TEST_TOOLS := cc:gcc nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 vtysh:frr gobgpd:gobgpd conntrack:conntrack ping:iputils-ping
+TEST_TOOLS := cc:gcc nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 vtysh:frr gobgpd:gobgpd conntrack:conntrack ping:iputils-ping etcd:etcd-server
 VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-system-common busybox:busybox-static cpio:cpio modprobe:kmod
 # Where rustup puts it: sudo forgets the PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
-.PHONY: help build demo test test-unit test-root test-vm bench-bgp lint
+.PHONY: help build demo test test-unit test-root test-vm test-kubernetes bench-bgp lint
 
 help:
 	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up,"
@@ -16,6 +16,8 @@ help:
 	@echo "make test       all tests, in the kernel too and on an older one in a virtual machine (root)"
 	@echo "make test-unit  the tests that need no root"
 	@echo "make test-vm    the tests that need another kernel, in a virtual machine (root)"
+	@echo "make test-kubernetes  the tests that need a Kubernetes API server: etcd, kube-apiserver and kubectl in"
+	@echo "                \$$KUBEBUILDER_ASSETS or /usr/local/kubebuilder/bin (root)"
 	@echo "make bench-bgp  Twill's speaker beside BIRD (root only to install BIRD)"
 	@echo "make lint       format, clippy, licences and versions of dependencies"
 	@echo "make build      optimised twill and twill-cni in target/release"
@@ -55,6 +57,14 @@ test-vm:
 	$(call ROOT,it shares this machine's files with a virtual machine.)
 	@scripts/need $(TEST_TOOLS) $(VM_TOOLS)
 	CARGO="$(CARGO)" e2e/vm/tests
+
+test-kubernetes:
+	$(call ROOT,its tests make network namespaces.)
+	@scripts/control-plane
+	@scripts/need $(TEST_TOOLS)
+	$(CARGO) build --locked -p twill -p twill-cni
+	$(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast -- \
+	  --ignored --test-threads=2 $$(scripts/ignored-tests "needs a Kubernetes API server")
 
 bench-bgp:
 	@scripts/need cc:gcc bird:bird2
