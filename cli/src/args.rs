@@ -105,6 +105,12 @@ pub(crate) enum Command {
     /// Look at policy.
     #[command(subcommand)]
     Policy(Policy),
+    /// Print the CustomResourceDefinitions of Twill's kinds, for `kubectl apply -f -`; as a table, what they are called.
+    Crds {
+        /// Form of the answer.
+        #[arg(short, long, value_enum, default_value_t = Format::Yaml)]
+        output: Format,
+    },
     /// Print a completion script for a shell.
     Completion {
         /// The shell.

@@ -195,3 +195,17 @@ fn usage_is_3_and_an_error_is_1_with_one_sentence() {
         assert!(run(directory.path(), &["completion", shell]).1.contains("twill"));
     }
 }
+
+#[test]
+fn the_definitions_of_our_kinds_in_every_form() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, yaml, err) = run(directory.path(), &["crds"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let of_yaml: Vec<Value> = serde_saphyr::from_multiple(&yaml).unwrap();
+    let (_, json, _) = run(directory.path(), &["crds", "-o", "json"]);
+    let list: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((list["kind"].as_str(), list["items"].as_array()), (Some("List"), Some(&of_yaml)));
+    let (_, table, _) = run(directory.path(), &["crds", "-o", "table"]);
+    assert_eq!(table.lines().count(), of_yaml.len() + 1, "{table}");
+    assert!(table.contains("ippools") && table.contains("twill.network/v1"), "{table}");
+}

@@ -1,43 +1,62 @@
 //! BGPConfiguration, what all nodes share, and BGPPeer, with whom they speak beyond that.
 
+use crate::definitions::schemas;
+use crate::{names, written};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, MapAccess, Unexpected, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
-/// Routing of the whole cluster; the one object named `default` counts.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// What an operator wants of the routing of the whole cluster; the one object named `default` counts.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "twill.network",
     version = "v1",
     kind = "BGPConfiguration",
     plural = "bgpconfigurations",
+    shortname = "bgpconfig",
     category = "twill",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    doc = "BGPConfiguration says how the nodes of the cluster route among each other. There is one, named default. Without it all of its defaults hold."
 )]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(description = "How the nodes route among each other.")]
 pub struct BGPConfigurationSpec {
-    /// AS of the nodes: a number, or `{nodeLabel: KEY}`, so that nodes of a rack, or every node, have their own; default 64512.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asn: Option<NodeAsn>,
-    /// Who peers with whom inside the cluster.
-    #[serde(default)]
+    /// The AS of the nodes; by default 64512. A number is the AS of all of them. `{nodeLabel: KEY}` gives each node the number that its
+    /// label KEY says, so that the nodes of a rack, or every node, have an AS of their own. 23456 is reserved (RFC 6793).
+    pub asn: NodeAsn,
+    /// Who peers with whom inside the cluster. `Mesh`, the default: every node with every other. `Fabric`: only what BGPPeer objects
+    /// say, as where nodes peer with their top-of-rack switches.
     pub topology: Topology,
-    /// TCP port of every node's speaker; default 179.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub listen_port: Option<u16>,
-    /// Hold time proposed to other nodes, in seconds: 0, or at least 3; default 90 (RFC 4271 section 4.2).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hold_time: Option<u16>,
-    /// UDP port of VXLAN; default 4789.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vxlan_port: Option<u16>,
+    /// The TCP port on which every node's speaker listens; by default 179.
+    #[schemars(range(min = 1))]
+    pub listen_port: u16,
+    /// The hold time in seconds that nodes propose to each other; by default 90. It is at least 3, or 0 for sessions that never time out
+    /// (RFC 4271 section 4.2). The smaller one of both sides counts.
+    pub hold_time: u16,
+    /// The UDP port of VXLAN on every node; by default 4789.
+    #[schemars(range(min = 1))]
+    pub vxlan_port: u16,
+}
+
+impl Default for BGPConfigurationSpec {
+    fn default() -> Self {
+        Self {
+            asn: NodeAsn::default(),
+            topology: Topology::default(),
+            listen_port: names::BGP_PORT,
+            hold_time: names::HOLD_TIME,
+            vxlan_port: names::VXLAN_PORT,
+        }
+    }
 }
 
 /// Where the AS of a node comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum NodeAsn {
     /// All nodes have this one.
@@ -47,11 +66,17 @@ pub enum NodeAsn {
 }
 
 /// The label that says a node's AS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AsnLabel {
     /// Key of the label; its value is the AS number in decimal.
     pub node_label: String,
+}
+
+impl Default for NodeAsn {
+    fn default() -> Self {
+        Self::Number(names::DEFAULT_ASN)
+    }
 }
 
 impl NodeAsn {
@@ -71,6 +96,30 @@ impl NodeAsn {
         };
         let number = value.parse::<u32>().ok().filter(|number| asn_problem(*number).is_none());
         number.ok_or_else(|| format!("metadata.labels: {key} is \"{value}\", which is no AS number; use e.g. 64512"))
+    }
+}
+
+/// By hand, so that a field which this release does not know is passed over, and still found by who looks for such fields.
+impl<'de> Deserialize<'de> for NodeAsn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeAsnVisitor)
+    }
+}
+
+struct NodeAsnVisitor;
+
+impl<'de> Visitor<'de> for NodeAsnVisitor {
+    type Value = NodeAsn;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an AS number from 1 to 4294967295, or {nodeLabel: KEY}")
+    }
+    fn visit_u64<E: Error>(self, number: u64) -> Result<NodeAsn, E> {
+        let fits = u32::try_from(number).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))?;
+        Ok(NodeAsn::Number(fits))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<NodeAsn, A::Error> {
+        AsnLabel::deserialize(MapAccessDeserializer::new(map)).map(NodeAsn::Label)
     }
 }
 
@@ -97,7 +146,7 @@ pub enum Topology {
     Fabric,
 }
 
-/// A peer of the nodes that a selector names.
+/// What an operator wants of a peer of nodes.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "twill.network",
@@ -105,48 +154,63 @@ pub enum Topology {
     kind = "BGPPeer",
     plural = "bgppeers",
     status = "BGPPeerStatus",
+    shortname = "peer",
     category = "twill",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    doc = "BGPPeer is a router that nodes speak BGP with, such as their top-of-rack switch, beyond what the topology of the cluster gives them."
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(description = "Who the peer is, and how the nodes speak with it.")]
 pub struct BGPPeerSpec {
-    /// Nodes that have this peer; absent or empty: all.
+    /// Selects, by label, the nodes that have this peer. Left out or empty, all nodes have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schemas::selector")]
     pub node_selector: Option<LabelSelector>,
     /// The other side.
     pub remote: Remote,
-    /// AS of the other side: `internal`, `external` or a number.
+    /// The AS of the other side: its number, or `internal` for the nodes' own AS, or `external` for any other. 23456 is reserved (RFC
+    /// 6793).
     pub asn: PeerAsn,
-    /// AS that the nodes show this peer instead of their own (RFC 7705).
+    /// The AS that the nodes show this peer in place of their own (RFC 7705). Left out, they show their own.
     #[serde(default, rename = "localASN", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub local_asn: Option<u32>,
-    /// Hold time in seconds: 0, or at least 3; default 90.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hold_time: Option<u16>,
-    /// How often our own AS may stand in a received path; default 1 for external peers of a `Fabric`, whose
-    /// nodes share an AS, otherwise 0.
+    /// The hold time in seconds that the nodes propose; by default 90. It is at least 3, or 0 for a session that never times out (RFC
+    /// 4271 section 4.2). The smaller one of both sides counts.
+    #[serde(default = "hold_time")]
+    pub hold_time: u16,
+    /// How often the nodes' own AS may stand in the AS path of a route that they accept from this peer. Left out, it is 1 for an external
+    /// peer where the topology is `Fabric`, whose nodes share an AS, and otherwise 0.
     #[serde(default, rename = "allowOwnAS", skip_serializing_if = "Option::is_none")]
     pub allow_own_as: Option<u8>,
-    /// Next hop of what we send.
+    /// The next hop of the routes that nodes send to this peer (RFC 4271 section 5.1.3). `Auto`, the default: the node's own address to an
+    /// external peer, unless a third party on the shared subnet is nearer, and unchanged to an internal one. `Self`: the node's own address, always.
+    /// `Keep`: unchanged, always.
     #[serde(default)]
     pub next_hop: NextHop,
 }
 
-/// How a peer is named; exactly one field.
+fn hold_time() -> u16 {
+    names::HOLD_TIME
+}
+
+/// How the other side is found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Remote {
-    /// Its address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The address of the other side, IPv4 or IPv6. Every peer needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written::address")]
     pub address: Option<IpAddr>,
-    /// Its TCP port; default 179.
+    /// The TCP port of the other side. Left out, it is 179, or the `listenPort` of BGPConfiguration where the other side is a node of the
+    /// cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub port: Option<u16>,
 }
 
 /// AS of a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "must be internal, external or an AS number from 1 to 4294967295")]
 pub enum PeerAsn {
     /// This number.
     Number(u32),
@@ -155,7 +219,7 @@ pub enum PeerAsn {
 }
 
 /// AS of a peer in relation to our own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AsRelation {
     /// The same AS.
@@ -177,18 +241,19 @@ pub enum NextHop {
     Keep,
 }
 
-/// Observed state of a peer, written by the controller.
+/// What the controller last saw of the peer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BGPPeerStatus {
-    /// Nodes that the selector names.
+    /// How many nodes have this peer.
     #[serde(default)]
     pub nodes: u32,
-    /// Of those, with a session in Established.
+    /// Of those, how many have a session with it in the state Established.
     #[serde(default)]
     pub established: u32,
-    /// `Accepted`, `Established`.
+    /// `Accepted`: the peer is valid and nodes use it. `Established`: every node that it selects has a session with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::conditions")]
     pub conditions: Vec<Condition>,
 }
 

@@ -1,13 +1,15 @@
 //! IPPool, what addresses there are, and IPBlock, which node owns which part of them.
 
+use crate::definitions::schemas;
 use crate::validate::pool;
+use crate::written;
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A range of addresses for pods.
+/// What an operator wants of a range of addresses for pods.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "twill.network",
@@ -17,29 +19,38 @@ use serde::{Deserialize, Serialize};
     status = "IPPoolStatus",
     shortname = "pool",
     category = "twill",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    doc = "IPPool is a range of addresses for pods. Nodes claim blocks of it and give their pods addresses from these. No two pools overlap."
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(description = "What the pool is. The range and the size of its blocks are fixed when it is created.")]
 pub struct IPPoolSpec {
-    /// The range, e.g. `10.42.0.0/16` or `fd42::/48`. Immutable.
-    #[schemars(with = "String")]
+    /// The range, such as `10.42.0.0/16` or `fd42::/48`. It cannot change: to move to another range, create a second pool and disable
+    /// this one.
+    #[serde(deserialize_with = "written::range")]
+    #[schemars(schema_with = "schemas::range")]
     pub cidr: IpNet,
-    /// Prefix length of the blocks that nodes claim: 20 to 32 for IPv4 (default 26), 116 to 128 for IPv6 (default 122). Immutable.
+    /// Prefix length of the blocks that nodes claim: 20 to 32 in an IPv4 pool, 116 to 128 in an IPv6 pool. Left out, it is 26 for IPv4
+    /// and 122 for IPv6, which is 64 addresses. It cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 20, max = 128))]
     pub block_size: Option<u8>,
-    /// How packets for this pool travel to another node.
+    /// How packets to addresses of this pool travel between nodes. By default they are routed as they are.
     #[serde(default)]
     pub encapsulation: Encapsulation,
-    /// Whether packets from this pool to outside every pool carry the node's address.
+    /// Whether packets that pods of this pool send to addresses outside of all pools carry the node's address as their source; by default
+    /// false. Set it where nothing outside has a route to the pods.
     #[serde(default)]
     pub nat_outgoing: bool,
-    /// Nodes that may claim blocks of this pool; absent or empty: all.
+    /// Selects, by label, the nodes that may claim blocks of this pool. Left out or empty, all nodes may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schemas::selector")]
     pub node_selector: Option<LabelSelector>,
-    /// Namespaces whose pods may have addresses of this pool; absent or empty: all.
+    /// Selects, by label, the namespaces whose pods may have addresses of this pool. Left out or empty, all may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schemas::selector")]
     pub namespace_selector: Option<LabelSelector>,
-    /// No new address is handed out; those in use stay.
+    /// Whether the pool gives no new addresses; by default false. Pods keep those that they have.
     #[serde(default)]
     pub disabled: bool,
 }
@@ -53,16 +64,25 @@ impl IPPoolSpec {
             IpNet::V6(_) => 122,
         })
     }
+
+    /// How many blocks the range has room for; [`i64::MAX`], the greatest number that an API server stores, stands for more.
+    #[must_use]
+    pub fn block_count(&self) -> i64 {
+        let bits = self.block_prefix_len().saturating_sub(self.cidr.prefix_len());
+        1_i64.checked_shl(bits.into()).filter(|count| *count > 0).unwrap_or(i64::MAX)
+    }
 }
 
 /// Encapsulation of a pool's packets between nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Encapsulation {
-    /// The tunnel protocol.
+    /// The tunnel protocol. `None`, the default, routes packets as they are, always. `IPIP` wraps them in another IPv4 header (RFC 2003)
+    /// and is for IPv4 pools only. `VXLAN` wraps them in UDP (RFC 7348).
     #[serde(default)]
     pub protocol: Protocol,
-    /// When the tunnel is used; meaningless with protocol `None`.
+    /// When the tunnel is used. `CrossSubnet`, the default, uses it only where the other node is not on a subnet that this node is
+    /// connected to. `Always` uses it to every other node. It means nothing where the protocol is `None`.
     #[serde(default)]
     pub when: When,
 }
@@ -89,16 +109,47 @@ pub enum When {
     Always,
 }
 
-/// Observed state of a pool, written by the controller.
+/// What the controller last saw of the pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IPPoolStatus {
-    /// `Accepted`, `Ready`, `NearlyFull`.
+    /// `Accepted`: the pool is valid and overlaps no older one. `Ready`: nodes can claim blocks of it. `NearlyFull`: few blocks are
+    /// left to claim.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::conditions")]
     pub conditions: Vec<Condition>,
+    /// How many blocks the pool has.
+    #[serde(default)]
+    pub blocks: PoolBlocks,
+    /// How many addresses of the pool are in use.
+    #[serde(default)]
+    pub addresses: PoolAddresses,
 }
 
-/// A part of a pool that one node owns for life. Creating the object is the claim.
+/// Blocks of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolBlocks {
+    /// Blocks that the range has room for. 9223372036854775807 stands for that many and more.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub total: i64,
+    /// Of those, blocks that nodes have claimed.
+    #[serde(default)]
+    pub claimed: u32,
+}
+
+/// Addresses of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolAddresses {
+    /// Addresses in use, as the nodes last wrote it into their blocks.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub used: i64,
+}
+
+/// What a claim of a block says. Creating the object is the claim.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "twill.network",
@@ -106,27 +157,36 @@ pub struct IPPoolStatus {
     kind = "IPBlock",
     plural = "ipblocks",
     status = "IPBlockStatus",
+    shortname = "block",
     category = "twill",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    selectable = ".spec.node",
+    doc = "IPBlock is a part of an IPPool that one node owns for life. Nodes create and delete these objects; operators read them."
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(
+    description = "Who owns which addresses. Nothing of it can change: a node releases a block by deleting the object."
+)]
 pub struct IPBlockSpec {
-    /// The block's range; the object's name is this with dots, colons and the slash as dashes. Immutable.
-    #[schemars(with = "String")]
+    /// The block's range. The object's name is this range with dots, colons and the slash as dashes.
+    #[serde(deserialize_with = "written::range")]
+    #[schemars(schema_with = "schemas::range")]
     pub cidr: IpNet,
-    /// Name of the Node that owns the block. Immutable.
+    /// Name of the Node that owns the block.
+    #[schemars(length(min = 1, max = 253))]
     pub node: String,
-    /// Identity of the store of addresses that claimed the block: another machine that is registered under the node's name is not its
-    /// owner. Left out: whoever has the name. Immutable.
+    /// Identity of the machine that claimed the block, so that another machine that is registered under the same name is not taken for
+    /// its owner. Left out, the block is of whichever machine has the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub claimant: Option<String>,
 }
 
-/// Checkpoint of a block's use, written by its node now and then, never per pod.
+/// What the block's node writes of its use now and then, never per pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IPBlockStatus {
-    /// Addresses in use when the checkpoint was written.
+    /// Addresses that were in use when the node last wrote this. It is written now and then, not for every pod.
     #[serde(default)]
     pub used: u32,
 }

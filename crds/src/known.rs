@@ -9,9 +9,9 @@ type Row = (&'static str, &'static str, &'static str, &'static str, bool, &'stat
 const KINDS: &[Row] = &[
     (names::GROUP, names::VERSION, "IPPool", "ippools", false, &["pool"]),
     (names::GROUP, names::VERSION, "IPBlock", "ipblocks", false, &["block"]),
-    (names::GROUP, names::VERSION, "BGPConfiguration", "bgpconfigurations", false, &[]),
+    (names::GROUP, names::VERSION, "BGPConfiguration", "bgpconfigurations", false, &["bgpconfig"]),
     (names::GROUP, names::VERSION, "BGPPeer", "bgppeers", false, &["peer"]),
-    (names::GROUP, names::VERSION, "NodeNetwork", "nodenetworks", false, &[]),
+    (names::GROUP, names::VERSION, "NodeNetwork", "nodenetworks", false, &["nodenet"]),
     ("", "v1", "Namespace", "namespaces", false, &["ns"]),
     ("", "v1", "Node", "nodes", false, &["no"]),
     ("", "v1", "Pod", "pods", true, &["po"]),

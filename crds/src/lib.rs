@@ -6,6 +6,7 @@
 pub mod bgp;
 pub mod cni;
 pub mod control;
+pub mod definitions;
 pub mod ippool;
 pub mod kind;
 pub mod known;
@@ -14,6 +15,7 @@ pub mod names;
 pub mod node_network;
 pub mod selector;
 pub mod validate;
+mod written;
 
 pub use bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec};
 pub use ippool::{Encapsulation, IPBlock, IPBlockSpec, IPPool, IPPoolSpec, Protocol, When};

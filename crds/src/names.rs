@@ -50,6 +50,8 @@ pub const NFT_TABLE: &str = "twill";
 pub const DEFAULT_ASN: u32 = 64512;
 /// TCP port of BGP (RFC 4271 section 4).
 pub const BGP_PORT: u16 = 179;
+/// Hold time in seconds that a speaker proposes unless configured otherwise (RFC 4271 section 10).
+pub const HOLD_TIME: u16 = 90;
 
 /// Directory of the sockets of a node's daemons.
 pub const RUN_DIR: &str = "/run/twill";

@@ -1,12 +1,13 @@
 //! NodeNetwork: what one node says of itself. Each field of the status has one writer.
 
+use crate::definitions::schemas;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-/// State of one node's network; named as the Node. Created by the node's daemons; the spec is what an operator asks of the node.
+/// What an operator asks of one node. The object is named as the Node and created by the node's daemons.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "twill.network",
@@ -14,16 +15,20 @@ use std::net::IpAddr;
     kind = "NodeNetwork",
     plural = "nodenetworks",
     status = "NodeNetworkStatus",
+    shortname = "nodenet",
     category = "twill",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    doc = "NodeNetwork is the state of one node's network, named as the Node. The node's daemons create it and write its status; its spec is what an operator asks of the node."
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(description = "What an operator asks of the node.")]
 pub struct NodeNetworkSpec {
-    /// Whether the node is to take no part in routing: its sessions end with Cease, so that no peer has a route to it, until this is
-    /// false again. Written by `twill drain`.
+    /// Whether the node is to take no part in routing. Its sessions end and no peer keeps a route to it, until this is false again.
+    /// `twill drain` writes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drain: bool,
-    /// Whether Twill is to be removed from the node: written by `twill uninstall --cluster`, obeyed once; the object goes last.
+    /// Whether Twill is to be removed from the node, once and for all; this object is deleted last. `twill uninstall --cluster` writes
+    /// it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub uninstall: bool,
 }
@@ -32,10 +37,10 @@ pub struct NodeNetworkSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeNetworkStatus {
-    /// Written by bgpd: routing.
+    /// Routing, as bgpd reports it.
     #[serde(default)]
     pub bgp: BgpState,
-    /// Written by felix: pods and policy.
+    /// Pods and policy, as felix reports them.
     #[serde(default)]
     pub felix: FelixState,
 }
@@ -44,17 +49,20 @@ pub struct NodeNetworkStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BgpState {
-    /// Addresses in use for sessions and tunnels, one per family at most.
+    /// The addresses of the node for sessions and tunnels, at most one of IPv4 and one of IPv6.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
-    /// AS in use.
+    /// The AS of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asn: Option<u32>,
-    /// Ordinal 0 of the node's oldest block of each family: its own source towards pods through a tunnel.
+    /// The addresses that the node itself sends from to pods behind a tunnel: the first one of its oldest block, of IPv4 and of IPv6.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tunnel_addresses: Vec<IpAddr>,
-    /// `BGPReady`, `AddressValid`, `TunnelHealthy`, `RoutesResolved`…
+    /// `BGPReady`: the speaker runs with what is configured. `AddressValid`: the node has an address to be the next hop of its blocks.
+    /// `TunnelHealthy`: tunnels that pools ask for work. `RoutesResolved`: the next hops of all routes are known. `RoutesInstalled`: the
+    /// kernel has taken them. `SessionsEstablished`: all peers are connected. `Drained`: a node that is drained has closed its sessions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::conditions")]
     pub conditions: Vec<Condition>,
 }
 
@@ -62,7 +70,9 @@ pub struct BgpState {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FelixState {
-    /// `NetworkReady`, `PolicySynced`, `AddressesAvailable`…
+    /// `NetworkReady`: pods can be attached. `PolicySynced`: the kernel holds all policy. `AddressesOwned`: no pod has an address of
+    /// another node. `AddressesAvailable`: the node's blocks have room.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::conditions")]
     pub conditions: Vec<Condition>,
 }

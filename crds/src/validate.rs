@@ -70,11 +70,14 @@ pub fn admit(kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<(),
 pub(crate) fn admit_fields(kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<(), Problem> {
     metadata::admit(kind, object)?;
     match (kind.group.as_ref(), kind.kind.as_ref()) {
-        (names::GROUP, "IPPool") => pool::pool(&decode(object)?, stored::<IPPool>(old).as_ref()),
-        (names::GROUP, "IPBlock") => pool::block(&decode(object)?, stored::<IPBlock>(old).as_ref()),
-        (names::GROUP, "BGPConfiguration") => bgp::configuration(&decode(object)?),
-        (names::GROUP, "BGPPeer") => bgp::peer(&decode(object)?),
-        (names::GROUP, "NodeNetwork") => decode::<crate::NodeNetwork>(object).map(drop),
+        (names::GROUP, "IPPool") => pool::pool(&ours(object)?, stored::<IPPool>(old).as_ref()),
+        (names::GROUP, "IPBlock") => {
+            let block = ours(object)?;
+            pool::block(&block, object["spec"]["cidr"].as_str().unwrap_or_default(), stored::<IPBlock>(old).as_ref())
+        }
+        (names::GROUP, "BGPConfiguration") => bgp::configuration(&ours(object)?),
+        (names::GROUP, "BGPPeer") => bgp::peer(&ours(object)?),
+        (names::GROUP, "NodeNetwork") => ours::<crate::NodeNetwork>(object).map(drop),
         ("networking.k8s.io", "NetworkPolicy") => {
             policy::default(object);
             policy::check(&decode(object)?)
@@ -86,6 +89,37 @@ pub(crate) fn admit_fields(kind: &Kind, object: &mut Value, old: Option<&Value>)
         ("", "Namespace") => decode::<crate::Namespace>(object).map(drop),
         ("", "Node") => decode::<crate::Node>(object).map(drop),
         _ => Ok(()),
+    }
+}
+
+/// An object of one of our kinds as its type. Its spec is made what an API server would store by the kind's definition: a null
+/// means that the field is left out, and what is left out has its default.
+fn ours<K: Object>(object: &mut Value) -> Result<K, Problem> {
+    if let Some(spec) = object.get_mut("spec") {
+        drop_nulls(spec);
+    }
+    let decoded: K = decode(object)?;
+    if let (Some(spec), Ok(full)) = (object.get_mut("spec"), serde_json::to_value(&decoded)) {
+        fill_in(spec, &full["spec"]);
+    }
+    Ok(decoded)
+}
+
+fn drop_nulls(value: &mut Value) {
+    if let Value::Object(fields) = value {
+        fields.retain(|_, field| !field.is_null());
+        fields.values_mut().for_each(drop_nulls);
+    }
+}
+
+/// Adds the fields that only `full` has; what was written stays as it was written.
+fn fill_in(written: &mut Value, full: &Value) {
+    let (Value::Object(written), Value::Object(full)) = (written, full) else { return };
+    for (key, value) in full {
+        match written.get_mut(key) {
+            Some(field) => fill_in(field, value),
+            None => drop(written.insert(key.clone(), value.clone())),
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use twill_crds::bgp::NodeAsn;
 use twill_crds::manifest::Manifest;
-use twill_crds::names::DEFAULT_ASN;
 use twill_crds::{BGPConfiguration, Node, Object};
 
 /// Labels or annotations.
@@ -81,7 +80,7 @@ pub fn source(objects: &[Manifest]) -> anyhow::Result<Option<NodeAsn>> {
     let counts = |o: &&Manifest| o.kind == BGPConfiguration::kind() && o.value["metadata"]["name"] == "default";
     let Some(object) = objects.iter().rfind(counts) else { return Ok(None) };
     let configuration: BGPConfiguration = serde_json::from_value(object.value.clone()).with_context(|| what(object))?;
-    Ok(Some(configuration.spec.asn.unwrap_or(NodeAsn::Number(DEFAULT_ASN))))
+    Ok(Some(configuration.spec.asn))
 }
 
 /// The AS of every node of a lab with these objects.
@@ -89,7 +88,7 @@ pub fn source(objects: &[Manifest]) -> anyhow::Result<Option<NodeAsn>> {
 /// # Errors
 /// A node has no valid label, or in a Fabric the AS of a router, which would then have to be a reflector.
 pub fn asns(file: &LabFile, objects: &[Manifest]) -> anyhow::Result<BTreeMap<String, u32>> {
-    let source = source(objects)?.unwrap_or(NodeAsn::Number(DEFAULT_ASN));
+    let source = source(objects)?.unwrap_or_default();
     let mut routers = file.spine.iter().map(|s| (s.asn, "spine".to_owned())).collect::<BTreeMap<_, _>>();
     routers.extend(file.racks.iter().flat_map(|r| r.tors.iter().map(|t| t.asn).zip(r.tor_names())));
     let mut asns = BTreeMap::new();

@@ -8,9 +8,8 @@ use crate::speaker::{self, Shutdown};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use twill_crds::bgp::NodeAsn;
 use twill_crds::ippool::accepted;
-use twill_crds::names::{BGP_PORT, DEFAULT_ASN, VXLAN_PORT};
+use twill_crds::names::DEFAULT_ASN;
 use twill_crds::{BGPConfigurationSpec, IPBlock, IPPool, Object};
 use twill_datastore::Key;
 
@@ -36,7 +35,7 @@ pub struct Desired {
 pub fn desired(own: &str, objects: &Objects) -> Desired {
     let configuration = objects.configurations.get(&Key::cluster("default"));
     let spec = configuration.map(|object| object.spec.clone()).unwrap_or_default();
-    let nodes = nodes(own, objects, &spec.asn.clone().unwrap_or(NodeAsn::Number(DEFAULT_ASN)));
+    let nodes = nodes(own, objects, &spec.asn);
     // Without one there is no peer that it could be shown to.
     let asn = nodes.asn.unwrap_or(DEFAULT_ASN);
     let local = nodes.own.clone().unwrap_or_else(|| NodeAddresses { name: own.to_owned(), v4: None, v6: None });
@@ -102,7 +101,7 @@ fn fib_config(
         peers: speaker.peers.values().map(|peer| peer.address).collect(),
         local,
         tunnel_sources: [false, true].into_iter().filter_map(oldest).collect(),
-        vxlan_port: spec.vxlan_port.unwrap_or(VXLAN_PORT),
+        vxlan_port: spec.vxlan_port,
         ..fib::Config::default()
     }
 }
@@ -134,7 +133,7 @@ fn router_id(local: &NodeAddresses) -> Ipv4Addr {
 }
 
 fn listen(nodes: &Nodes, spec: &BGPConfigurationSpec) -> Vec<SocketAddr> {
-    let port = spec.listen_port.unwrap_or(BGP_PORT);
+    let port = spec.listen_port;
     let Some(own) = &nodes.own else { return Vec::new() };
     let v4 = own.v4.map(|_| IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let v6 = own.v6.map(|_| IpAddr::V6(Ipv6Addr::UNSPECIFIED));

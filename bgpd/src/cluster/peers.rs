@@ -8,15 +8,13 @@ use crate::wire::{Families, Family};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use twill_crds::bgp::{AsRelation, NextHop, PeerAsn as SpecAsn, Topology};
-use twill_crds::names::BGP_PORT;
+use twill_crds::names::{BGP_PORT, HOLD_TIME};
 use twill_crds::selector::matches_or_absent;
 use twill_crds::{BGPConfigurationSpec, BGPPeer, Object};
 use twill_datastore::Key;
 
 /// Seconds within which a node's speaker is back after a restart (RFC 4724).
 const RESTART_TIME: u16 = 120;
-/// Hold time unless configured otherwise, in seconds (RFC 4271 section 10).
-const HOLD_TIME: u16 = 90;
 
 /// TTL of sessions between nodes of different AS.
 const MULTIHOP: u8 = 64;
@@ -79,7 +77,7 @@ fn mesh(
     let v6 = own.v6.is_some().then_some(node.v6).flatten().map(IpAddr::V6);
     let address = v4.or(v6)?;
     let mut peer = bare(address, own);
-    peer.port = spec.listen_port.unwrap_or(BGP_PORT);
+    peer.port = spec.listen_port;
     peer.asn = PeerAsn::Number(theirs);
     // Nodes of other racks are as far as iBGP would find them.
     peer.ttl = (ours != theirs).then_some(MULTIHOP);
@@ -109,8 +107,7 @@ fn configured(
     }
     let is_node =
         nodes.others.iter().any(|node| [node.v4.map(IpAddr::V4), node.v6.map(IpAddr::V6)].contains(&Some(address)));
-    let port = if is_node { config.listen_port } else { None };
-    peer.port = spec.remote.port.or(port).unwrap_or(BGP_PORT);
+    peer.port = spec.remote.port.unwrap_or(if is_node { config.listen_port } else { BGP_PORT });
     peer.local_asn = spec.local_asn;
     peer.asn = match spec.asn {
         SpecAsn::Number(asn) => PeerAsn::Number(asn),
@@ -161,6 +158,6 @@ fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
 }
 
 /// 1 and 2 are impossible (RFC 4271 section 4.2); admission refuses them, and one that slipped through counts as unset.
-fn hold_time(spec: Option<u16>) -> u16 {
-    spec.filter(|seconds| !matches!(seconds, 1 | 2)).unwrap_or(HOLD_TIME)
+fn hold_time(spec: u16) -> u16 {
+    if matches!(spec, 1 | 2) { HOLD_TIME } else { spec }
 }

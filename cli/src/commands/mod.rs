@@ -2,6 +2,7 @@
 
 mod apply;
 mod columns;
+mod crds;
 mod delete;
 mod drain;
 mod explain;
@@ -36,6 +37,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Uninstall(args) => uninstall::run(&args),
         Command::Ipam(command) => ipam::run(command),
         Command::Policy(command) => policy::run(command),
+        Command::Crds { output } => crds::run(output),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "twill", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -12,12 +12,11 @@ pub(super) fn configuration(new: &BGPConfiguration) -> Result<(), Problem> {
         return Err(Problem::new("metadata.name", problem));
     }
     match &new.spec.asn {
-        None => {}
-        Some(NodeAsn::Number(number)) => asn("spec.asn", *number)?,
-        Some(NodeAsn::Label(label)) => metadata::label_key("spec.asn.nodeLabel", &label.node_label)?,
+        NodeAsn::Number(number) => asn("spec.asn", *number)?,
+        NodeAsn::Label(label) => metadata::label_key("spec.asn.nodeLabel", &label.node_label)?,
     }
-    port("spec.listenPort", new.spec.listen_port)?;
-    port("spec.vxlanPort", new.spec.vxlan_port)?;
+    port("spec.listenPort", Some(new.spec.listen_port))?;
+    port("spec.vxlanPort", Some(new.spec.vxlan_port))?;
     hold_time(new.spec.hold_time)
 }
 
@@ -41,7 +40,10 @@ pub(super) fn peer(new: &BGPPeer) -> Result<(), Problem> {
 fn remote(address: IpAddr) -> Result<(), Problem> {
     let is_broadcast = matches!(address, IpAddr::V4(a) if a.is_broadcast());
     if address.is_unspecified() || address.is_multicast() || is_broadcast {
-        return Err(Problem::new("spec.remote.address", format!("{address} is no address of a single router")));
+        return Err(Problem::new(
+            "spec.remote.address",
+            format!("{address} is no address of a single router; write the peer's own"),
+        ));
     }
     if matches!(address, IpAddr::V6(a) if a.is_unicast_link_local()) {
         let problem = format!("{address} is link-local and says nothing without an interface; give a global address");
@@ -54,9 +56,9 @@ fn asn(field: &str, number: u32) -> Result<(), Problem> {
     asn_problem(number).map_or(Ok(()), |problem| Err(Problem::new(field, problem)))
 }
 
-fn hold_time(seconds: Option<u16>) -> Result<(), Problem> {
+fn hold_time(seconds: u16) -> Result<(), Problem> {
     match seconds {
-        Some(seconds @ (1 | 2)) => Err(Problem::new(
+        1 | 2 => Err(Problem::new(
             "spec.holdTime",
             format!("is {seconds}; use 0 (never) or at least 3 seconds (RFC 4271 section 4.2)"),
         )),

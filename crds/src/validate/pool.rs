@@ -53,9 +53,14 @@ pub(crate) fn spec(spec: &IPPoolSpec) -> Result<(), Problem> {
     selector::optional("spec.namespaceSelector", spec.namespace_selector.as_ref())
 }
 
-/// Rules of a block; its spec never changes.
-pub(super) fn block(new: &IPBlock, old: Option<&IPBlock>) -> Result<(), Problem> {
+/// Rules of a block, whose range was written as `text`; its spec never changes.
+pub(super) fn block(new: &IPBlock, text: &str, old: Option<&IPBlock>) -> Result<(), Problem> {
     cidr("spec.cidr", new.spec.cidr)?;
+    // The name follows from the text for whoever cannot shorten it.
+    if text != new.spec.cidr.to_string() {
+        let problem = format!("{text} is not the short form of the range; write {}", new.spec.cidr);
+        return Err(Problem::new("spec.cidr", problem));
+    }
     let name = names::block_name(new.spec.cidr);
     if new.name() != name {
         let problem = format!("is \"{}\", must be \"{name}\", the name of {}", new.name(), new.spec.cidr);
@@ -200,6 +205,7 @@ mod tests {
             .unwrap()
         };
         let mine = make("10-0-0-64-26", "10.0.0.64/26", "n1");
+        let block = |new: &IPBlock, old: Option<&IPBlock>| block(new, &new.spec.cidr.to_string(), old);
         assert_eq!(block(&mine, None), Ok(()));
         assert_eq!(block(&mine, Some(&mine)), Ok(()));
         assert_eq!(block(&make("x", "10.0.0.64/26", "n1"), None).unwrap_err().field, "metadata.name");

@@ -5,8 +5,6 @@ use crate::io::cluster::Cluster;
 use crate::nodes;
 use crate::resources::{self, Desired};
 use anyhow::{Context, anyhow, bail, ensure};
-use twill_crds::bgp::NodeAsn;
-use twill_crds::names::DEFAULT_ASN;
 use twill_crds::{BGPConfiguration, IPPool, Node, Object};
 
 impl Cluster {
@@ -33,9 +31,9 @@ impl Cluster {
         let configured = self.state.plan.node_asns();
         let source = match nodes::source(&desired.objects)? {
             Some(source) => Some(source),
-            None => self.list::<BGPConfiguration>()?.into_iter().find_map(|c| c.spec.asn),
+            None => self.list::<BGPConfiguration>()?.into_iter().next().map(|c| c.spec.asn),
         };
-        let source = source.unwrap_or(NodeAsn::Number(DEFAULT_ASN));
+        let source = source.unwrap_or_default();
         for node in self.list::<Node>()? {
             let Some(known) = configured.get(node.name()) else { continue };
             let mut labels = node.meta().labels.clone().unwrap_or_default();

@@ -1,0 +1,56 @@
+//! Rules of BGPConfiguration and BGPPeer.
+
+use super::{Placed, Rule, addresses, selectors};
+
+const SINGLETON: Rule = Rule::new(
+    "configuration-name",
+    "self.metadata.name == 'default'",
+    "there is one BGPConfiguration; metadata.name must be default",
+)
+.detail("'metadata.name is \"' + self.metadata.name + '\"; there is one BGPConfiguration, named default'");
+
+const HOLD_TIME: Rule = Rule::new(
+    "hold-time",
+    "self == 0 || self >= 3",
+    "is 1 or 2; use 0 (never) or at least 3 seconds (RFC 4271 section 4.2)",
+)
+.detail("(self == 1 ? 'is 1' : 'is 2') + '; use 0 (never) or at least 3 seconds (RFC 4271 section 4.2)'");
+
+const PEER_ASN: &[Rule] = &[
+    Rule::new(
+        "peer-as-form",
+        "type(self) == string ? self in ['internal', 'external'] : self >= 1 && self <= 4294967295",
+        "must be internal, external or an AS number from 1 to 4294967295",
+    ),
+    Rule::new(
+        "peer-as-not-reserved",
+        "type(self) == string || self != 23456",
+        "is 23456, which is reserved (AS_TRANS, RFC 6793); use another number",
+    ),
+];
+
+const LOCAL_ASN: Rule = Rule::new(
+    "local-as-not-reserved",
+    "self != 23456",
+    "is 23456, which is reserved (AS_TRANS, RFC 6793); use another number",
+);
+
+const REMOTE: Rule = Rule::new("remote-names-somebody", "has(self.address)", "names nobody; set address");
+
+/// Rules of BGPConfiguration.
+pub(in crate::definitions) fn bgp_configuration() -> Vec<Placed> {
+    let mut rules = Placed::all("", &[SINGLETON]);
+    rules.extend(Placed::all("spec.holdTime", &[HOLD_TIME]));
+    rules
+}
+
+/// Rules of BGPPeer.
+pub(in crate::definitions) fn bgp_peer() -> Vec<Placed> {
+    let mut rules = Placed::all("spec.remote", &[REMOTE]);
+    rules.extend(Placed::all("spec.remote.address", addresses::ROUTER));
+    rules.extend(Placed::all("spec.asn", PEER_ASN));
+    rules.extend(Placed::all("spec.localASN", &[LOCAL_ASN]));
+    rules.extend(Placed::all("spec.holdTime", &[HOLD_TIME]));
+    rules.extend(selectors::at("spec.nodeSelector"));
+    rules
+}
