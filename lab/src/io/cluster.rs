@@ -52,7 +52,7 @@ impl Cluster {
     /// The datastore does not open.
     pub fn open(state: State) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let store = runtime.block_on(Datastore::open_existing(&state.datastore))?;
+        let store = runtime.block_on(Datastore::open_existing_as(&state.datastore, "lab"))?;
         Ok(Self { state, store, runtime })
     }
 
@@ -213,7 +213,7 @@ impl Cluster {
     fn change_pods(&mut self, changes: Changes) -> anyhow::Result<()> {
         kubelet::stop(&self.state, &changes.stop)?;
         for pod in &changes.stop {
-            self.delete(&Pod::kind(), &Key::namespaced(pod.namespace(), pod.name()))?;
+            self.delete_ended(pod)?;
         }
         for pod in changes.update {
             self.put(&Pod::kind(), serde_json::to_value(&pod)?)?;
@@ -274,6 +274,16 @@ impl Cluster {
         }
     }
 
+    /// The lab is the pod's kubelet, and has stopped it.
+    fn delete_ended(&self, pod: &Pod) -> anyhow::Result<()> {
+        let key = Key::namespaced(pod.namespace(), pod.name());
+        let deleted = self.store.engine().delete_ended(&Pod::kind(), &key, &Preconditions::default());
+        match self.runtime.block_on(deleted) {
+            Ok(()) | Err(twill_datastore::Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Deletes what manifests name: pods are stopped first, a Deployment takes its pods along, a Namespace all that is in it. Names
     /// what was not there.
     ///
@@ -298,7 +308,7 @@ impl Cluster {
         });
         kubelet::stop(&self.state, &pods)?;
         for pod in &pods {
-            self.delete(&Pod::kind(), &Key::namespaced(pod.namespace(), pod.name()))?;
+            self.delete_ended(pod)?;
         }
         let mut absent = Vec::new();
         for (kind, key) in keys {
