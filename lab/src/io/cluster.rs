@@ -277,8 +277,8 @@ impl Cluster {
     /// The lab is the pod's kubelet, and has stopped it.
     fn delete_ended(&self, pod: &Pod) -> anyhow::Result<()> {
         let key = Key::namespaced(pod.namespace(), pod.name());
-        let deleted = self.store.engine().delete_ended(&Pod::kind(), &key, &Preconditions::default());
-        match self.runtime.block_on(deleted) {
+        let engine = self.store.engine();
+        match self.runtime.block_on(engine.delete_ended(&Pod::kind(), &key, &Preconditions::default())) {
             Ok(()) | Err(twill_datastore::Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
