@@ -105,6 +105,11 @@ pub trait Engine: Send + Sync + 'static {
     async fn update_status(&self, kind: &Kind, object: Value) -> Result<Value, Error>;
     /// Deletes it if the preconditions hold.
     async fn delete(&self, kind: &Kind, key: &Key, preconditions: &Preconditions) -> Result<(), Error>;
+    /// The same for a Pod whose containers have ended, as its kubelet does it: where [`Engine::delete`] gives a Pod on a node the
+    /// time that it asks for to end them, this removes it at once.
+    async fn delete_ended(&self, kind: &Kind, key: &Key, preconditions: &Preconditions) -> Result<(), Error> {
+        self.delete(kind, key, preconditions).await
+    }
     /// What a watch of each of these must have told to know every change that was durable when the call was made, in their
     /// order. One read of the whole where the engine has a revision of the whole, else one coalesced consistent read for each.
     async fn barrier(&self, scopes: &[Scope]) -> Result<Vec<Mark>, Error>;
@@ -112,4 +117,8 @@ pub trait Engine: Send + Sync + 'static {
     async fn identity(&self) -> Result<String, Error>;
     /// All kinds that have an object, for `twill get` and the lab.
     async fn kinds(&self) -> Result<Vec<Kind>, Error>;
+    /// Whether Events stay until somebody deletes them; an API server forgets them by itself.
+    fn keeps_events(&self) -> bool {
+        true
+    }
 }

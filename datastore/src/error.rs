@@ -3,7 +3,7 @@
 use crate::engine::Key;
 
 /// A failed call. `what` is `Kind name` or `Kind namespace/name`.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// Create: the name is taken.
     #[error("{0} exists already")]
@@ -34,6 +34,17 @@ pub enum Error {
     /// The engine's storage is full.
     #[error("the datastore has no space left: {0}")]
     Full(String),
+    /// The engine does not let us do this, and will not until somebody grants it.
+    #[error("{who} may not {what}; grant it that right")]
+    Forbidden {
+        /// Verb and resource.
+        what: String,
+        /// The user that we are to the engine.
+        who: String,
+    },
+    /// The engine does not know this kind; a sentence that says what to install.
+    #[error("{0}")]
+    UnknownKind(String),
     /// The engine's address or file is wrong.
     #[error("datastore {url}: {problem}")]
     Open {

@@ -126,6 +126,9 @@ impl Recorder {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn sweep(&mut self, store: &Datastore, now: Timestamp) -> Result<(), Error> {
+        if !store.engine().keeps_events() {
+            return Ok(());
+        }
         let mine = vec![
             ("reportingController".to_owned(), self.controller.clone()),
             ("reportingInstance".to_owned(), self.instance.clone()),

@@ -136,6 +136,22 @@ pub(crate) enum Command {
         /// The node.
         node: String,
     },
+    /// Hand connections at a node's loopback on to this machine's: its way to the datastore's server.
+    #[command(hide = true)]
+    Relay {
+        /// The node's namespace.
+        #[arg(long)]
+        netns: String,
+        /// The port, in both.
+        #[arg(long)]
+        port: u16,
+        /// By which the lab finds this process.
+        #[arg(long)]
+        mark: String,
+        /// The node.
+        #[arg(long)]
+        machine: String,
+    },
     /// Remove everything that the lab made; no error if nothing is there.
     Down {
         #[command(flatten)]

@@ -23,7 +23,7 @@ pub use args::Args;
 use anyhow::{Context, bail};
 use args::{Command, Format};
 use io::cluster::{self, Cluster};
-use io::{cni, daemons, down, holder, kubelet, labs, netns, outage, probe};
+use io::{cni, daemons, down, holder, kubelet, labs, netns, outage, probe, relay};
 use state::{Daemon, State};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -58,6 +58,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Down { name } => take_down(name.name.as_deref()),
         Command::Hold { answer, addresses, ports } => {
             holder::run(&answer, &addresses, &ports)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Relay { netns, port, .. } => {
+            relay::run(&netns, port)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::RunDetached { command } => run_detached(&command),

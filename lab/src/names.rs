@@ -43,6 +43,12 @@ pub fn netns_path(netns: &str) -> PathBuf {
     PathBuf::from(NETNS_DIR).join(netns)
 }
 
+/// Argument by which those processes of a lab are known that run in no namespace of its own.
+#[must_use]
+pub fn mark(lab: &str) -> String {
+    format!("twill-lab-{lab}-service")
+}
+
 /// Directory of a lab.
 #[must_use]
 pub fn lab_dir(lab: &str) -> PathBuf {

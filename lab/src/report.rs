@@ -125,12 +125,14 @@ mod tests {
     use super::*;
     use crate::file;
     use crate::plan::plan;
+    use crate::state::Store;
     use std::collections::BTreeMap;
 
     #[test]
     fn status_has_the_fields_of_the_contract() {
         let text = "apiVersion: twill.network/v1\nkind: Lab\nmetadata: {name: t}\nspec: {racks: [{name: r1, subnet: 172.31.1.0/24, nodes: [n1]}]}";
-        let state = State::of(&plan(&file::parse(text, "t").unwrap(), &BTreeMap::new()), false);
+        let store = Store { url: "sqlite:/run/twill-lab/t/datastore.db".to_owned(), server: None };
+        let state = State::of(&plan(&file::parse(text, "t").unwrap(), &BTreeMap::new()), false, &store);
         let pod: Pod = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-0", "namespace": "shop"},
             "spec": {"nodeName": "n1", "containers": [{"name": "c", "ports": [{"containerPort": 80, "name": "http"}]}]},

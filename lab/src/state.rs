@@ -21,6 +21,9 @@ pub struct State {
     pub name: String,
     /// URL of its datastore.
     pub datastore: String,
+    /// Port on this machine's loopback of the server behind it; none where it is a file.
+    #[serde(default)]
+    pub server: Option<u16>,
     /// Whether nodes peer with their ToR instead of with each other.
     pub fabric: bool,
     /// Its nodes.
@@ -33,6 +36,15 @@ pub struct State {
     pub scheduled: usize,
     /// Its wires, which a reboot needs again.
     pub plan: Plan,
+}
+
+/// Where a lab's objects are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Store {
+    /// URL, as daemons and commands take it.
+    pub url: String,
+    /// Port on this machine's loopback of the server behind it; none where it is a file.
+    pub server: Option<u16>,
 }
 
 /// A node.
@@ -92,7 +104,7 @@ impl fmt::Display for Daemon {
 impl State {
     /// The state of a lab whose underlay is `plan`.
     #[must_use]
-    pub fn of(plan: &Plan, fabric: bool) -> Self {
+    pub fn of(plan: &Plan, fabric: bool, store: &Store) -> Self {
         let nodes = plan.nodes().map(|(m, rack)| Node {
             name: m.name.clone(),
             netns: m.netns.clone(),
@@ -115,7 +127,8 @@ impl State {
         };
         Self {
             name: plan.lab.clone(),
-            datastore: format!("sqlite:{}", names::lab_dir(&plan.lab).join("datastore.db").display()),
+            datastore: store.url.clone(),
+            server: store.server,
             fabric,
             nodes: nodes.collect(),
             routers: plan.routers().map(router).collect(),

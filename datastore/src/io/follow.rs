@@ -115,6 +115,6 @@ fn pause(failures: u32, unit: f64) -> Duration {
 }
 
 /// A random number from 0 to 1.
-fn rand_unit() -> f64 {
+pub(super) fn rand_unit() -> f64 {
     f64::from((uuid::Uuid::new_v4().as_u128() & 0xffff_ffff) as u32) / f64::from(u32::MAX)
 }

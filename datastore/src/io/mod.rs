@@ -1,30 +1,46 @@
 //! The engines, and what reads a clock or waits.
 
 pub mod follow;
+pub mod kubernetes;
 pub mod sqlite;
 
 use crate::{Datastore, Error};
 use std::sync::Arc;
 
+/// The forms of a datastore's URL.
+const FORMS: &str = "write sqlite:/path/to/file.db, kubernetes: (this pod's service account, or $KUBECONFIG) or \
+                     kubernetes:/path/to/kubeconfig?context=NAME";
+
 impl Datastore {
-    /// Opens the datastore that a URL names, or makes it: `sqlite:/path/to/file.db`. For those who set up a cluster.
+    /// Opens the datastore that a URL names, or makes it where that is a file: `sqlite:/path/to/file.db`, `kubernetes:` (this pod's
+    /// service account, or else `$KUBECONFIG` or `~/.kube/config`) or `kubernetes:/path/to/kubeconfig?context=NAME`. For those who
+    /// set up a cluster.
     ///
     /// # Errors
     /// [`Error::Open`].
     pub async fn open(url: &str) -> Result<Self, Error> {
-        Self::open_with(url, sqlite::Options::default()).await
+        Self::open_with(url, sqlite::Options::default(), COMMAND).await
     }
 
-    /// Opens a datastore that is there. For daemons: one that they made themselves would tell them that all was deleted.
+    /// Opens a datastore that is there. For daemons: one that they made themselves would tell them that all was deleted. A server
+    /// need not answer yet.
     ///
     /// # Errors
     /// [`Error::Open`], also if there is none.
     pub async fn open_existing(url: &str) -> Result<Self, Error> {
-        Self::open_with(url, sqlite::Options { create: false, ..sqlite::Options::default() }).await
+        Self::open_existing_as(url, COMMAND).await
     }
 
-    async fn open_with(url: &str, options: sqlite::Options) -> Result<Self, Error> {
-        let wrong = |problem: &str| Error::Open { url: url.to_owned(), problem: problem.to_owned() };
+    /// The same, for a component that a server is to know by its name, e.g. `felix`.
+    ///
+    /// # Errors
+    /// As [`Datastore::open_existing`].
+    pub async fn open_existing_as(url: &str, component: &str) -> Result<Self, Error> {
+        Self::open_with(url, sqlite::Options { create: false, ..sqlite::Options::default() }, component).await
+    }
+
+    async fn open_with(url: &str, options: sqlite::Options, component: &str) -> Result<Self, Error> {
+        let wrong = |problem: String| Error::Open { url: url.to_owned(), problem };
         match url.split_once(':') {
             Some(("sqlite", path)) if !path.trim_start_matches('/').is_empty() => {
                 // `sqlite:///path` is the same file as `sqlite:/path`.
@@ -32,8 +48,12 @@ impl Datastore {
                 let engine = sqlite::Sqlite::open(path.as_ref(), options).await?;
                 Ok(Self::new(Arc::new(engine)))
             }
-            Some(("sqlite", _)) => Err(wrong("names no file; write sqlite:/path/to/file.db")),
-            _ => Err(wrong("is no datastore that this release knows; write sqlite:/path/to/file.db")),
+            Some(("sqlite", _)) => Err(wrong("names no file; write sqlite:/path/to/file.db".into())),
+            Some(("kubernetes", _)) => Ok(Self::new(Arc::new(kubernetes::Kubernetes::open(url, component).await?))),
+            _ => Err(wrong(format!("is no datastore that this release knows; {FORMS}"))),
         }
     }
 }
+
+/// What a server knows those by who give no other name.
+const COMMAND: &str = "cli";

@@ -96,7 +96,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         None => std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot ID")?,
     };
     sysctl::node().context("preparing the node for routing")?;
-    let datastore = Datastore::open_existing(&args.datastore).await?;
+    let datastore = Datastore::open_existing_as(&args.datastore, "felix").await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let directory = removal::store_dir(&args.state_dir);
     let store = Store::open(&directory, u64::try_from(now).unwrap_or(u64::MAX))?;

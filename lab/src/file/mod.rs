@@ -31,6 +31,8 @@ pub struct LabFile {
     pub topology: Topology,
     /// Manifests, relative to the lab file.
     pub resources: Vec<String>,
+    /// Where its objects are.
+    pub datastore: Datastore,
 }
 
 /// One L2 segment.
@@ -96,12 +98,16 @@ struct Spec {
     resources: Vec<String>,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Deserialize)]
+/// Where a lab's objects are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Datastore {
+pub enum Datastore {
+    /// In a file of the lab's own.
     #[default]
     Sqlite,
+    /// In an etcd that the lab starts.
     Etcd,
+    /// In the API server of `$KUBECONFIG`, which is there for this lab alone.
     Kubernetes,
 }
 
@@ -153,11 +159,6 @@ fn lab(document: Document) -> anyhow::Result<LabFile> {
         "this is {api_version} {kind}; a lab file has apiVersion twill.network/v1 and kind Lab"
     );
     lab_name(&metadata.name).context("metadata.name")?;
-    match spec.datastore {
-        Datastore::Sqlite => {}
-        Datastore::Etcd => bail!("spec.datastore: etcd is not possible yet; use sqlite"),
-        Datastore::Kubernetes => bail!("spec.datastore: kubernetes is not possible yet; use sqlite"),
-    }
     ensure!(
         spec.topology != Topology::RouteReflector,
         "spec.topology: RouteReflector is not possible yet; use Mesh or Fabric"
@@ -165,7 +166,14 @@ fn lab(document: Document) -> anyhow::Result<LabFile> {
     ensure!(!spec.racks.is_empty(), "spec.racks: there is no rack; a lab has at least one, with at least one node");
     let spine = spec.spine.map(|s| router(s, "spec.spine")).transpose()?;
     let racks = spec.racks.into_iter().enumerate().map(|(i, r)| rack(i, r)).collect::<anyhow::Result<Vec<_>>>()?;
-    let file = LabFile { name: metadata.name, racks, spine, topology: spec.topology, resources: spec.resources };
+    let file = LabFile {
+        name: metadata.name,
+        racks,
+        spine,
+        topology: spec.topology,
+        resources: spec.resources,
+        datastore: spec.datastore,
+    };
     check::names(&file)?;
     check::subnets(&file.racks)?;
     check::routers(&file)?;
@@ -360,7 +368,6 @@ spec:
 
     #[test]
     fn what_is_not_built_yet_is_refused_by_field() {
-        assert!(refused("  spine: {asn: 65000}", "  datastore: etcd").contains("spec.datastore: etcd"));
         assert!(refused("  spine: {asn: 65000}", "  topology: RouteReflector").contains("spec.topology"));
     }
 

@@ -1,7 +1,7 @@
 //! A lab that is up, and its datastore: applies and deletes manifests, pods included, and waits until the daemons follow.
 
 use crate::changes::{Changes, changes};
-use crate::io::{daemons, kubelet, labs};
+use crate::io::{daemons, kubelet, labs, tenancy};
 use crate::nodes::{self, own_labels};
 use crate::resources::{self, Candidate, Desired, Wanted};
 use crate::state::{Daemon, Node as LabNode, State};
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use twill_crds::manifest::Manifest;
 use twill_crds::{IPBlock, Kind, Namespace, Node, Object, Pod};
-use twill_datastore::{Datastore, Filter, Key, Preconditions};
+use twill_datastore::{Datastore, Engine, Filter, Key, Preconditions};
 use twill_ipam::io::identity;
 use twill_ipam::io::store::DIRECTORY;
 
@@ -52,7 +52,7 @@ impl Cluster {
     /// The datastore does not open.
     pub fn open(state: State) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let store = runtime.block_on(Datastore::open_existing(&state.datastore))?;
+        let store = runtime.block_on(Datastore::open_existing_as(&state.datastore, "lab"))?;
         Ok(Self { state, store, runtime })
     }
 
@@ -64,6 +64,11 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let store = runtime.block_on(Datastore::open(&state.datastore))?;
         Ok(Self { state, store, runtime })
+    }
+
+    /// Runs something on the datastore's engine.
+    pub fn block_on<T>(&self, work: impl AsyncFnOnce(&dyn Engine) -> T) -> T {
+        self.runtime.block_on(work(self.store.engine().as_ref()))
     }
 
     /// All objects of a kind.
@@ -109,6 +114,7 @@ impl Cluster {
                 metadata.remove(set_by_the_store);
             }
         }
+        self.sign(&mut value);
         let engine = self.store.engine();
         self.runtime.block_on(async {
             match engine.get(kind, &key).await? {
@@ -117,6 +123,13 @@ impl Cluster {
             }
         })?;
         Ok(())
+    }
+
+    /// In an API server, what the lab wrote says so.
+    fn sign(&self, value: &mut Value) {
+        if tenancy::concerns(&self.state) {
+            value["metadata"]["labels"][tenancy::LABEL] = json!(self.state.name);
+        }
     }
 
     fn put_status(&self, kind: &Kind, value: Value) -> anyhow::Result<()> {
@@ -213,7 +226,7 @@ impl Cluster {
     fn change_pods(&mut self, changes: Changes) -> anyhow::Result<()> {
         kubelet::stop(&self.state, &changes.stop)?;
         for pod in &changes.stop {
-            self.delete(&Pod::kind(), &Key::namespaced(pod.namespace(), pod.name()))?;
+            self.delete_ended(pod)?;
         }
         for pod in changes.update {
             self.put(&Pod::kind(), serde_json::to_value(&pod)?)?;
@@ -227,7 +240,9 @@ impl Cluster {
         }
         let mut created = changes.retry;
         for wanted in changes.start {
-            let pod = self.runtime.block_on(self.store.create(&wanted.pod))?;
+            let mut value = serde_json::to_value(&wanted.pod)?;
+            self.sign(&mut value);
+            let pod = serde_json::from_value(self.block_on(async |engine| engine.create(&Pod::kind(), value).await)?)?;
             created.push(Wanted { pod, ended: wanted.ended });
         }
         self.attach(created)
@@ -274,6 +289,16 @@ impl Cluster {
         }
     }
 
+    /// The lab is the pod's kubelet, and has stopped it.
+    fn delete_ended(&self, pod: &Pod) -> anyhow::Result<()> {
+        let key = Key::namespaced(pod.namespace(), pod.name());
+        let engine = self.store.engine();
+        match self.runtime.block_on(engine.delete_ended(&Pod::kind(), &key, &Preconditions::default())) {
+            Ok(()) | Err(twill_datastore::Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Deletes what manifests name: pods are stopped first, a Deployment takes its pods along, a Namespace all that is in it. Names
     /// what was not there.
     ///
@@ -298,7 +323,7 @@ impl Cluster {
         });
         kubelet::stop(&self.state, &pods)?;
         for pod in &pods {
-            self.delete(&Pod::kind(), &Key::namespaced(pod.namespace(), pod.name()))?;
+            self.delete_ended(pod)?;
         }
         let mut absent = Vec::new();
         for (kind, key) in keys {

@@ -1,7 +1,9 @@
-//! Removes a lab, whatever state it is in: everything is found by name, nothing needs the state file.
+//! Removes a lab, whatever state it is in: everything on this machine is found by name, nothing needs the state file. It says only
+//! whether there is something in an API server, too.
 
-use crate::io::{netns, process};
-use crate::names::{lab_dir, netns_prefix};
+use crate::io::cluster::Cluster;
+use crate::io::{labs, netns, process, tenancy};
+use crate::names::{lab_dir, mark, netns_prefix};
 use std::fs;
 
 /// Kills the lab's processes, removes its namespaces and files. No error if nothing is there.
@@ -12,6 +14,10 @@ pub fn down(lab: &str) -> anyhow::Result<()> {
     let spaces = netns::names(&netns_prefix(lab));
     let mut errors = Vec::new();
     errors.extend(process::kill_inside(&spaces).err());
+    errors.extend(leave_api_server(lab).err());
+    for service in process::with_arguments(&[&mark(lab)]) {
+        errors.extend(service.kill().err());
+    }
     for space in &spaces {
         errors.extend(netns::remove(space).err());
     }
@@ -26,4 +32,19 @@ pub fn down(lab: &str) -> anyhow::Result<()> {
     }
     let all = errors.iter().map(|e| format!("{e:#}")).collect::<Vec<_>>().join("; ");
     Err(anyhow::anyhow!("lab {lab} is not wholly gone: {all}"))
+}
+
+/// What the lab wrote into an API server is deleted. One that does not answer keeps it: the next lab of that name there clears it away.
+fn leave_api_server(lab: &str) -> anyhow::Result<()> {
+    let Ok(state) = labs::load(lab) else { return Ok(()) };
+    if !tenancy::concerns(&state) {
+        return Ok(());
+    }
+    let left = Cluster::open(state).and_then(|cluster| tenancy::leave(&cluster));
+    if let Err(error) = left {
+        eprintln!(
+            "what lab {lab} wrote into its API server stays there, the next lab of that name removes it: {error:#}"
+        );
+    }
+    Ok(())
 }

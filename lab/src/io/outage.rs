@@ -1,7 +1,7 @@
 //! Outages: a node's power cut and restored, its links cut and restored. Every step may be repeated, also after it was interrupted.
 
 use crate::io::cluster::Cluster;
-use crate::io::{daemons, kubelet, labs, underlay};
+use crate::io::{daemons, kubelet, labs, relay, underlay};
 use crate::resources::Wanted;
 use crate::state::Daemon;
 use std::fs;
@@ -34,6 +34,8 @@ pub fn reboot(cluster: &mut Cluster, name: &str) -> anyhow::Result<Booted> {
     // First the wires: processes that are killed must not say goodbye by closing their connections.
     underlay::set_carrier(&cluster.state.plan, machine, false)?;
     kubelet::cut_power(&cluster.state, cluster.state.node(name)?, &pods)?;
+    // Its listener would keep the namespace.
+    relay::stop(&cluster.state, name)?;
     underlay::unplug(&cluster.state.plan, machine)?;
     for daemon in [Daemon::Bgpd, Daemon::Felix] {
         let _ = fs::remove_file(cluster.state.socket(name, daemon));
@@ -43,6 +45,9 @@ pub fn reboot(cluster: &mut Cluster, name: &str) -> anyhow::Result<Booted> {
     labs::save(&cluster.state)?;
     let node = cluster.state.node(name)?.clone();
     underlay::plug(&cluster.state.plan, machine, !node.partitioned)?;
+    if !node.partitioned {
+        relay::start(&cluster.state, name)?;
+    }
     let began = Instant::now();
     for daemon in [Daemon::Bgpd, Daemon::Felix] {
         daemons::start(&mut cluster.state, name, daemon)?;
@@ -61,7 +66,7 @@ pub fn reboot(cluster: &mut Cluster, name: &str) -> anyhow::Result<Booted> {
     Ok(Booted { pods: count, took: began.elapsed(), notes })
 }
 
-/// Cuts a node's links. Its daemons run on, and reach the datastore's file as before.
+/// Cuts a node's links, and its way to the datastore's server. Its daemons run on; a datastore that is a file they reach as before.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -69,6 +74,7 @@ pub fn partition(cluster: &mut Cluster, name: &str) -> anyhow::Result<()> {
     let machine = cluster.state.position(name)?;
     cluster.state.node_mut(name)?.partitioned = true;
     labs::save(&cluster.state)?;
+    relay::stop(&cluster.state, name)?;
     underlay::set_carrier(&cluster.state.plan, machine, false)
 }
 
@@ -79,6 +85,7 @@ pub fn partition(cluster: &mut Cluster, name: &str) -> anyhow::Result<()> {
 pub fn heal(cluster: &mut Cluster, name: &str) -> anyhow::Result<Vec<String>> {
     let machine = cluster.state.position(name)?;
     underlay::set_carrier(&cluster.state.plan, machine, true)?;
+    relay::start(&cluster.state, name)?;
     cluster.state.node_mut(name)?.partitioned = false;
     labs::save(&cluster.state)?;
     cluster.settled(RECONNECT)?;

@@ -153,6 +153,36 @@ pub fn inside(namespaces: &[String]) -> Vec<Process> {
         .collect()
 }
 
+/// Starts a program in a session of its own, in our own namespace, its output appended to `log`. The process outlives us.
+///
+/// # Errors
+/// The log or our own executable cannot be used; a program that is missing says so in the log.
+pub fn start_here(program: &Path, args: &[&str], log: &Path) -> anyhow::Result<()> {
+    let (log_file, executable) = (open_log(log)?, own_executable()?);
+    let mut command = Command::new(&executable);
+    command.args(["lab", "run-detached", "--"]).arg(program).args(args).current_dir("/");
+    command.stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file);
+    command.spawn().with_context(|| format!("{} cannot be started", executable.display()))?;
+    Ok(())
+}
+
+/// All processes that were given each of these arguments, ourselves excepted.
+#[must_use]
+pub fn with_arguments(wanted: &[&str]) -> Vec<Process> {
+    let own = nix::unistd::getpid().as_raw();
+    let given = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let arguments = || line.split(|byte| *byte == 0);
+        wanted.iter().all(|wanted| arguments().any(|argument| argument == wanted.as_bytes()))
+    };
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid != own)
+        .filter(given)
+        .filter_map(Process::of)
+        .collect()
+}
+
 /// SIGKILLs everything inside the named namespaces until nothing is left.
 ///
 /// # Errors

@@ -1,15 +1,15 @@
 //! `twill lab up`: everything is checked before the first change, and taken down again after an error.
 
-use crate::file::{self, LabFile, Topology, overlap};
+use crate::file::{self, Datastore, LabFile, Topology, overlap};
 use crate::io::cluster::{self, Cluster};
 use crate::io::interrupt::Interrupted;
-use crate::io::{cni, daemons, down, labs, netns, routers, underlay};
+use crate::io::{cni, daemons, down, labs, netns, relay, routers, server, tenancy, underlay};
 use crate::names;
 use crate::nodes::{self, RACK_LABEL};
 use crate::plan::{self, Plan};
 use crate::resources::{self, Desired};
 use crate::routers::caveat;
-use crate::state::{Daemon, State};
+use crate::state::{Daemon, State, Store};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -57,6 +57,7 @@ pub fn up(path: &Path, name: Option<&str>) -> anyhow::Result<Built> {
     let caveats: BTreeSet<&str> = plan.routers().filter_map(|(_, speaker)| caveat(speaker?)).collect();
     notes.extend(caveats.into_iter().map(str::to_owned));
     cni::executable()?;
+    let store = server::find(file.datastore, &file.name).with_context(|| path.display().to_string())?;
     routers::installed(&plan).with_context(|| path.display().to_string())?;
     let lock = labs::lock(&file.name)?;
     ensure!(
@@ -65,7 +66,7 @@ pub fn up(path: &Path, name: Option<&str>) -> anyhow::Result<Built> {
         file.name
     );
     let interrupted = Interrupted::watch(&file.name)?;
-    let built = build(&plan, &file, desired, &mut notes);
+    let built = build(&plan, &file, &store, desired, &mut notes);
     let error = match (built, interrupted.came()) {
         (Ok(cluster), false) => return Ok(Built { cluster, notes, took: began.elapsed() }),
         (Err(error), false) => error,
@@ -152,14 +153,24 @@ fn check_pools(file: &LabFile, desired: &Desired, kernel_has_ipip: bool) -> anyh
     Ok(())
 }
 
-fn build(plan: &Plan, file: &LabFile, mut desired: Desired, notes: &mut Vec<String>) -> anyhow::Result<Cluster> {
+fn build(
+    plan: &Plan,
+    file: &LabFile,
+    store: &Store,
+    mut desired: Desired,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Cluster> {
     let dir = names::lab_dir(&plan.lab);
     fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-    let state = State::of(plan, file.topology == Topology::Fabric);
+    let state = State::of(plan, file.topology == Topology::Fabric, store);
     labs::save(&state)?;
+    server::start(file.datastore, &state)?;
+    let mut cluster = Cluster::create(state)?;
+    if file.datastore == Datastore::Kubernetes {
+        tenancy::enter(&cluster)?;
+    }
     netns::prepare()?;
     underlay::build(plan)?;
-    let mut cluster = Cluster::create(state)?;
     for (machine, speaker) in plan.routers() {
         if let Some(speaker) = speaker {
             routers::start(&mut cluster.state, &machine.name, &machine.netns, speaker)?;
@@ -177,6 +188,7 @@ fn build(plan: &Plan, file: &LabFile, mut desired: Desired, notes: &mut Vec<Stri
         }
     }
     for node in cluster.state.nodes.clone() {
+        relay::start(&cluster.state, &node.name)?;
         daemons::start(&mut cluster.state, &node.name, Daemon::Bgpd)?;
         daemons::start(&mut cluster.state, &node.name, Daemon::Felix)?;
     }

@@ -105,7 +105,7 @@ pub fn files(run_dir: &Path, state_dir: &Path) -> Vec<PathBuf> {
 /// Opens the datastore. One who has something to go on with waits until it can be opened.
 async fn open(url: &str, patient: bool) -> Result<Datastore, Error> {
     loop {
-        match Datastore::open_existing(url).await {
+        match Datastore::open_existing_as(url, "bgpd").await {
             Err(error) if patient => {
                 tracing::warn!(%error, "the datastore cannot be opened now; going on from what was read before");
                 tokio::time::sleep(OPEN).await;
