@@ -47,3 +47,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 pub(crate) fn exit(well: bool) -> ExitCode {
     if well { ExitCode::SUCCESS } else { ExitCode::from(DEGRADED) }
 }
+
+/// `1 pod`, `2 pods`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
