@@ -15,6 +15,7 @@ mod uninstall;
 use crate::args::{Args, Command};
 use clap::CommandFactory;
 use std::process::ExitCode;
+use twill_crds::Pod;
 
 /// Exit code of an answer that reports something wrong, denied or different.
 pub(crate) const DEGRADED: u8 = 2;
@@ -51,4 +52,11 @@ pub(crate) fn exit(well: bool) -> ExitCode {
 /// `1 pod`, `2 pods`.
 pub(crate) fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// Whether a pod has a network of its own, and runs.
+pub(crate) fn is_attached(pod: &Pod) -> bool {
+    let host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or_default();
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !host && phase == Some("Running")
 }

@@ -2,7 +2,7 @@
 
 use super::{confirm, objects};
 use crate::args::Uninstall;
-use crate::commands::{DEGRADED, counted};
+use crate::commands::{DEGRADED, counted, is_attached};
 use crate::io::with_store;
 use crate::output::print;
 use futures::StreamExt;
@@ -43,12 +43,7 @@ pub(super) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
 async fn question(store: &Datastore) -> anyhow::Result<String> {
     let nodes = objects::nodes(store).await?.len();
     let pods = store.list::<Pod>(&Filter::default()).await?.items;
-    let attached = pods.iter().filter(|pod| {
-        let host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or_default();
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        !host && phase == Some("Running")
-    });
-    let pods = counted(attached.count(), "pod");
+    let pods = counted(pods.iter().filter(|pod| is_attached(pod)).count(), "pod");
     Ok(format!("Twill goes from {}, and with it the network of {pods}.", counted(nodes, "node")))
 }
 
