@@ -14,6 +14,7 @@ pub mod names;
 pub mod node_network;
 pub mod selector;
 pub mod validate;
+mod words;
 
 pub use bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec};
 pub use ippool::{Encapsulation, IPBlock, IPBlockSpec, IPPool, IPPoolSpec, Protocol, When};

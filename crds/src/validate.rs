@@ -13,6 +13,7 @@ mod selector;
 
 pub use pool::pools;
 
+use crate::words::decode;
 use crate::{IPBlock, IPPool, Kind, Object, Pod, names};
 use serde_json::Value;
 
@@ -87,14 +88,6 @@ pub(crate) fn admit_fields(kind: &Kind, object: &mut Value, old: Option<&Value>)
         ("", "Node") => decode::<crate::Node>(object).map(drop),
         _ => Ok(()),
     }
-}
-
-/// The object as its type, or the field that is not of its type.
-fn decode<K: Object>(object: &Value) -> Result<K, Problem> {
-    serde_path_to_error::deserialize(object).map_err(|error| {
-        let field = error.path().to_string();
-        Problem::new(if field == "." { String::new() } else { field }, error.into_inner().to_string())
-    })
 }
 
 /// The stored object as its type; none if it cannot be read, so that a good one may replace it.
