@@ -24,9 +24,9 @@ use std::process::ExitCode;
 
 /// `twill bgpd`: the speaker of a node (`--node`), or one that runs alone (`--config`).
 #[derive(Clone, Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("mode").required(true).args(["config", "node"]))]
+#[command(override_usage = "twill bgpd [OPTIONS]\n       twill bgpd --config FILE [--check] [--socket PATH]")]
 pub struct Args {
-    /// Run alone, as a router, from this YAML file.
+    /// Run alone, as a router, from this YAML file; node and datastore are not looked at then.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Only check the file of --config; exit 0 if it is valid.
@@ -36,18 +36,21 @@ pub struct Args {
     #[arg(long, value_name = "PATH", requires = "config")]
     pub socket: Option<PathBuf>,
     /// Serve this node of a cluster.
-    #[arg(long, value_name = "NAME", requires = "datastore")]
+    #[arg(long, value_name = "NAME", env = "TWILL_NODE")]
     pub node: Option<String>,
-    /// The cluster's datastore, as sqlite:/path/file.db.
-    #[arg(long, value_name = "URL")]
+    /// The cluster's datastore, e.g. sqlite:/var/lib/twill/datastore.db.
+    #[arg(long, value_name = "URL", env = "TWILL_DATASTORE")]
     pub datastore: Option<String>,
     /// Directory of the control socket.
-    #[arg(long, value_name = "DIR", default_value = twill_crds::names::RUN_DIR)]
+    #[arg(long, value_name = "DIR", env = "TWILL_RUN_DIR", default_value = twill_crds::names::RUN_DIR)]
     pub run_dir: PathBuf,
     /// Directory of what is kept over a restart.
-    #[arg(long, value_name = "DIR", default_value = twill_crds::names::STATE_DIR)]
+    #[arg(long, value_name = "DIR", env = "TWILL_STATE_DIR", default_value = twill_crds::names::STATE_DIR)]
     pub state_dir: PathBuf,
 }
+
+/// Exit code of a command line that is not complete.
+const USAGE: u8 = 3;
 
 /// Runs until told to stop by a signal.
 ///
@@ -55,11 +58,16 @@ pub struct Args {
 /// One sentence that says what is wrong with the arguments, the file, or the machine.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    if let (Some(node), Some(url)) = (&args.node, &args.datastore) {
+    let Some(config) = &args.config else {
+        let (Some(node), Some(url)) = (&args.node, &args.datastore) else {
+            eprintln!(
+                "twill: bgpd needs --node (TWILL_NODE) and --datastore (TWILL_DATASTORE) to serve a node, or --config to run alone"
+            );
+            return Ok(ExitCode::from(USAGE));
+        };
         runtime.block_on(io::cluster::run(node, url, &args.run_dir, &args.state_dir, io::seed()))?;
         return Ok(ExitCode::SUCCESS);
-    }
-    let config = args.config.as_ref().context("neither --node nor --config is given")?;
+    };
     if args.check {
         io::lone::read(config)?;
         return Ok(ExitCode::SUCCESS);

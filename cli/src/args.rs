@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::destination::Destination;
 use crate::output::Format;
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -7,13 +8,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use twill_crds::names;
+use twill_felix::evaluate::Party;
 
 /// Routed pod networking and policy for Linux clusters.
 #[derive(Debug, Parser)]
 #[command(name = "twill", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Args {
     /// Level of the log on standard error, e.g. `debug` or `twill_bgpd=debug,info`.
-    #[arg(long, global = true, env = "RUST_LOG", default_value = "info", hide_env_values = true)]
+    #[arg(long, global = true, env = "RUST_LOG", default_value = "info", hide_env_values = true, value_parser = log_filter)]
     pub(crate) log: String,
     /// Form of the log on standard error.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Plain)]
@@ -72,7 +74,8 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Say whether policy lets SRC open a connection to DST, and why; exit 2 if it does not.
     Explain(Explain),
-    /// Take nodes out of routing: no new pods, and no peer has a route to them when this returns; their pods go on running.
+    /// Take nodes out of routing: no new pods, and no peer has a route to them when this returns; their pods run on, out of reach of other
+    /// nodes.
     Drain(Drain),
     /// Say whether this node's daemons are in sync; exit 2 if something is wrong.
     Status {
@@ -221,7 +224,7 @@ pub(crate) struct Drain {
     /// The nodes.
     #[arg(required = true)]
     pub(crate) node: Vec<String>,
-    /// Bring them back instead.
+    /// Bring them back instead; exit 2 if not all of their sessions come up.
     #[arg(long)]
     pub(crate) undo: bool,
     /// How long their speakers may take, e.g. 90s.
@@ -270,18 +273,35 @@ pub(crate) struct Uninstall {
 
 /// `2m`, `90s`, `1m30s`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = text.parse::<jiff::SignedDuration>().map_err(|error| error.to_string())?;
-    Duration::try_from(parsed).map_err(|_| "a duration is not negative".to_owned())
+    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|parsed| Duration::try_from(parsed).ok());
+    parsed.ok_or_else(|| "it is no duration; write e.g. 90s, 2m or 1m30s".to_owned())
+}
+
+/// `LEVEL` or `TARGET=LEVEL`, several of them with commas. Anything else would be taken for the name of a module that says nothing.
+fn log_filter(text: &str) -> Result<String, String> {
+    let level = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word.to_lowercase().as_str());
+    let known = |directive: &str| {
+        // A directive with spans is left to the filter itself.
+        directive.is_empty()
+            || directive.contains('[')
+            || level(directive.rsplit('=').next().unwrap_or_default().trim())
+    };
+    match text.split(',').find(|directive| !known(directive.trim())) {
+        None => Ok(text.to_owned()),
+        Some(other) => {
+            Err(format!("{other:?} is no level; write off, error, warn, info, debug or trace, or TARGET=LEVEL"))
+        }
+    }
 }
 
 /// `twill explain`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Explain {
     /// The sender: NAMESPACE/POD or an address.
-    pub(crate) src: String,
+    pub(crate) src: Party,
     /// The receiver: NAMESPACE/POD or an address (IPv6 in brackets), then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every
     /// port that the pod declares.
-    pub(crate) dst: String,
+    pub(crate) dst: Destination,
     #[command(flatten)]
     pub(crate) store: Store,
     #[command(flatten)]
@@ -289,6 +309,7 @@ pub(crate) struct Explain {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
@@ -303,5 +324,16 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
         assert!(duration("-1s").is_err() && duration("2").is_err() && duration("").is_err());
+        assert_eq!(duration("5x").unwrap_err(), "it is no duration; write e.g. 90s, 2m or 1m30s");
+    }
+
+    #[test]
+    fn a_level_is_one_that_exists() {
+        for good in ["info", "DEBUG", "twill_bgpd=debug,info", "", "off", "twill_felix::io=trace", "[span]=info"] {
+            assert_eq!(log_filter(good).as_deref(), Ok(good));
+        }
+        for bad in ["bogus", "info,bogus", "twill_bgpd=loud", "twill_bgpd="] {
+            assert!(log_filter(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -177,22 +177,28 @@ fn usage_is_3_and_an_error_is_1_with_one_sentence() {
         &["apply"],
         &["uninstall", "--force"],
         &["uninstall", "--cluster", "--timeout", "2"],
+        &["explain", "shop/web", "shop/db:99999"],
+        &["explain", "web", "shop/db"],
+        &["get", "pods", "--log", "shout"],
+        &["get", "pods", "--log", "shout=loud=x"],
+        &["bgpd"],
     ] {
-        assert_eq!(run(directory.path(), usage).0, 3, "{usage:?}");
+        let (code, _, err) = run(directory.path(), usage);
+        assert_eq!(code, 3, "{usage:?}: {err}");
     }
     for error in [
         &["get", "unicorns"][..],
         &["get", "pod", "none"],
         &["apply", "-f", "none.yaml"],
         &["get", "pods", "--datastore", "sqlite:/none/t.db"],
-        &["get", "pods", "--log", "shout=loud=x"],
     ] {
         let (code, out, err) = run(directory.path(), error);
         assert_eq!((code, out.as_str(), err.lines().count()), (1, "", 1), "{error:?}: {err}");
     }
     assert_eq!(run(directory.path(), &["--help"]).0, 0);
     for shell in ["bash", "zsh", "fish"] {
-        assert!(run(directory.path(), &["completion", shell]).1.contains("twill"));
+        let script = run(directory.path(), &["completion", shell]).1;
+        assert!(script.contains("uninstall") && !script.contains("run-detached"), "{shell}");
     }
 }
 

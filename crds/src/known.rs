@@ -65,16 +65,22 @@ pub fn of(group: &str, name: &str) -> Option<Kind> {
     KINDS.iter().find(|row| row.0 == group && row.2 == name).map(kind)
 }
 
-/// The kind that a person means: `Pod`, `pod`, `pods`, `po`, with or without `.group`; the first in the table's order.
+/// The kind that a person means: `Pod`, `pod`, `pods`, `po`, a short name's plural, with or without `.group`; the first in the table's
+/// order.
 #[must_use]
 pub fn named(name: &str) -> Option<Kind> {
     let name = name.to_lowercase();
     let (name, group) = name.split_once('.').map_or((name.as_str(), None), |(name, group)| (name, Some(group)));
     let is = |row: &&Row| {
         group.is_none_or(|group| row.0 == group)
-            && (row.2.to_lowercase() == name || row.3 == name || row.5.contains(&name))
+            && (row.2.to_lowercase() == name || row.3 == name || short(row.5, name))
     };
     KINDS.iter().find(is).map(kind)
+}
+
+/// Whether this is one of the short names, or several of it: `pool`, `pools`.
+fn short(names: &[&str], name: &str) -> bool {
+    names.contains(&name) || name.strip_suffix('s').is_some_and(|one| names.contains(&one))
 }
 
 /// A kind outside the table: the plural by the rules of English, namespaced unless it says `Cluster`.
@@ -126,6 +132,15 @@ mod tests {
     fn a_kind_has_many_names() {
         for name in ["NetworkPolicy", "networkpolicies", "netpol", "networkpolicy.networking.k8s.io"] {
             assert_eq!(named(name).unwrap().kind, "NetworkPolicy", "{name}");
+        }
+        for (name, kind) in [("pool", "IPPool"), ("pools", "IPPool"), ("blocks", "IPBlock"), ("peers", "BGPPeer")] {
+            assert_eq!(named(name).unwrap().kind, kind, "{name}");
+        }
+        for row in KINDS {
+            let names = [row.2, row.3].into_iter().chain(row.5.iter().copied()).map(str::to_owned);
+            for name in names.chain(row.5.iter().map(|short| format!("{short}s"))) {
+                assert_eq!(named(&name).unwrap().kind, row.2, "{name}");
+            }
         }
         assert_eq!(named("nothing"), None);
         assert_eq!(named("pods.apps"), None);

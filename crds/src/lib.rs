@@ -15,6 +15,7 @@ pub mod names;
 pub mod node_network;
 pub mod selector;
 pub mod validate;
+mod words;
 mod written;
 
 pub use bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec};

@@ -7,7 +7,8 @@
 mod tree;
 
 use crate::validate::{self, Problem};
-use crate::{Kind, Object, known, names};
+use crate::{Kind, Object, known, names, words};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tree::Tree;
 
@@ -46,6 +47,20 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Manifest>, ManifestError> {
         manifests.push(manifest(&document).map_err(|(line, problem)| error(line, problem))?);
     }
     Ok(manifests)
+}
+
+/// Reads a text that is one document of a type of its own, a lab file, say. `file` is for messages.
+///
+/// # Errors
+/// The first thing that is wrong, with its line and field.
+pub fn document<T: DeserializeOwned>(text: &str, file: &str) -> Result<T, ManifestError> {
+    let error = |line: u64, problem: String| ManifestError { file: file.to_owned(), line, problem };
+    let documents = tree::documents(text).map_err(|(line, problem)| error(line, problem))?;
+    let [tree] = documents.as_slice() else {
+        return Err(error(1, format!("the file has {} documents; it must have one", documents.len())));
+    };
+    words::decode(&tree.value())
+        .map_err(|problem| error(tree.line_of(&problem.field), format!("{}: {}", problem.field, problem.problem)))
 }
 
 /// The items of a `List` or of a list of one kind (`PodList`), or the document itself.

@@ -13,6 +13,7 @@ mod selector;
 
 pub use pool::pools;
 
+use crate::words::decode;
 use crate::{IPBlock, IPPool, Kind, Object, Pod, names};
 use serde_json::Value;
 
@@ -121,14 +122,6 @@ fn fill_in(written: &mut Value, full: &Value) {
             None => drop(written.insert(key.clone(), value.clone())),
         }
     }
-}
-
-/// The object as its type, or the field that is not of its type.
-fn decode<K: Object>(object: &Value) -> Result<K, Problem> {
-    serde_path_to_error::deserialize(object).map_err(|error| {
-        let field = error.path().to_string();
-        Problem::new(if field == "." { String::new() } else { field }, error.into_inner().to_string())
-    })
 }
 
 /// The stored object as its type; none if it cannot be read, so that a good one may replace it.

@@ -28,8 +28,10 @@ spec: {{topology: {topology}, asn: {{nodeLabel: example.org/asn}}}}
 apiVersion: twill.network/v1
 kind: IPPool
 metadata: {{name: v4}}
-spec: {{cidr: 10.42.0.0/16}}
-"
+spec: {{cidr: 10.42.0.0/16, encapsulation: {{protocol: {}}}}}
+",
+        // In a mesh the routers between racks know nothing of pods.
+        if topology == "Mesh" { "VXLAN" } else { "None" }
     );
     for (number, asn) in (1..).zip(asns) {
         text.push_str(&node(&format!("n{number}"), &format!("example.org/asn: '{asn}'")));
@@ -79,11 +81,7 @@ fn in_a_fabric_racks_or_nodes_have_their_own_as() {
 #[ignore = "needs root: make test"]
 fn in_a_mesh_nodes_of_different_as_speak_with_each_other() {
     let lab = up("asn-mesh", "Mesh", "twill", &PER_NODE).unwrap();
-    let probe = lab.probe(&["--ports", "80/TCP"]).unwrap();
-    let inside = |pod: &str| ["default/a", "default/b"].contains(&pod);
-    // Without encapsulation the underlay carries pods inside a rack alone.
-    let cells = probe.cells.iter().filter(|c| inside(&c.from) && inside(&c.to)).collect::<Vec<_>>();
-    assert!(cells.len() == 4 && cells.iter().all(|c| c.observed == "reached"), "{cells:?}");
+    hold_against_oracle(&lab, &lab.probe(&[]).unwrap());
     let peers = lab.ask("n1", &["peers"]).unwrap();
     assert!(peers.contains("65202") && peers.contains("4200000003"), "{peers}");
 }

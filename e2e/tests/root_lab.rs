@@ -3,6 +3,7 @@
 //! 1. Commands: exit codes of `exec`, scaling, deleting, a namespace with all that is in it, daemons killed meanwhile.
 //! 2. Nothing is left: after `down`, after `down` again, after `up` was interrupted or killed.
 //! 3. Dual stack, a fabric, hostNetwork pods and pods that have ended, in one matrix.
+//! 4. What does not work after `up` or a change is said, with exit code 2.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -150,4 +151,67 @@ spec: {cidr: 'fd42::/48'}
     let denied = probe.cells.iter().filter(|c| c.observed == "denied").map(|c| (c.from.as_str(), c.to.as_str()));
     let denied = denied.collect::<std::collections::BTreeSet<_>>();
     assert_eq!(denied, [("default/b", "default/c")].into(), "the agent is on the node of c, which always reaches it");
+}
+
+/// Racks behind routers that know nothing of pods need a tunnel between them.
+#[test]
+#[ignore = "needs root: make test"]
+fn what_does_not_work_is_said_and_exits_with_2() {
+    let pool = |encapsulation: &str| {
+        format!(
+            "apiVersion: twill.network/v1\nkind: IPPool\nmetadata: {{name: test}}\nspec: {{cidr: 10.42.0.0/16, encapsulation: {encapsulation}}}\n"
+        )
+    };
+    let (plain, tunnel) = (pool("{protocol: None}"), pool("{protocol: VXLAN}"));
+    let pods = [pod("a", "n1"), pod("c", "n3")].concat();
+    let file = two_racks("  resources: [pool.yaml, pods.yaml]\n");
+    let lab = Lab::new("degraded").unwrap();
+    let directory = std::env::temp_dir().join(format!("twill-e2e-{}-files", lab.name));
+    std::fs::create_dir_all(&directory).unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    write("pods.yaml", &pods);
+    let (lab_file, pool_file) = (write("lab.yaml", &file), write("pool.yaml", &plain));
+    let run = |lab: &Lab, args: &[&str]| {
+        let output = lab.lab(args).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let began = std::time::Instant::now();
+    let (code, out, err) = run(&lab, &["up", &lab_file]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(began.elapsed() < Duration::from_secs(10), "every node has the same patience, at the same time");
+    assert!(out.contains("up in ") && err.contains("bgpd of n1: ") && err.contains("node n3"), "{err}");
+    assert!(
+        err.contains(&format!("stays up to be looked at; take it away with: twill lab down --name {}", lab.name)),
+        "{err}"
+    );
+
+    std::fs::write(&pool_file, &tunnel).unwrap();
+    assert_eq!(run(&lab, &["apply", "-f", &pool_file]), (Some(0), "1 object applied\n".to_owned(), String::new()));
+    hold_against_oracle(&lab, &lab.probe(&[]).unwrap());
+    std::fs::write(&pool_file, &plain).unwrap();
+    let (code, out, err) = run(&lab, &["apply", "-f", &pool_file]);
+    assert_eq!((code, out.as_str()), (Some(2), "1 object applied\n"), "{err}");
+    assert!(err.contains("bgpd of n3: ") && err.contains("IPPool test"), "{err}");
+    let listed = run(&lab, &["status"]).1;
+    assert!(listed.contains("bgpd of n3: "), "{listed}");
+
+    // A directory gives all its manifests; what it has beside them is none.
+    std::fs::write(&pool_file, &tunnel).unwrap();
+    std::fs::remove_file(&lab_file).unwrap();
+    let all = directory.display().to_string();
+    assert_eq!(run(&lab, &["apply", "-f", &all]), (Some(0), "3 objects applied\n".to_owned(), String::new()));
+    hold_against_oracle(&lab, &lab.probe(&[]).unwrap());
+    assert_eq!(
+        run(&lab, &["kill", "n1", "felix"]).1,
+        "felix of n1 is killed; start it again with: twill lab start n1 felix\n"
+    );
+    assert_eq!(run(&lab, &["start", "n1", "felix"]).1, "felix of n1 runs and is in sync\n");
+    assert_eq!(run(&lab, &["down"]).1, format!("lab {} is gone\n", lab.name));
+    assert_eq!(run(&lab, &["down"]), (Some(0), String::new(), String::new()));
+    std::fs::remove_dir_all(&directory).unwrap();
 }

@@ -73,12 +73,28 @@ fn a_rebooted_node_is_back_with_its_pods() {
     }
 }
 
+/// Sessions outlive a short cut, and say nothing about the wire.
+#[test]
+#[ignore = "needs root: make test"]
+fn after_a_short_cut_heal_returns_when_packets_pass() {
+    let lab = up("short", "Mesh");
+    for round in 0..5 {
+        succeeded(lab.lab(["partition", "n1"]).output().unwrap()).unwrap();
+        assert!(!reaches(&lab, "default/c", "default/a"));
+        succeeded(lab.lab(["heal", "n1"]).output().unwrap()).unwrap();
+        for (from, to) in [("default/c", "default/a"), ("default/b", "default/a"), ("default/a", "default/c")] {
+            assert!(reaches(&lab, from, to), "round {round}: heal returned before packets passed from {from} to {to}");
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs root: make test"]
 fn a_partitioned_node_is_out_of_reach_until_it_is_healed() {
     let lab = up("cut", "Mesh");
     for _ in 0..2 {
-        succeeded(lab.lab(["partition", "n1"]).output().unwrap()).unwrap();
+        let said = succeeded(lab.lab(["partition", "n1"]).output().unwrap()).unwrap();
+        assert_eq!(said, "the links of n1 are cut; restore them with: twill lab heal n1\n");
         assert!(!reaches(&lab, "default/c", "default/a"));
         assert!(!reaches(&lab, "default/a", "default/b"));
         assert!(reaches(&lab, "default/b", "default/c"), "the others are whole");
@@ -87,10 +103,15 @@ fn a_partitioned_node_is_out_of_reach_until_it_is_healed() {
     let said = succeeded(lab.lab(["status"]).output().unwrap()).unwrap();
     assert!(said.contains("the links of n1 are cut") && !said.contains("does not run"), "{said}");
     // A reboot does not mend a cable.
-    succeeded(lab.lab(["reboot", "n1"]).output().unwrap()).unwrap();
+    let said = succeeded(lab.lab(["reboot", "n1"]).output().unwrap()).unwrap();
+    assert!(said.contains("nothing is routed until: twill lab heal n1") && !said.contains("and routed"), "{said}");
     assert!(!reaches(&lab, "default/c", "default/a"));
     for _ in 0..2 {
-        succeeded(lab.lab(["heal", "n1"]).output().unwrap()).unwrap();
+        let said = succeeded(lab.lab(["heal", "n1"]).output().unwrap()).unwrap();
+        assert!(said.starts_with("the links of n1 are back"), "{said}");
+        for (from, to) in [("default/c", "default/a"), ("default/a", "default/b"), ("default/b", "default/a")] {
+            assert!(reaches(&lab, from, to), "heal returned before packets passed from {from} to {to}");
+        }
         hold_against_oracle(&lab, &lab.probe(&[]).unwrap());
     }
     let error = failed(lab.lab(["partition", "n9"]).output().unwrap()).unwrap();

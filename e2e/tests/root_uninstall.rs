@@ -323,6 +323,15 @@ fn without_a_datastore_or_a_name_the_rest_goes_all_the_same() {
         succeeded(output).map(|_| said).unwrap()
     };
     let told = |node: &str| lab.ask("n3", &["get", "nodenetwork", node]).is_ok() || !blocks(&lab, node).is_empty();
+    // A name that is not its own is refused, as long as there is time.
+    let before = ours(&lab, "n1");
+    for name in ["TYPO", "n3"] {
+        let error = failed(uninstall(&lab, "n1", &["--node", name]).output().unwrap()).unwrap();
+        assert!(error.contains("claimed its blocks as node n1") && error.contains("nothing was changed"), "{error}");
+        let error = failed(uninstall(&lab, "n1", &[]).env("TWILL_NODE", name).output().unwrap()).unwrap();
+        assert!(error.contains("--node (TWILL_NODE) is "), "{error}");
+    }
+    assert!(ours(&lab, "n1") == before && told("n1") && told("n3"));
     // Its name is not known, but what its store claimed is.
     let said = warned(uninstall(&lab, "n1", &[]).output().unwrap());
     assert!(ours(&lab, "n1").is_empty() && !told("n1"), "{said}");
@@ -332,6 +341,8 @@ fn without_a_datastore_or_a_name_the_rest_goes_all_the_same() {
     assert_eq!(warned(uninstall(&lab, "n2", &[]).output().unwrap()), "", "what was left is remembered");
     assert!(!told("n2"));
     assert_eq!(warned(uninstall(&lab, "n2", &[]).output().unwrap()), "", "twice is no error");
+    let error = failed(uninstall(&lab, "default/b", &["--node", "TYPO"]).output().unwrap()).unwrap();
+    assert!(error.contains("the datastore has no Node, NodeNetwork or IPBlock of TYPO"), "{error}");
     // Of a node that lives elsewhere nothing goes.
     drop(warned(uninstall(&lab, "default/b", &["--node", "n3"]).output().unwrap()));
     assert!(told("n3") && blocks(&lab, "n3").len() == 2);
@@ -366,7 +377,9 @@ fn a_cluster_goes_as_a_whole_and_waits_for_a_node_that_does_not_answer() {
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        said.contains("1 node did not answer within 5 s (n3)") && said.contains("nothing else was removed"),
+        said.contains("1 node did not answer within 5 s (n3)")
+            && said.contains("nothing else was removed")
+            && said.contains("nobody can answer, and --force deletes the objects"),
         "{said}"
     );
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -379,8 +392,11 @@ fn a_cluster_goes_as_a_whole_and_waits_for_a_node_that_does_not_answer() {
     assert!(clean("n1") && clean("n2") && !clean("n3"));
     assert_eq!(kinds.map(count), [objects[0], objects[1] - 4, objects[2], 1]);
 
-    // It may have gone again before it was seen in sync, which is the point.
-    drop(lab.lab(["start", "n3", "felix"]).output().unwrap());
+    let said = succeeded(lab.lab(["start", "n3", "felix"]).output().unwrap()).unwrap();
+    assert!(
+        said.contains("felix of n3 has removed Twill from there and ended, as twill uninstall --cluster asked"),
+        "{said}"
+    );
     succeeded(cluster(&lab, &[])).unwrap();
     assert!(clean("n1") && clean("n2") && clean("n3"));
     assert_eq!(kinds.map(count), [0; 4]);
@@ -417,7 +433,10 @@ fn a_felix_that_cannot_leave_stays() {
     std::fs::create_dir(&directory).unwrap();
     let output = cluster(&lab, &["--timeout", "5s"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(lab.ask("n2", &["status"]).is_ok_and(|text| text.contains("felix   yes")), "it goes on serving");
+    // Its sessions are down, since the other nodes have gone; felix goes on serving.
+    let status = lab.exec_command("n2", &[&twill().unwrap().display().to_string(), "status"]).output().unwrap();
+    let text = String::from_utf8_lossy(&status.stdout);
+    assert!(text.contains("felix   yes") && status.status.code() == Some(2), "{text}");
     std::fs::remove_dir(&directory).unwrap();
     succeeded(cluster(&lab, &["--timeout", "30s"])).unwrap();
     assert_eq!(ours(&lab, "n2"), "");

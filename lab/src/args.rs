@@ -40,7 +40,7 @@ pub(crate) enum Format {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Build the cluster of a lab file; returns when it works.
+    /// Build the cluster of a lab file; returns when it works; exit 2 if something does not.
     Up {
         /// The lab file.
         file: PathBuf,
@@ -65,11 +65,11 @@ pub(crate) enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
-    /// Create or change objects, pods included; returns when every node has applied it.
+    /// Create or change objects, pods included; returns when every node has applied it; exit 2 if something does not work then.
     Apply {
         #[command(flatten)]
         name: Name,
-        /// A manifest; `-` is standard input.
+        /// Manifests, or directories of them; `-` is standard input.
         #[arg(short, long = "file", required = true, num_args = 1..)]
         files: Vec<PathBuf>,
     },
@@ -77,7 +77,7 @@ pub(crate) enum Command {
     Delete {
         #[command(flatten)]
         name: Name,
-        /// A manifest; `-` is standard input.
+        /// Manifests, or directories of them; `-` is standard input.
         #[arg(short, long = "file", required = true, num_args = 1..)]
         files: Vec<PathBuf>,
     },
@@ -129,7 +129,7 @@ pub(crate) enum Command {
         /// The node.
         node: String,
     },
-    /// Restore a node's links; returns when all sessions and routes are back.
+    /// Restore a node's links; returns when packets pass, and all sessions and routes are back.
     Heal {
         #[command(flatten)]
         name: Name,

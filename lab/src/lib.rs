@@ -20,10 +20,10 @@ mod args;
 
 pub use args::Args;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use args::{Command, Format};
 use io::cluster::{self, Cluster};
-use io::{cni, daemons, down, holder, kubelet, labs, netns, outage, probe, relay};
+use io::{cni, daemons, down, health, holder, kubelet, labs, manifests, netns, outage, probe, process, relay};
 use state::{Daemon, State};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -31,7 +31,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Runs a `twill lab` command. Exit codes: 0 done, 1 error, 2 the matrix differs; `exec` has that of its command.
+/// Runs a `twill lab` command. Exit codes: 0 done, 1 error, 2 done and something does not work, or the matrix differs; `exec` has that
+/// of its command.
 ///
 /// # Errors
 /// One sentence.
@@ -49,11 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Kill { name, node, daemon } => kill(name.name.as_deref(), &node, daemon),
         Command::Start { name, node, daemon } => start(name.name.as_deref(), &node, daemon),
         Command::Reboot { name, node } => reboot(name.name.as_deref(), &node),
-        Command::Partition { name, node } => {
-            let (mut cluster, _lock) = open_locked(name.name.as_deref(), "twill lab partition")?;
-            outage::partition(&mut cluster, &node)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Partition { name, node } => partition(name.name.as_deref(), &node),
         Command::Heal { name, node } => heal(name.name.as_deref(), &node),
         Command::Down { name } => take_down(name.name.as_deref()),
         Command::Hold { answer, addresses, ports } => {
@@ -74,8 +71,25 @@ fn up(file: &std::path::Path, name: Option<&str>) -> anyhow::Result<ExitCode> {
     let blocks = built.cluster.list::<twill_crds::IPBlock>()?;
     let text = report::built(&built.cluster.state, &pods, &blocks, &built.notes);
     print(&format!("{text}up in {:.1} s\n", built.took.as_secs_f64()))?;
-    Ok(ExitCode::SUCCESS)
+    let name = &built.cluster.state.name;
+    Ok(degraded(
+        &built.problems,
+        &format!("lab {name} stays up to be looked at; take it away with: twill lab down --name {name}"),
+    ))
 }
+
+/// Says what does not work, if anything, and what to do then.
+fn degraded(problems: &[String], way_out: &str) -> ExitCode {
+    if problems.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    problems.iter().for_each(|problem| eprintln!("twill: {problem}"));
+    eprintln!("twill: {way_out}");
+    ExitCode::from(DEGRADED)
+}
+
+/// Exit code of what was done and leaves something that does not work.
+const DEGRADED: u8 = 2;
 
 /// Prints an answer; that nobody reads on (`twill lab status | head`) is no error.
 fn print(text: &str) -> anyhow::Result<()> {
@@ -103,10 +117,12 @@ fn status(name: Option<&str>, format: Format) -> anyhow::Result<ExitCode> {
     let cluster = open(name, "twill lab status")?;
     let pods = cluster.list::<twill_crds::Pod>()?;
     match format {
-        Format::Json => print(&format!("{:#}\n", report::status(&cluster.state, &pods)))?,
+        Format::Json => print(&format!("{:#}\n", report::status(&cluster.state, &pods, &cluster.drained()?)))?,
         Format::Table => {
             let mut notes = daemons::absent(&cluster.state);
             notes.extend(report::partitioned(&cluster.state));
+            notes.extend(report::drained(&cluster.drained()?));
+            notes.extend(health::problems(&cluster.state));
             print(&report::built(&cluster.state, &pods, &cluster.list()?, &notes))?;
         }
     }
@@ -172,11 +188,17 @@ enum Change {
 }
 
 fn change(name: Option<&str>, files: &[PathBuf], change: Change) -> anyhow::Result<ExitCode> {
-    let manifests = cluster::read(files)?;
+    let manifests = manifests::read(files)?;
+    ensure!(!manifests.is_empty(), "the files hold no objects");
     let (mut cluster, _lock) = open_locked(name, "changing a lab")?;
-    let notes = match change {
-        Change::Apply => cluster.apply(resources::desired(manifests)?)?,
-        Change::Delete => cluster.remove(manifests)?,
+    let documents = manifests.clone();
+    let (notes, done, verb) = match change {
+        Change::Apply => (cluster.apply(resources::desired(documents)?)?, manifests.len(), "applied"),
+        Change::Delete => {
+            let absent = cluster.remove(documents)?;
+            let gone = manifests.len().saturating_sub(absent.len());
+            (absent, gone, "deleted")
+        }
     };
     for note in notes {
         eprintln!("{note}");
@@ -184,7 +206,9 @@ fn change(name: Option<&str>, files: &[PathBuf], change: Change) -> anyhow::Resu
     for daemon in cluster.followed()? {
         eprintln!("{daemon} does not run; it applies this when it is started");
     }
-    Ok(ExitCode::SUCCESS)
+    print(&format!("{done} {} {verb}\n", if done == 1 { "object" } else { "objects" }))?;
+    let problems = health::after(&cluster, &manifests);
+    Ok(degraded(&problems, "the lab does not work as a whole; correct what is named, and apply it again"))
 }
 
 fn matrix(name: Option<&str>, selection: &probe::Selection, format: Format) -> anyhow::Result<ExitCode> {
@@ -207,19 +231,41 @@ fn kill(name: Option<&str>, node: &str, daemon: Daemon) -> anyhow::Result<ExitCo
     labs::load(&name)?;
     let _lock = labs::lock(&name)?;
     daemons::kill(&labs::load(&name)?, node, daemon)?;
+    print(&format!("{daemon} of {node} is killed; start it again with: twill lab start {node} {daemon}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn start(name: Option<&str>, node: &str, daemon: Daemon) -> anyhow::Result<ExitCode> {
-    labs::need_root("twill lab start")?;
-    let name = labs::chosen(name)?;
-    labs::load(&name)?;
-    let _lock = labs::lock(&name)?;
-    let mut state = labs::load(&name)?;
-    cluster::must_be_down(&state, node, daemon)?;
-    daemons::start(&mut state, node, daemon)?;
-    labs::save(&state)?;
-    daemons::in_sync(&state, node, daemon, Duration::from_secs(30))?;
+    let (mut cluster, _lock) = open_locked(name, "twill lab start")?;
+    cluster::must_be_down(&cluster.state, node, daemon)?;
+    let leaves = daemon == Daemon::Felix && cluster.asked(node)?.is_some_and(|asked| asked.uninstall);
+    daemons::start(&mut cluster.state, node, daemon)?;
+    labs::save(&cluster.state)?;
+    if leaves {
+        return left(&cluster, node);
+    }
+    daemons::in_sync(&cluster.state, node, daemon, START)?;
+    print(&format!("{daemon} of {node} runs and is in sync\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How long a daemon may take until it is in sync, or has done what it was asked.
+const START: Duration = Duration::from_secs(30);
+
+/// A felix that was started while its node is to be uninstalled does that, and ends; the end of the NodeNetwork is its report.
+fn left(cluster: &Cluster, node: &str) -> anyhow::Result<ExitCode> {
+    let gone = process::until(START, || !cluster.state.runs(node, Daemon::Felix));
+    let log = cluster.state.machine_dir(node).join("felix.log");
+    ensure!(
+        gone && cluster.asked(node)?.is_none(),
+        "twill uninstall --cluster asks felix of {node} to remove Twill, and it has not within {} s: {}",
+        START.as_secs(),
+        daemons::last_line(&log)
+    );
+    print(&format!(
+        "felix of {node} has removed Twill from there and ended, as twill uninstall --cluster asked; install it again with: twill lab \
+         start {node} bgpd, and {node} felix\n"
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -229,20 +275,39 @@ fn reboot(name: Option<&str>, node: &str) -> anyhow::Result<ExitCode> {
     for note in booted.notes {
         eprintln!("{note}");
     }
+    let cut = cluster.state.node(node)?.partitioned;
     print(&format!(
-        "{node} is back: {} pods attached, everything applied and routed {:.1} s after its daemons were started\n",
+        "{node} is back: {} {} attached, everything applied{} {:.1} s after its daemons were started{}\n",
         booted.pods,
-        booted.took.as_secs_f64()
+        if booted.pods == 1 { "pod" } else { "pods" },
+        if cut { "" } else { " and routed" },
+        booted.took.as_secs_f64(),
+        if cut {
+            format!("; its links are still cut, and nothing is routed until: twill lab heal {node}")
+        } else {
+            String::new()
+        },
     ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn partition(name: Option<&str>, node: &str) -> anyhow::Result<ExitCode> {
+    let (mut cluster, _lock) = open_locked(name, "twill lab partition")?;
+    outage::partition(&mut cluster, node)?;
+    print(&format!("the links of {node} are cut; restore them with: twill lab heal {node}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn heal(name: Option<&str>, node: &str) -> anyhow::Result<ExitCode> {
     let (mut cluster, _lock) = open_locked(name, "twill lab heal")?;
-    for note in outage::heal(&mut cluster, node)? {
-        eprintln!("{note}");
+    let problems = outage::heal(&mut cluster, node)?;
+    if problems.is_empty() {
+        print(&format!("the links of {node} are back, and so are packets, sessions and routes\n"))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(degraded(
+        &problems,
+        &format!("the links of {node} are back, but not all that they carried; see: twill lab status"),
+    ))
 }
 
 fn take_down(name: Option<&str>) -> anyhow::Result<ExitCode> {
@@ -252,8 +317,12 @@ fn take_down(name: Option<&str>) -> anyhow::Result<ExitCode> {
     }
     let name = labs::chosen(name)?;
     let lock = labs::lock(&name)?;
+    let was = labs::exists(&name);
     down::down(&name)?;
     labs::forget(&name, lock);
+    if was {
+        print(&format!("lab {name} is gone\n"))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -146,8 +146,12 @@ fn sign(verdict: Verdict) -> char {
 fn summary(cells: &[Cell]) -> String {
     let different = cells.iter().filter(|c| c.differs).collect::<Vec<_>>();
     let count = |verdict: Verdict| cells.iter().filter(|c| c.observed == verdict).count();
+    let unreachable = match count(Verdict::Unreachable) {
+        0 => String::new(),
+        some => format!("{some} unreachable, "),
+    };
     let mut text = format!(
-        "{} tried: {} reached, {} denied, {} differ from what policy says",
+        "{} tried: {} reached, {} denied, {unreachable}{} differ from what policy says",
         cells.len() - count(Verdict::Unsupported),
         count(Verdict::Reached),
         count(Verdict::Denied),

@@ -4,13 +4,14 @@ use crate::names::pod_netns;
 use crate::ports::declared;
 use crate::state::{Node, Router, State};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use twill_crds::{IPBlock, Object, Pod};
 
 /// `twill lab status -o json`.
 #[must_use]
-pub fn status(state: &State, pods: &[Pod]) -> Value {
-    let nodes = state.nodes.iter().map(node_status).collect::<Vec<_>>();
+pub fn status(state: &State, pods: &[Pod], drained: &BTreeSet<String>) -> Value {
+    let nodes = state.nodes.iter().map(|node| node_status(node, drained)).collect::<Vec<_>>();
     let routers = state
         .routers
         .iter()
@@ -24,10 +25,13 @@ fn speaker(router: &Router) -> String {
     router.software.map_or_else(|| "static".to_owned(), |s| s.to_string())
 }
 
-fn node_status(node: &Node) -> Value {
+fn node_status(node: &Node, drained: &BTreeSet<String>) -> Value {
     let mut value = json!({"name": node.name, "netns": node.netns, "addresses": node.addresses, "rack": node.rack});
     if node.partitioned {
         value["partitioned"] = json!(true);
+    }
+    if drained.contains(&node.name) {
+        value["drained"] = json!(true);
     }
     value
 }
@@ -74,6 +78,13 @@ fn phase(pod: &Pod) -> &str {
 pub fn partitioned(state: &State) -> Vec<String> {
     let cut = state.nodes.iter().filter(|n| n.partitioned);
     cut.map(|n| format!("the links of {0} are cut; restore them with: twill lab heal {0}", n.name)).collect()
+}
+
+/// Nodes that are out of routing, one sentence each.
+#[must_use]
+pub fn drained(nodes: &BTreeSet<String>) -> Vec<String> {
+    let one = |n: &String| format!("{n} is drained; bring it back with: twill lab exec {n} -- twill drain {n} --undo");
+    nodes.iter().map(one).collect()
 }
 
 /// What was built, for people.
@@ -147,7 +158,9 @@ mod tests {
             "pods": [{"namespace": "shop", "name": "web-0", "node": "n1", "netns": "twill_t_shop_web-0", "ips": ["10.42.0.1"],
                 "ports": [{"port": 80, "protocol": "TCP", "name": "http"}], "phase": "Running"}],
         });
-        assert_eq!(status(&state, std::slice::from_ref(&pod)), expected);
+        assert_eq!(status(&state, std::slice::from_ref(&pod), &BTreeSet::new()), expected);
+        let drained = BTreeSet::from(["n1".to_owned()]);
+        assert_eq!(status(&state, &[], &drained)["nodes"][0]["drained"], true);
         assert!(built(&state, &[pod], &[], &[]).contains("\nshop/web-0  n1    10.42.0.1  80/TCP  Running\n"));
     }
 }

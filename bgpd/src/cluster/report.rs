@@ -44,17 +44,25 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
         .into_iter()
         .map(|(kind, good, bad, problems)| condition(kind, good, bad, &problems, &old.conditions, now))
         .collect();
-    let missing = observed.peers.saturating_sub(observed.established);
-    let text: Vec<String> = (missing > 0)
-        .then(|| format!("{missing} of {} sessions are not established", observed.peers))
-        .into_iter()
-        .collect();
-    conditions.push(condition("SessionsEstablished", "Established", "SessionsDown", &text, &old.conditions, now));
-    if desired.speaker.shutdown.is_some() {
-        let closing = (observed.peers > 0).then(|| format!("{} sessions are still being closed", observed.peers));
+    if desired.speaker.shutdown.is_none() {
+        // What was observed may be older than what is desired: a session that is to be and that nobody has seen yet is missing, too.
+        let peers = observed.peers.max(u32::try_from(desired.speaker.peers.len()).unwrap_or(u32::MAX));
+        let missing = peers.saturating_sub(observed.established);
+        let text =
+            (missing > 0).then(|| format!("{missing} of {peers} sessions {} not established", is_or_are(missing)));
+        let text: Vec<String> = text.into_iter().collect();
+        conditions.push(condition("SessionsEstablished", "Established", "SessionsDown", &text, &old.conditions, now));
+    } else {
+        let closing = (observed.peers > 0).then(|| {
+            let noun = if observed.peers == 1 { "session" } else { "sessions" };
+            format!("{} {noun} {} still being closed", observed.peers, is_or_are(observed.peers))
+        });
         let untold = (!observed.untold.is_empty()).then(|| {
             let names = observed.untold.join(", ");
-            format!("{names}: the session was lost before it could be said there, and routes are kept for the restart time, 120 s")
+            format!(
+                "{names}: it could not be said there, since the session or its link is lost, and routes of this node are kept until the hold \
+                 time and the restart time, 120 s, are over"
+            )
         });
         let open: Vec<String> = closing.into_iter().chain(untold).collect();
         conditions.push(condition("Drained", "Drained", "Draining", &open, &old.conditions, now));
@@ -65,6 +73,10 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
         tunnel_addresses: desired.fib.tunnel_sources.clone(),
         conditions,
     }
+}
+
+fn is_or_are(count: u32) -> &'static str {
+    if count == 1 { "is" } else { "are" }
 }
 
 fn condition(kind: &str, good: &str, bad: &str, problems: &[String], old: &[Condition], now: Timestamp) -> Condition {

@@ -302,12 +302,19 @@ fn a_drained_node_speaks_with_nobody_also_after_a_restart_and_says_when_all_sess
         conditions.into_iter().find(|c| c.type_ == "Drained").map(|c| (c.status, c.message)).unwrap()
     };
     assert_eq!(said(2), ("False".to_owned(), "2 sessions are still being closed".to_owned()));
+    assert_eq!(said(1), ("False".to_owned(), "1 session is still being closed".to_owned()));
     assert_eq!(said(0), ("True".to_owned(), String::new()));
     let untold = Observed { untold: vec!["tor".to_owned()], ..Observed::default() };
     let conditions = report(&drained, &untold, &BgpState::default(), now).conditions;
     assert!(conditions.iter().any(|c| c.type_ == "Drained" && c.status == "False" && c.message.starts_with("tor: ")));
     objects.apply(network(false));
-    assert_eq!(desired("a1", &objects), desired("a1", &cluster()));
+    let back = desired("a1", &objects);
+    assert_eq!(back, desired("a1", &cluster()));
+    // What was observed is still of the drained node, which had no sessions.
+    let conditions = report(&back, &Observed::default(), &BgpState::default(), now).conditions;
+    let sessions = conditions.iter().find(|c| c.type_ == "SessionsEstablished").unwrap();
+    assert_eq!(sessions.message, format!("{0} of {0} sessions are not established", back.speaker.peers.len()));
+    assert!(!conditions.iter().any(|c| c.type_ == "Drained"));
 }
 
 #[test]
@@ -351,7 +358,7 @@ fn a_report_changes_only_with_what_it_says() {
     let changed: Vec<(&str, &str)> =
         bad.conditions.iter().filter(|c| c.status == "False").map(|c| (c.type_.as_str(), c.message.as_str())).collect();
     let wanted =
-        [("TunnelHealthy", "IPPool default: no"), ("SessionsEstablished", "1 of 2 sessions are not established")];
+        [("TunnelHealthy", "IPPool default: no"), ("SessionsEstablished", "1 of 2 sessions is not established")];
     assert_eq!(changed, wanted);
     for (old, new) in first.conditions.iter().zip(&bad.conditions) {
         assert_eq!(old.last_transition_time == new.last_transition_time, old.status == new.status, "{}", new.type_);

@@ -1,12 +1,15 @@
 //! One TCP connection of a peer: octets that came and are no whole message yet, and octets that have to leave.
 
+use super::sockets;
 use crate::fsm;
 use crate::rib::PeerId;
 use crate::speaker::Receiver;
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// Number of a connection, never used twice.
@@ -46,6 +49,17 @@ pub(super) struct Connection {
     pub(super) waits: bool,
     /// The FSM has done with it: what is left to write leaves, what comes is dropped.
     pub(super) closing: bool,
+    /// To whom the last words say that our routes are gone.
+    pub(super) farewell: Option<Farewell>,
+}
+
+/// A peer that is told goodbye.
+#[derive(Clone)]
+pub(super) struct Farewell {
+    pub(super) address: IpAddr,
+    pub(super) name: String,
+    /// How long it believes in the session if it hears nothing.
+    pub(super) hold_time: Duration,
 }
 
 struct Piece {
@@ -76,11 +90,17 @@ impl Connection {
             established: false,
             waits: false,
             closing: false,
+            farewell: None,
         }
     }
 
     pub(super) fn push(&mut self, bytes: Bytes, counted: bool) {
         self.pieces.push_back(Piece { bytes, counted });
+    }
+
+    /// Who was to hear that our routes are gone, and has not acknowledged it yet.
+    pub(super) fn unheard(&self) -> Option<&Farewell> {
+        self.farewell.as_ref().filter(|_| self.stream.as_deref().is_some_and(sockets::is_unheard))
     }
 
     pub(super) fn has_output(&self) -> bool {

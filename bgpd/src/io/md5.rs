@@ -1,4 +1,4 @@
-//! TCP MD5 signatures (RFC 2385, tcp(7) TCP_MD5SIG): the one socket option for which there is no safe wrapper.
+//! TCP MD5 signatures (RFC 2385, tcp(7) TCP_MD5SIG): there is no safe wrapper for this option.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

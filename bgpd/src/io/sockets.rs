@@ -5,7 +5,7 @@ use crate::speaker::Peer;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Connections that may wait to be accepted: all nodes of a mesh may come at once.
@@ -50,6 +50,15 @@ pub(super) fn dial(peer: &Peer, external: bool) -> io::Result<TcpSocket> {
 pub(super) fn prepare(stream: &TcpStream, peer: &Peer, external: bool) -> io::Result<()> {
     stream.set_nodelay(true)?;
     set_ttl(&SockRef::from(stream), peer, external)
+}
+
+/// Whether the other side has not acknowledged all that was written (tcp(7), SIOCOUTQ). A socket that cannot say so has lost its peer.
+#[allow(unsafe_code)]
+pub(super) fn is_unheard(stream: &TcpStream) -> bool {
+    let mut octets: libc::c_int = 0;
+    // SAFETY: the request writes one int, and the pointer is to one that lives through the call.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut octets) };
+    result != 0 || octets > 0
 }
 
 /// RFC 4271 has no word on it, but everybody does it: what an eBGP peer sends must come from the link.

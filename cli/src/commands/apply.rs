@@ -1,6 +1,7 @@
 //! `twill apply`: manifests into the datastore.
 
 use crate::args::Apply;
+use crate::commands::counted;
 use crate::io::{manifests, with_new_store};
 use crate::output::{Format, print_line, print_value};
 use serde_json::{Value, json};
@@ -16,7 +17,8 @@ pub(crate) fn run(args: &Apply) -> anyhow::Result<ExitCode> {
     // Namespaces first: what lives in them means nothing before.
     manifests.sort_by_key(|manifest| manifest.kind.kind != "Namespace");
     if args.dry_run {
-        print_line(&format!("{} objects are valid", manifests.len()))?;
+        let verb = if manifests.len() == 1 { "is" } else { "are" };
+        print_line(&format!("{} {verb} valid", counted(manifests.len(), "object")))?;
         return Ok(ExitCode::SUCCESS);
     }
     with_new_store(&args.store.datastore, async |store| {

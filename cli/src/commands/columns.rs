@@ -22,12 +22,7 @@ pub(super) fn of(kind: &Kind) -> &'static [Column] {
             ("NODE", |o| text(o, "/spec/node")),
             ("USED", |o| text(o, "/status/used")),
         ],
-        "BGPPeer" => &[
-            ("REMOTE", |o| text(o, "/spec/remote/address")),
-            ("AS", |o| text(o, "/spec/asn")),
-            ("NODES", |o| text(o, "/status/nodes")),
-            ("ESTABLISHED", |o| text(o, "/status/established")),
-        ],
+        "BGPPeer" => &[("REMOTE", |o| text(o, "/spec/remote/address")), ("AS", |o| text(o, "/spec/asn"))],
         "BGPConfiguration" => &[
             ("AS", |o| text(o, "/spec/asn")),
             ("TOPOLOGY", |o| text(o, "/spec/topology")),
@@ -37,6 +32,7 @@ pub(super) fn of(kind: &Kind) -> &'static [Column] {
             ("ADDRESSES", |o| list(o, "/status/bgp/addresses", "")),
             ("AS", |o| text(o, "/status/bgp/asn")),
             ("TUNNEL", |o| list(o, "/status/bgp/tunnelAddresses", "")),
+            ("DRAINED", drained),
             ("NOT READY", conditions),
         ],
         "Node" => {
@@ -127,6 +123,16 @@ fn pod_ips(pod: &Value) -> String {
     }
 }
 
+/// Whether the node is out of routing, or on its way there.
+fn drained(network: &Value) -> String {
+    if network.pointer("/spec/drain") != Some(&Value::Bool(true)) {
+        return "no".into();
+    }
+    let conditions = network.pointer("/status/bgp/conditions").and_then(Value::as_array);
+    let done = conditions.into_iter().flatten().any(|c| c["type"] == "Drained" && c["status"] == "True");
+    if done { "yes" } else { "draining" }.into()
+}
+
 /// The conditions that do not hold.
 fn conditions(object: &Value) -> String {
     let of = |part: &str| object.pointer(part).and_then(Value::as_array).cloned().unwrap_or_default();
@@ -157,6 +163,9 @@ mod tests {
         let pool =
             json!({"spec": {"cidr": "10.42.0.0/16", "encapsulation": {"protocol": "VXLAN"}, "natOutgoing": true}});
         assert_eq!(line("pool", pool), ["10.42.0.0/16", "/26", "VXLAN CrossSubnet", "yes", "no"]);
+        let network = |status: &str| json!({"spec": {"drain": true}, "status": {"bgp": {"conditions": [{"type": "Drained", "status": status}]}}});
+        assert_eq!(line("nodenetwork", network("False")), ["-", "-", "-", "draining", "Drained"]);
+        assert_eq!(line("nodenetwork", network("True")), ["-", "-", "-", "yes", "-"]);
         let pod = json!({"metadata": {"labels": {"app": "a"}}, "status": {"podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}});
         assert_eq!(line("pod", pod), ["-", "10.0.0.1,fd00::1", "-", "app=a"]);
     }

@@ -1,23 +1,26 @@
 //! `twill drain`: nodes out of routing, and back.
 //!
 //! What is wanted goes into the node's NodeNetwork, so that it outlives a restart; its bgpd closes all sessions with Cease, and says
-//! in the condition `Drained` when that is done. From then on no peer has a route of the node. New pods would have no network, so
-//! the Node is cordoned, too.
+//! in the condition `Drained` when that is done. From then on no peer has a route of the node. Pods there reach, and are reached by, only
+//! each other; new ones would have no network, so the Node is cordoned, too.
 
 use crate::args::Drain;
+use crate::commands::{exit, is_attached};
 use crate::io::with_store;
 use crate::output::{Format, print_line, print_value};
 use anyhow::bail;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use twill_crds::{Node, NodeNetwork, NodeNetworkSpec, Object};
-use twill_datastore::{Datastore, Error, Key};
+use twill_crds::{Node, NodeNetwork, NodeNetworkSpec, Object, Pod};
+use twill_datastore::{Datastore, Error, Filter, Key};
 
 /// Between two looks at what a node says.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long sessions of a node that is back may take. One whose peer is gone never comes, and is no reason to wait for ever.
+const SESSIONS: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(args: &Drain) -> anyhow::Result<ExitCode> {
-    let (drain, word) = if args.undo { (false, "back in routing") } else { (true, "drained") };
+    let drain = !args.undo;
     with_store(&args.store.datastore, async |store| {
         for node in &args.node {
             if store.get::<Node>(&Key::cluster(node)).await?.is_none() {
@@ -31,48 +34,118 @@ pub(crate) fn run(args: &Drain) -> anyhow::Result<ExitCode> {
             ask(&store, node, drain).await?;
         }
         let deadline = Instant::now() + args.timeout;
+        let mut outcomes = Vec::new();
         for node in &args.node {
-            loop {
-                let (wanted, done, why) = said(&store, node).await?;
-                if wanted != drain {
-                    bail!(
-                        "Node {node} was {} by somebody else meanwhile",
-                        if wanted { "drained" } else { "brought back" }
-                    );
-                }
-                if done == drain {
-                    break;
-                }
-                if Instant::now() >= deadline {
-                    let why = why.unwrap_or_else(|| "it obeys once it runs and reaches the datastore".to_owned());
-                    bail!(
-                        "bgpd of Node {node} has not said within {} s that it is {word} ({why}); the wish stands: twill get \
-                         nodenetwork {node} -o yaml",
-                        args.timeout.as_secs()
-                    );
-                }
-                tokio::time::sleep(LOOK).await;
-            }
+            obeyed(&store, node, args, deadline).await?;
+            let outcome =
+                if drain { unreachable(&store, node).await? } else { sessions(&store, node, deadline).await? };
+            outcomes.push(outcome);
             if !drain {
                 cordon(&store, node, false).await?;
             }
         }
         match args.output.output {
-            Format::Table => args.node.iter().try_for_each(|node| print_line(&format!("{node} {word}")))?,
+            Format::Table => outcomes.iter().try_for_each(|outcome| print_line(&outcome.text))?,
             format => print_value(format, &args.node)?,
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(exit(outcomes.iter().all(|outcome| outcome.well)))
     })
 }
 
-/// Whether the node is to be drained, whether its bgpd says that its sessions are closed because of that, and else why not.
-async fn said(store: &Datastore, node: &str) -> Result<(bool, bool, Option<String>), Error> {
-    let Some(network) = store.get::<NodeNetwork>(&Key::cluster(node)).await? else { return Ok((false, false, None)) };
+/// What became of a node.
+struct Outcome {
+    text: String,
+    well: bool,
+}
+
+/// Returns when the node's bgpd has done what was asked.
+async fn obeyed(store: &Datastore, node: &str, args: &Drain, deadline: Instant) -> anyhow::Result<()> {
+    let drain = !args.undo;
+    loop {
+        let said = said(store, node).await?;
+        if said.wanted != drain {
+            bail!(
+                "Node {node} was {} by somebody else meanwhile",
+                if said.wanted { "drained" } else { "brought back" }
+            );
+        }
+        if said.drained == drain {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let why = said.why.unwrap_or_else(|| "it obeys once it runs and reaches the datastore".to_owned());
+            bail!(
+                "bgpd of Node {node} has not said within {} s that it is {} ({why}); the wish stands: twill get nodenetwork {node} -o \
+                 yaml",
+                args.timeout.as_secs(),
+                if drain { "drained" } else { "back in routing" },
+            );
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What the end of its routes means for the pods that a node has.
+async fn unreachable(store: &Datastore, node: &str) -> anyhow::Result<Outcome> {
+    let pods = store.list::<Pod>(&Filter::default()).await?.items;
+    let here = |pod: &&Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
+    let text = match pods.iter().filter(here).filter(|pod| is_attached(pod)).count() {
+        0 => format!("{node} drained"),
+        1 => format!(
+            "{node} drained; 1 pod runs on there, and no other node reaches it until: twill drain {node} --undo"
+        ),
+        n => format!(
+            "{node} drained; {n} pods run on there, and no other node reaches them until: twill drain {node} --undo"
+        ),
+    };
+    Ok(Outcome { text, well: true })
+}
+
+/// Waits until a node that is back has its sessions, for as long as they take where all peers are there.
+async fn sessions(store: &Datastore, node: &str, deadline: Instant) -> anyhow::Result<Outcome> {
+    let until = deadline.min(Instant::now() + SESSIONS);
+    loop {
+        let said = said(store, node).await?;
+        let Some(missing) = said.missing else {
+            return Ok(Outcome { text: format!("{node} back in routing"), well: true });
+        };
+        if Instant::now() >= until {
+            let text = format!("{node} back in routing, but {missing} yet; see, there: twill peers");
+            return Ok(Outcome { text, well: false });
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What a node's NodeNetwork says.
+#[derive(Default)]
+struct Said {
+    /// Whether the node is to be drained.
+    wanted: bool,
+    /// Whether its bgpd says that its sessions are closed because of that.
+    drained: bool,
+    /// Why they are not.
+    why: Option<String>,
+    /// Which sessions are not established, of a node that is not drained.
+    missing: Option<String>,
+}
+
+async fn said(store: &Datastore, node: &str) -> Result<Said, Error> {
+    let Some(network) = store.get::<NodeNetwork>(&Key::cluster(node)).await? else { return Ok(Said::default()) };
     let conditions = network.status.map(|status| status.bgp.conditions).unwrap_or_default();
-    let drained = conditions.into_iter().find(|condition| condition.type_ == "Drained");
-    let done = drained.as_ref().is_some_and(|condition| condition.status == "True");
-    let why = drained.map(|condition| condition.message).filter(|why| !why.is_empty());
-    Ok((network.spec.drain, done, why))
+    let of = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind);
+    let drained = of("Drained");
+    let missing = match of("SessionsEstablished") {
+        Some(condition) if condition.status == "True" => None,
+        Some(condition) => Some(condition.message.clone()),
+        None => Some("bgpd has not said that its sessions are established".to_owned()),
+    };
+    Ok(Said {
+        wanted: network.spec.drain,
+        drained: drained.is_some_and(|condition| condition.status == "True"),
+        why: drained.map(|condition| condition.message.clone()).filter(|why| !why.is_empty()),
+        missing,
+    })
 }
 
 /// Writes what is wanted of the node.

@@ -2,6 +2,7 @@
 
 use crate::args::Explain;
 use crate::commands::exit;
+use crate::destination::Destination;
 use crate::io::with_store;
 use crate::output::{Format, print_line, print_value};
 use anyhow::{Context, bail};
@@ -13,19 +14,18 @@ use twill_felix::evaluate::{Explanation, Party, Universe};
 use twill_felix::model::{PodKey, Protocol};
 
 pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
-    let src: Party = args.src.parse().map_err(anyhow::Error::msg)?;
-    let (dst, port) = destination(&args.dst)?;
+    let (src, Destination { party: dst, port }) = (&args.src, &args.dst);
     with_store(&args.store.datastore, async |store| {
         let pods = all::<Pod>(&store).await?;
         let ports = match port {
-            Some(port) => vec![port],
-            None => declared(&dst, &pods)?,
+            Some(port) => vec![*port],
+            None => declared(dst, &pods)?,
         };
         let namespaces = all::<twill_crds::Namespace>(&store).await?;
         let (policies, nodes) = (all::<NetworkPolicy>(&store).await?, all::<Node>(&store).await?);
         let universe = Universe::new(&pods, &namespaces, &policies, &nodes);
         let explained: Result<Vec<Explanation>, _> =
-            ports.iter().map(|(port, protocol)| universe.explain(&src, &dst, *port, *protocol)).collect();
+            ports.iter().map(|(port, protocol)| universe.explain(src, dst, *port, *protocol)).collect();
         let explained = explained?;
         universe.problems().for_each(|problem| eprintln!("warning: {problem}"));
         match args.output.output {
@@ -38,31 +38,6 @@ pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
 
 async fn all<K: twill_crds::Object>(store: &Datastore) -> anyhow::Result<Vec<K>> {
     Ok(store.list::<K>(&Filter::default()).await?.items)
-}
-
-/// `DST[:PORT[/PROTOCOL]]`, `DST:PROTOCOL`, `[V6]:PORT`.
-fn destination(text: &str) -> anyhow::Result<(Party, Option<(u16, Protocol)>)> {
-    let party = |text: &str| text.trim_matches(['[', ']']).parse::<Party>().map_err(anyhow::Error::msg);
-    // An IPv6 address without brackets is all address.
-    if text.parse::<std::net::IpAddr>().is_ok() {
-        return Ok((party(text)?, None));
-    }
-    match text.rsplit_once(':') {
-        Some((dst, port)) if !port.ends_with(']') => Ok((party(dst)?, Some(port_of(port)?))),
-        _ => Ok((party(text)?, None)),
-    }
-}
-
-fn port_of(text: &str) -> anyhow::Result<(u16, Protocol)> {
-    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    if let (Err(_), Ok(protocol)) = (port.parse::<u16>(), port.parse::<Protocol>())
-        && !protocol.has_ports()
-    {
-        return Ok((0, protocol));
-    }
-    let port =
-        port.parse().with_context(|| format!("{text:?} is no port; write PORT or PORT/PROTOCOL, e.g. 53/udp"))?;
-    Ok((port, protocol.parse().map_err(anyhow::Error::msg)?))
 }
 
 /// All ports that a pod declares.
@@ -95,27 +70,4 @@ fn value(explanation: &Explanation) -> Value {
         "egress": judgement(&explanation.egress),
         "ingress": judgement(&explanation.ingress),
     })
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn destinations_in_every_form() {
-        let read = |text: &str| destination(text).map(|(party, port)| (party.to_string(), port)).ok();
-        let is = |party: &str, port| Some((party.to_owned(), port));
-        assert_eq!(read("db/pg-0"), is("db/pg-0", None));
-        assert_eq!(read("db/pg-0:5432"), is("db/pg-0", Some((5432, Protocol::TCP))));
-        assert_eq!(read("db/pg-0:53/udp"), is("db/pg-0", Some((53, Protocol::UDP))));
-        assert_eq!(read("db/pg-0:icmp"), is("db/pg-0", Some((0, Protocol::ICMP))));
-        assert_eq!(read("10.0.0.1:80"), is("10.0.0.1", Some((80, Protocol::TCP))));
-        assert_eq!(read("fd00::1"), is("fd00::1", None));
-        assert_eq!(read("[fd00::1]:80"), is("fd00::1", Some((80, Protocol::TCP))));
-        assert_eq!(read("[fd00::1]"), is("fd00::1", None));
-        for bad in ["pg-0", "db/pg-0:x", "db/pg-0:80/x", "db/pg-0:99999", "a/b/c"] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
-    }
 }

@@ -16,6 +16,7 @@ mod uninstall;
 use crate::args::{Args, Command};
 use clap::CommandFactory;
 use std::process::ExitCode;
+use twill_crds::Pod;
 
 /// Exit code of an answer that reports something wrong, denied or different.
 pub(crate) const DEGRADED: u8 = 2;
@@ -39,13 +40,53 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Policy(command) => policy::run(command),
         Command::Crds { output } => crds::run(output),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "twill", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut offered(&Args::command()), "twill", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
+/// The command line without what is hidden: a shell offers whatever it is told of.
+fn offered(command: &clap::Command) -> clap::Command {
+    let shown = command.get_subcommands().filter(|inner| !inner.is_hide_set()).map(offered);
+    // clap keeps names for as long as the process runs, and this is its last act.
+    let name: &'static str = Box::leak(command.get_name().to_owned().into_boxed_str());
+    let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set()).cloned();
+    let copy = clap::Command::new(name).args(arguments).subcommands(shown).version(env!("CARGO_PKG_VERSION"));
+    copy.propagate_version(true).about(command.get_about().cloned().unwrap_or_default())
+}
+
 /// 0 if all is well, else [`DEGRADED`].
 pub(crate) fn exit(well: bool) -> ExitCode {
     if well { ExitCode::SUCCESS } else { ExitCode::from(DEGRADED) }
+}
+
+/// `1 pod`, `2 pods`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// Whether a pod has a network of its own, and runs.
+pub(crate) fn is_attached(pod: &Pod) -> bool {
+    let host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or_default();
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !host && phase == Some("Running")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_offers_what_help_shows() {
+        let mut script = Vec::new();
+        clap_complete::generate(clap_complete::Shell::Bash, &mut offered(&Args::command()), "twill", &mut script);
+        let script = String::from_utf8_lossy(&script);
+        for shown in ["uninstall", "partition", "--datastore", "--state-dir", "completion"] {
+            assert!(script.contains(shown), "{shown}");
+        }
+        for hidden in ["hold", "run-detached", "--boot-id"] {
+            assert!(!script.contains(hidden), "{hidden}");
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! `twill status`: what both daemons of this node say of themselves.
 
 use crate::args::Node;
-use crate::commands::exit;
+use crate::commands::{counted, exit};
 use crate::io::control::ask;
 use crate::output::{Format, print, print_line};
 use serde::Serialize;
 use std::process::ExitCode;
-use twill_crds::control::{BgpdRequest, BgpdStatus, FelixRequest, FelixStatus};
+use twill_crds::control::{BgpdRequest, BgpdStatus, FelixRequest, FelixStatus, PeerStatus};
 use twill_crds::names::{BGPD_SOCKET, FELIX_SOCKET};
 
 #[derive(Serialize)]
@@ -33,12 +33,13 @@ pub(crate) fn run(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
             "felix",
             status.in_sync,
             status.revision,
-            &format!("{} endpoints", status.endpoints),
+            &counted(status.endpoints as usize, "endpoint"),
             status.repairs,
         ));
     }
     if let Some(status) = &bgpd {
         problems.extend(status.problems.iter().map(|problem| format!("bgpd: {problem}")));
+        problems.extend(sessions_down(node, status).iter().map(|problem| format!("bgpd: {problem}")));
         let sessions = match status.drained {
             true => "no sessions: drained".to_owned(),
             false => format!("{} of {} sessions", status.established, status.peers),
@@ -54,6 +55,28 @@ pub(crate) fn run(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
     Ok(exit(in_sync && status.problems.is_empty()))
 }
 
+/// One sentence per session that should be established and is not.
+fn sessions_down(node: &Node, status: &BgpdStatus) -> Vec<String> {
+    if status.drained || status.established >= status.peers {
+        return Vec::new();
+    }
+    match ask::<_, Vec<PeerStatus>>(&node.run_dir.join(BGPD_SOCKET), &BgpdRequest::Peers) {
+        Ok(peers) => peers.iter().filter_map(down).collect(),
+        Err(error) => vec![format!("{error:#}")],
+    }
+}
+
+fn down(peer: &PeerStatus) -> Option<String> {
+    if peer.state == "Established" {
+        return None;
+    }
+    let why = peer.last_error.as_ref().map(|error| format!("; last error: {error}")).unwrap_or_default();
+    Some(format!(
+        "the session with {} ({}) is not established: {} for {} s{why}; see: twill peers",
+        peer.name, peer.address, peer.state, peer.since
+    ))
+}
+
 fn row(daemon: &str, in_sync: bool, revision: u64, has: &str, repairs: u64) -> Vec<String> {
     vec![
         daemon.into(),
@@ -62,4 +85,26 @@ fn row(daemon: &str, in_sync: bool, revision: u64, has: &str, repairs: u64) -> V
         has.into(),
         repairs.to_string(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_session_that_is_down_is_a_sentence() {
+        let peer = |state: &str, error: Option<&str>| {
+            let value = json!({"name": "n2", "address": "172.31.1.12", "asn": 64512, "state": state, "since": 35,
+                "received": 0, "advertised": 0, "lastError": error});
+            down(&serde_json::from_value::<PeerStatus>(value).unwrap_or_else(|error| panic!("{error}")))
+        };
+        assert_eq!(peer("Established", None), None);
+        assert_eq!(
+            peer("Active", Some("hold time over")).as_deref(),
+            Some(
+                "the session with n2 (172.31.1.12) is not established: Active for 35 s; last error: hold time over; see: twill peers"
+            )
+        );
+    }
 }

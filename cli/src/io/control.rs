@@ -1,8 +1,8 @@
 //! One question to a daemon's control socket.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use serde::{Serialize, de::DeserializeOwned};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -13,8 +13,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Sends `request` to the daemon that listens at `socket` and reads its answer.
 pub(crate) fn ask<Q: Serialize, A: DeserializeOwned>(socket: &Path, request: &Q) -> anyhow::Result<A> {
     let at = socket.display();
-    let mut stream = UnixStream::connect(socket)
-        .with_context(|| format!("no daemon answers at {at}; is it running, and is --run-dir its directory?"))?;
+    let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied => anyhow!("{at} may not be opened; run this as root"),
+        _ => anyhow!("no daemon answers at {at} ({error}); start it, or name its directory with --run-dir"),
+    })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(request)?;

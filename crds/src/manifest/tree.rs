@@ -31,7 +31,9 @@ pub(super) fn documents(text: &str) -> Result<Vec<Tree>, (u64, String)> {
     let documents = parsed.map_err(|error| {
         let line = error.location().map_or(1, |location| location.line());
         let problem = error.without_snippet().to_string();
-        (line, problem.lines().next().unwrap_or_default().to_owned())
+        let problem = problem.lines().next().unwrap_or_default();
+        // The line is said already.
+        (line, problem.rsplit_once(" at line ").map_or(problem, |(text, _)| text).to_owned())
     })?;
     Ok(documents.into_iter().map(Tree::from).filter(|tree| !matches!(tree.node, Node::Scalar(Value::Null))).collect())
 }

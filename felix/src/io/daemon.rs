@@ -28,18 +28,19 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Node agent: attaches pods and enforces policy.
 #[derive(clap::Args, Clone, Debug)]
+#[command(override_usage = "twill felix [OPTIONS]")]
 pub struct Args {
     /// Name of the Node that this process serves
     #[arg(long, env = "TWILL_NODE")]
     pub node: String,
-    /// URL of the datastore, e.g. sqlite:/var/lib/twill/cluster.db
+    /// URL of the datastore, e.g. sqlite:/var/lib/twill/datastore.db
     #[arg(long, env = "TWILL_DATASTORE")]
     pub datastore: String,
     /// Directory of the socket
-    #[arg(long, default_value = RUN_DIR)]
+    #[arg(long, env = "TWILL_RUN_DIR", default_value = RUN_DIR)]
     pub run_dir: PathBuf,
     /// Directory of what outlives a restart
-    #[arg(long, default_value = STATE_DIR)]
+    #[arg(long, env = "TWILL_STATE_DIR", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
     /// Directory of the runtime's network configurations, from which an uninstall takes ours
     #[arg(long, env = "TWILL_CNI_CONF_DIR", default_value = CNI_CONF_DIR)]

@@ -65,8 +65,6 @@ pub enum Topology {
     Mesh,
     /// Nodes peer with their ToR.
     Fabric,
-    /// Not built yet.
-    RouteReflector,
 }
 
 #[derive(Deserialize)]
@@ -123,7 +121,7 @@ struct RackSpec {
     #[serde(default)]
     tor: Option<RouterSpec>,
     #[serde(default)]
-    tors: Vec<RouterSpec>,
+    tors: Option<Vec<RouterSpec>>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -139,16 +137,7 @@ struct RouterSpec {
 /// # Errors
 /// One sentence: file, line or field, what is wrong, what would be right.
 pub fn parse(text: &str, origin: &str) -> anyhow::Result<LabFile> {
-    let document: Document = match serde_saphyr::from_str(text) {
-        Ok(document) => document,
-        Err(error) => {
-            let line = error.location().map(|l| format!(" line {}", l.line())).unwrap_or_default();
-            let problem = error.without_snippet().to_string();
-            let problem = problem.lines().next().unwrap_or_default();
-            // The line is said in front already.
-            bail!("{origin}{line}: {}", problem.rsplit_once(" at line ").map_or(problem, |(text, _)| text));
-        }
-    };
+    let document: Document = twill_crds::manifest::document(text, origin)?;
     lab(document).with_context(|| origin.to_owned())
 }
 
@@ -159,10 +148,6 @@ fn lab(document: Document) -> anyhow::Result<LabFile> {
         "this is {api_version} {kind}; a lab file has apiVersion twill.network/v1 and kind Lab"
     );
     lab_name(&metadata.name).context("metadata.name")?;
-    ensure!(
-        spec.topology != Topology::RouteReflector,
-        "spec.topology: RouteReflector is not possible yet; use Mesh or Fabric"
-    );
     ensure!(!spec.racks.is_empty(), "spec.racks: there is no rack; a lab has at least one, with at least one node");
     let spine = spec.spine.map(|s| router(s, "spec.spine")).transpose()?;
     let racks = spec.racks.into_iter().enumerate().map(|(i, r)| rack(i, r)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -247,8 +232,13 @@ fn rack(index: usize, spec: RackSpec) -> anyhow::Result<Rack> {
 /// Their addresses are `.1` and on, and nodes begin at `.11`.
 const TORS: usize = 8;
 
-fn tors(one: Option<RouterSpec>, several: Vec<RouterSpec>, field: &str) -> anyhow::Result<Vec<Router>> {
-    ensure!(one.is_none() || several.is_empty(), "{field}: tor and tors are both set; keep one");
+fn tors(one: Option<RouterSpec>, several: Option<Vec<RouterSpec>>, field: &str) -> anyhow::Result<Vec<Router>> {
+    ensure!(one.is_none() || several.is_none(), "{field}: tor and tors are both set; keep one");
+    ensure!(
+        several.as_ref().is_none_or(|tors| !tors.is_empty()),
+        "{field}.tors: the list is empty; write e.g. [{{asn: 65101}}], or leave it out of every rack"
+    );
+    let several = several.unwrap_or_default();
     ensure!(several.len() <= TORS, "{field}.tors: {} are too many; a rack has up to {TORS}", several.len());
     if let Some(one) = one {
         return Ok(vec![router(one, &format!("{field}.tor"))?]);
@@ -363,12 +353,46 @@ spec:
     #[test]
     fn an_unknown_key_is_refused_with_its_line() {
         let error = refused("  resources:", "  ressources:");
-        assert!(error.contains("lab.yaml line 17") && error.contains("ressources"), "{error}");
+        assert_eq!(
+            error,
+            "lab.yaml:17: spec.ressources: is no field here; there are datastore, racks, spine, topology, resources"
+        );
     }
 
     #[test]
     fn what_is_not_built_yet_is_refused_by_field() {
         assert!(refused("  spine: {asn: 65000}", "  topology: RouteReflector").contains("spec.topology"));
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_refused_with_line_field_and_way_out() {
+        for (from, to, words) in [
+            ("65102", "fast", "lab.yaml:15: spec.racks[1].tor.asn: is \"fast\"; use a number from 0 to 4294967295"),
+            ("172.31.1.0/24", "here", "lab.yaml:9: spec.racks[0].subnet: is \"here\"; use a prefix, e.g. 10.42.0.0/16"),
+            (
+                "speaker: twill",
+                "speaker: cisco",
+                "lab.yaml:11: spec.racks[0].tor.speaker: is \"cisco\"; use twill, bird, frr or gobgp",
+            ),
+            (
+                "  spine: {asn: 65000}",
+                "  topology: Star",
+                "lab.yaml:16: spec.topology: is \"Star\"; use Mesh or Fabric",
+            ),
+            ("  spine: {asn: 65000}", "  spine: 65000", "lab.yaml:16: spec.spine: is 65000; use {asn: NUMBER}"),
+            (
+                "    subnet: 172.31.1.0/24\n",
+                "",
+                "lab.yaml: spec.racks[0].subnet: rack r1 has no subnet, e.g. 172.31.1.0/24",
+            ),
+            (
+                "tor: {asn: 65102}",
+                "tors: []",
+                "lab.yaml: spec.racks[1].tors: the list is empty; write e.g. [{asn: 65101}], or leave it out of every rack",
+            ),
+        ] {
+            assert_eq!(refused(from, to), words);
+        }
     }
 
     #[test]

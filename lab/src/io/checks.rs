@@ -2,6 +2,7 @@
 
 use crate::file::{self, overlap};
 use crate::io::cluster::Cluster;
+use crate::io::{underlay, up};
 use crate::nodes;
 use crate::resources::{self, Desired};
 use anyhow::{Context, anyhow, bail, ensure};
@@ -14,11 +15,13 @@ impl Cluster {
     /// The first thing that is not possible.
     pub(super) fn check(&self, desired: &Desired) -> anyhow::Result<()> {
         let mut pools = self.list::<IPPool>()?;
+        let mut kernel_has_ipip = None;
         for object in desired.objects.iter().filter(|o| o.kind == IPPool::kind()) {
             let pool: IPPool = serde_json::from_value(object.value.clone()).with_context(|| resources::what(object))?;
             let others = pools.iter().filter(|p| p.name() != pool.name()).cloned().collect::<Vec<_>>();
             twill_crds::validate::pools(&others, &pool)?;
             self.check_underlay(&pool)?;
+            up::check_kernel(&pool, *kernel_has_ipip.get_or_insert_with(underlay::kernel_has_ipip))?;
             pools.push(pool);
         }
         let names = self.state.nodes.iter().map(|n| n.name.as_str()).collect::<Vec<_>>();

@@ -8,11 +8,9 @@ use crate::state::{Daemon, Node as LabNode, State};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use twill_crds::manifest::Manifest;
-use twill_crds::{IPBlock, Kind, Namespace, Node, Object, Pod};
+use twill_crds::{IPBlock, Kind, Namespace, Node, NodeNetwork, NodeNetworkSpec, Object, Pod};
 use twill_datastore::{Datastore, Engine, Filter, Key, Preconditions};
 use twill_ipam::io::identity;
 use twill_ipam::io::store::DIRECTORY;
@@ -21,7 +19,7 @@ use twill_ipam::io::store::DIRECTORY;
 pub const FOLLOW: Duration = Duration::from_secs(30);
 
 /// How long a reason why a route is not in the kernel must stand before it is believed.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A lab that is up, with its datastore open.
 pub struct Cluster {
@@ -29,20 +27,6 @@ pub struct Cluster {
     pub state: State,
     store: Datastore,
     runtime: tokio::runtime::Runtime,
-}
-
-/// Reads manifests.
-///
-/// # Errors
-/// The first thing that is wrong, with file and line.
-pub fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
-    let mut manifests = Vec::new();
-    for file in files {
-        let name = file.display().to_string();
-        let text = if name == "-" { std::io::read_to_string(std::io::stdin()) } else { fs::read_to_string(file) };
-        manifests.extend(twill_crds::manifest::parse(&text.with_context(|| name.clone())?, &name)?);
-    }
-    Ok(manifests)
 }
 
 impl Cluster {
@@ -77,6 +61,24 @@ impl Cluster {
     /// The datastore does not answer.
     pub fn list<K: Object>(&self) -> anyhow::Result<Vec<K>> {
         Ok(self.runtime.block_on(self.store.list::<K>(&Filter::default()))?.items)
+    }
+
+    /// What a node is asked by its NodeNetwork; none if it has none.
+    ///
+    /// # Errors
+    /// The datastore does not answer.
+    pub fn asked(&self, node: &str) -> anyhow::Result<Option<NodeNetworkSpec>> {
+        let network = self.runtime.block_on(self.store.get::<NodeNetwork>(&Key::cluster(node)))?;
+        Ok(network.map(|network| network.spec))
+    }
+
+    /// Names of the nodes that are drained, or on their way there.
+    ///
+    /// # Errors
+    /// The datastore does not answer.
+    pub fn drained(&self) -> anyhow::Result<BTreeSet<String>> {
+        let networks = self.list::<NodeNetwork>()?;
+        Ok(networks.iter().filter(|network| network.spec.drain).map(|network| network.name().to_owned()).collect())
     }
 
     /// Writes the node's object, labels and addresses.
@@ -369,8 +371,9 @@ impl Cluster {
         let speaking = || speaking.iter().copied();
         blocks.retain(|block| speaking().any(|node| self.tells(node, block)));
         let mut notes = Vec::new();
+        // Time that passes for one node passes for all.
+        let began = Instant::now();
         for node in speaking() {
-            let began = Instant::now();
             let tors = self.state.tors(node);
             let mut refused = Vec::new();
             daemons::awaited(&self.state, &node.name, Daemon::Bgpd, limit, |socket| {

@@ -1,7 +1,7 @@
 //! Outages: a node's power cut and restored, its links cut and restored. Every step may be repeated, also after it was interrupted.
 
 use crate::io::cluster::Cluster;
-use crate::io::{daemons, kubelet, labs, relay, underlay};
+use crate::io::{daemons, health, kubelet, labs, relay, underlay};
 use crate::resources::Wanted;
 use crate::state::Daemon;
 use std::fs;
@@ -78,7 +78,7 @@ pub fn partition(cluster: &mut Cluster, name: &str) -> anyhow::Result<()> {
     underlay::set_carrier(&cluster.state.plan, machine, false)
 }
 
-/// Restores a node's links and waits until sessions and routes are back. Says what a person should know.
+/// Restores a node's links and waits until packets pass, and sessions and routes are back. Says what is wrong all the same.
 ///
 /// # Errors
 /// The kernel refuses, or something does not come back in time.
@@ -88,6 +88,9 @@ pub fn heal(cluster: &mut Cluster, name: &str) -> anyhow::Result<Vec<String>> {
     relay::start(&cluster.state, name)?;
     cluster.state.node_mut(name)?.partitioned = false;
     labs::save(&cluster.state)?;
+    // A session that outlived the partition says nothing about the wire.
+    let mut problems = health::unreached(&cluster.state, cluster.state.node(name)?);
     cluster.settled(RECONNECT)?;
-    cluster.routed(RECONNECT)
+    problems.extend(cluster.routed(RECONNECT)?);
+    Ok(problems)
 }

@@ -1,9 +1,9 @@
 //! `twill lab up`: everything is checked before the first change, and taken down again after an error.
 
 use crate::file::{self, Datastore, LabFile, Topology, overlap};
-use crate::io::cluster::{self, Cluster};
+use crate::io::cluster::Cluster;
 use crate::io::interrupt::Interrupted;
-use crate::io::{cni, daemons, down, labs, netns, relay, routers, server, tenancy, underlay};
+use crate::io::{cni, daemons, down, health, labs, manifests, netns, relay, routers, server, tenancy, underlay};
 use crate::names;
 use crate::nodes::{self, RACK_LABEL};
 use crate::plan::{self, Plan};
@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use twill_crds::manifest::Manifest;
 use twill_crds::{BGPConfiguration, BGPPeer, IPPool, Object};
@@ -28,6 +28,8 @@ pub struct Built {
     pub cluster: Cluster,
     /// Sentences that a person should read.
     pub notes: Vec<String>,
+    /// What does not work, one sentence each.
+    pub problems: Vec<String>,
     /// How long it took.
     pub took: Duration,
 }
@@ -47,8 +49,12 @@ pub fn up(path: &Path, name: Option<&str>) -> anyhow::Result<Built> {
     }
     file::short_enough(&file).with_context(|| path.display().to_string())?;
     let base = path.parent().unwrap_or(Path::new("."));
-    let resources = file.resources.iter().map(|r| base.join(r)).collect::<Vec<PathBuf>>();
-    let mut desired = resources::desired(cluster::read(&resources)?)?;
+    let mut documents = Vec::new();
+    for (index, resource) in file.resources.iter().enumerate() {
+        let read = manifests::read(&[base.join(resource)]);
+        documents.extend(read.with_context(|| format!("{}: spec.resources[{index}]", path.display()))?);
+    }
+    let mut desired = resources::desired(documents)?;
     let mut notes = Vec::new();
     complete(&file, &mut desired, &mut notes)?;
     let names = file.racks.iter().flat_map(|r| r.nodes.iter().map(String::as_str)).collect::<Vec<_>>();
@@ -68,7 +74,7 @@ pub fn up(path: &Path, name: Option<&str>) -> anyhow::Result<Built> {
     let interrupted = Interrupted::watch(&file.name)?;
     let built = build(&plan, &file, &store, desired, &mut notes);
     let error = match (built, interrupted.came()) {
-        (Ok(cluster), false) => return Ok(Built { cluster, notes, took: began.elapsed() }),
+        (Ok((cluster, problems)), false) => return Ok(Built { cluster, notes, problems, took: began.elapsed() }),
         (Err(error), false) => error,
         (_, true) => anyhow::anyhow!("interrupted; lab {} is taken down", file.name),
     };
@@ -142,14 +148,20 @@ fn check_pools(file: &LabFile, desired: &Desired, kernel_has_ipip: bool) -> anyh
                 pool.name()
             );
         }
-        ensure!(
-            kernel_has_ipip || pool.spec.encapsulation.protocol != twill_crds::Protocol::IPIP,
-            "IPPool {}: spec.encapsulation.protocol: this kernel has no IP-in-IP; use VXLAN",
-            pool.name()
-        );
+        check_kernel(&pool, kernel_has_ipip)?;
         twill_crds::validate::pools(&pools, &pool)?;
         pools.push(pool);
     }
+    Ok(())
+}
+
+/// Refuses a pool whose packets this kernel cannot carry.
+pub(super) fn check_kernel(pool: &IPPool, kernel_has_ipip: bool) -> anyhow::Result<()> {
+    ensure!(
+        kernel_has_ipip || pool.spec.encapsulation.protocol != twill_crds::Protocol::IPIP,
+        "IPPool {}: spec.encapsulation.protocol: this kernel has no IP-in-IP; use VXLAN",
+        pool.name()
+    );
     Ok(())
 }
 
@@ -159,7 +171,7 @@ fn build(
     store: &Store,
     mut desired: Desired,
     notes: &mut Vec<String>,
-) -> anyhow::Result<Cluster> {
+) -> anyhow::Result<(Cluster, Vec<String>)> {
     let dir = names::lab_dir(&plan.lab);
     fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let state = State::of(plan, file.topology == Topology::Fabric, store);
@@ -201,6 +213,7 @@ fn build(
     cluster.settled(SETTLE)?;
     notes.extend(cluster.apply(Desired { pods, ..Desired::default() })?);
     cluster.followed()?;
-    notes.extend(cluster.routed(SETTLE)?);
-    Ok(cluster)
+    let routes = cluster.routed(SETTLE)?;
+    let problems = health::lasting(&cluster, routes);
+    Ok((cluster, problems))
 }

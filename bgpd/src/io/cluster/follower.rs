@@ -105,6 +105,8 @@ pub(super) struct State {
     pub(super) drained: bool,
     /// What is wrong with objects, one sentence each.
     pub(super) problems: Vec<String>,
+    /// Why the datastore cannot be opened or does not answer.
+    pub(super) datastore: Option<String>,
 }
 
 impl Follower {

@@ -4,6 +4,7 @@
 //! the speaker and the FIB, NodeNetwork's `status.bgp`, and answers. While the datastore is away everything stays as it is.
 
 mod follower;
+mod reach;
 mod snapshot;
 mod status;
 
@@ -22,8 +23,6 @@ use twill_crds::control::{BgpdRequest, BgpdStatus, Waited};
 use twill_crds::names::BGPD_SOCKET;
 use twill_datastore::{Datastore, Error};
 
-/// How soon a datastore that could not be opened is tried again.
-const OPEN: Duration = Duration::from_secs(1);
 /// How often the sessions are looked at for the status.
 const LOOK: Duration = Duration::from_secs(1);
 /// Pause after which a datastore that did not answer is asked again.
@@ -50,6 +49,7 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
     let speaker = SpeakerHandle::start(Some(unconfigured()), seed).context("cannot start the speaker's threads")?;
     let fib = speaker.fib().cloned().context("the speaker was started without a kernel")?;
     let (state_sender, state) = watch::channel(State::default());
+    let reach = state_sender.clone();
     let (desired_sender, desired) = watch::channel(None);
     let (snapshot_sender, snapshots) = watch::channel(None);
     let outlets = Outlets { state: state_sender, desired: desired_sender, snapshots: snapshot_sender };
@@ -73,12 +73,13 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
         if let Some(snapshot) = remembered {
             follower.remember(snapshot).await;
         }
-        let store = open(url, patient).await?;
+        let store = reach::open(url, patient, &reach).await?;
         let store = opened.get_or_init(|| store);
         tokio::join!(
             follower.run(follower::streams(store, node)),
             status::report_status(store.clone(), node.to_owned(), desired, observed),
             snapshot::keep(path, snapshots),
+            reach::watch(store, node, &reach),
         );
         Ok::<(), Error>(())
     };
@@ -100,19 +101,6 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
 pub fn files(run_dir: &Path, state_dir: &Path) -> Vec<PathBuf> {
     let snapshot = state_dir.join(snapshot::NAME);
     vec![run_dir.join(BGPD_SOCKET), snapshot::unfinished(&snapshot), snapshot]
-}
-
-/// Opens the datastore. One who has something to go on with waits until it can be opened.
-async fn open(url: &str, patient: bool) -> Result<Datastore, Error> {
-    loop {
-        match Datastore::open_existing_as(url, "bgpd").await {
-            Err(error) if patient => {
-                tracing::warn!(%error, "the datastore cannot be opened now; going on from what was read before");
-                tokio::time::sleep(OPEN).await;
-            }
-            result => return result,
-        }
-    }
 }
 
 /// What the FIB is told before anything is known: keep what is there.
@@ -192,7 +180,11 @@ impl Answers {
     async fn status(&self) -> BgpdStatus {
         let (peers, sockets) = self.speaker.peers().await;
         let fib = self.speaker.fib_status().borrow().clone();
-        let State { in_sync, revision, drained, mut problems } = self.state.borrow().clone();
+        let State { in_sync, revision, drained, mut problems, datastore } = self.state.borrow().clone();
+        if datastore.is_none() && !in_sync {
+            problems.push("bgpd has not heard all of the datastore yet".to_owned());
+        }
+        problems.extend(datastore);
         problems.extend(sockets);
         problems.extend(fib.problems.into_iter().map(|problem| problem.text));
         BgpdStatus {

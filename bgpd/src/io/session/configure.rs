@@ -55,6 +55,7 @@ impl Io {
             failed: Throttle::default(),
         };
         self.by_address.insert(peer.address, id);
+        self.spoken_to.entry(peer.address).or_insert_with(|| (name.to_owned(), false));
         self.peers.insert(id, neighbour);
         self.drive(id, |fsm, now, _| fsm.start(now));
     }

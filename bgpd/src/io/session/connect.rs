@@ -2,13 +2,13 @@
 
 use super::{Io, LINGER};
 use crate::fsm;
-use crate::io::connection::{Connection, Key, Ready};
+use crate::io::connection::{Connection, Farewell, Key, Ready};
 use crate::io::sockets;
 use crate::rib::PeerId;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
 
@@ -40,7 +40,7 @@ impl Io {
                     self.write(key);
                 }
             }
-            Ready::Expired(key) => self.discard(key),
+            Ready::Expired(key) => self.expire(key),
             Ready::Accepted(listener, result) => {
                 let wanted = self.listeners.again(listener, result.is_err(), &mut self.ready);
                 match result {
@@ -122,12 +122,31 @@ impl Io {
             return self.discard(key);
         }
         connection.closing = true;
+        let drained = self.plan.as_ref().is_some_and(|plan| plan.config.shutdown.is_some());
+        let peer = self.peers.get(&connection.peer).filter(|_| drained && connection.established);
+        connection.farewell = peer.map(|peer| Farewell {
+            address: peer.config.address,
+            name: peer.name.clone(),
+            hold_time: Duration::from_secs(peer.config.hold_time.into()),
+        });
         connection.receiver = None;
         self.write(key);
         self.ready.push(Box::pin(async move {
             tokio::time::sleep(LINGER).await;
             Ready::Expired(key)
         }));
+    }
+
+    /// Whoever has not acknowledged our last words by now, being behind a cut cable, has our routes for his hold time, and then the
+    /// restart time.
+    fn expire(&mut self, key: Key) {
+        if let Some(Farewell { address, name, hold_time }) =
+            self.connections.get(&key).and_then(Connection::unheard).cloned()
+        {
+            warn!(peer = name, %address, "the peer has not heard that this node is out of routing");
+            self.lost.insert(address, (name, Instant::now() + hold_time));
+        }
+        self.discard(key);
     }
 
     /// Forgets a connection. What still waits for its socket wakes up by the shutdown, and lets go of it.

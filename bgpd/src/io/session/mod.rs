@@ -110,7 +110,10 @@ pub(super) struct Io {
     kernel: Forwarding,
     /// Addresses of peers with which there was a session since we started, configured or not.
     met: BTreeSet<IpAddr>,
-    /// Peers that keep our routes since their session ended, by address: name, and when.
+    /// Peers that were configured since we started, by address: name, and whether a session has been Established. One with whom none has
+    /// may believe in routes of an earlier run.
+    spoken_to: BTreeMap<IpAddr, (String, bool)>,
+    /// Peers that keep our routes since their session ended, by address: name, and when (for one that has heard nothing, when that will be).
     lost: BTreeMap<IpAddr, (String, Instant)>,
     /// Lines about connections that nobody wants.
     strangers: Throttle,
@@ -139,6 +142,7 @@ impl Io {
             leaving: false,
             kernel,
             met: BTreeSet::new(),
+            spoken_to: BTreeMap::new(),
             lost: BTreeMap::new(),
             strangers: Throttle::default(),
             refused: Throttle::default(),
@@ -211,13 +215,15 @@ impl Io {
         Sessions { peers, untold: self.untold(), problems: self.listeners.problems() }
     }
 
-    /// Who keeps our routes for the restart time, since he was told nothing: peers whose session was lost, and those of an earlier run.
+    /// Who keeps our routes for the restart time, since he was told nothing: peers whose session was lost, those that have not heard our
+    /// last words, and those of an earlier run.
     fn untold(&self) -> Vec<String> {
         let lost = self.lost.values().filter(|(_, at)| at.elapsed() < configure::RESTART_TIME);
-        let earlier = self.kernel == Forwarding::Adopted
-            && self.met.is_empty()
-            && self.started.elapsed() < configure::RESTART_TIME;
-        lost.map(|(name, _)| name.clone()).chain(earlier.then(|| "the peers of bgpd's last run".to_owned())).collect()
+        let earlier = self.kernel == Forwarding::Adopted && self.started.elapsed() < configure::RESTART_TIME;
+        let silent = self.spoken_to.values().filter(|(_, spoken)| earlier && !spoken).map(|(name, _)| name.clone());
+        let unknown = (earlier && self.spoken_to.is_empty()).then(|| "the peers of bgpd's last run".to_owned());
+        let unheard = self.connections.values().filter_map(Connection::unheard).map(|farewell| farewell.name.clone());
+        lost.map(|(name, _)| name.clone()).chain(unheard).chain(silent).chain(unknown).collect()
     }
 
     async fn leave(mut self, stop: &Stop, done: oneshot::Sender<()>) {

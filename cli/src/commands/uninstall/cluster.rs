@@ -1,8 +1,8 @@
 //! `twill uninstall --cluster`: every node's felix is asked by its NodeNetwork, whose end is the node's report; then the objects go.
 
-use super::{confirm, counted, objects};
+use super::{confirm, objects};
 use crate::args::Uninstall;
-use crate::commands::DEGRADED;
+use crate::commands::{DEGRADED, counted, is_attached};
 use crate::io::with_store;
 use crate::output::print;
 use futures::StreamExt;
@@ -43,12 +43,7 @@ pub(super) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
 async fn question(store: &Datastore) -> anyhow::Result<String> {
     let nodes = objects::nodes(store).await?.len();
     let pods = store.list::<Pod>(&Filter::default()).await?.items;
-    let attached = pods.iter().filter(|pod| {
-        let host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or_default();
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        !host && phase == Some("Running")
-    });
-    let pods = counted(attached.count(), "pod");
+    let pods = counted(pods.iter().filter(|pod| is_attached(pod)).count(), "pod");
     Ok(format!("Twill goes from {}, and with it the network of {pods}.", counted(nodes, "node")))
 }
 
@@ -107,12 +102,13 @@ fn answer(args: &Uninstall, report: &Report) -> anyhow::Result<ExitCode> {
     }
     let names = report.missing.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     let rest = if args.force {
-        "their objects are gone all the same"
+        "where Twill is still installed, run twill uninstall there; their objects are gone all the same"
     } else {
-        "nothing else was removed; --force does so all the same"
+        "where Twill is still installed, run twill uninstall there, or start felix there and run this again; where it is not, or the \
+         machine is gone, nobody can answer, and --force deletes the objects all the same; nothing else was removed"
     };
     eprintln!(
-        "twill: {} did not answer within {} s ({names}): run twill uninstall there, or start felix there and run this again; {rest}",
+        "twill: {} did not answer within {} s ({names}): {rest}",
         counted(report.missing.len(), "node"),
         args.timeout.as_secs()
     );

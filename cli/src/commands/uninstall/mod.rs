@@ -1,6 +1,7 @@
 //! `twill uninstall`: Twill away from this node, or from every node of the cluster with all of its objects.
 
 mod cluster;
+mod identity;
 mod node;
 mod objects;
 
@@ -32,9 +33,4 @@ fn confirm(args: &Uninstall, question: impl FnOnce() -> anyhow::Result<String>) 
         bail!("nothing was changed");
     }
     Ok(())
-}
-
-/// `1 pod`, `2 pods`.
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

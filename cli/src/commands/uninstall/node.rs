@@ -3,9 +3,11 @@
 //! Every step finds by itself what is left to do, so a run that was interrupted anywhere is completed by another. Only the node's name
 //! and its store's identity would be lost: they are noted in the state directory from before the daemons leave until the end.
 
+use super::confirm;
+use super::identity::Identity;
 use super::objects::{self, Forgotten};
-use super::{confirm, counted};
 use crate::args::Uninstall;
+use crate::commands::counted;
 use crate::io::daemon::Daemon;
 use crate::io::{leftovers, with_store};
 use crate::output::{Format, print, print_line};
@@ -23,14 +25,8 @@ use twill_felix::io::{removal, sysctl};
 const RESTART: Duration = Duration::from_millis(500);
 /// How long the datastore may take; it is no condition for the rest.
 const DATASTORE: Duration = Duration::from_secs(20);
-
-/// What the datastore knows this node by.
-#[derive(Clone, Default)]
-struct Identity {
-    node: Option<String>,
-    /// What its blocks carry.
-    claimant: Option<String>,
-}
+/// How long it may take to judge a name before anything is removed; the last step judges again.
+const NAME: Duration = Duration::from_secs(5);
 
 /// What went.
 #[derive(Default, Serialize)]
@@ -59,7 +55,8 @@ pub(super) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
     let daemons = Daemon::all(&args.node_dirs.run_dir)?;
     let under_way = args.state_dir.join(UNDER_WAY);
     let identity = identify(args, &daemons, &under_way)?;
-    let mut report = Report { node: identity.node.clone(), ..Report::default() };
+    refuse_wrong_name(args, &identity)?;
+    let mut report = Report { node: identity.best().map(str::to_owned), ..Report::default() };
     note(&under_way, &identity)?;
     daemons.iter().try_for_each(Daemon::leave)?;
     let left = Instant::now();
@@ -82,28 +79,36 @@ pub(super) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
     finish(args, &report)
 }
 
-/// The node's name: its daemons know it; else it was given, or an interrupted run has noted it. So with the store's identity.
+/// What daemons, operator and an interrupted run say of the node's name, and its store's identity.
 fn identify(args: &Uninstall, daemons: &[Daemon], under_way: &Path) -> anyhow::Result<Identity> {
-    let mut name = args.node.clone();
+    let mut identity = Identity { given: args.node.clone(), ..Identity::default() };
     for daemon in daemons {
         let Some(served) = daemon.node()? else { continue };
-        let other = name.replace(served.clone()).filter(|other| *other != served);
-        if let Some(other) = other {
+        let other = identity.served.replace(served.clone()).or_else(|| args.node.clone());
+        if let Some(other) = other.filter(|other| *other != served) {
             bail!("the daemons here serve node {served}, not {other}; leave out --node, or name their --run-dir");
         }
     }
-    let noted = fs::read_to_string(under_way).unwrap_or_default();
-    let mut lines = noted.lines().map(|line| Some(line.to_owned()).filter(|line| !line.is_empty()));
-    let (noted_name, noted_claimant) = (lines.next().flatten(), lines.next().flatten());
-    let claimant = removal::claimant(&args.state_dir);
-    Ok(Identity { node: name.or(noted_name), claimant: claimant.or(noted_claimant) })
+    identity.claimant = removal::claimant(&args.state_dir);
+    Ok(identity.with_note(&fs::read_to_string(under_way).unwrap_or_default()))
+}
+
+/// A name that cannot be this node's is refused while nothing is lost. A datastore that is away hinders nothing.
+fn refuse_wrong_name(args: &Uninstall, identity: &Identity) -> anyhow::Result<()> {
+    if identity.served.is_some() || identity.given.is_none() {
+        return Ok(());
+    }
+    let named = with_store(&args.store.datastore, async |store| {
+        Ok(tokio::time::timeout(NAME, identity.resolve(&store, &args.state_dir)).await??)
+    });
+    match named {
+        Ok(Err(problem)) => bail!("{problem}; nothing was changed"),
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
 }
 
 fn note(under_way: &Path, identity: &Identity) -> anyhow::Result<()> {
-    if identity.node.is_none() && identity.claimant.is_none() {
-        return Ok(());
-    }
-    let text = [&identity.node, &identity.claimant].map(|part| part.as_deref().unwrap_or_default()).join("\n");
+    let Some(text) = identity.to_note() else { return Ok(()) };
     match fs::write(under_way, text) {
         // No state directory: the daemons never ran here, and there is nothing to interrupt.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -161,52 +166,61 @@ fn take(report: &mut Report, (removed, problems): (usize, Vec<String>)) {
 
 /// What the datastore holds of this node; whether nothing is left to be done about it.
 fn forget_objects(args: &Uninstall, identity: &Identity, report: &mut Report) -> bool {
-    if identity.node.is_none() && identity.claimant.is_none() {
+    if identity.is_empty() {
         if report.is_anything_gone() {
-            report.warnings.push(
-                "no daemon of this node runs, so its name is not known; if objects of it are left, run this again with --node NAME"
-                    .to_owned(),
-            );
+            report.warnings.push(format!("no daemon of this node runs, so its name is not known; {BY_NAME}"));
         }
         return true;
     }
     let claimant = identity.claimant.as_deref();
     let forgotten = with_store(&args.store.datastore, async |store| {
         let work = async {
-            let node = match (&identity.node, claimant) {
-                (None, Some(claimant)) => objects::node_of(&store, claimant).await?,
-                (node, _) => node.clone(),
-            };
-            match node {
-                Some(node) => Ok((objects::forget_node(&store, &node, claimant).await?, Some(node))),
-                None => Ok((Forgotten::default(), None)),
-            }
+            Ok(match identity.resolve(&store, &args.state_dir).await? {
+                Ok(Some(node)) => Ok(Some((objects::forget_node(&store, &node, claimant).await?, node))),
+                Ok(None) => Ok(None),
+                Err(problem) => Err(problem),
+            })
         };
         let within = tokio::time::timeout(DATASTORE, work).await;
         within.with_context(|| format!("the datastore does not answer within {} s", DATASTORE.as_secs()))?
     });
-    let node = identity.node.as_deref().unwrap_or("NAME");
     match forgotten {
-        Ok((Forgotten { gone, kept }, named)) => {
-            report.objects = gone;
-            report.node = named;
-            if !kept.is_empty() {
-                report.warnings.push(format!(
-                    "IPBlocks {} were claimed by another machine that is registered as {node}, or by this one before its disk was lost, \
-                     and stay; if nobody uses them: twill delete ipblock NAME",
-                    kept.join(", ")
-                ));
-            }
-            true
+        Ok(Ok(named)) => forgotten_as(named, report),
+        Ok(Err(problem)) => {
+            report.warnings.push(format!("{problem}; the node's objects stay in the datastore until then"));
+            return false;
         }
         Err(error) => {
             report.warnings.push(format!(
-                "objects of node {node} stay in the datastore ({error:#}): when it answers, run this again; {} remembers whose they are",
+                "objects of node {} stay in the datastore ({error:#}): when it answers, run this again; {} remembers whose they are",
+                identity.best().unwrap_or("NAME"),
                 args.state_dir.join(UNDER_WAY).display()
             ));
-            false
+            return false;
         }
     }
+    true
+}
+
+/// Where nothing says which node this was.
+const BY_NAME: &str = "if objects of it are left (twill get nodenetworks), run this again with --node NAME";
+
+fn forgotten_as(named: Option<(Forgotten, String)>, report: &mut Report) {
+    let Some((Forgotten { gone, kept }, node)) = named else {
+        let why = "no daemon of this node runs, and its store of addresses has no block in the datastore, so its name is not known";
+        report.warnings.push(format!("{why}; {BY_NAME}"));
+        return;
+    };
+    report.objects = gone;
+    if !kept.is_empty() {
+        report.warnings.push(format!(
+            "IPBlocks {} were claimed by another machine that is registered as {node}, or by this one before its disk was lost, \
+             and stay, as does NodeNetwork {node} if this machine's disk was lost; if nobody uses them: twill delete ipblock NAME, and \
+             twill delete nodenetwork {node}",
+            kept.join(", ")
+        ));
+    }
+    report.node = Some(node);
 }
 
 impl Report {

@@ -76,10 +76,15 @@ pub(super) async fn ask_node(store: &Datastore, node: &str, create: bool) -> Res
     Err(Error::Conflict(format!("NodeNetwork {node}")))
 }
 
-/// The node under whose name the store with this identity has claimed, if it has.
-pub(super) async fn node_of(store: &Datastore, claimant: &str) -> Result<Option<String>, Error> {
+/// The nodes under whose names the store with this identity has claimed.
+pub(super) async fn nodes_of(store: &Datastore, claimant: &str) -> Result<BTreeSet<String>, Error> {
     let claimed = Filter { fields: vec![("spec.claimant".to_owned(), claimant.to_owned())], ..Filter::default() };
-    Ok(store.list::<IPBlock>(&claimed).await?.items.into_iter().next().map(|block| block.spec.node))
+    Ok(store.list::<IPBlock>(&claimed).await?.items.into_iter().map(|block| block.spec.node).collect())
+}
+
+/// Whether anything is of a node of this name: a Node, a NodeNetwork or an IPBlock.
+pub(super) async fn known(store: &Datastore, node: &str) -> Result<bool, Error> {
+    Ok(exists(store, node).await? || nodes(store).await?.contains(node))
 }
 
 /// Deletes every object of Twill's own kinds: pools first, so that nobody claims a block of one. Returns how many went.
@@ -215,8 +220,11 @@ mod tests {
             let mut claimed = block("10.42.3.0/26", "n7");
             claimed.spec.claimant = Some("0123456789abcdef".to_owned());
             store.create(&claimed).await.unwrap();
-            assert_eq!(node_of(&store, "0123456789abcdef").await.unwrap().as_deref(), Some("n7"));
-            assert_eq!(node_of(&store, "fedcba9876543210").await.unwrap(), None);
+            assert_eq!(nodes_of(&store, "0123456789abcdef").await.unwrap(), ["n7".to_owned()].into());
+            assert!(nodes_of(&store, "fedcba9876543210").await.unwrap().is_empty());
+            for (name, is) in [("n2", true), ("n7", true), ("TYPO", false)] {
+                assert_eq!(known(&store, name).await.unwrap(), is, "{name}");
+            }
         });
     }
 }

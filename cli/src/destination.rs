@@ -1,0 +1,69 @@
+//! The receiver of a connection, as a person names it: in flows a word of the command line, out flow a party and a port.
+
+use std::str::FromStr;
+use twill_felix::evaluate::Party;
+use twill_felix::model::Protocol;
+
+/// `DST[:PORT[/PROTOCOL]]`, `DST:PROTOCOL`, `[V6]:PORT`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Destination {
+    /// Who.
+    pub(crate) party: Party,
+    /// Port, 0 for a protocol without ports; without it, every port that the pod declares.
+    pub(crate) port: Option<(u16, Protocol)>,
+}
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let party = |text: &str| text.trim_matches(['[', ']']).parse::<Party>();
+        // An IPv6 address without brackets is all address.
+        if text.parse::<std::net::IpAddr>().is_ok() {
+            return Ok(Self { party: party(text)?, port: None });
+        }
+        match text.rsplit_once(':') {
+            Some((dst, port)) if !port.ends_with(']') => Ok(Self { party: party(dst)?, port: Some(port_of(port)?) }),
+            _ => Ok(Self { party: party(text)?, port: None }),
+        }
+    }
+}
+
+fn port_of(text: &str) -> Result<(u16, Protocol), String> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    if let (Err(_), Ok(protocol)) = (port.parse::<u64>(), port.parse::<Protocol>())
+        && !protocol.has_ports()
+    {
+        return Ok((0, protocol));
+    }
+    let number = port.parse::<u16>().ok().filter(|number| *number > 0);
+    let number = number.ok_or_else(|| {
+        format!("{port:?} is no port; write PORT or PORT/PROTOCOL with a port from 1 to 65535, e.g. 53/udp")
+    })?;
+    Ok((number, protocol.parse()?))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_in_every_form() {
+        let read = |text: &str| text.parse::<Destination>().map(|dst| (dst.party.to_string(), dst.port)).ok();
+        let is = |party: &str, port| Some((party.to_owned(), port));
+        assert_eq!(read("db/pg-0"), is("db/pg-0", None));
+        assert_eq!(read("db/pg-0:5432"), is("db/pg-0", Some((5432, Protocol::TCP))));
+        assert_eq!(read("db/pg-0:53/udp"), is("db/pg-0", Some((53, Protocol::UDP))));
+        assert_eq!(read("db/pg-0:icmp"), is("db/pg-0", Some((0, Protocol::ICMP))));
+        assert_eq!(read("10.0.0.1:80"), is("10.0.0.1", Some((80, Protocol::TCP))));
+        assert_eq!(read("fd00::1"), is("fd00::1", None));
+        assert_eq!(read("[fd00::1]:80"), is("fd00::1", Some((80, Protocol::TCP))));
+        assert_eq!(read("[fd00::1]"), is("fd00::1", None));
+        for bad in ["pg-0", "db/pg-0:x", "db/pg-0:80/x", "db/pg-0:99999", "db/pg-0:0", "a/b/c"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        let error = "db/pg-0:99999".parse::<Destination>().unwrap_err();
+        assert!(error.contains("\"99999\" is no port") && error.contains("1 to 65535"), "{error}");
+    }
+}
