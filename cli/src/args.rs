@@ -97,6 +97,10 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Ask a daemon of this node for a probe: exit 0 if it is ready, 2 and the reason if it is not.
+    Ready(Ready),
+    /// Put the plugin in place for this node's container runtime, or check beforehand whether the node is fit.
+    Install(Install),
     /// Remove Twill from this node: its daemons leave, then interfaces, routes, tunnels, table, files and objects go.
     Uninstall(Uninstall),
     /// Look at addresses.
@@ -233,6 +237,57 @@ pub(crate) struct Drain {
     pub(crate) output: Output,
 }
 
+/// `twill ready`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ready {
+    /// Which daemon.
+    #[arg(value_enum)]
+    pub(crate) daemon: Probed,
+    /// Ask only whether it answers at all.
+    #[arg(long)]
+    pub(crate) alive: bool,
+    /// How long it may take, e.g. 5s.
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// A daemon that probes ask.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Probed {
+    /// Ready: it has heard all of the datastore, and its sessions and routes follow. How the peers are does not count.
+    Bgpd,
+    /// Ready: pods can be attached, and policy is enforced.
+    Felix,
+}
+
+/// `twill install`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Install {
+    /// Change nothing, and say what on this node would hinder Twill; exit 2 if something does.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// The plugin's executable; without this, the twill-cni beside this executable.
+    #[arg(long)]
+    pub(crate) source: Option<PathBuf>,
+    /// Directory of the runtime's plugins.
+    #[arg(long, env = "TWILL_CNI_BIN_DIR", default_value = names::CNI_BIN_DIR, visible_alias = "bin-dir")]
+    pub(crate) cni_bin_dir: PathBuf,
+    /// Directory of the runtime's network configurations; felix writes ours when it can serve (--write-conflist).
+    #[arg(long, env = "TWILL_CNI_CONF_DIR", default_value = names::CNI_CONF_DIR, visible_alias = "conf-dir")]
+    pub(crate) cni_conf_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) node: Node,
+    /// Directory of what the node's daemons are to keep over a restart.
+    #[arg(long, env = "TWILL_STATE_DIR", default_value = names::STATE_DIR)]
+    pub(crate) state_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
 /// `twill uninstall`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Uninstall {
@@ -248,6 +303,9 @@ pub(crate) struct Uninstall {
     /// Do not ask. Without a terminal nobody is asked.
     #[arg(short, long)]
     pub(crate) yes: bool,
+    /// When nothing is left, wait for a signal: for supervisors that would start it again.
+    #[arg(long, conflicts_with = "cluster")]
+    pub(crate) stay: bool,
     /// Name of this node, for its objects, where its daemons do not run and cannot say it.
     #[arg(long, env = "TWILL_NODE")]
     pub(crate) node: Option<String>,

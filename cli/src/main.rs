@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod fitness;
 mod io;
 mod output;
 

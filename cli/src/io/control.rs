@@ -12,11 +12,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sends `request` to the daemon that listens at `socket` and reads its answer.
 pub(crate) fn ask<Q: Serialize, A: DeserializeOwned>(socket: &Path, request: &Q) -> anyhow::Result<A> {
+    ask_within(PATIENCE, socket, request)
+}
+
+/// As [`ask`], with another limit for each step.
+pub(crate) fn ask_within<Q: Serialize, A: DeserializeOwned>(
+    patience: Duration,
+    socket: &Path,
+    request: &Q,
+) -> anyhow::Result<A> {
     let at = socket.display();
     let mut stream = UnixStream::connect(socket)
         .with_context(|| format!("no daemon answers at {at}; is it running, and is --run-dir its directory?"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line).with_context(|| format!("the daemon at {at} does not listen"))?;
