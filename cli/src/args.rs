@@ -356,6 +356,56 @@ mod tests {
         Args::command().debug_assert();
     }
 
+    /// What the manifest has the image run: the containers of every pod.
+    #[allow(clippy::unwrap_used)]
+    fn deployed() -> Vec<(String, Vec<String>)> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/twill.yaml");
+        let text = std::fs::read_to_string(path).unwrap();
+        let objects: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let mut containers = Vec::new();
+        for object in &objects {
+            let pod = &object["spec"]["template"]["spec"];
+            for container in ["initContainers", "containers"].iter().filter_map(|list| pod[*list].as_array()).flatten()
+            {
+                let words = |list: &str| {
+                    container[list].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned())
+                };
+                containers.push((
+                    container["name"].as_str().unwrap().to_owned(),
+                    words("command").chain(words("args")).collect(),
+                ));
+                let probes = ["startupProbe", "livenessProbe", "readinessProbe"]
+                    .map(|probe| &container[probe]["exec"]["command"]);
+                for words in probes.into_iter().filter_map(|words| words.as_array()) {
+                    let words = words.iter().map(|word| word.as_str().unwrap().to_owned());
+                    containers.push((container["name"].as_str().unwrap().to_owned(), words.collect()));
+                }
+            }
+        }
+        containers
+    }
+
+    #[test]
+    fn what_the_manifest_runs_is_understood() {
+        let deployed = deployed();
+        for (container, count) in [("install", 1), ("bgpd", 4), ("felix", 4)] {
+            let mine: Vec<_> = deployed.iter().filter(|(name, _)| name == container).collect();
+            assert_eq!(mine.len(), count, "{container} and its probes");
+            for (_, words) in mine {
+                assert!(Args::try_parse_from(words).is_ok(), "{container}: {words:?}");
+            }
+        }
+    }
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn the_chart_has_the_version_of_the_workspace() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/helm/twill/Chart.yaml");
+        let chart: serde_json::Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!((&chart["version"], &chart["appVersion"]), (&version.into(), &version.into()));
+    }
+
     #[test]
     fn durations_carry_their_unit() {
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));

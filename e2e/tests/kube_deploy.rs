@@ -187,9 +187,10 @@ fn a_node_writes_only_what_is_its_own() {
 fn each_account_may_do_what_its_code_does_and_not_more() {
     let server = deployed();
     let may = |account: &str, verb: &str, what: &str| {
-        let who = format!("system:serviceaccount:{NAMESPACE}:{account}");
-        let output = server.kubectl(&["auth", "can-i", verb, what, "--as", &who, "--all-namespaces"]).unwrap();
-        output.status.success()
+        let who = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
+        let (what, part) = what.split_once('/').unwrap_or((what, ""));
+        let part = format!("--subresource={part}");
+        server.kubectl(&["auth", "can-i", verb, what, &part, &who, "--all-namespaces"]).unwrap().status.success()
     };
     for what in
         ["nodes", "pods", "namespaces", "networkpolicies", "ippools", "ipblocks", "bgppeers", "bgpconfigurations"]
@@ -200,6 +201,7 @@ fn each_account_may_do_what_its_code_does_and_not_more() {
         ("twill-node", "create", "ipblocks"),
         ("twill-node", "delete", "ipblocks"),
         ("twill-node", "create", "events.events.k8s.io"),
+        ("twill-node", "update", "nodenetworks.twill.network/status"),
         ("twill-controller", "delete", "ipblocks"),
         ("twill-controller", "update", "ippools.twill.network/status"),
     ] {
@@ -218,6 +220,9 @@ fn each_account_may_do_what_its_code_does_and_not_more() {
             ("create", "bgppeers"),
             ("update", "networkpolicies"),
             ("update", "ipblocks"),
+            ("update", "nodes/status"),
+            ("create", "pods/exec"),
+            ("create", "serviceaccounts/token"),
             ("deletecollection", "ipblocks"),
             ("create", "clusterrolebindings"),
             ("impersonate", "users"),
