@@ -8,7 +8,7 @@ VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-syst
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
-.PHONY: help build demo test test-unit test-root test-vm test-kubernetes bench-bgp lint
+.PHONY: help build static image manifest demo test test-unit test-root test-vm test-kubernetes bench-bgp lint
 
 help:
 	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up,"
@@ -21,10 +21,31 @@ help:
 	@echo "make bench-bgp  Twill's speaker beside BIRD (root only to install BIRD)"
 	@echo "make lint       format, clippy, licences and versions of dependencies"
 	@echo "make build      optimised twill and twill-cni in target/release"
+	@echo "make static     the same without shared libraries, for any Linux of this architecture"
+	@echo "make image      a container image of them, by buildah, podman or docker: IMAGE=REPOSITORY:TAG"
+	@echo "make manifest   deploy/twill.yaml from the Helm chart, and the chart's CRDs from the Rust types (helm)"
 
 build:
 	@scripts/need cc:gcc
 	$(CARGO) build --locked --release -p twill -p twill-cni
+
+STATIC_TARGET = $(shell uname -m)-unknown-linux-gnu
+STATIC = $(TARGET)/$(STATIC_TARGET)/release
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+IMAGE ?= localhost/twill:$(VERSION)
+
+static:
+	@scripts/need cc:gcc readelf:binutils
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --locked --release --target $(STATIC_TARGET) -p twill -p twill-cni
+	@scripts/is-static $(STATIC)/twill $(STATIC)/twill-cni
+
+image: static
+	scripts/image $(IMAGE) $(STATIC)
+
+manifest:
+	$(CARGO) build --locked -p twill
+	$(TARGET)/debug/twill crds >deploy/helm/twill/crds/twill.yaml
+	scripts/manifest deploy/helm/twill >deploy/twill.yaml
 
 demo:
 	$(call ROOT,it makes network namespaces.)
@@ -58,13 +79,18 @@ test-vm:
 	@scripts/need $(TEST_TOOLS) $(VM_TOOLS)
 	CARGO="$(CARGO)" e2e/vm/tests
 
+# Rendering the chart needs helm, which envtest does not bring: where it is not there, its tests are named and not run.
+HELM ?= $(or $(shell command -v helm),$(wildcard $(or $(KUBEBUILDER_ASSETS),/usr/local/kubebuilder/bin)/helm))
+KUBERNETES_TESTS = "needs a Kubernetes API server" $(if $(HELM),"needs helm")
+
 test-kubernetes:
 	$(call ROOT,its tests make network namespaces.)
 	@scripts/control-plane
 	@scripts/need $(TEST_TOOLS)
 	$(CARGO) build --locked -p twill -p twill-cni
 	$(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast -- \
-	  --ignored --test-threads=2 $$(scripts/ignored-tests "needs a Kubernetes API server")
+	  --ignored --test-threads=2 $$(scripts/ignored-tests $(KUBERNETES_TESTS))
+	@$(if $(HELM),,echo "Not run without helm:" $$(scripts/ignored-tests "needs helm"))
 
 bench-bgp:
 	@scripts/need cc:gcc bird:bird2

@@ -100,6 +100,10 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Ask a daemon of this node for a probe: exit 0 if it is ready, 2 and the reason if it is not.
+    Ready(Ready),
+    /// Put the plugin in place for this node's container runtime, or check beforehand whether the node is fit.
+    Install(Install),
     /// Remove Twill from this node: its daemons leave, then interfaces, routes, tunnels, table, files and objects go.
     Uninstall(Uninstall),
     /// Look at addresses.
@@ -236,6 +240,57 @@ pub(crate) struct Drain {
     pub(crate) output: Output,
 }
 
+/// `twill ready`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ready {
+    /// Which daemon.
+    #[arg(value_enum)]
+    pub(crate) daemon: Probed,
+    /// Ask only whether it answers at all.
+    #[arg(long)]
+    pub(crate) alive: bool,
+    /// How long it may take, e.g. 5s.
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// A daemon that probes ask.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Probed {
+    /// Ready: it has heard all of the datastore, and its sessions and routes follow. How the peers are does not count.
+    Bgpd,
+    /// Ready: pods can be attached, and policy is enforced.
+    Felix,
+}
+
+/// `twill install`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Install {
+    /// Change nothing, and say what on this node would hinder Twill; exit 2 if something does.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// The plugin's executable; without this, the twill-cni beside this executable.
+    #[arg(long)]
+    pub(crate) source: Option<PathBuf>,
+    /// Directory of the runtime's plugins.
+    #[arg(long, env = "TWILL_CNI_BIN_DIR", default_value = names::CNI_BIN_DIR, visible_alias = "bin-dir")]
+    pub(crate) cni_bin_dir: PathBuf,
+    /// Directory of the runtime's network configurations; felix writes ours when it can serve (--write-conflist).
+    #[arg(long, env = "TWILL_CNI_CONF_DIR", default_value = names::CNI_CONF_DIR, visible_alias = "conf-dir")]
+    pub(crate) cni_conf_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) node: Node,
+    /// Directory of what the node's daemons are to keep over a restart.
+    #[arg(long, env = "TWILL_STATE_DIR", default_value = names::STATE_DIR)]
+    pub(crate) state_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
 /// `twill uninstall`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Uninstall {
@@ -251,6 +306,9 @@ pub(crate) struct Uninstall {
     /// Do not ask. Without a terminal nobody is asked.
     #[arg(short, long)]
     pub(crate) yes: bool,
+    /// When nothing is left, wait for a signal: for supervisors that would start it again.
+    #[arg(long, conflicts_with = "cluster")]
+    pub(crate) stay: bool,
     /// Name of this node, for its objects, where its daemons do not run and cannot say it.
     #[arg(long, env = "TWILL_NODE")]
     pub(crate) node: Option<String>,
@@ -317,6 +375,56 @@ mod tests {
     #[test]
     fn the_command_line_of_every_command_is_sound() {
         Args::command().debug_assert();
+    }
+
+    /// What the manifest has the image run: the containers of every pod.
+    #[allow(clippy::unwrap_used)]
+    fn deployed() -> Vec<(String, Vec<String>)> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/twill.yaml");
+        let text = std::fs::read_to_string(path).unwrap();
+        let objects: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let mut containers = Vec::new();
+        for object in &objects {
+            let pod = &object["spec"]["template"]["spec"];
+            for container in ["initContainers", "containers"].iter().filter_map(|list| pod[*list].as_array()).flatten()
+            {
+                let words = |list: &str| {
+                    container[list].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned())
+                };
+                containers.push((
+                    container["name"].as_str().unwrap().to_owned(),
+                    words("command").chain(words("args")).collect(),
+                ));
+                let probes = ["startupProbe", "livenessProbe", "readinessProbe"]
+                    .map(|probe| &container[probe]["exec"]["command"]);
+                for words in probes.into_iter().filter_map(|words| words.as_array()) {
+                    let words = words.iter().map(|word| word.as_str().unwrap().to_owned());
+                    containers.push((container["name"].as_str().unwrap().to_owned(), words.collect()));
+                }
+            }
+        }
+        containers
+    }
+
+    #[test]
+    fn what_the_manifest_runs_is_understood() {
+        let deployed = deployed();
+        for (container, count) in [("install", 1), ("bgpd", 4), ("felix", 4)] {
+            let mine: Vec<_> = deployed.iter().filter(|(name, _)| name == container).collect();
+            assert_eq!(mine.len(), count, "{container} and its probes");
+            for (_, words) in mine {
+                assert!(Args::try_parse_from(words).is_ok(), "{container}: {words:?}");
+            }
+        }
+    }
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn the_chart_has_the_version_of_the_workspace() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/helm/twill/Chart.yaml");
+        let chart: serde_json::Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!((&chart["version"], &chart["appVersion"]), (&version.into(), &version.into()));
     }
 
     #[test]

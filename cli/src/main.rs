@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod destination;
+mod fitness;
 mod io;
 mod output;
 

@@ -2,8 +2,23 @@
 //!
 //! Framing, on this and on the control sockets: one JSON document per line, UTF-8, ended by `\n`.
 
+use crate::names::{CNI_NETWORK, CNI_PLUGIN};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Version of the CNI specification that our network configuration asks for. 1.1.0 would have the runtime call STATUS and GC, which the
+/// plugin does not speak.
+pub const CONF_VERSION: &str = "1.0.0";
+
+/// The network configuration list that leads a runtime to the felix which listens at `socket`, as the file [`crate::names::CNI_CONFLIST`]
+/// holds it.
+#[must_use]
+pub fn conflist(socket: &Path) -> String {
+    let plugin = json!({"type": CNI_PLUGIN, "socket": socket});
+    let list = json!({"cniVersion": CONF_VERSION, "name": CNI_NETWORK, "plugins": [plugin]});
+    format!("{list:#}\n")
+}
 
 /// A call of the plugin, as the runtime made it (CNI specification 1.1, section 2).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

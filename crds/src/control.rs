@@ -44,6 +44,12 @@ pub struct FelixStatus {
     pub node: String,
     /// Whether it has heard all of the datastore, and the kernel holds what it wants.
     pub in_sync: bool,
+    /// Whether it attaches pods and policy is enforced: what a probe asks.
+    #[serde(default)]
+    pub ready: bool,
+    /// Why it is not ready, one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unready: Option<String>,
     /// Revision of the datastore up to which it is known that the kernel holds what it wants: where a kind's watch tells nothing while
     /// nothing changes, that is long ago.
     pub revision: u64,

@@ -70,6 +70,8 @@ pub const CNI_BIN_DIR: &str = "/opt/cni/bin";
 pub const CNI_NETWORK: &str = "twill";
 /// Plugin type, and so the name of the executable.
 pub const CNI_PLUGIN: &str = "twill-cni";
+/// File of our network configuration in the runtime's directory. The runtime takes the first by name.
+pub const CNI_CONFLIST: &str = "10-twill.conflist";
 
 /// MAC address of the VXLAN device of the node with IPv4 address `node`: derived, so that peers need no exchange.
 /// Locally administered (02) and unicast; one MAC for all nodes does not work, the receiver would see its own.

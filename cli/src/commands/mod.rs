@@ -7,8 +7,10 @@ mod delete;
 mod drain;
 mod explain;
 mod get;
+mod install;
 mod ipam;
 mod policy;
+mod ready;
 mod routing;
 mod status;
 mod uninstall;
@@ -35,6 +37,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Status { node, output } => status::run(&node, output.output),
         Command::Peers { node, output } => routing::peers(&node, output.output),
         Command::Routes { prefix, node, output } => routing::routes(&node, prefix, output.output),
+        Command::Ready(args) => ready::run(&args),
+        Command::Install(args) => install::run(&args),
         Command::Uninstall(args) => uninstall::run(&args),
         Command::Ipam(command) => ipam::run(command),
         Command::Policy(command) => policy::run(command),

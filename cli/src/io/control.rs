@@ -12,13 +12,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sends `request` to the daemon that listens at `socket` and reads its answer.
 pub(crate) fn ask<Q: Serialize, A: DeserializeOwned>(socket: &Path, request: &Q) -> anyhow::Result<A> {
+    ask_within(PATIENCE, socket, request)
+}
+
+/// As [`ask`], with another limit for each step.
+pub(crate) fn ask_within<Q: Serialize, A: DeserializeOwned>(
+    patience: Duration,
+    socket: &Path,
+    request: &Q,
+) -> anyhow::Result<A> {
     let at = socket.display();
     let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied => anyhow!("{at} may not be opened; run this as root"),
         _ => anyhow!("no daemon answers at {at} ({error}); start it, or name its directory with --run-dir"),
     })?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line).with_context(|| format!("the daemon at {at} does not listen"))?;

@@ -4,6 +4,7 @@ pub(crate) mod control;
 pub(crate) mod daemon;
 pub(crate) mod leftovers;
 pub(crate) mod log;
+pub(crate) mod look;
 pub(crate) mod manifests;
 
 use anyhow::Context;

@@ -3,6 +3,7 @@
 use crate::base::{Settings, skeleton};
 use crate::io::agent::{Agent, Ask, Parts};
 use crate::io::calls::Calls;
+use crate::io::conflist::Conflist;
 use crate::io::monitor::{self, News};
 use crate::io::nft::{self, Table};
 use crate::io::rtnl::Rtnl;
@@ -12,7 +13,7 @@ use anyhow::Context;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use twill_crds::names::{CNI_BIN_DIR, CNI_CONF_DIR, FELIX_SOCKET, RUN_DIR, STATE_DIR};
 use twill_datastore::Datastore;
@@ -42,6 +43,9 @@ pub struct Args {
     /// Directory of what outlives a restart
     #[arg(long, env = "TWILL_STATE_DIR", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
+    /// Write our network configuration for the runtime once pods can be attached, and keep it there: a kubelet calls the node ready then
+    #[arg(long, env = "TWILL_WRITE_CONFLIST")]
+    pub write_conflist: bool,
     /// Directory of the runtime's network configurations, from which an uninstall takes ours
     #[arg(long, env = "TWILL_CNI_CONF_DIR", default_value = CNI_CONF_DIR)]
     pub cni_conf_dir: PathBuf,
@@ -86,12 +90,16 @@ struct Inputs {
     news: mpsc::UnboundedReceiver<News>,
     done: mpsc::UnboundedReceiver<crate::io::agent::Done>,
     table: oneshot::Receiver<Result<Opened, nft::Error>>,
+    /// SIGTERM and SIGINT. The first process of a container hears only what it asked for, so it asks before anything else.
+    end: [Signal; 2],
 }
 
 type Opened = (Table, mpsc::UnboundedReceiver<nft::Event>);
 
 async fn serve(args: Args) -> anyhow::Result<End> {
+    let end = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let departing = args.clone();
+    let conflist = args.write_conflist.then(|| Conflist::new(&args.cni_conf_dir, &args.run_dir));
     let boot_id = match args.boot_id {
         Some(id) => id,
         None => std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot ID")?,
@@ -123,6 +131,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         events,
     };
     let mut agent = Agent::new(parts)?;
+    agent.announce(conflist);
     let (ask_sender, asks) = mpsc::unbounded_channel();
     let socket = args.run_dir.join(FELIX_SOCKET);
     let listener = server::bind(&socket)?;
@@ -137,7 +146,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         departure::unhindered(&departing).await;
     };
     let end = tokio::select! {
-        fed = feed(&mut agent, Inputs { facts, asks, news, done, table }, &conditions) => fed.map(|()| End::Asked)?,
+        fed = feed(&mut agent, Inputs { facts, asks, news, done, table, end }, &conditions) => fed.map(|()| End::Asked)?,
         () = departure => End::Uninstall,
     };
     // A client that finds no socket knows at once; one that finds a dead one does too. Either way nothing else is undone.
@@ -150,7 +159,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
 }
 
 async fn feed(agent: &mut Agent, mut inputs: Inputs, conditions: &report::Sender) -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let [terminate, interrupt] = &mut inputs.end;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut facts, mut news) = (Vec::with_capacity(BATCH), Vec::new());

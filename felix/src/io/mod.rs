@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod calls;
+pub mod conflist;
 pub mod conntrack;
 pub mod daemon;
 pub mod departure;
@@ -11,6 +12,7 @@ pub mod link;
 pub mod monitor;
 pub mod netns;
 pub mod nft;
+pub mod place;
 pub mod removal;
 pub mod report;
 pub mod route;

@@ -2,6 +2,11 @@
 
 use std::{fs, io};
 
+/// Where the kernel shows them.
+const OWN: &str = "/proc/sys/net";
+/// In a container [`OWN`] is read-only, and the node's may be mounted here. Either shows the settings of the caller's namespace.
+const MOUNTED: &str = "/host/proc/sys/net";
+
 /// Names of what [`node`] and [`forward_ipv6`] set for the node as a whole, for a person.
 pub const OF_THE_NODE: &str =
     "the settings net.ipv4.ip_forward, net.ipv4.fib_multipath_hash_policy and their like for IPv6";
@@ -23,13 +28,13 @@ pub fn node() -> io::Result<()> {
 /// # Errors
 /// Naming the setting.
 pub fn forward_ipv6() -> io::Result<()> {
-    if fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding").is_ok_and(|value| value.trim() == "1") {
+    if fs::read_to_string(format!("{OWN}/ipv6/conf/all/forwarding")).is_ok_and(|value| value.trim() == "1") {
         return Ok(());
     }
-    for entry in fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten() {
+    for entry in fs::read_dir(format!("{OWN}/ipv6/conf")).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = format!("ipv6/conf/{name}/accept_ra");
-        if fs::read_to_string(format!("/proc/sys/net/{path}")).is_ok_and(|value| value.trim() == "1") {
+        if fs::read_to_string(format!("{OWN}/{path}")).is_ok_and(|value| value.trim() == "1") {
             set(&path, "2")?;
         }
     }
@@ -62,11 +67,21 @@ pub fn pod(interface: &str, ipv6: bool) -> io::Result<()> {
 }
 
 fn set(name: &str, value: &str) -> io::Result<()> {
-    let path = format!("/proc/sys/net/{name}");
+    let path = format!("{OWN}/{name}");
     match fs::read_to_string(&path) {
         Ok(now) if now.trim() == value => return Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         _ => {}
     }
-    fs::write(&path, value).map_err(|e| io::Error::new(e.kind(), format!("{path} cannot be set to {value}: {e}")))
+    let failed = |e: io::Error| io::Error::new(e.kind(), format!("{path} cannot be set to {value}: {e}"));
+    match fs::write(&path, value) {
+        Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            match fs::write(format!("{MOUNTED}/{name}"), value) {
+                // Nobody mounted it: what hinders is that ours is read-only.
+                Err(other) if other.kind() == io::ErrorKind::NotFound => Err(failed(e)),
+                written => written.map_err(failed),
+            }
+        }
+        written => written.map_err(failed),
+    }
 }

@@ -1,6 +1,7 @@
 //! The daemon in network namespaces of its own, with a SQLite datastore, called as `twill-cni` calls it.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod announce;
 mod attach;
 mod failures;
 mod interfaces;

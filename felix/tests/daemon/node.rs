@@ -39,6 +39,8 @@ pub struct Node {
     pub boot_id: &'static str,
     /// Seconds.
     pub quarantine: u32,
+    /// Where felix is to tell the runtime that pods can be attached.
+    pub conflists: Option<PathBuf>,
     datastore: Datastore,
     runtime: tokio::runtime::Runtime,
     felix: Option<Child>,
@@ -57,7 +59,8 @@ impl Node {
         let url = format!("sqlite:{}/cluster.db", directory.path().display());
         let datastore = runtime.block_on(Datastore::open(&url)).unwrap();
         let state = directory.path().join("state");
-        let node = Self { ns, directory, state, boot_id: "boot-1", quarantine: 900, datastore, runtime, felix: None };
+        let (boot_id, quarantine, conflists) = ("boot-1", 900, None);
+        let node = Self { ns, directory, state, boot_id, quarantine, conflists, datastore, runtime, felix: None };
         node.create::<NodeObject>(json!({
             "metadata": {"name": "n1"},
             "status": {"addresses": [{"type": "InternalIP", "address": "172.31.1.11"}]},
@@ -159,8 +162,11 @@ impl Node {
         let url = format!("sqlite:{run}/cluster.db");
         let line = ["felix", "--node", "n1", "--datastore", &url, "--run-dir", &run, "--state-dir", &state];
         let quarantine = self.quarantine.to_string();
-        let line: Vec<&str> =
+        let mut line: Vec<&str> =
             line.into_iter().chain(["--boot-id", self.boot_id, "--quarantine", &quarantine]).collect();
+        if let Some(conflists) = &self.conflists {
+            line.extend(["--write-conflist", "--cni-conf-dir", conflists.to_str().unwrap()]);
+        }
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
         let test = std::env::current_exe().unwrap();
         let arguments =

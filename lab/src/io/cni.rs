@@ -2,17 +2,14 @@
 
 use crate::io::process::own_executable;
 use anyhow::{Context, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use twill_crds::cni::CniError;
-use twill_crds::names::{CNI_NETWORK, CNI_PLUGIN};
-
-/// Version of the CNI specification that the lab speaks.
-const VERSION: &str = "1.0.0";
+use twill_crds::names::{CNI_CONFLIST, CNI_PLUGIN};
 
 /// A sandbox to attach or detach.
 #[derive(Clone, Debug)]
@@ -44,10 +41,8 @@ pub fn install(dir: &Path, felix_socket: &Path) -> anyhow::Result<()> {
         }
         _ => {}
     }
-    let plugin = json!({"type": CNI_PLUGIN, "socket": felix_socket});
-    let list = json!({"cniVersion": VERSION, "name": CNI_NETWORK, "plugins": [plugin]});
     let path = conflist(dir);
-    fs::write(&path, serde_json::to_vec_pretty(&list)?).with_context(|| path.display().to_string())
+    fs::write(&path, twill_crds::cni::conflist(felix_socket)).with_context(|| path.display().to_string())
 }
 
 /// Directory of a node's plugins; that of its network configurations is the machine's own.
@@ -61,7 +56,7 @@ fn plugin(dir: &Path) -> PathBuf {
 }
 
 fn conflist(dir: &Path) -> PathBuf {
-    dir.join(format!("10-{CNI_NETWORK}.conflist"))
+    dir.join(CNI_CONFLIST)
 }
 
 /// The plugin's executable, which lies beside ours.

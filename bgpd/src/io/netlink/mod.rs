@@ -10,9 +10,11 @@ mod monitor;
 mod removal;
 mod socket;
 mod thread;
+mod trial;
 
 pub use removal::{Removed, remove};
 pub use thread::start;
+pub use trial::{Trial, trial, vxlan_ports};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -7,6 +7,7 @@ mod objects;
 
 use crate::args::Uninstall;
 use anyhow::{bail, ensure};
+use nix::sys::signal::{SigSet, Signal};
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -15,7 +16,16 @@ pub(crate) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
         return cluster::run(args);
     }
     ensure!(nix::unistd::geteuid().is_root(), "twill uninstall needs root: it changes this node's network");
-    node::run(args)
+    // Held back from now on, so that one which comes early ends the waiting, too.
+    let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    if args.stay {
+        ends.thread_block()?;
+    }
+    let code = node::run(args)?;
+    if args.stay {
+        ends.wait()?;
+    }
+    Ok(code)
 }
 
 /// Asks a person, where there is one; `question` says what is going to be lost.

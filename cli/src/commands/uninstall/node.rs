@@ -18,8 +18,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use twill_crds::names::CNI_PLUGIN;
+use twill_felix::io::conflist::Conflist;
 use twill_felix::io::departure::UNDER_WAY;
-use twill_felix::io::{removal, sysctl};
+use twill_felix::io::{place, removal, sysctl};
 
 /// A supervisor that restarts a daemon does so within this long after it left, mostly (systemd's RestartSec is 100 ms).
 const RESTART: Duration = Duration::from_millis(500);
@@ -118,12 +119,13 @@ fn note(under_way: &Path, identity: &Identity) -> anyhow::Result<()> {
 
 /// The runtime is to make no new pod here.
 fn remove_plugin(args: &Uninstall, report: &mut Report) {
-    let conflists = leftovers::conflists(&args.cni_conf_dir, &args.node_dirs.run_dir);
+    let conflists = Conflist::new(&args.cni_conf_dir, &args.node_dirs.run_dir).ours();
     let conflists = conflists.unwrap_or_else(|problem| {
         report.problems.push(problem);
         Vec::new()
     });
-    take(report, leftovers::remove(conflists.into_iter().chain([args.cni_bin_dir.join(CNI_PLUGIN)])));
+    let plugin = args.cni_bin_dir.join(CNI_PLUGIN);
+    take(report, leftovers::remove(conflists.into_iter().chain([place::unfinished(&plugin), plugin])));
 }
 
 /// The table goes last: pods and tunnels are guarded as long as there are any.

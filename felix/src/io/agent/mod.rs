@@ -3,6 +3,7 @@
 //! In flow facts, questions and news, in batches; out flow one commit of the table per batch, routes, and answers. Nothing is
 //! written before every kind has been heard whole: until then the kernel goes on enforcing what an earlier felix left.
 
+mod announce;
 mod attach;
 mod blocks;
 mod isolation;
@@ -148,6 +149,7 @@ pub struct Agent {
     ticks: u64,
     /// Pools, blocks or nodes are others than when they were last looked at.
     supply_changed: bool,
+    announcement: announce::Announcement,
 }
 
 /// An attached workload.
@@ -195,6 +197,7 @@ impl Agent {
             ipv6: false,
             ticks: 0,
             supply_changed: false,
+            announcement: announce::Announcement::default(),
         };
         agent.adopt()?;
         Ok(agent)
@@ -379,6 +382,7 @@ impl Agent {
     /// What is periodic: limits of waits, repair, blocks ahead of need.
     pub async fn tick(&mut self) {
         self.ticks += 1;
+        self.tell_runtime();
         self.check_blocks();
         if self.table.is_some() && !self.equal || self.isolation.due() {
             self.settle().await;

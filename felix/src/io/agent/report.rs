@@ -7,11 +7,17 @@ use twill_crds::control::FelixStatus;
 /// The conditions of felix in the node's NodeNetwork: type, whether it holds, and a sentence.
 pub type Conditions = Vec<(&'static str, bool, String)>;
 
+const NOT_HEARD: &str = "felix has not heard all of the datastore yet";
+const TABLE_NOT_OURS: &str = "table inet twill is not ours yet: another process owns it";
+
 impl Agent {
     pub(super) fn status(&self) -> FelixStatus {
+        let unready = self.unready();
         FelixStatus {
             node: self.node.clone(),
             in_sync: self.in_sync(),
+            ready: unready.is_none(),
+            unready,
             revision: self.applied,
             endpoints: u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX),
             repairs: self.repairs,
@@ -19,14 +25,45 @@ impl Agent {
         }
     }
 
+    /// Why a probe should say that this node is not ready.
+    fn unready(&self) -> Option<String> {
+        self.hindrance().or_else(|| self.announcement.failure.clone())
+    }
+
+    /// Why a pod cannot be attached here, or would be without its policy. Blocks that are full are no reason: pods are attached again
+    /// when others have gone, and an upgrade must not wait for that.
+    pub(super) fn hindrance(&self) -> Option<String> {
+        if let Some(fault) = self.faults.values().next() {
+            return Some(fault.clone());
+        }
+        if self.table.is_none() {
+            return Some(TABLE_NOT_OURS.to_owned());
+        }
+        if !self.in_sync() {
+            return Some(NOT_HEARD.to_owned());
+        }
+        let ledger = self.store.ledger();
+        if self.supply.own().iter().any(|cidr| ledger.block(*cidr).is_some_and(|block| block.ready)) {
+            return None;
+        }
+        Some(match self.supply.pools().len() {
+            0 => "there is no IPPool, so pods get no addresses; apply one".to_owned(),
+            _ => format!(
+                "no IPBlock gives addresses on node {} yet: one must be claimed from an IPPool that selects it, and routed; twill ipam show",
+                self.node
+            ),
+        })
+    }
+
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.faults.values().cloned().collect();
         if self.heard_up_to().is_none() {
-            problems.push("felix has not heard all of the datastore yet".to_owned());
+            problems.push(NOT_HEARD.to_owned());
         }
         if self.table.is_none() {
-            problems.push("table inet twill is not ours yet: another process owns it".to_owned());
+            problems.push(TABLE_NOT_OURS.to_owned());
         }
+        problems.extend(self.announcement.failure.iter().chain(&self.announcement.overruled).cloned());
         problems.extend(self.isolation_problems());
         problems.extend(self.blocks.problems());
         problems.extend(self.supply.rejected().iter().cloned());
@@ -40,14 +77,14 @@ impl Agent {
         self.heard_up_to()?;
         let policy: Vec<String> = self.compiler.problems();
         let synced = self.in_sync();
+        let unready = self.unready();
         let addresses: Vec<String> = self.blocks.problems().chain(self.supply.rejected().iter().cloned()).collect();
         let sentence = |problems: &[String], fine: &str| {
             if problems.is_empty() { fine.to_owned() } else { problems.join("; ") }
         };
         let taken = self.isolation_problems();
-        let faults: Vec<String> = self.faults.values().cloned().collect();
         Some(vec![
-            ("NetworkReady", synced && faults.is_empty(), sentence(&faults, "pods can be attached")),
+            ("NetworkReady", unready.is_none(), unready.unwrap_or_else(|| "pods can be attached".to_owned())),
             ("PolicySynced", synced && policy.is_empty(), sentence(&policy, "the kernel holds all policy")),
             ("AddressesOwned", taken.is_empty(), sentence(&taken, "no pod has an address of another node")),
             ("AddressesAvailable", addresses.is_empty(), sentence(&addresses, "blocks have room")),

@@ -90,7 +90,12 @@ impl Connection {
         body: impl FnOnce(&mut Writer),
         each: &mut dyn FnMut(Message<'_>),
     ) -> Result<bool, Error> {
-        self.query(kind, DUMP, body, each)
+        self.query(wire::FAMILY_INET, kind, DUMP, body, each)
+    }
+
+    /// As [`Connection::dump`], of the objects of every family.
+    pub(super) fn dump_of_all_families(&mut self, kind: u8, each: &mut dyn FnMut(Message<'_>)) -> Result<bool, Error> {
+        self.query(wire::FAMILY_ANY, kind, DUMP, |_| {}, each)
     }
 
     /// Asks for one object; `ENOENT` gives no message.
@@ -100,7 +105,7 @@ impl Connection {
         body: impl FnOnce(&mut Writer),
         each: &mut dyn FnMut(Message<'_>),
     ) -> Result<(), Error> {
-        self.query(kind, wire::ACK, body, each).map(|_| ())
+        self.query(wire::FAMILY_INET, kind, wire::ACK, body, each).map(|_| ())
     }
 
     /// The generation of the namespace's rules; it changes with every transaction of anybody.
@@ -112,6 +117,7 @@ impl Connection {
 
     fn query(
         &mut self,
+        family: u8,
         kind: u8,
         flags: u16,
         body: impl FnOnce(&mut Writer),
@@ -120,7 +126,7 @@ impl Connection {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         let mut w = Writer::default();
-        w.message(kind, flags, sequence, body);
+        w.message_about(family, kind, flags, sequence, body);
         self.socket.send(&w.into_bytes(), 0)?;
         let mut consistent = true;
         loop {

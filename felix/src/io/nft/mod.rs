@@ -21,13 +21,17 @@ mod expression;
 #[allow(clippy::unwrap_used)]
 mod golden;
 mod monitor;
+mod others;
 mod removal;
 mod set;
 mod table;
+mod trial;
 mod wire;
 
+pub use others::{ForeignChain, others};
 pub use removal::remove;
 pub use table::{Ownership, Table};
+pub use trial::trial;
 
 use crate::ruleset::Fault;
 use nix::errno::Errno;

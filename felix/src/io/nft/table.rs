@@ -64,17 +64,20 @@ impl Table {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
         let (opened, answer) = oneshot::channel();
-        std::thread::Builder::new().name("nft".into()).spawn(move || {
-            run(inbox, opened, |connection| Owner {
-                connection,
-                desired: None,
-                skeleton,
-                ownership,
-                owned: false,
-                events,
-                failing: false,
-            });
-        })?;
+        // What the caller hears of its own log, it hears of this one.
+        let log = tracing::dispatcher::get_default(Clone::clone);
+        let owner = move |connection| Owner {
+            connection,
+            desired: None,
+            skeleton,
+            ownership,
+            owned: false,
+            events,
+            failing: false,
+        };
+        std::thread::Builder::new()
+            .name("nft".into())
+            .spawn(move || tracing::dispatcher::with_default(&log, || run(inbox, opened, owner)))?;
         answer.await.map_err(|_| Error::Ended)??;
         Ok((Table { commands }, outbox))
     }

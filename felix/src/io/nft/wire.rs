@@ -10,6 +10,8 @@ use std::fmt::Debug;
 /// `nfnetlink.h`: subsystem of nf_tables.
 pub(super) const SUBSYSTEM: u16 = 10;
 pub(super) const FAMILY_INET: u8 = 1;
+/// In a dump: of every family.
+pub(super) const FAMILY_ANY: u8 = 0;
 pub(super) const BATCH_BEGIN: u16 = 0x10;
 pub(super) const BATCH_END: u16 = 0x11;
 /// Attribute of BATCH_BEGIN.
@@ -67,7 +69,19 @@ impl Writer {
 
     /// A message of nf_tables about our family.
     pub(super) fn message(&mut self, kind: u8, flags: u16, sequence: u32, body: impl FnOnce(&mut Writer)) {
-        self.raw_message(SUBSYSTEM << 8 | u16::from(kind), flags, sequence, (FAMILY_INET, 0), body);
+        self.message_about(FAMILY_INET, kind, flags, sequence, body);
+    }
+
+    /// A message of nf_tables about a family.
+    pub(super) fn message_about(
+        &mut self,
+        family: u8,
+        kind: u8,
+        flags: u16,
+        sequence: u32,
+        body: impl FnOnce(&mut Writer),
+    ) {
+        self.raw_message(SUBSYSTEM << 8 | u16::from(kind), flags, sequence, (family, 0), body);
     }
 
     /// BATCH_BEGIN or BATCH_END, which name the subsystem in `res_id`.

@@ -1,0 +1,157 @@
+//! The machine: its uplink, clock and directories.
+
+use super::Finding;
+use std::path::{Path, PathBuf};
+use twill_crds::names::VXLAN_OVERHEAD;
+
+/// What IPv6 needs at least (RFC 8200 section 5).
+const LEAST_MTU: u32 = 1280;
+/// Enough for a store of addresses, a snapshot, and both once more.
+const LEAST_FREE: u64 = 64 << 20;
+/// 2026-01-01: no release is older.
+const FIRST_RELEASE: u64 = 1_767_225_600;
+/// The plugin that sets up loopback, which most runtimes call beside every network.
+const LOOPBACK: &str = "loopback";
+
+/// A directory in which something is to be written.
+#[derive(Clone, Debug)]
+pub(crate) struct Directory {
+    pub(crate) check: &'static str,
+    pub(crate) path: PathBuf,
+    /// The kernel's words why nothing can be written there, or in the nearest directory above that is there.
+    pub(crate) unwritable: Option<String>,
+    /// Bytes.
+    pub(crate) free: u64,
+}
+
+/// What was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    /// The link of the default route, with its MTU.
+    pub(crate) uplink: Option<(String, u32)>,
+    /// Seconds since 1970.
+    pub(crate) now: u64,
+    /// When this executable was made, likewise.
+    pub(crate) made: u64,
+    pub(crate) directories: Vec<Directory>,
+    /// Plugins in the runtime's directory.
+    pub(crate) plugins: Vec<String>,
+}
+
+pub(crate) fn verdict(facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![uplink(facts), clock(facts)];
+    findings.extend(facts.directories.iter().map(directory));
+    findings.push(match facts.plugins.iter().any(|name| name == LOOPBACK) {
+        true => Finding::fine("loopback plugin", "is there"),
+        false => Finding::warning(
+            "loopback plugin",
+            "is not there, and most runtimes attach no pod without it",
+            "apt-get install containernetworking-plugins, or kubernetes-cni, and have the runtime look there",
+        ),
+    });
+    findings
+}
+
+fn uplink(facts: &Facts) -> Finding {
+    match &facts.uplink {
+        None => Finding::warning(
+            "uplink",
+            "there is no default route; the uplink will be the link with the Node's InternalIP",
+            "ip route show; kubectl get node -o wide",
+        ),
+        Some((name, mtu)) if mtu.saturating_sub(VXLAN_OVERHEAD) < LEAST_MTU => Finding::warning(
+            "uplink",
+            format!("{name} has MTU {mtu}: VXLAN leaves less than the {LEAST_MTU} that IPv6 needs"),
+            format!("ip link set {name} mtu 1500, if the network carries it"),
+        ),
+        Some((name, mtu)) => {
+            Finding::fine("uplink", format!("{name}, MTU {mtu}; {} through VXLAN", mtu.saturating_sub(VXLAN_OVERHEAD)))
+        }
+    }
+}
+
+fn clock(facts: &Facts) -> Finding {
+    if facts.now < facts.made.max(FIRST_RELEASE) {
+        return Finding::unfit(
+            "clock",
+            "is before the making of this executable: certificates are refused, and addresses rest too long or too short",
+            "timedatectl set-ntp true",
+        );
+    }
+    Finding::fine("clock", "is plausible")
+}
+
+fn directory(directory: &Directory) -> Finding {
+    let Directory { check, path, unwritable, free } = directory;
+    let path: &Path = path;
+    let shown = path.display();
+    match unwritable {
+        Some(words) => Finding::unfit(
+            check,
+            format!("{shown}: {words}"),
+            format!("make it writable for root, or mount it: mount -o remount,rw, or name another in place of {shown}"),
+        ),
+        None if *free < LEAST_FREE => Finding::warning(
+            check,
+            format!("{shown} has only {} MiB left", free >> 20),
+            format!("make room: du -xh {shown} | sort -h | tail"),
+        ),
+        None => Finding::fine(check, format!("{shown} can be written")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts {
+            uplink: Some(("eth0".to_owned(), 1500)),
+            now: FIRST_RELEASE + 10,
+            made: FIRST_RELEASE + 5,
+            directories: vec![Directory {
+                check: "state directory",
+                path: "/var/lib/twill".into(),
+                unwritable: None,
+                free: 1 << 40,
+            }],
+            plugins: vec![LOOPBACK.to_owned()],
+        }
+    }
+
+    fn states(facts: &Facts) -> Vec<State> {
+        verdict(facts).into_iter().map(|finding| finding.state).collect()
+    }
+
+    #[test]
+    fn an_ordinary_machine_is_fine() {
+        assert_eq!(states(&facts()), [State::Fine; 4]);
+        assert!(verdict(&facts())[0].found.contains("1450 through VXLAN"));
+    }
+
+    #[test]
+    fn a_small_or_unknown_uplink_is_told() {
+        for uplink in [None, Some(("wg0".to_owned(), 1329))] {
+            assert_eq!(states(&Facts { uplink, ..facts() })[0], State::Warning);
+        }
+        assert_eq!(states(&Facts { uplink: Some(("wg0".to_owned(), 1330)), ..facts() })[0], State::Fine);
+    }
+
+    #[test]
+    fn a_clock_before_its_executable_is_wrong() {
+        assert_eq!(states(&Facts { now: FIRST_RELEASE + 4, ..facts() })[1], State::Unfit);
+        assert_eq!(states(&Facts { now: FIRST_RELEASE - 1, made: 0, ..facts() })[1], State::Unfit);
+        assert_eq!(states(&Facts { made: 0, ..facts() })[1], State::Fine, "an image may have lost its times");
+    }
+
+    #[test]
+    fn directories_that_are_full_or_read_only_are_told() {
+        let with = |unwritable: Option<&str>, free| {
+            let one = Directory { unwritable: unwritable.map(str::to_owned), free, ..facts().directories.remove(0) };
+            Facts { directories: vec![one], plugins: Vec::new(), ..facts() }
+        };
+        assert_eq!(states(&with(Some("read-only file system"), 1 << 40))[2], State::Unfit);
+        assert_eq!(states(&with(None, 1 << 20))[2..], [State::Warning; 2], "and there is no loopback");
+    }
+}
