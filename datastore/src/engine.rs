@@ -106,6 +106,8 @@ pub trait Engine: Send + Sync + 'static {
     /// A revision at least as late as every change of these kinds that was durable when the call was made. One coalesced
     /// consistent read per kind where the engine has no revision of the whole.
     async fn barrier(&self, kinds: &[Kind]) -> Result<Revision, Error>;
+    /// Which datastore this is: one that was made anew has another identity, a copy has the same.
+    async fn identity(&self) -> Result<String, Error>;
     /// All kinds that have an object, for `twill get` and the lab.
     async fn kinds(&self) -> Result<Vec<Kind>, Error>;
 }

@@ -124,6 +124,14 @@ impl Datastore {
     pub async fn barrier(&self, kinds: &[twill_crds::Kind]) -> Result<Revision, Error> {
         self.engine.barrier(kinds).await
     }
+
+    /// Which datastore this is. See [`Engine::identity`].
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn identity(&self) -> Result<String, Error> {
+        self.engine.identity().await
+    }
 }
 
 fn encode<K: Object>(object: &K) -> Result<serde_json::Value, Error> {

@@ -1,6 +1,7 @@
 //! The engines, and what reads a clock or waits.
 
 pub mod follow;
+mod late;
 pub mod sqlite;
 
 use crate::{Datastore, Error};
@@ -21,6 +22,15 @@ impl Datastore {
     /// [`Error::Open`], also if there is none.
     pub async fn open_existing(url: &str) -> Result<Self, Error> {
         Self::open_with(url, sqlite::Options { create: false, ..sqlite::Options::default() }).await
+    }
+
+    /// The same for a daemon that has something to go on with: a datastore that cannot be opened yet is tried again and again, and
+    /// until then every call is [`Error::Unavailable`] with the reason.
+    pub async fn open_patiently(url: &str) -> Self {
+        match Self::open_existing(url).await {
+            Ok(store) => store,
+            Err(error) => Self::new(late::Late::start(url.to_owned(), error)),
+        }
     }
 
     async fn open_with(url: &str, options: sqlite::Options) -> Result<Self, Error> {

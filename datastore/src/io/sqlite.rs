@@ -148,6 +148,10 @@ impl Engine for Sqlite {
         self.shared.reader.run(read::revision).await
     }
 
+    async fn identity(&self) -> Result<String, Error> {
+        self.shared.reader.run(read::identity).await
+    }
+
     async fn kinds(&self) -> Result<Vec<Kind>, Error> {
         self.shared.reader.run(read::kinds).await
     }

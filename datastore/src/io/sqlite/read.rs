@@ -1,6 +1,6 @@
 //! What is read, each in one transaction and so at one revision.
 
-use super::{kind_id, sqlite_error};
+use super::{kind_id, place, sqlite_error};
 use crate::{Error, Filter, Key, Page, Revision};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
@@ -89,6 +89,11 @@ pub(super) fn kinds(connection: &mut Connection) -> Result<Vec<Kind>, Error> {
         rows.collect()
     };
     read(connection).map_err(sqlite_error)
+}
+
+/// Which datastore this is.
+pub(super) fn identity(connection: &mut Connection) -> Result<String, Error> {
+    place::datastore(connection)
 }
 
 /// The log of one kind (all kinds: none) after `from`, at most `limit` changes.
