@@ -17,7 +17,7 @@ mod tests;
 
 use crate::base;
 use crate::index::{Changes, Event, Index, ItemId, SelectorId};
-use crate::model::{Direction, NamedPort, Policy, PolicyKey, Ranges};
+use crate::model::{Direction, NamedPort, Pod, PodKey, Policy, PolicyKey, Ranges};
 use crate::ruleset::{Delta, Family, Key, Name, Ruleset, Value, Verdict};
 use desired::Desired;
 use lists::{ChainPlan, TierList};
@@ -120,6 +120,17 @@ impl Compiler {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         self.index.problems()
+    }
+
+    /// The pod of this name, as it was told.
+    #[must_use]
+    pub fn pod(&self, key: &PodKey) -> Option<&Pod> {
+        self.index.pod(key)
+    }
+
+    /// All pods that were told.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.index.pods()
     }
 
     /// Whether the ruleset lets the workload behind an interface speak at all: its pod is known, and is the one that the

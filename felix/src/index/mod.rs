@@ -136,6 +136,16 @@ impl Index {
         all
     }
 
+    /// The pod of this name.
+    pub(crate) fn pod(&self, key: &PodKey) -> Option<&Pod> {
+        self.pods.get(self.ids.get(key)?)
+    }
+
+    /// All pods.
+    pub(crate) fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values()
+    }
+
     /// The policy of this name.
     pub(crate) fn policy(&self, key: &PolicyKey) -> Option<&Arc<Policy>> {
         self.policies.get(key).map(|(policy, _)| policy)

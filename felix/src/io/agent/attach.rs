@@ -9,8 +9,7 @@ use crate::workload::{Plan, interface_name};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use twill_crds::Object;
-use twill_datastore::{Key, Revision};
+use twill_datastore::Revision;
 use twill_ipam::{Attachment, Sandbox, StoreError};
 
 /// Longest wait of an ADD for its pod to be heard of and for addresses.
@@ -86,8 +85,7 @@ impl Agent {
 
     async fn try_prepare(&mut self, add: &Add, revision: Option<Revision>) -> Result<Prepared, Wait> {
         self.fresh_enough(add, revision)?;
-        let known = self.pods.get(&Key::namespaced(&add.namespace, &add.pod));
-        if known.is_none_or(|pod| pod.meta().uid.as_deref() != Some(&add.uid)) {
+        if self.pod_of(&add.namespace, &add.pod, &add.uid).is_none() {
             return Err(Wait::For(format!(
                 "pod {}/{} with UID {} did not appear in the datastore",
                 add.namespace, add.pod, add.uid
@@ -137,7 +135,7 @@ impl Agent {
             }
             Some(_) => Ok(()),
             // The datastore is away. A pod that was heard of before is served by what was heard; others cannot be judged.
-            None if self.pods.iter().any(|(_, pod)| pod.meta().uid.as_deref() == Some(&add.uid)) => Ok(()),
+            None if self.pod_of(&add.namespace, &add.pod, &add.uid).is_some() => Ok(()),
             None => {
                 let message = format!(
                     "the datastore does not answer, and pod {}/{} has not been heard of before",
@@ -153,7 +151,7 @@ impl Agent {
     fn allocate(&mut self, add: &Add, away: bool) -> Result<Attachment, Wait> {
         let now = self.now();
         let told: Vec<IpAddr> =
-            if away { self.pods.iter().flat_map(|(_, pod)| namesakes::addresses(pod)).collect() } else { Vec::new() };
+            if away { self.compiler.pods().flat_map(namesakes::addresses).collect() } else { Vec::new() };
         let ledger = self.store.ledger();
         let spoken_for =
             |address| !away || ledger.block_of(address).is_some_and(|cidr| told.iter().any(|told| cidr.contains(told)));

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 use twill_crds::control::FelixStatus;
 use twill_crds::{NetworkPolicy, Pod};
-use twill_datastore::{Datastore, Followed, Index, Revision};
+use twill_datastore::{Datastore, Followed, Revision};
 use twill_ipam::io::store::Store;
 use twill_ipam::{Owner, Sandbox};
 
@@ -131,8 +131,6 @@ pub struct Agent {
     equal: bool,
     compiler: Compiler,
     supply: Supply,
-    pods: Index<Pod>,
-    policies: Index<NetworkPolicy>,
     heard: [Option<Revision>; KINDS],
     applied: u64,
     endpoints: BTreeMap<Sandbox, Live>,
@@ -179,8 +177,6 @@ impl Agent {
             equal: false,
             compiler: Compiler::new(skeleton(&Settings::default())),
             supply: Supply::new(owner),
-            pods: Index::default(),
-            policies: Index::default(),
             heard: [None; KINDS],
             applied: 0,
             endpoints: BTreeMap::new(),
@@ -308,7 +304,6 @@ impl Agent {
         match fact {
             Fact::Pod(followed) => {
                 self.compiler_hears(&followed, pods_replaced, pod_applied, pod_deleted);
-                self.pods.apply(*followed);
             }
             Fact::Namespace(followed) => {
                 self.compiler_hears(&followed, namespaces_replaced, namespace_applied, namespace_deleted);
@@ -316,7 +311,6 @@ impl Agent {
             }
             Fact::NetworkPolicy(followed) => {
                 self.compiler_hears(&followed, policies_replaced, policy_applied, policy_deleted);
-                self.policies.apply(*followed);
             }
             Fact::Node(followed) => {
                 if !self.supply.nodes.apply(*followed).is_empty() {
@@ -359,6 +353,12 @@ impl Agent {
             Followed::Deleted(object, _) => self.compiler.apply(deleted(object)),
             Followed::Bookmark(_) => {}
         }
+    }
+
+    /// The pod of this name, if it is the one with this UID.
+    fn pod_of(&self, namespace: &str, name: &str, uid: &str) -> Option<&model::Pod> {
+        let key = PodKey { namespace: namespace.to_owned(), name: name.to_owned() };
+        self.compiler.pod(&key).filter(|pod| pod.uid == uid)
     }
 
     fn endpoint(attachment: &twill_ipam::Attachment, host_name: &str) -> Endpoint {

@@ -81,9 +81,9 @@ impl Agent {
         let nameless: Vec<Attachment> =
             self.store.ledger().attachments().filter(|held| held.pod.is_empty()).cloned().collect();
         for attachment in nameless {
-            let pod = self.pods.iter().find(|(_, pod)| pod.metadata.uid.as_deref() == Some(&attachment.uid));
-            let Some((key, _)) = pod else { continue };
-            let named = Attachment { namespace: key.namespace.clone(), pod: key.name.clone(), ..attachment };
+            let pod = self.compiler.pods().find(|pod| pod.uid == attachment.uid);
+            let Some(key) = pod.map(|pod| pod.key.clone()) else { continue };
+            let named = Attachment { namespace: key.namespace, pod: key.name, ..attachment };
             if let Some(live) = self.endpoints.get(&named.sandbox) {
                 self.compiler.apply(Event::EndpointAttached(Self::endpoint(&named, &live.host_name)));
             }
