@@ -10,6 +10,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 use twill_crds::Kind;
 
+/// How long a daemon that has something else to do waits for the first attempt.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two attempts.
 const AGAIN: Duration = Duration::from_secs(1);
 

@@ -27,10 +27,12 @@ impl Datastore {
     /// The same for a daemon that has something to go on with: a datastore that cannot be opened yet is tried again and again, and
     /// until then every call is [`Error::Unavailable`] with the reason.
     pub async fn open_patiently(url: &str) -> Self {
-        match Self::open_existing(url).await {
-            Ok(store) => store,
-            Err(error) => Self::new(late::Late::start(url.to_owned(), error)),
-        }
+        let error = match tokio::time::timeout(late::PATIENCE, Self::open_existing(url)).await {
+            Ok(Ok(store)) => return store,
+            Ok(Err(error)) => error,
+            Err(_) => Error::Unavailable(format!("{url} does not answer")),
+        };
+        Self::new(late::Late::start(url.to_owned(), error))
     }
 
     async fn open_with(url: &str, options: sqlite::Options) -> Result<Self, Error> {
