@@ -7,6 +7,7 @@
 //! Only pods with an endpoint on this node have lists. A set exists while some list refers to it.
 
 mod desired;
+mod inherited;
 pub mod interpret;
 mod lists;
 mod rules;
@@ -20,6 +21,7 @@ use crate::index::{Changes, Event, Index, ItemId, SelectorId};
 use crate::model::{Direction, NamedPort, Pod, PodKey, Policy, PolicyKey, Ranges};
 use crate::ruleset::{Delta, Family, Key, Name, Ruleset, Value, Verdict};
 use desired::Desired;
+pub use inherited::Inherited;
 use lists::{ChainPlan, TierList};
 use rules::Draft;
 use rustc_hash::FxHashMap;

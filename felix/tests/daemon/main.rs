@@ -6,5 +6,6 @@ mod failures;
 mod interfaces;
 mod node;
 mod ownership;
+mod recall;
 mod restart;
 mod world;

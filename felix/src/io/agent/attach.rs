@@ -85,6 +85,7 @@ impl Agent {
 
     async fn try_prepare(&mut self, add: &Add, revision: Option<Revision>) -> Result<Prepared, Wait> {
         self.fresh_enough(add, revision)?;
+        let away = revision.is_none() || self.recall.is_some();
         if self.pod_of(&add.namespace, &add.pod, &add.uid).is_none() {
             return Err(Wait::For(format!(
                 "pod {}/{} with UID {} did not appear in the datastore",
@@ -97,10 +98,18 @@ impl Agent {
             }
             Some(_) => {
                 self.release(&add.sandbox).await?;
-                self.allocate(add, revision.is_none())?
+                self.allocate(add, away)?
             }
-            None => self.allocate(add, revision.is_none())?,
+            None => self.allocate(add, away)?,
         };
+        let ifname = interface_name(&add.sandbox.container_id, &add.sandbox.ifname);
+        if self.stays_closed(&ifname) {
+            return Err(Wait::For(format!(
+                "pod {}/{} was closed before felix was started again, and the datastore did not say why",
+                add.namespace, add.pod
+            )));
+        }
+        self.recall_attached(&ifname, &attachment.addresses);
         let plan = Plan::of(&attachment, &self.supply.owner().claimant, add.mtu.or(self.mtu).unwrap_or(DEFAULT_MTU));
         self.compiler.apply(Event::EndpointAttached(Self::endpoint(&attachment, &plan.host_name)));
         let live = self.endpoints.entry(add.sandbox.clone()).or_insert_with(|| Live {
@@ -126,7 +135,7 @@ impl Agent {
 
     /// Whether enough has been heard to judge the pod by.
     fn fresh_enough(&self, add: &Add, revision: Option<Revision>) -> Result<(), Wait> {
-        if !self.in_sync() {
+        if !self.in_sync() && !(revision.is_none() && self.is_recalling()) {
             return Err(Wait::For("felix did not get in sync with the datastore and the kernel".to_owned()));
         }
         match revision {
@@ -219,15 +228,16 @@ impl Agent {
     pub(super) async fn release(&mut self, sandbox: &Sandbox) -> Result<(), Failure> {
         let host_name = interface_name(&sandbox.container_id, &sandbox.ifname);
         let held = self.store.ledger().attachment(sandbox).map(|held| held.addresses.clone()).unwrap_or_default();
-        for address in held {
-            route::delete(&mut self.rtnl, address).map_err(|error| calls::refused(&error))?;
+        for address in &held {
+            route::delete(&mut self.rtnl, *address).map_err(|error| calls::refused(&error))?;
         }
         self.endpoints.remove(sandbox);
         self.missing.remove(sandbox);
         let isolated = self.isolation_ends(sandbox);
+        self.recall_ended(&host_name, &held);
         self.compiler.apply(Event::EndpointDetached { ifname: host_name });
-        // Before all is heard the table is left as it is; an interface that is gone lets nothing through.
-        if self.heard_up_to().is_some() {
+        // With nothing to go by the table is left as it is; an interface that is gone lets nothing through.
+        if self.is_informed() {
             let _ = self.commit().await;
         }
         let released = self.store.release(sandbox, milliseconds()).map_err(|error| store_failed(&error))?;

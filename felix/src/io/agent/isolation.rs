@@ -47,6 +47,7 @@ impl Agent {
                 taken.entry(sandbox.clone()).or_insert_with(|| block.clone());
             }
         }
+        taken.retain(|sandbox, _| !self.stays_open(&interface_name(&sandbox.container_id, &sandbox.ifname)));
         if taken.keys().eq(self.isolation.taken.keys()) {
             self.isolation.taken = taken;
             return;

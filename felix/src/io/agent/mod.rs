@@ -9,6 +9,7 @@ mod isolation;
 mod lost;
 mod namesakes;
 mod ready;
+mod recall;
 mod repair;
 mod report;
 
@@ -21,6 +22,7 @@ use crate::cni::{Add, Failure};
 use crate::compile::Compiler;
 use crate::index::{Endpoint, Event};
 use crate::io::heard::{Fact, KINDS};
+use crate::io::memory::Keeper;
 use crate::io::nft::Table;
 use crate::io::rtnl::Rtnl;
 use crate::model::{self, PodKey};
@@ -115,6 +117,8 @@ pub struct Parts {
     pub done: mpsc::UnboundedSender<Done>,
     /// Where it tells people.
     pub events: mpsc::UnboundedSender<Told>,
+    /// Where it leaves what it hears, for the next felix.
+    pub memory: Keeper,
 }
 
 /// The agent.
@@ -131,6 +135,13 @@ pub struct Agent {
     equal: bool,
     compiler: Compiler,
     supply: Supply,
+    memory: Keeper,
+    /// The datastore, once it said which it is.
+    identity: Option<String>,
+    /// The datastore that an earlier felix heard, until this one's is known.
+    before: Option<String>,
+    /// What an earlier felix heard, until the datastore has been heard whole.
+    recall: Option<recall::Recall>,
     heard: [Option<Revision>; KINDS],
     applied: u64,
     endpoints: BTreeMap<Sandbox, Live>,
@@ -164,7 +175,7 @@ impl Agent {
     /// # Errors
     /// The kernel or the store failed.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events } = parts;
+        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory } = parts;
         let mut agent = Self {
             node: owner.node.clone(),
             boot_id,
@@ -177,6 +188,10 @@ impl Agent {
             equal: false,
             compiler: Compiler::new(skeleton(&Settings::default())),
             supply: Supply::new(owner),
+            memory,
+            identity: None,
+            before: None,
+            recall: None,
             heard: [None; KINDS],
             applied: 0,
             endpoints: BTreeMap::new(),
@@ -245,7 +260,11 @@ impl Agent {
 
     /// Brings the kernel up to what is known, then answers who waited for it.
     async fn settle(&mut self) {
-        let Some(heard) = self.heard_up_to() else { return };
+        let Some(heard) = self.heard_up_to() else {
+            self.settle_recalled().await;
+            return;
+        };
+        self.end_recall();
         // Names first: what is said of a block names the pods in it.
         self.name_adopted();
         if std::mem::take(&mut self.supply_changed) {
@@ -256,6 +275,7 @@ impl Agent {
         }
         self.follow_isolation().await;
         self.applied = self.applied.max(heard);
+        self.keep_memory();
         self.reached.retain(|(_, reply)| !reply.is_closed());
         for (revision, reply) in std::mem::take(&mut self.reached) {
             if self.applied >= revision {
@@ -270,11 +290,13 @@ impl Agent {
     /// One transaction with all that changed. After a failure the next one compares everything.
     async fn commit(&mut self) -> Result<(), String> {
         let Some(table) = self.table.clone() else { return Err("the table is not ours yet".to_owned()) };
-        if self.heard.iter().any(Option::is_none) {
+        if !self.is_informed() {
             return Err("felix has not heard all of the datastore yet".to_owned());
         }
         let delta = self.compiler.commit();
-        let outcome = if !self.equal {
+        let outcome = if self.recall.is_some() {
+            self.commit_recalled(&table, &delta).await
+        } else if !self.equal {
             table.resync(self.compiler.ruleset().clone()).await.map(Some)
         } else if delta.is_empty() {
             Ok(None)
@@ -301,35 +323,31 @@ impl Agent {
     }
 
     fn take(&mut self, fact: Fact) {
+        let (kind, _) = fact.told();
         match fact {
             Fact::Pod(followed) => {
+                self.memory.hear(kind, &followed);
                 self.compiler_hears(&followed, pods_replaced, pod_applied, pod_deleted);
             }
             Fact::Namespace(followed) => {
+                self.memory.hear(kind, &followed);
                 self.compiler_hears(&followed, namespaces_replaced, namespace_applied, namespace_deleted);
                 self.supply.namespaces.apply(*followed);
             }
             Fact::NetworkPolicy(followed) => {
+                self.memory.hear(kind, &followed);
                 self.compiler_hears(&followed, policies_replaced, policy_applied, policy_deleted);
             }
             Fact::Node(followed) => {
-                if !self.supply.nodes.apply(*followed).is_empty() {
-                    let nodes = self.supply.nodes.iter().map(|(_, node)| model::Node::read(node)).collect();
-                    self.compiler.apply(Event::NodesChanged(nodes));
-                    self.refresh_mtu();
-                }
+                self.memory.hear(kind, &followed);
+                self.hear_nodes(*followed);
             }
             Fact::Pool(followed) => {
-                if self.supply.hear_pools(*followed) {
-                    let pools = self
-                        .supply
-                        .pools()
-                        .iter()
-                        .map(|pool| crate::index::Pool { cidr: pool.spec.cidr, nat_outgoing: pool.spec.nat_outgoing });
-                    self.compiler.apply(Event::PoolsChanged(pools.collect()));
-                }
+                self.memory.hear(kind, &followed);
+                self.hear_pools(*followed);
             }
             Fact::Block(followed) => {
+                self.memory.hear(kind, &followed);
                 for change in self.supply.blocks.apply(*followed) {
                     let gone = change.old.filter(|_| change.new.is_none());
                     if let Some(block) = gone.filter(|block| !self.supply.owns(block)) {
@@ -337,6 +355,24 @@ impl Agent {
                     }
                 }
             }
+        }
+    }
+
+    fn hear_nodes(&mut self, followed: Followed<twill_crds::Node>) {
+        if !self.supply.nodes.apply(followed).is_empty() {
+            let nodes = self.supply.nodes.iter().map(|(_, node)| model::Node::read(node)).collect();
+            self.compiler.apply(Event::NodesChanged(nodes));
+            self.refresh_mtu();
+        }
+    }
+
+    fn hear_pools(&mut self, followed: Followed<twill_crds::IPPool>) {
+        if self.supply.hear_pools(followed) {
+            let pool = |pool: &twill_crds::IPPool| crate::index::Pool {
+                cidr: pool.spec.cidr,
+                nat_outgoing: pool.spec.nat_outgoing,
+            };
+            self.compiler.apply(Event::PoolsChanged(self.supply.pools().iter().map(pool).collect()));
         }
     }
 

@@ -95,7 +95,7 @@ impl Agent {
 
     /// Reads links and routes and puts back what is missing.
     pub async fn repair(&mut self) {
-        if self.heard_up_to().is_none() {
+        if !self.may_judge() {
             return;
         }
         let outcome = self.repair_routes();
@@ -126,7 +126,7 @@ impl Agent {
             if !link.up {
                 link::set_up(&mut self.rtnl, link.index, &link.name)?;
             }
-            if self.isolation.holds(sandbox) {
+            if self.isolation.holds(sandbox) || self.stays_closed(&live.host_name) {
                 continue;
             }
             for address in &live.addresses {

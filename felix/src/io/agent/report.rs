@@ -22,8 +22,12 @@ impl Agent {
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.faults.values().cloned().collect();
         if self.heard_up_to().is_none() {
-            problems.push("felix has not heard all of the datastore yet".to_owned());
+            let goes_on = "; it goes on with what it heard before its restart: pods that it knows are attached, others are not, and \
+                           policy stays as it was";
+            let goes_on = if self.recall.is_some() { goes_on } else { "" };
+            problems.push(format!("felix has not heard all of the datastore yet{goes_on}"));
         }
+        problems.extend(self.memory.problem());
         if self.table.is_none() {
             problems.push("table inet twill is not ours yet: another process owns it".to_owned());
         }
@@ -68,7 +72,7 @@ impl Agent {
     }
 
     pub(super) fn ruleset(&self) -> Value {
-        json!({"table": twill_crds::names::NFT_TABLE, "text": self.compiler.ruleset().to_string()})
+        json!({"table": twill_crds::names::NFT_TABLE, "text": self.meant().to_string()})
     }
 
     /// What others did to the table was undone.
