@@ -90,15 +90,12 @@ impl Inherited {
         if OF_THE_CLUSTER.contains(&name.as_ref()) || before.interval || before.timeout.is_some() {
             return before.elements.clone();
         }
-        let about = |key: &Key| first(before, key);
-        let (goes, comes): (Box<dyn Fn(&Key) -> bool>, Box<dyn Fn(&Key) -> bool>) =
-            if BY_INTERFACE.contains(&name.as_ref()) {
-                let gone = |key: &Key| self.attached.contains(key) || self.ended.contains(key);
-                (Box::new(move |key| gone(&about(key))), Box::new(move |key| self.attached.contains(&about(key))))
-            } else {
-                let moved = |key: &Key| self.moved.contains(&about(key));
-                (Box::new(moved), Box::new(moved))
-            };
+        let by_interface = BY_INTERFACE.contains(&name.as_ref());
+        let comes = |key: &Key| {
+            let about = first(before, key);
+            if by_interface { self.attached.contains(&about) } else { self.moved.contains(&about) }
+        };
+        let goes = |key: &Key| comes(key) || by_interface && self.ended.contains(&first(before, key));
         let stays = before.elements.iter().filter(|(key, _)| !goes(key));
         let new = now.into_iter().flat_map(|set| &set.elements).filter(|(key, _)| comes(key));
         stays.chain(new).map(|(key, value)| (key.clone(), value.clone())).collect()

@@ -135,7 +135,7 @@ impl Agent {
 
     /// Whether enough has been heard to judge the pod by.
     fn fresh_enough(&self, add: &Add, revision: Option<Revision>) -> Result<(), Wait> {
-        if !self.in_sync() && !(revision.is_none() && self.is_recalling()) {
+        if !(self.in_sync() || revision.is_none() && self.is_recalling()) {
             return Err(Wait::For("felix did not get in sync with the datastore and the kernel".to_owned()));
         }
         match revision {
