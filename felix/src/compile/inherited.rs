@@ -6,7 +6,7 @@
 //! remembered. An address that was given or taken since is nowhere but where it is remembered to belong.
 
 use crate::base;
-use crate::ruleset::{Key, KeyType, Name, Ruleset, Set, Value};
+use crate::ruleset::{Action, Key, KeyType, Name, Ruleset, Set, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -83,6 +83,7 @@ impl Inherited {
             };
             wanted.sets.entry(name.clone()).or_insert_with(|| before.clone()).elements = elements;
         }
+        keep_used(&mut wanted, left);
         wanted
     }
 
@@ -102,6 +103,26 @@ impl Inherited {
     }
 }
 
+/// Of the policy that is remembered only what an interface attached since uses: the rest stands in the kernel, or is not needed yet.
+fn keep_used(wanted: &mut Ruleset, left: &Ruleset) {
+    let verdicts = wanted.sets.values().flat_map(|set| set.elements.values());
+    let mapped = verdicts.filter_map(|value| if let Value::Verdict(verdict) = value { verdict.chain() } else { None });
+    let mut due: Vec<Name> =
+        mapped.chain(wanted.chains.keys().filter(|name| !name.starts_with(LIST))).cloned().collect();
+    let (mut chains, mut sets) = (BTreeSet::new(), BTreeSet::new());
+    while let Some(name) = due.pop() {
+        let Some(chain) = wanted.chains.get(&name).filter(|_| chains.insert(name.clone())) else { continue };
+        for rule in &chain.rules {
+            sets.extend(rule.sets().cloned());
+            if let Action::Verdict(verdict) = &rule.action {
+                due.extend(verdict.chain().cloned());
+            }
+        }
+    }
+    wanted.chains.retain(|name, _| chains.contains(name) || left.chains.contains_key(name));
+    wanted.sets.retain(|name, _| sets.contains(name) || left.sets.contains_key(name));
+}
+
 /// The first part of an element's key.
 fn first(set: &Set, key: &Key) -> Key {
     let width = set.key.first().map_or(0, |kind: &KeyType| kind.width());
@@ -113,7 +134,7 @@ fn first(set: &Set, key: &Key) -> Key {
 mod tests {
     use super::*;
     use crate::base::{Settings, skeleton};
-    use crate::ruleset::{Chain, Rule, Verdict};
+    use crate::ruleset::{Chain, Field, Match, Rule, Verdict};
 
     const OLD: &str = "twl00000000001";
     const CUT: &str = "twl00000000002";
@@ -179,6 +200,7 @@ mod tests {
         assert_eq!(list(&wanted, OLD), jump("list_tight"));
         assert_eq!(members(&wanted, "sel4_a"), ["10.42.0.1", "10.42.0.2"], "10.42.0.7 may be another's by now");
         assert_eq!(members(&wanted, base::NODES_V4), ["10.42.0.200"]);
+        assert!(!wanted.chains.contains_key("list_loose"), "nobody here uses it");
         wanted.check().unwrap();
         // And nothing remembered about it closes it.
         let wanted = inherited.with(&skeleton(&Settings::default()));
@@ -191,12 +213,18 @@ mod tests {
         let (mut inherited, mut remembered) = found();
         attach(&mut remembered, NEW, 7, "list_new");
         peers(&mut remembered, "sel4_b", &[7, 8]);
+        peers(&mut remembered, "sel4_c", &[7, 8]);
+        let source = Match::Set { key: vec![Field::SourceV4], set: "sel4_b".into(), negated: false };
+        let end = Rule::new(vec![], Action::Verdict(Verdict::Goto("list_next".into())));
+        remembered.chains.insert("list_new".into(), Chain { base: None, rules: vec![Rule::allow(vec![source]), end] });
+        remembered.chains.insert("list_next".into(), Chain { base: None, rules: vec![Rule::deny(vec![])] });
         inherited.attach(NEW, &[addr(7)]);
         let wanted = inherited.with(&remembered);
         assert_eq!(known(&wanted), [format!("\"{OLD}\""), format!("\"{NEW}\"")]);
         assert_eq!((list(&wanted, NEW), list(&wanted, OLD)), (jump("list_new"), jump("list_tight")));
         assert_eq!(members(&wanted, "sel4_a"), ["10.42.0.1", "10.42.0.2", "10.42.0.7"]);
         assert_eq!(members(&wanted, "sel4_b"), ["10.42.0.7", "10.42.0.8"]);
+        assert!(wanted.chains.contains_key("list_next") && !wanted.sets.contains_key("sel4_c"));
         wanted.check().unwrap();
     }
 

@@ -161,9 +161,10 @@ async fn serve(args: Args) -> anyhow::Result<End> {
 /// Asks the datastore which it is, until it answers.
 async fn identify(datastore: Datastore, done: mpsc::UnboundedSender<Done>) {
     loop {
-        match datastore.identity().await {
-            Ok(identity) => return drop(done.send(Done::Identified(identity))),
-            Err(error) => tracing::debug!(%error, "the datastore does not say which it is"),
+        let answer = datastore.identity().await;
+        let last = answer.is_ok();
+        if done.send(Done::Identified(answer)).is_err() || last {
+            return;
         }
         tokio::time::sleep(TICK).await;
     }

@@ -44,8 +44,8 @@ pub enum Done {
         /// Whether it is gone; else somebody uses it after all.
         outcome: Result<bool, Error>,
     },
-    /// The datastore said which it is.
-    Identified(String),
+    /// The datastore said which it is, or why it does not.
+    Identified(Result<String, Error>),
 }
 
 /// What is going on with blocks.

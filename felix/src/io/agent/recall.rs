@@ -56,7 +56,12 @@ impl Agent {
 
     /// The datastore said which it is. One that is not the one of before has other objects by the same names: what was remembered is
     /// forgotten, and nothing of either is in the other's file.
-    pub(super) fn identified(&mut self, identity: String) {
+    pub(super) fn identified(&mut self, answer: Result<String, twill_datastore::Error>) {
+        let identity = match answer {
+            Ok(identity) => identity,
+            Err(error) => return drop(self.faults.insert("datastore", error.to_string())),
+        };
+        self.faults.remove("datastore");
         if let Some(before) = self.before.take().filter(|before| *before != identity) {
             tracing::warn!(%before, now = %identity,
                 "the datastore is another than the one heard before the restart; what was heard from that is forgotten");
