@@ -170,6 +170,13 @@ impl Freshness {
         first
     }
 
+    /// Whether a kind has been told whole.
+    #[must_use]
+    pub fn has<K: Object>(&self) -> bool {
+        let kind = K::kind();
+        self.kinds.iter().any(|(scope, told)| scope.kind == kind && told.is_some())
+    }
+
     /// Whether every kind has been told whole.
     #[must_use]
     pub fn is_complete(&self) -> bool {

@@ -260,6 +260,32 @@ async fn who_needs_a_datastore_that_is_there_makes_none() {
 }
 
 #[tokio::test]
+async fn who_is_patient_is_told_why_it_waits_and_goes_on_when_the_datastore_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("t.db").display());
+    let store = Datastore::open_patiently(&url, "twill").await;
+    let error = store.create(&node("n1")).await.unwrap_err();
+    assert!(matches!(&error, Error::Unavailable(_)) && error.to_string().contains("does not exist"), "{error}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "it makes none");
+    let mut follower = follow::<Node>(&store, Filter::default());
+    Datastore::open(&url).await.unwrap().create(&node("n1")).await.unwrap();
+    told(&mut follower, &mut BTreeSet::new(), &["n1"]).await;
+    store.create(&node("n2")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_copy_is_the_same_datastore_and_a_new_one_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = |name: &str| format!("sqlite:{}", directory.path().join(name).display());
+    let first = Datastore::open(&url("a.db")).await.unwrap().identity().await.unwrap();
+    let copy = directory.path().join("b.db").display().to_string();
+    rusqlite::Connection::open(directory.path().join("a.db")).unwrap().execute("VACUUM INTO ?1", [copy]).unwrap();
+    let again = Datastore::open(&url("b.db")).await.unwrap().identity().await.unwrap();
+    let other = Datastore::open(&url("c.db")).await.unwrap().identity().await.unwrap();
+    assert!(!first.is_empty() && first == again && first != other);
+}
+
+#[tokio::test]
 async fn an_older_state_restored_into_the_file_is_told() {
     let (directory, store) = store().await;
     store.create(&node("old")).await.unwrap();

@@ -10,6 +10,7 @@ pub mod compile;
 pub mod evaluate;
 pub mod index;
 pub mod io;
+pub mod memory;
 pub mod model;
 pub mod ruleset;
 pub mod workload;

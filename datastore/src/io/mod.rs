@@ -2,6 +2,7 @@
 
 pub mod follow;
 pub mod kubernetes;
+mod late;
 pub mod sqlite;
 
 use crate::{Datastore, Error};
@@ -37,6 +38,17 @@ impl Datastore {
     /// As [`Datastore::open_existing`].
     pub async fn open_existing_as(url: &str, component: &str) -> Result<Self, Error> {
         Self::open_with(url, sqlite::Options { create: false, ..sqlite::Options::default() }, component).await
+    }
+
+    /// The same for a daemon that has something to go on with: a datastore that cannot be opened yet is tried again and again, and
+    /// until then every call is [`Error::Unavailable`] with the reason.
+    pub async fn open_patiently(url: &str, component: &'static str) -> Self {
+        let error = match tokio::time::timeout(late::PATIENCE, Self::open_existing_as(url, component)).await {
+            Ok(Ok(store)) => return store,
+            Ok(Err(error)) => error,
+            Err(_) => Error::Unavailable(format!("{url} does not answer")),
+        };
+        Self::new(late::Late::start(url.to_owned(), component, error))
     }
 
     async fn open_with(url: &str, options: sqlite::Options, component: &str) -> Result<Self, Error> {

@@ -7,6 +7,7 @@
 //! Only pods with an endpoint on this node have lists. A set exists while some list refers to it.
 
 mod desired;
+mod inherited;
 pub mod interpret;
 mod lists;
 mod rules;
@@ -17,9 +18,10 @@ mod tests;
 
 use crate::base;
 use crate::index::{Changes, Event, Index, ItemId, SelectorId};
-use crate::model::{Direction, NamedPort, Policy, PolicyKey, Ranges};
+use crate::model::{Direction, Few, Pod, PodKey, Policy, PolicyKey, Ranges};
 use crate::ruleset::{Delta, Family, Key, Name, Ruleset, Value, Verdict};
 use desired::Desired;
+pub use inherited::Inherited;
 use lists::{ChainPlan, TierList};
 use rules::Draft;
 use rustc_hash::FxHashMap;
@@ -64,10 +66,11 @@ struct EndpointState {
     ingress: Option<Name>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Contribution {
-    addresses: BTreeSet<IpAddr>,
-    ports: BTreeSet<NamedPort>,
+    addresses: Few<IpAddr>,
+    /// For its ports.
+    pod: Arc<Pod>,
 }
 
 #[derive(Debug)]
@@ -122,6 +125,17 @@ impl Compiler {
         self.index.problems()
     }
 
+    /// The pod of this name, as it was told.
+    #[must_use]
+    pub fn pod(&self, key: &PodKey) -> Option<&Pod> {
+        self.index.pod(key)
+    }
+
+    /// All pods that were told.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.index.pods()
+    }
+
     /// Whether the ruleset lets the workload behind an interface speak at all: its pod is known, and is the one that the
     /// interface was made for.
     #[must_use]
@@ -141,9 +155,8 @@ impl Compiler {
         }
         let (mut gone, mut come) = (Vec::new(), Vec::new());
         for id in pods {
-            let new = self.index.owned(id).map(|(pod, addresses)| Contribution { addresses, ports: pod.ports.clone() });
-            let new = new.unwrap_or_default();
-            let old = self.contributed.remove(&id).unwrap_or_default();
+            let new = self.index.owned(id).map(|(pod, addresses)| Contribution { addresses, pod: pod.clone() });
+            let old = self.contributed.remove(&id);
             let left = was.get(&id).into_iter().flatten().copied();
             let followed: BTreeSet<SelectorId> = self.index.peers.matched(id).chain(left).collect();
             for selector in followed {
@@ -151,14 +164,15 @@ impl Compiler {
                 let was = changes.memberships.get(&(selector, id)).copied().unwrap_or(is);
                 for name in self.by_selector.get(&selector).into_iter().flatten() {
                     let spec = &self.sets[name].spec;
-                    let keys = |member: bool, c: &Contribution| {
-                        if member { spec.elements(&c.addresses, &c.ports) } else { Vec::new() }
+                    let keys = |member: bool, c: &Option<Contribution>| match c {
+                        Some(c) if member => spec.elements(&c.addresses, &c.pod.ports),
+                        _ => Vec::new(),
                     };
                     gone.extend(keys(was, &old).into_iter().map(|key| (name.clone(), key)));
                     come.extend(keys(is, &new).into_iter().map(|key| (name.clone(), key)));
                 }
             }
-            if !new.addresses.is_empty() {
+            if let Some(new) = new.filter(|new| !new.addresses.is_empty()) {
                 self.contributed.insert(id, new);
             }
         }
@@ -173,7 +187,7 @@ impl Compiler {
         let new = live.map(|(attached, id)| {
             let owned = self.index.owned(id).map(|(_, owned)| owned).unwrap_or_default();
             EndpointState {
-                addresses: attached.intersection(&owned).copied().collect(),
+                addresses: attached.into_iter().filter(|address| owned.contains(address)).collect(),
                 egress: self.acquire_list(id, Direction::Egress),
                 ingress: self.acquire_list(id, Direction::Ingress),
             }

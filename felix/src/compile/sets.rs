@@ -4,7 +4,7 @@ use crate::index::{Index, ItemId};
 use crate::model::{NamedPort, PodSelector, Protocol, Ranges};
 use crate::ruleset::{Family, Field, Key, KeyType, Name, Set, Value};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::IpAddr;
 
@@ -60,7 +60,7 @@ impl SetSpec {
     }
 
     /// What a pod with these addresses and ports contributes.
-    pub(super) fn elements(&self, addresses: &BTreeSet<IpAddr>, ports: &BTreeSet<NamedPort>) -> Vec<Key> {
+    pub(super) fn elements(&self, addresses: &[IpAddr], ports: &[NamedPort]) -> Vec<Key> {
         let mine = addresses.iter().filter(|a| a.is_ipv4() == (self.family == Family::V4));
         match &self.content {
             Content::Block(_) => Vec::new(),

@@ -9,11 +9,11 @@ mod owners;
 
 pub use event::{Endpoint, Event, Pool};
 
-use crate::model::{Direction, Node, Pod, PodKey, PodSelector, Policy, PolicyKey};
+use crate::model::{Direction, Few, Labels, Node, Pod, PodKey, PodSelector, Policy, PolicyKey};
 use labels::LabelIndex;
 pub(crate) use labels::{ItemId, SelectorId};
 use owners::{Claim, Owners};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +23,10 @@ use std::sync::Arc;
 pub(crate) struct Index {
     ids: FxHashMap<PodKey, ItemId>,
     next: ItemId,
-    pods: FxHashMap<ItemId, Pod>,
+    pods: FxHashMap<ItemId, Arc<Pod>>,
+    /// Labels of pods, each once: those of a ReplicaSet are the same. Cleared of what nobody has any more now and then.
+    labels: FxHashSet<Labels>,
+    clear_labels_at: usize,
     namespaces: BTreeSet<String>,
     policies: BTreeMap<PolicyKey, (Arc<Policy>, SelectorId)>,
     by_subject: FxHashMap<SelectorId, BTreeSet<PolicyKey>>,
@@ -115,7 +118,7 @@ impl Index {
     }
 
     /// Addresses that a pod owns, and the pod.
-    pub(crate) fn owned(&self, id: ItemId) -> Option<(&Pod, BTreeSet<IpAddr>)> {
+    pub(crate) fn owned(&self, id: ItemId) -> Option<(&Arc<Pod>, Few<IpAddr>)> {
         Some((self.pods.get(&id)?, self.owners.owned(id).collect()))
     }
 
@@ -134,6 +137,16 @@ impl Index {
         let mut all: Vec<_> = policies.filter(|p| p.rules(direction).is_some()).collect();
         all.sort_by(|a, b| a.order().cmp(&b.order()));
         all
+    }
+
+    /// The pod of this name.
+    pub(crate) fn pod(&self, key: &PodKey) -> Option<&Pod> {
+        self.pods.get(self.ids.get(key)?).map(AsRef::as_ref)
+    }
+
+    /// All pods.
+    pub(crate) fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values().map(AsRef::as_ref)
     }
 
     /// The policy of this name.
@@ -157,19 +170,32 @@ impl Index {
         policies.chain(self.owners.problems()).collect()
     }
 
-    fn put_pod(&mut self, pod: Pod) {
+    fn put_pod(&mut self, mut pod: Pod) {
         let id = *self.ids.entry(pod.key.clone()).or_insert_with(|| {
             self.next += 1;
             self.next
         });
-        if self.pods.get(&id) == Some(&pod) {
+        if self.pods.get(&id).is_some_and(|old| **old == pod) {
             return;
         }
+        pod.labels = self.interned(pod.labels);
         if self.pods.get(&id).is_none_or(|old| old.ports != pod.ports) {
             self.changes.pods.insert(id);
         }
-        self.pods.insert(id, pod);
+        self.pods.insert(id, Arc::new(pod));
         self.refresh(id);
+    }
+
+    fn interned(&mut self, labels: Labels) -> Labels {
+        if let Some(known) = self.labels.get(&labels) {
+            return known.clone();
+        }
+        if self.labels.len() >= self.clear_labels_at {
+            self.labels.retain(|labels| Arc::strong_count(labels) > 1);
+            self.clear_labels_at = 2 * self.labels.len() + 1_000;
+        }
+        self.labels.insert(labels.clone());
+        labels
     }
 
     /// A delete that comes after the pod was created again is about the one before.
@@ -202,16 +228,15 @@ impl Index {
         let mut claims = BTreeMap::new();
         if pod.is_governed() {
             self.peers.put_item(id, &pod.key.namespace, &pod.labels);
-            let claim =
-                Claim { local: !here.is_empty(), created: pod.created, uid: pod.uid.clone(), key: pod.key.clone() };
+            let claim = Claim { local: !here.is_empty(), pod: pod.clone() };
             let attached = here.iter().flat_map(|e| &e.addresses);
-            let addresses: BTreeSet<IpAddr> = match (here.is_empty(), isolated.is_empty()) {
+            let addresses: Few<IpAddr> = match (here.is_empty(), isolated.is_empty()) {
                 (false, _) => attached.copied().collect(),
                 (true, true) => pod.addresses.clone(),
                 // What its status says is another pod's by now.
-                (true, false) => BTreeSet::new(),
+                (true, false) => Few::default(),
             };
-            claims.extend(addresses.into_iter().map(|a| (a, claim.clone())));
+            claims.extend(addresses.iter().map(|a| (*a, claim.clone())));
         } else {
             self.peers.remove_item(id);
         }

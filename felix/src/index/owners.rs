@@ -4,30 +4,33 @@
 //! claim, however late, takes nothing from who owns the address by then.
 
 use super::labels::ItemId;
-use crate::model::PodKey;
+use crate::model::{Few, Pod, PodKey};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-/// Strength of a claim; the greatest wins.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A pod's claim; the greatest wins: a local one, then the newest pod, and UID and name make the order total.
+#[derive(Clone, Debug)]
 pub(crate) struct Claim {
     /// The pod has an interface with this address here.
     pub(crate) local: bool,
-    /// When the pod was created.
-    pub(crate) created: i128,
-    /// Makes the order total.
-    pub(crate) uid: String,
-    /// Makes the order total.
-    pub(crate) key: PodKey,
+    /// The pod.
+    pub(crate) pod: Arc<Pod>,
+}
+
+impl Claim {
+    fn strength(&self) -> (bool, i128, &str, &PodKey) {
+        (self.local, self.pod.created, &self.pod.uid, &self.pod.key)
+    }
 }
 
 /// Claims and owners of addresses.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
     claims: FxHashMap<IpAddr, Vec<(Claim, ItemId)>>,
-    claimed: FxHashMap<ItemId, BTreeSet<IpAddr>>,
-    owned: FxHashMap<ItemId, BTreeSet<IpAddr>>,
+    claimed: FxHashMap<ItemId, Few<IpAddr>>,
+    owned: FxHashMap<ItemId, Few<IpAddr>>,
     contested: BTreeSet<IpAddr>,
 }
 
@@ -36,12 +39,14 @@ impl Owners {
     pub(crate) fn claim(&mut self, pod: ItemId, addresses: &BTreeMap<IpAddr, Claim>) -> BTreeSet<ItemId> {
         let old = self.claimed.remove(&pod).unwrap_or_default();
         let mut changed = BTreeSet::new();
-        for address in old.iter().copied().chain(addresses.keys().copied()).collect::<BTreeSet<_>>() {
+        for address in old.iter().chain(addresses.keys()).copied().collect::<Few<_>>().iter().copied() {
             let claims = self.claims.entry(address).or_default();
-            let before = claims.iter().max().map(|(_, id)| *id);
+            let before = strongest(claims);
             claims.retain(|(_, id)| *id != pod);
+            // Nearly always the only one.
+            claims.reserve_exact(usize::from(claims.is_empty()));
             claims.extend(addresses.get(&address).map(|c| (c.clone(), pod)));
-            let after = claims.iter().max().map(|(_, id)| *id);
+            let after = strongest(claims);
             match claims.len() {
                 0 => drop(self.claims.remove(&address)),
                 1 => drop(self.contested.remove(&address)),
@@ -49,38 +54,47 @@ impl Owners {
             }
             if before != after {
                 changed.extend(before.into_iter().chain(after));
-                if let Some(owned) = before.and_then(|id| self.owned.get_mut(&id)) {
-                    owned.remove(&address);
+                if let Some(id) = before {
+                    self.own(id, |owned| owned.retain(|other| *other != address));
                 }
                 if let Some(id) = after {
-                    self.owned.entry(id).or_default().insert(address);
+                    self.own(id, |owned| owned.push(address));
                 }
             }
         }
         if !addresses.is_empty() {
             self.claimed.insert(pod, addresses.keys().copied().collect());
         }
-        if self.owned.get(&pod).is_some_and(BTreeSet::is_empty) {
-            self.owned.remove(&pod);
-        }
         changed
+    }
+
+    fn own(&mut self, pod: ItemId, change: impl FnOnce(&mut Vec<IpAddr>)) {
+        let mut owned = self.owned.remove(&pod).map(|owned| owned.to_vec()).unwrap_or_default();
+        change(&mut owned);
+        if !owned.is_empty() {
+            self.owned.insert(pod, owned.into_iter().collect());
+        }
     }
 
     /// Addresses that a pod owns.
     pub(crate) fn owned(&self, pod: ItemId) -> impl Iterator<Item = IpAddr> {
-        self.owned.get(&pod).into_iter().flatten().copied()
+        self.owned.get(&pod).into_iter().flat_map(|owned| owned.iter()).copied()
     }
 
     /// One sentence for each address that several live pods claim.
     pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
         self.contested.iter().filter_map(|address| {
             let mut claims: Vec<&Claim> = self.claims.get(address)?.iter().map(|(claim, _)| claim).collect();
-            claims.sort_unstable();
+            claims.sort_unstable_by(|a, b| a.strength().cmp(&b.strength()));
             let (owner, others) = claims.split_last()?;
-            let others = others.iter().map(|c| c.key.to_string()).collect::<Vec<_>>().join(", ");
-            Some(format!("address {address} belongs to pod {}; {others} also claims it and is left out; delete the pod that should not be", owner.key))
+            let others = others.iter().map(|c| c.pod.key.to_string()).collect::<Vec<_>>().join(", ");
+            Some(format!("address {address} belongs to pod {}; {others} also claims it and is left out; delete the pod that should not be", owner.pod.key))
         })
     }
+}
+
+fn strongest(claims: &[(Claim, ItemId)]) -> Option<ItemId> {
+    claims.iter().max_by(|(a, _), (b, _)| a.strength().cmp(&b.strength())).map(|(_, id)| *id)
 }
 
 #[cfg(test)]
@@ -88,7 +102,8 @@ mod tests {
     use super::*;
 
     fn claim(created: i128, local: bool) -> Claim {
-        Claim { local, created, uid: String::new(), key: PodKey::default() }
+        let raw = k8s_openapi::api::core::v1::Pod::default();
+        Claim { local, pod: Arc::new(Pod { created, ..Pod::read(&raw) }) }
     }
 
     fn address() -> IpAddr {

@@ -1,13 +1,13 @@
 //! The daemon: starts everything, then one loop feeds the agent.
 
 use crate::base::{Settings, skeleton};
-use crate::io::agent::{Agent, Ask, Parts};
+use crate::io::agent::{Agent, Ask, Done, Parts};
 use crate::io::calls::Calls;
 use crate::io::conflist::Conflist;
 use crate::io::monitor::{self, News};
 use crate::io::nft::{self, Table};
 use crate::io::rtnl::Rtnl;
-use crate::io::{departure, events, heard, link, removal, report, server, sysctl};
+use crate::io::{departure, events, heard, link, memory, removal, report, server, sysctl};
 use crate::workload::claimant;
 use anyhow::Context;
 use std::path::PathBuf;
@@ -88,7 +88,7 @@ struct Inputs {
     facts: mpsc::Receiver<heard::Fact>,
     asks: mpsc::UnboundedReceiver<Ask>,
     news: mpsc::UnboundedReceiver<News>,
-    done: mpsc::UnboundedReceiver<crate::io::agent::Done>,
+    done: mpsc::UnboundedReceiver<Done>,
     table: oneshot::Receiver<Result<Opened, nft::Error>>,
     /// SIGTERM and SIGINT. The first process of a container hears only what it asked for, so it asks before anything else.
     end: [Signal; 2],
@@ -105,13 +105,18 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         None => std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot ID")?,
     };
     sysctl::node().context("preparing the node for routing")?;
-    let datastore = Datastore::open_existing_as(&args.datastore, "felix").await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let directory = removal::store_dir(&args.state_dir);
     let store = Store::open(&directory, u64::try_from(now).unwrap_or(u64::MAX))?;
     if let Some(why) = store.fresh() {
         tracing::info!(%why, "the store of addresses begins empty; what the kernel has is taken back");
     }
+    let (remembered, memory) = memory::open(&args.state_dir).context("starting the thread that keeps what is heard")?;
+    // Who has something to go on with goes on.
+    let datastore = match &remembered {
+        Some(_) => Datastore::open_patiently(&args.datastore, "felix").await,
+        None => Datastore::open_existing_as(&args.datastore, "felix").await?,
+    };
     let (news_sender, news) = mpsc::unbounded_channel();
     monitor::start(news_sender).context("listening to the kernel's news")?;
     let (done_sender, done) = mpsc::unbounded_channel();
@@ -127,11 +132,16 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         datastore: datastore.clone(),
         store,
         rtnl,
-        done: done_sender,
+        done: done_sender.clone(),
         events,
+        memory,
     };
     let mut agent = Agent::new(parts)?;
     agent.announce(conflist);
+    if let Some(remembered) = remembered {
+        agent.remember(remembered);
+    }
+    tokio::spawn(identify(datastore.clone(), done_sender));
     let (ask_sender, asks) = mpsc::unbounded_channel();
     let socket = args.run_dir.join(FELIX_SOCKET);
     let listener = server::bind(&socket)?;
@@ -156,6 +166,18 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         End::Uninstall => tracing::info!("felix stopped; the node's NodeNetwork asks to remove Twill from this node"),
     }
     Ok(end)
+}
+
+/// Asks the datastore which it is, until it answers.
+async fn identify(datastore: Datastore, done: mpsc::UnboundedSender<Done>) {
+    loop {
+        let answer = datastore.identity().await;
+        let last = answer.is_ok();
+        if done.send(Done::Identified(answer)).is_err() || last {
+            return;
+        }
+        tokio::time::sleep(TICK).await;
+    }
 }
 
 async fn feed(agent: &mut Agent, mut inputs: Inputs, conditions: &report::Sender) -> anyhow::Result<()> {

@@ -36,6 +36,19 @@ impl Fact {
         }
     }
 
+    /// Which of [`scopes`] it is of.
+    #[must_use]
+    pub fn kind(&self) -> usize {
+        match self {
+            Self::Pod(_) => 0,
+            Self::Namespace(_) => 1,
+            Self::NetworkPolicy(_) => 2,
+            Self::Node(_) => 3,
+            Self::Pool(_) => 4,
+            Self::Block(_) => 5,
+        }
+    }
+
     /// Notes up to where its kind has been told.
     pub fn note(&self, freshness: &mut Freshness) {
         match self {
@@ -49,7 +62,7 @@ impl Fact {
     }
 }
 
-/// All that felix follows.
+/// All that felix follows, in the order of [`Fact::kind`].
 #[must_use]
 pub fn scopes() -> Vec<Scope> {
     vec![

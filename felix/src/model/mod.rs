@@ -5,6 +5,7 @@
 //! any more. What cannot be read becomes a sentence, and a policy that denies.
 
 mod address;
+mod few;
 mod network_policy;
 mod pod;
 mod policy;
@@ -12,6 +13,7 @@ mod protocol;
 mod selector;
 
 pub use address::Ranges;
+pub use few::Few;
 pub use network_policy::network_policy;
 pub use pod::{NamedPort, Node, Pod, PodKey, namespace_labels};
 pub use policy::{Action, Direction, Peer, Peers, Policy, PolicyKey, Port, PortNumber, Ports, Rule, Tier};

@@ -1,6 +1,6 @@
 //! What policy needs to know of pods, namespaces and nodes.
 
-use super::{Labels, Protocol};
+use super::{Few, Labels, Protocol};
 use k8s_openapi::api::core::v1 as core;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -49,9 +49,9 @@ pub struct Pod {
     /// Whether it has run to its end: it owns no address any more, whatever its status says.
     pub completed: bool,
     /// Addresses from its status, both families.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: Few<IpAddr>,
     /// Named ports of its containers.
-    pub ports: BTreeSet<NamedPort>,
+    pub ports: Few<NamedPort>,
     /// When it was created, in nanoseconds since 1970.
     pub created: i128,
 }
@@ -87,13 +87,13 @@ impl Pod {
 }
 
 /// `podIPs` has both families; `podIP` alone is what old writers leave.
-fn addresses(status: &core::PodStatus) -> BTreeSet<IpAddr> {
+fn addresses(status: &core::PodStatus) -> Few<IpAddr> {
     let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
     all.chain(status.pod_ip.as_deref()).filter_map(|ip| ip.parse().ok()).collect()
 }
 
 /// Ports of the containers that run as long as the pod does: an init container counts if it is a sidecar.
-fn ports(spec: &core::PodSpec) -> BTreeSet<NamedPort> {
+fn ports(spec: &core::PodSpec) -> Few<NamedPort> {
     let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let all = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
     all.filter_map(|port| {

@@ -7,5 +7,6 @@ mod failures;
 mod interfaces;
 mod node;
 mod ownership;
+mod recall;
 mod restart;
 mod world;

@@ -56,9 +56,12 @@ impl Node {
         ns.run(&["ip", "link", "set", "up1", "up"]);
         let directory = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let url = format!("sqlite:{}/cluster.db", directory.path().display());
+        std::fs::create_dir(directory.path().join("cluster")).unwrap();
+        let url = format!("sqlite:{}/cluster/cluster.db", directory.path().display());
         let datastore = runtime.block_on(Datastore::open(&url)).unwrap();
         let state = directory.path().join("state");
+        // What felix sees of it can be taken away.
+        std::os::unix::fs::symlink("cluster", directory.path().join("reached")).unwrap();
         let (boot_id, quarantine, conflists) = ("boot-1", 900, None);
         let node = Self { ns, directory, state, boot_id, quarantine, conflists, datastore, runtime, felix: None };
         node.create::<NodeObject>(json!({
@@ -155,11 +158,48 @@ impl Node {
         }
     }
 
+    /// felix does not reach the datastore any more; the test does.
+    pub fn datastore_away(&self) {
+        std::fs::remove_file(self.directory.path().join("reached")).unwrap();
+    }
+
+    /// It reaches it again, or another one in its place.
+    pub fn datastore_back(&self, directory: &str) {
+        std::os::unix::fs::symlink(directory, self.directory.path().join("reached")).unwrap();
+    }
+
+    /// What a kubelet tells of a pod that runs.
+    pub fn report(&self, pod: &Attached, addresses: &[String]) {
+        let mut object =
+            self.list::<Pod>().into_iter().find(|one| one.metadata.uid.as_deref() == Some(&pod.uid)).unwrap();
+        let ips: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+        object.status = serde_json::from_value(json!({"phase": "Running", "podIPs": ips})).unwrap();
+        self.update_status(&object);
+    }
+
+    pub fn delete_in_shop<K: Object>(&self, name: &str) {
+        let key = Key::namespaced("shop", name);
+        self.runtime.block_on(self.datastore.delete::<K>(&key, &Preconditions::default())).unwrap();
+    }
+
+    /// Waits until felix has nothing to go by but its memory, and its table is up to that.
+    pub fn until_it_recalls(&self) {
+        until("felix goes on with what it heard", Duration::from_secs(10), || {
+            self.status().is_some_and(|status| status["problems"].to_string().contains("goes on with what it heard"))
+                && self.log_text().contains("table committed")
+        });
+        assert_eq!(self.status().unwrap()["inSync"], json!(false));
+    }
+
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
     pub fn launch(&mut self) {
         assert!(self.felix.is_none());
         let run = self.directory.path().display().to_string();
         let state = self.state.display().to_string();
-        let url = format!("sqlite:{run}/cluster.db");
+        let url = format!("sqlite:{run}/reached/cluster.db");
         let line = ["felix", "--node", "n1", "--datastore", &url, "--run-dir", &run, "--state-dir", &state];
         let quarantine = self.quarantine.to_string();
         let mut line: Vec<&str> =

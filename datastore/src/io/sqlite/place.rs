@@ -57,6 +57,7 @@ fn file(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
+/// Which datastore a connection has open.
 pub(super) fn identity(connection: &Connection) -> Result<String, Error> {
     connection.query_row("SELECT identity FROM state", [], |row| row.get(0)).map_err(sqlite_error)
 }

@@ -9,8 +9,7 @@ use crate::workload::{Plan, interface_name};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use twill_crds::Object;
-use twill_datastore::{Key, Mark};
+use twill_datastore::Mark;
 use twill_ipam::{Attachment, Sandbox, StoreError};
 
 /// Longest wait of an ADD for its pod to be heard of and for addresses.
@@ -86,8 +85,8 @@ impl Agent {
 
     async fn try_prepare(&mut self, add: &Add, marks: Option<&[Mark]>) -> Result<Prepared, Wait> {
         self.fresh_enough(add, marks)?;
-        let known = self.pods.get(&Key::namespaced(&add.namespace, &add.pod));
-        if known.is_none_or(|pod| pod.meta().uid.as_deref() != Some(&add.uid)) {
+        let away = marks.is_none() || self.recall.is_some();
+        if self.pod_of(&add.namespace, &add.pod, &add.uid).is_none() {
             return Err(Wait::For(format!(
                 "pod {}/{} with UID {} did not appear in the datastore",
                 add.namespace, add.pod, add.uid
@@ -99,10 +98,18 @@ impl Agent {
             }
             Some(_) => {
                 self.release(&add.sandbox).await?;
-                self.allocate(add, marks.is_none())?
+                self.allocate(add, away)?
             }
-            None => self.allocate(add, marks.is_none())?,
+            None => self.allocate(add, away)?,
         };
+        let ifname = interface_name(&add.sandbox.container_id, &add.sandbox.ifname);
+        if self.stays_closed(&ifname) {
+            return Err(Wait::For(format!(
+                "pod {}/{} was closed before felix was started again, and the datastore did not say why",
+                add.namespace, add.pod
+            )));
+        }
+        self.recall_attached(&ifname, &attachment.addresses);
         let plan = Plan::of(&attachment, &self.supply.owner().claimant, add.mtu.or(self.mtu).unwrap_or(DEFAULT_MTU));
         self.compiler.apply(Event::EndpointAttached(Self::endpoint(&attachment, &plan.host_name)));
         let live = self.endpoints.entry(add.sandbox.clone()).or_insert_with(|| Live {
@@ -128,7 +135,7 @@ impl Agent {
 
     /// Whether enough has been heard to judge the pod by.
     fn fresh_enough(&self, add: &Add, marks: Option<&[Mark]>) -> Result<(), Wait> {
-        if !self.in_sync() {
+        if !(self.in_sync() || marks.is_none() && self.is_recalling()) {
             return Err(Wait::For("felix did not get in sync with the datastore and the kernel".to_owned()));
         }
         match marks {
@@ -137,7 +144,7 @@ impl Agent {
             }
             Some(_) => Ok(()),
             // The datastore is away. A pod that was heard of before is served by what was heard; others cannot be judged.
-            None if self.pods.iter().any(|(_, pod)| pod.meta().uid.as_deref() == Some(&add.uid)) => Ok(()),
+            None if self.pod_of(&add.namespace, &add.pod, &add.uid).is_some() => Ok(()),
             None => {
                 let message = format!(
                     "the datastore does not answer, and pod {}/{} has not been heard of before",
@@ -153,7 +160,7 @@ impl Agent {
     fn allocate(&mut self, add: &Add, away: bool) -> Result<Attachment, Wait> {
         let now = self.now();
         let told: Vec<IpAddr> =
-            if away { self.pods.iter().flat_map(|(_, pod)| namesakes::addresses(pod)).collect() } else { Vec::new() };
+            if away { self.compiler.pods().flat_map(namesakes::addresses).collect() } else { Vec::new() };
         let ledger = self.store.ledger();
         let spoken_for =
             |address| !away || ledger.block_of(address).is_some_and(|cidr| told.iter().any(|told| cidr.contains(told)));
@@ -221,15 +228,16 @@ impl Agent {
     pub(super) async fn release(&mut self, sandbox: &Sandbox) -> Result<(), Failure> {
         let host_name = interface_name(&sandbox.container_id, &sandbox.ifname);
         let held = self.store.ledger().attachment(sandbox).map(|held| held.addresses.clone()).unwrap_or_default();
-        for address in held {
-            route::delete(&mut self.rtnl, address).map_err(|error| calls::refused(&error))?;
+        for address in &held {
+            route::delete(&mut self.rtnl, *address).map_err(|error| calls::refused(&error))?;
         }
         self.endpoints.remove(sandbox);
         self.missing.remove(sandbox);
         let isolated = self.isolation_ends(sandbox);
+        self.recall_ended(&host_name, &held);
         self.compiler.apply(Event::EndpointDetached { ifname: host_name });
-        // Before all is heard the table is left as it is; an interface that is gone lets nothing through.
-        if self.heard_up_to().is_some() {
+        // With nothing to go by the table is left as it is; an interface that is gone lets nothing through.
+        if self.is_informed() {
             let _ = self.commit().await;
         }
         let released = self.store.release(sandbox, milliseconds()).map_err(|error| store_failed(&error))?;

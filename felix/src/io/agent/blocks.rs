@@ -44,6 +44,8 @@ pub enum Done {
         /// Whether it is gone; else somebody uses it after all.
         outcome: Result<bool, Error>,
     },
+    /// The datastore said which it is, or why it does not.
+    Identified(Result<String, Error>),
 }
 
 /// What is going on with blocks.
@@ -159,7 +161,7 @@ impl Agent {
 
     /// Claims blocks ahead of need; not in the place of those that are about to come back.
     pub(super) fn warm(&mut self) {
-        if self.blocks.lost.any_returns() {
+        if self.heard_up_to().is_none() || self.blocks.lost.any_returns() {
             return;
         }
         for pool in self.supply.wanted(self.store.ledger(), self.now()) {
@@ -172,6 +174,8 @@ impl Agent {
         let paused = self.blocks.refused.get(&pool.name).is_some_and(|(_, until)| Instant::now() < *until);
         // A node that is not in the datastore has no labels to be selected by, and nobody to route for.
         let exists = self.supply.nodes.get(&twill_datastore::Key::cluster(&self.node)).is_some();
+        // On memory's word alone nothing is claimed: the datastore may be another by now.
+        let exists = exists && self.heard_up_to().is_some();
         // Asked again at the next tick.
         if paused || !exists || self.blocks.claiming.contains_key(&pool.name) || self.blocks.is_restless(pool.cidr) {
             return;
@@ -191,6 +195,7 @@ impl Agent {
             Done::Claimed { pool, outcome } => self.claimed(pool, outcome),
             Done::Restored { cidr, outcome } => self.restored(cidr, outcome),
             Done::Freed { cidr, uid, outcome } => self.freed(cidr, &uid, outcome),
+            Done::Identified(identity) => self.identified(identity),
         }
         self.check_blocks();
         self.retry_pending().await;

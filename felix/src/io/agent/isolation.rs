@@ -6,9 +6,10 @@ use super::{Agent, name};
 use crate::index::Event;
 use crate::io::conntrack;
 use crate::workload::interface_name;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use twill_crds::{IPBlock, Object, Pod, names};
+use twill_crds::{IPBlock, Pod, names};
 use twill_datastore::Key;
 use twill_datastore::event::{Occurrence, Severity, reference};
 use twill_ipam::{Attachment, Sandbox, Seen};
@@ -46,6 +47,7 @@ impl Agent {
                 taken.entry(sandbox.clone()).or_insert_with(|| block.clone());
             }
         }
+        taken.retain(|sandbox, _| !self.stays_open(&interface_name(&sandbox.container_id, &sandbox.ifname)));
         if taken.keys().eq(self.isolation.taken.keys()) {
             self.isolation.taken = taken;
             return;
@@ -150,9 +152,14 @@ impl Agent {
                 self.possessor(block),
                 self.node
             );
-            let pod: Option<&std::sync::Arc<Pod>> = self.pods.get(&Key::namespaced(&held.namespace, &held.pod));
-            if let Some(pod) = pod.filter(|pod| pod.meta().uid.as_deref() == Some(&held.uid)) {
-                self.tell(reference(pod.as_ref()), note);
+            if self.pod_of(&held.namespace, &held.pod, &held.uid).is_some() {
+                let meta = ObjectMeta {
+                    namespace: Some(held.namespace.clone()),
+                    name: Some(held.pod.clone()),
+                    uid: Some(held.uid.clone()),
+                    ..ObjectMeta::default()
+                };
+                self.tell(reference(&Pod { metadata: meta, ..Pod::default() }), note);
             }
         }
         let named = |what: &String| {

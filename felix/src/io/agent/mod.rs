@@ -10,6 +10,7 @@ mod isolation;
 mod lost;
 mod namesakes;
 mod ready;
+mod recall;
 mod repair;
 mod report;
 
@@ -22,6 +23,7 @@ use crate::cni::{Add, Failure};
 use crate::compile::Compiler;
 use crate::index::{Endpoint, Event};
 use crate::io::heard::{Fact, scopes};
+use crate::io::memory::Keeper;
 use crate::io::nft::Table;
 use crate::io::rtnl::Rtnl;
 use crate::model::{self, PodKey};
@@ -36,7 +38,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 use twill_crds::control::FelixStatus;
 use twill_crds::{NetworkPolicy, Pod};
-use twill_datastore::{Datastore, Followed, Freshness, Index, Mark};
+use twill_datastore::{Datastore, Followed, Freshness, Mark};
 use twill_ipam::io::store::Store;
 use twill_ipam::{Owner, Sandbox};
 
@@ -116,6 +118,8 @@ pub struct Parts {
     pub done: mpsc::UnboundedSender<Done>,
     /// Where it tells people.
     pub events: mpsc::UnboundedSender<Told>,
+    /// Where it leaves what it hears, for the next felix.
+    pub memory: Keeper,
 }
 
 /// The agent.
@@ -132,8 +136,13 @@ pub struct Agent {
     equal: bool,
     compiler: Compiler,
     supply: Supply,
-    pods: Index<Pod>,
-    policies: Index<NetworkPolicy>,
+    memory: Keeper,
+    /// The datastore, once it said which it is.
+    identity: Option<String>,
+    /// The datastore that an earlier felix heard, until this one's is known.
+    before: Option<String>,
+    /// What an earlier felix heard, until the datastore has been heard whole.
+    recall: Option<recall::Recall>,
     heard: Freshness,
     applied: u64,
     endpoints: BTreeMap<Sandbox, Live>,
@@ -168,7 +177,7 @@ impl Agent {
     /// # Errors
     /// The kernel or the store failed.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events } = parts;
+        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory } = parts;
         let mut agent = Self {
             node: owner.node.clone(),
             boot_id,
@@ -181,8 +190,10 @@ impl Agent {
             equal: false,
             compiler: Compiler::new(skeleton(&Settings::default())),
             supply: Supply::new(owner),
-            pods: Index::default(),
-            policies: Index::default(),
+            memory,
+            identity: None,
+            before: None,
+            recall: None,
             heard: Freshness::of(scopes()),
             applied: 0,
             endpoints: BTreeMap::new(),
@@ -249,7 +260,11 @@ impl Agent {
 
     /// Brings the kernel up to what is known, then answers who waited for it.
     async fn settle(&mut self) {
-        let Some(heard) = self.heard_up_to() else { return };
+        let Some(heard) = self.heard_up_to() else {
+            self.settle_recalled().await;
+            return;
+        };
+        self.end_recall();
         // Names first: what is said of a block names the pods in it.
         self.name_adopted();
         if std::mem::take(&mut self.supply_changed) {
@@ -260,6 +275,7 @@ impl Agent {
         }
         self.follow_isolation().await;
         self.applied = self.applied.max(heard);
+        self.keep_memory();
         self.reached.retain(|(_, reply)| !reply.is_closed());
         for (marks, reply) in std::mem::take(&mut self.reached) {
             if self.heard.reached(&marks) {
@@ -274,11 +290,13 @@ impl Agent {
     /// One transaction with all that changed. After a failure the next one compares everything.
     async fn commit(&mut self) -> Result<(), String> {
         let Some(table) = self.table.clone() else { return Err("the table is not ours yet".to_owned()) };
-        if !self.heard.is_complete() {
+        if !self.is_informed() {
             return Err("felix has not heard all of the datastore yet".to_owned());
         }
         let delta = self.compiler.commit();
-        let outcome = if !self.equal {
+        let outcome = if self.recall.is_some() {
+            self.commit_recalled(&table, &delta).await
+        } else if !self.equal {
             table.resync(self.compiler.ruleset().clone()).await.map(Some)
         } else if delta.is_empty() {
             Ok(None)
@@ -305,37 +323,31 @@ impl Agent {
     }
 
     fn take(&mut self, fact: Fact) {
+        let kind = fact.kind();
         match fact {
             Fact::Pod(followed) => {
+                self.memory.hear(kind, &followed);
                 self.compiler_hears(&followed, pods_replaced, pod_applied, pod_deleted);
-                self.pods.apply(*followed);
             }
             Fact::Namespace(followed) => {
+                self.memory.hear(kind, &followed);
                 self.compiler_hears(&followed, namespaces_replaced, namespace_applied, namespace_deleted);
                 self.supply.namespaces.apply(*followed);
             }
             Fact::NetworkPolicy(followed) => {
+                self.memory.hear(kind, &followed);
                 self.compiler_hears(&followed, policies_replaced, policy_applied, policy_deleted);
-                self.policies.apply(*followed);
             }
             Fact::Node(followed) => {
-                if !self.supply.nodes.apply(*followed).is_empty() {
-                    let nodes = self.supply.nodes.iter().map(|(_, node)| model::Node::read(node)).collect();
-                    self.compiler.apply(Event::NodesChanged(nodes));
-                    self.refresh_mtu();
-                }
+                self.memory.hear(kind, &followed);
+                self.hear_nodes(*followed);
             }
             Fact::Pool(followed) => {
-                if self.supply.hear_pools(*followed) {
-                    let pools = self
-                        .supply
-                        .pools()
-                        .iter()
-                        .map(|pool| crate::index::Pool { cidr: pool.spec.cidr, nat_outgoing: pool.spec.nat_outgoing });
-                    self.compiler.apply(Event::PoolsChanged(pools.collect()));
-                }
+                self.memory.hear(kind, &followed);
+                self.hear_pools(*followed);
             }
             Fact::Block(followed) => {
+                self.memory.hear(kind, &followed);
                 for change in self.supply.blocks.apply(*followed) {
                     let gone = change.old.filter(|_| change.new.is_none());
                     if let Some(block) = gone.filter(|block| !self.supply.owns(block)) {
@@ -343,6 +355,24 @@ impl Agent {
                     }
                 }
             }
+        }
+    }
+
+    fn hear_nodes(&mut self, followed: Followed<twill_crds::Node>) {
+        if !self.supply.nodes.apply(followed).is_empty() {
+            let nodes = self.supply.nodes.iter().map(|(_, node)| model::Node::read(node)).collect();
+            self.compiler.apply(Event::NodesChanged(nodes));
+            self.refresh_mtu();
+        }
+    }
+
+    fn hear_pools(&mut self, followed: Followed<twill_crds::IPPool>) {
+        if self.supply.hear_pools(followed) {
+            let pool = |pool: &twill_crds::IPPool| crate::index::Pool {
+                cidr: pool.spec.cidr,
+                nat_outgoing: pool.spec.nat_outgoing,
+            };
+            self.compiler.apply(Event::PoolsChanged(self.supply.pools().iter().map(pool).collect()));
         }
     }
 
@@ -359,6 +389,12 @@ impl Agent {
             Followed::Deleted(object, _) => self.compiler.apply(deleted(object)),
             Followed::Bookmark(_) => {}
         }
+    }
+
+    /// The pod of this name, if it is the one with this UID.
+    fn pod_of(&self, namespace: &str, name: &str, uid: &str) -> Option<&model::Pod> {
+        let key = PodKey { namespace: namespace.to_owned(), name: name.to_owned() };
+        self.compiler.pod(&key).filter(|pod| pod.uid == uid)
     }
 
     fn endpoint(attachment: &twill_ipam::Attachment, host_name: &str) -> Endpoint {

@@ -5,6 +5,7 @@
 use super::blocks::Done;
 use super::{Agent, name};
 use crate::io::route;
+use crate::model;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -49,10 +50,9 @@ impl Agent {
         if namesakes.is_empty() {
             return;
         }
-        let pods = self.pods.iter().map(|(_, pod)| pod.as_ref());
         let held = self.store.ledger().attachments().flat_map(|held| held.addresses.iter().copied());
-        let in_use: BTreeSet<IpAddr> = pods.flat_map(addresses).chain(held).collect();
-        let unplaced = self.pods.iter().any(|(_, pod)| self.is_unplaced(pod));
+        let in_use: BTreeSet<IpAddr> = self.compiler.pods().flat_map(addresses).chain(held).collect();
+        let unplaced = self.compiler.pods().any(|pod| self.is_unplaced(pod));
         let mut seen = BTreeMap::new();
         let mut keys = BTreeMap::new();
         for block in namesakes {
@@ -78,14 +78,11 @@ impl Agent {
 
     /// Whether a pod names this node, and nobody has said where it is: an earlier machine may have given it an address that it could not
     /// report.
-    fn is_unplaced(&self, pod: &Pod) -> bool {
-        let spec = pod.spec.as_ref();
-        let here = spec.is_some_and(|spec| {
-            spec.node_name.as_deref() == Some(&self.node) && !spec.host_network.unwrap_or_default()
-        });
-        here && !has_ended(pod)
-            && addresses(pod).next().is_none()
-            && !self.store.ledger().attachments().any(|held| pod.meta().uid.as_deref() == Some(&held.uid))
+    fn is_unplaced(&self, pod: &model::Pod) -> bool {
+        pod.node == self.node
+            && pod.is_governed()
+            && pod.addresses.is_empty()
+            && !self.store.ledger().attachments().any(|held| held.uid == pod.uid)
     }
 
     /// One of them was given back, or was not.
@@ -108,6 +105,7 @@ fn key(block: &IPBlock) -> String {
 /// The last look, at what the datastore has now, then the deletion of exactly what was seen. Whether it is gone.
 async fn free(store: &Datastore, block: &IPBlock) -> Result<bool, Error> {
     let pods = store.list::<Pod>(&Filter::default()).await?.items;
+    let pods: Vec<model::Pod> = pods.iter().map(model::Pod::read).collect();
     if pods.iter().flat_map(addresses).any(|address| block.spec.cidr.contains(&address)) {
         return Ok(false);
     }
@@ -121,13 +119,6 @@ async fn free(store: &Datastore, block: &IPBlock) -> Result<bool, Error> {
 }
 
 /// What the status of a pod that has not ended says.
-pub(super) fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
-    let status = pod.status.as_ref().filter(|_| !has_ended(pod));
-    let ips = status.and_then(|status| status.pod_ips.as_ref()).into_iter().flatten();
-    ips.filter_map(|ip| ip.ip.parse().ok())
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    phase.is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"))
+pub(super) fn addresses(pod: &model::Pod) -> impl Iterator<Item = IpAddr> {
+    pod.addresses.iter().filter(|_| !pod.completed).copied()
 }

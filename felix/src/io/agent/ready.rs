@@ -72,14 +72,15 @@ impl Agent {
         let own = self.supply.own();
         let waiting: Vec<IpNet> =
             self.store.ledger().blocks().filter(|(_, block)| !block.ready).map(|(cidr, _)| *cidr).collect();
-        if !waiting.is_empty() || !self.blocks.ready.without_route.is_empty() {
+        let heard = self.heard_up_to().is_some();
+        if heard && (!waiting.is_empty() || !self.blocks.ready.without_route.is_empty()) {
             match route::unreachable(&mut self.rtnl) {
                 Ok(routed) => self.take_routes(&waiting, &own, &routed.into_iter().collect()),
                 Err(error) => tracing::warn!(%error, "routes of blocks are not known"),
             }
         }
         self.supply.withheld = self.blocks.ready.elsewhere.keys().copied().collect();
-        if self.heard_up_to().is_some() {
+        if self.may_judge() {
             self.isolate();
             self.warm();
         }

@@ -81,9 +81,9 @@ impl Agent {
         let nameless: Vec<Attachment> =
             self.store.ledger().attachments().filter(|held| held.pod.is_empty()).cloned().collect();
         for attachment in nameless {
-            let pod = self.pods.iter().find(|(_, pod)| pod.metadata.uid.as_deref() == Some(&attachment.uid));
-            let Some((key, _)) = pod else { continue };
-            let named = Attachment { namespace: key.namespace.clone(), pod: key.name.clone(), ..attachment };
+            let pod = self.compiler.pods().find(|pod| pod.uid == attachment.uid);
+            let Some(key) = pod.map(|pod| pod.key.clone()) else { continue };
+            let named = Attachment { namespace: key.namespace, pod: key.name, ..attachment };
             if let Some(live) = self.endpoints.get(&named.sandbox) {
                 self.compiler.apply(Event::EndpointAttached(Self::endpoint(&named, &live.host_name)));
             }
@@ -95,7 +95,7 @@ impl Agent {
 
     /// Reads links and routes and puts back what is missing.
     pub async fn repair(&mut self) {
-        if self.heard_up_to().is_none() {
+        if !self.may_judge() {
             return;
         }
         let outcome = self.repair_routes();
@@ -126,7 +126,7 @@ impl Agent {
             if !link.up {
                 link::set_up(&mut self.rtnl, link.index, &link.name)?;
             }
-            if self.isolation.holds(sandbox) {
+            if self.isolation.holds(sandbox) || self.stays_closed(&live.host_name) {
                 continue;
             }
             for address in &live.addresses {

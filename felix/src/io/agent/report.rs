@@ -39,7 +39,7 @@ impl Agent {
         if self.table.is_none() {
             return Some(TABLE_NOT_OURS.to_owned());
         }
-        if !self.in_sync() {
+        if !self.in_sync() && !self.is_recalling() {
             return Some(NOT_HEARD.to_owned());
         }
         let ledger = self.store.ledger();
@@ -58,8 +58,12 @@ impl Agent {
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.faults.values().cloned().collect();
         if self.heard_up_to().is_none() {
-            problems.push(NOT_HEARD.to_owned());
+            let goes_on = "; it goes on with what it heard before its restart: pods that it knows are attached, others are not, and \
+                           policy stays as it was";
+            let goes_on = if self.recall.is_some() { goes_on } else { "" };
+            problems.push(format!("{NOT_HEARD}{goes_on}"));
         }
+        problems.extend(self.memory.problem());
         if self.table.is_none() {
             problems.push(TABLE_NOT_OURS.to_owned());
         }
@@ -105,7 +109,7 @@ impl Agent {
     }
 
     pub(super) fn ruleset(&self) -> Value {
-        json!({"table": twill_crds::names::NFT_TABLE, "text": self.compiler.ruleset().to_string()})
+        json!({"table": twill_crds::names::NFT_TABLE, "text": self.meant().to_string()})
     }
 
     /// What others did to the table was undone.

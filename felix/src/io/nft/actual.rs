@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::expression::{self, Canonical, canonical};
 use super::set::{self, ElementReader};
 use super::wire::{Attributes, FAMILY_INET, message};
-use crate::ruleset::{Action, Base, BaseKind, Chain, Hook, Name, Rule, Ruleset, Set, Verdict};
+use crate::ruleset::{Base, BaseKind, Chain, Hook, Name, Rule, Ruleset, Set};
 use std::collections::BTreeMap;
 use twill_crds::names::NFT_TABLE;
 
@@ -136,11 +136,11 @@ impl Actual {
     /// any other has one that equals no rule of ours.
     pub(super) fn seen_by(&self, desired: &Ruleset) -> Ruleset {
         let chains = self.chains.iter().map(|(name, chain)| {
-            let rules = match desired.chains.get(name) {
-                Some(wanted) if chain.holds(&wanted.rules) => wanted.rules.clone(),
-                _ => vec![Rule::new(Vec::new(), Action::Verdict(Verdict::Drop)).comment("not ours")],
+            let seen = match desired.chains.get(name) {
+                Some(wanted) if chain.holds(&wanted.rules) => Chain { base: chain.base, rules: wanted.rules.clone() },
+                _ => Chain::unread(chain.base),
             };
-            (name.clone(), Chain { base: chain.base, rules })
+            (name.clone(), seen)
         });
         Ruleset { chains: chains.collect(), sets: self.sets.clone() }
     }

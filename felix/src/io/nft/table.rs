@@ -25,6 +25,7 @@ type Reply = oneshot::Sender<Result<Commit, Error>>;
 enum Command {
     Commit(Delta, Reply),
     Resync(Ruleset, Reply),
+    Inherited(oneshot::Sender<Result<Option<Ruleset>, Error>>),
 }
 
 /// Whether a table that is created gets an owner.
@@ -96,6 +97,17 @@ impl Table {
     /// As [`Table::commit`], and if the ruleset is not consistent.
     pub async fn resync(&self, desired: Ruleset) -> Result<Commit, Error> {
         self.ask(|reply| Command::Resync(desired, reply)).await
+    }
+
+    /// The table as an earlier process left it, its chains [unread](crate::ruleset::Chain::unread); none if this one made it. Before the
+    /// first resync.
+    ///
+    /// # Errors
+    /// The kernel could not be read.
+    pub async fn inherited(&self) -> Result<Option<Ruleset>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Inherited(reply)).map_err(|_| Error::Ended)?;
+        answer.await.map_err(|_| Error::Ended)?
     }
 
     async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<Commit, Error> {
@@ -234,6 +246,7 @@ impl Owner {
                 command = inbox.recv() => match command {
                     Some(Command::Commit(delta, reply)) => drop(reply.send(self.commit(delta))),
                     Some(Command::Resync(desired, reply)) => drop(reply.send(self.resync(desired))),
+                    Some(Command::Inherited(reply)) => drop(reply.send(self.inherited())),
                     None => return,
                 },
                 changed = monitor.changed() => match changed {
@@ -295,6 +308,14 @@ impl Owner {
         self.desired = Some(desired);
         self.recovered();
         Ok(Commit { took: begun.elapsed(), resynced: true, ..commit })
+    }
+
+    fn inherited(&mut self) -> Result<Option<Ruleset>, Error> {
+        if self.desired.is_some() {
+            return Ok(None);
+        }
+        let actual = actual::read(&mut self.connection)?;
+        Ok(actual.table.is_some().then(|| actual.seen_by(&Ruleset::default())))
     }
 
     fn repair(&mut self, by: &str) {
