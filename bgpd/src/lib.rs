@@ -38,7 +38,7 @@ pub struct Args {
     /// Serve this node of a cluster.
     #[arg(long, value_name = "NAME", requires = "datastore")]
     pub node: Option<String>,
-    /// The cluster's datastore, as sqlite:/path/file.db.
+    /// The cluster's datastore, as sqlite:/path/to/file.db or etcd:https://HOST:2379?ca=FILE&cert=FILE&key=FILE.
     #[arg(long, value_name = "URL")]
     pub datastore: Option<String>,
     /// Directory of the control socket.
