@@ -2,7 +2,10 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-TEST_TOOLS := cc:gcc nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 vtysh:frr gobgpd:gobgpd conntrack:conntrack ping:iputils-ping etcd:etcd-server
+# etcd's interface is compiled from its description.
+BUILD_TOOLS := cc:gcc protoc:protobuf-compiler /usr/include/google/protobuf/descriptor.proto:libprotobuf-dev
+UNIT_TOOLS := $(BUILD_TOOLS) etcd:etcd-server openssl:openssl
+TEST_TOOLS := $(UNIT_TOOLS) nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 vtysh:frr gobgpd:gobgpd conntrack:conntrack ping:iputils-ping
 VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-system-common busybox:busybox-static cpio:cpio modprobe:kmod
 # Where rustup puts it: sudo forgets the PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -26,7 +29,7 @@ help:
 	@echo "make manifest   deploy/twill.yaml from the Helm chart, and the chart's CRDs from the Rust types (helm)"
 
 build:
-	@scripts/need cc:gcc
+	@scripts/need $(BUILD_TOOLS)
 	$(CARGO) build --locked --release -p twill -p twill-cni
 
 STATIC_TARGET = $(shell uname -m)-unknown-linux-gnu
@@ -49,7 +52,7 @@ manifest:
 
 demo:
 	$(call ROOT,it makes network namespaces.)
-	@scripts/need cc:gcc nft:nftables ip:iproute2
+	@scripts/need $(BUILD_TOOLS) nft:nftables ip:iproute2
 	$(CARGO) build --locked --profile quick -p twill -p twill-cni
 	$(if $(IPIP),@scripts/need $(VM_TOOLS))
 	$(if $(IPIP),KEEP=0 e2e/vm/run )demo/run $(TARGET)/quick/twill
@@ -59,7 +62,7 @@ test:
 	@$(MAKE) --no-print-directory test-unit test-root test-vm
 
 test-unit:
-	@scripts/need cc:gcc
+	@scripts/need $(UNIT_TOOLS)
 	$(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast
 
 # The published applications are no part of the project: where they are not there, their tests are named and not run.
@@ -93,10 +96,11 @@ test-kubernetes:
 	@$(if $(HELM),,echo "Not run without helm:" $$(scripts/ignored-tests "needs helm"))
 
 bench-bgp:
-	@scripts/need cc:gcc bird:bird2
+	@scripts/need $(BUILD_TOOLS) bird:bird2
 	$(CARGO) run --locked --release -p twill-e2e --bin bench_bgp
 
 lint:
+	@scripts/need $(BUILD_TOOLS)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@command -v cargo-deny >/dev/null || { echo "make lint needs cargo-deny: cargo install --locked cargo-deny" >&2; exit 1; }

@@ -38,7 +38,7 @@ pub struct Args {
     /// Serve this node of a cluster.
     #[arg(long, value_name = "NAME", env = "TWILL_NODE")]
     pub node: Option<String>,
-    /// The cluster's datastore, e.g. sqlite:/var/lib/twill/datastore.db.
+    /// The cluster's datastore: sqlite:/path/to/file.db, etcd:https://HOST:2379?ca=FILE&cert=FILE&key=FILE or kubernetes:[/path/to/kubeconfig]
     #[arg(long, value_name = "URL", env = "TWILL_DATASTORE")]
     pub datastore: Option<String>,
     /// Directory of the control socket.

@@ -4,7 +4,7 @@
 //! In flow the stored document, the one that was sent, and what only the engine knows (revision, UID, time); out flows
 //! the document to store. Nothing here reads a clock.
 
-use crate::{Error, Preconditions, Revision};
+use crate::{Error, Key, Preconditions, Revision};
 use serde_json::{Map, Value, json};
 use twill_crds::Kind;
 
@@ -130,6 +130,26 @@ pub(crate) fn check_preconditions(what: &str, current: &Value, preconditions: &P
 /// Writes the revision where objects carry it.
 pub(crate) fn set_revision(object: &mut Value, revision: Revision) {
     metadata_mut(object).insert("resourceVersion".into(), revision.0.to_string().into());
+}
+
+/// How engines name a kind: `Pod`, `IPPool.twill.network`. Without version, as versions are views of one object.
+pub(crate) fn kind_id(kind: &Kind) -> String {
+    if kind.group.is_empty() { kind.kind.to_string() } else { format!("{}.{}", kind.kind, kind.group) }
+}
+
+/// Where a document belongs.
+pub(crate) fn key_of(object: &Value) -> Key {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    Key::namespaced(text("namespace"), text("name"))
+}
+
+/// Stands for a stored document that cannot be read.
+pub(crate) fn unreadable(key: &Key) -> Value {
+    let mut metadata = json!({"name": key.name});
+    if !key.namespace.is_empty() {
+        metadata["namespace"] = key.namespace.clone().into();
+    }
+    json!({"metadata": metadata})
 }
 
 fn keep_identity(current: &Value, object: &mut Value) {

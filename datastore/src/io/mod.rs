@@ -1,5 +1,6 @@
 //! The engines, and what reads a clock or waits.
 
+pub mod etcd;
 pub mod follow;
 pub mod kubernetes;
 mod late;
@@ -9,25 +10,25 @@ use crate::{Datastore, Error};
 use std::sync::Arc;
 
 /// The forms of a datastore's URL.
-const FORMS: &str = "write sqlite:/path/to/file.db, kubernetes: (this pod's service account, or $KUBECONFIG) or \
+const FORMS: &str = "write sqlite:/path/to/file.db, etcd:http://HOST:2379, kubernetes: (this pod's service account, or $KUBECONFIG) or \
                      kubernetes:/path/to/kubeconfig?context=NAME";
 
 impl Datastore {
-    /// Opens the datastore that a URL names, or makes it where that is a file: `sqlite:/path/to/file.db`, `kubernetes:` (this pod's
-    /// service account, or else `$KUBECONFIG` or `~/.kube/config`) or `kubernetes:/path/to/kubeconfig?context=NAME`. For those who
-    /// set up a cluster.
+    /// Opens the datastore that a URL names, or makes it where that is a file or etcd's: `sqlite:/path/to/file.db`,
+    /// `etcd:http://HOST:PORT` (more of it in [`etcd`]), `kubernetes:` (this pod's service account, or else `$KUBECONFIG` or
+    /// `~/.kube/config`) or `kubernetes:/path/to/kubeconfig?context=NAME`. For those who set up a cluster.
     ///
     /// # Errors
-    /// [`Error::Open`].
+    /// [`Error::Open`]; where there are servers, [`Error::Unavailable`] and [`Error::Forbidden`].
     pub async fn open(url: &str) -> Result<Self, Error> {
         Self::open_with(url, sqlite::Options::default(), COMMAND).await
     }
 
     /// Opens a datastore that is there. For daemons: one that they made themselves would tell them that all was deleted. A server
-    /// need not answer yet.
+    /// need not answer yet; while etcd has no datastore, calls are [`Error::Unavailable`].
     ///
     /// # Errors
-    /// [`Error::Open`], also if there is none.
+    /// [`Error::Open`], also if there is no such file.
     pub async fn open_existing(url: &str) -> Result<Self, Error> {
         Self::open_existing_as(url, COMMAND).await
     }
@@ -61,6 +62,13 @@ impl Datastore {
                 Ok(Self::new(Arc::new(engine)))
             }
             Some(("sqlite", _)) => Err(wrong("names no file; write sqlite:/path/to/file.db".into())),
+            Some(("etcd", _)) => {
+                let engine = etcd::Etcd::open(url)?;
+                if options.create {
+                    engine.make().await?;
+                }
+                Ok(Self::new(Arc::new(engine)))
+            }
             Some(("kubernetes", _)) => Ok(Self::new(Arc::new(kubernetes::Kubernetes::open(url, component).await?))),
             _ => Err(wrong(format!("is no datastore that this release knows; {FORMS}"))),
         }
@@ -69,3 +77,8 @@ impl Datastore {
 
 /// What a server knows those by who give no other name.
 const COMMAND: &str = "cli";
+
+/// RFC 3339, whole seconds, as an API server writes times.
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

@@ -158,11 +158,6 @@ impl Engine for Sqlite {
     }
 }
 
-/// How the tables name a kind: `Pod`, `IPPool.twill.network`. Without version, as versions are views of one object.
-fn kind_id(kind: &Kind) -> String {
-    if kind.group.is_empty() { kind.kind.to_string() } else { format!("{}.{}", kind.kind, kind.group) }
-}
-
 /// SQLite's error in the words a caller acts on.
 fn sqlite_error(error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode;

@@ -34,7 +34,7 @@ pub struct Args {
     /// Name of the Node that this process serves
     #[arg(long, env = "TWILL_NODE")]
     pub node: String,
-    /// URL of the datastore, e.g. sqlite:/var/lib/twill/datastore.db
+    /// URL of the datastore: sqlite:/path/to/file.db, etcd:https://HOST:2379?ca=FILE&cert=FILE&key=FILE or kubernetes:[/path/to/kubeconfig]
     #[arg(long, env = "TWILL_DATASTORE")]
     pub datastore: String,
     /// Directory of the socket

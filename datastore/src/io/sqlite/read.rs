@@ -1,6 +1,7 @@
 //! What is read, each in one transaction and so at one revision.
 
-use super::{kind_id, sqlite_error};
+use super::sqlite_error;
+use crate::document::kind_id;
 use crate::{Error, Filter, Key, Page, Revision};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;

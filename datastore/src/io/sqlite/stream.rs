@@ -1,8 +1,9 @@
 //! One watch: the changes of one kind within a filter, from the hub's ring, or from the file when it is behind.
 
+use super::Shared;
 use super::hub::Latest;
 use super::read::{self, Change};
-use super::{Shared, kind_id};
+use crate::document::kind_id;
 use crate::{Error, Filter, RawEvent, Revision};
 use futures::stream::{BoxStream, StreamExt};
 use serde_json::Value;

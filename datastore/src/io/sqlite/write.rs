@@ -1,7 +1,8 @@
 //! What is written, each call in one transaction: the object, its line in the log, the revision.
 
-use super::{Options, kind_id, read, sqlite_error};
-use crate::document::{self, Outcome, Stamp};
+use super::{Options, read, sqlite_error};
+use crate::document::{self, Outcome, Stamp, key_of, kind_id, unreadable};
+use crate::io::now;
 use crate::{Error, Key, Preconditions, Revision};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 use serde_json::Value;
@@ -208,23 +209,4 @@ impl Writing<'_> {
         }
         Ok(())
     }
-}
-
-fn key_of(object: &Value) -> Key {
-    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
-    Key::namespaced(text("namespace"), text("name"))
-}
-
-/// Stands for a stored document that cannot be read.
-fn unreadable(key: &Key) -> Value {
-    let mut metadata = serde_json::json!({"name": key.name});
-    if !key.namespace.is_empty() {
-        metadata["namespace"] = key.namespace.clone().into();
-    }
-    serde_json::json!({"metadata": metadata})
-}
-
-/// RFC 3339, whole seconds, as an API server writes times.
-fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
