@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Bgpd(twill_bgpd::Args),
     /// Run the node agent: CNI, addresses, policy.
     Felix(twill_felix::Args),
+    /// Run the controller of the cluster: frees what deleted nodes left, writes the status of pools and peers.
+    Controller(twill_controller::Args),
     /// Build, change, probe and remove a cluster of network namespaces on this machine.
     Lab(twill_lab::Args),
     /// Create the objects of manifests, or change those that exist; all are checked before the first is written.
@@ -77,8 +79,13 @@ pub(crate) enum Command {
     /// Take nodes out of routing: no new pods, and no peer has a route to them when this returns; their pods run on, out of reach of other
     /// nodes.
     Drain(Drain),
-    /// Say whether this node's daemons are in sync; exit 2 if something is wrong.
+    /// Say whether this node's daemons are in sync, or which nodes of the cluster are not; exit 2 if something is wrong.
     Status {
+        /// Look at all nodes, as they wrote it into the datastore, in the place of this node's daemons.
+        #[arg(long)]
+        cluster: bool,
+        #[command(flatten)]
+        store: Store,
         #[command(flatten)]
         node: Node,
         #[command(flatten)]

@@ -110,6 +110,36 @@ pub struct BgpdStatus {
     pub problems: Vec<String>,
 }
 
+/// A request to the controller's socket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "op")]
+pub enum ControllerRequest {
+    /// Answered by [`ControllerStatus`].
+    Status,
+}
+
+/// State of a controller. Of all that run, one leads and acts; the others wait to take its place.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ControllerStatus {
+    /// How it signs the Lease.
+    pub identity: String,
+    /// Whether it leads.
+    pub leading: bool,
+    /// Who leads, as the Lease said last; none while that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+    /// Whether it can do its part: the leader has heard all of the datastore, another one has lately seen that somebody leads.
+    pub in_sync: bool,
+    /// Blocks of deleted nodes that it has freed since it leads.
+    pub freed: u64,
+    /// Nodes that are gone and whose blocks or NodeNetworks are still there.
+    pub gone: u32,
+    /// What is wrong, one sentence each.
+    #[serde(default)]
+    pub problems: Vec<String>,
+}
+
 /// One peer as `twill peers` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -61,6 +61,10 @@ pub const STATE_DIR: &str = "/var/lib/twill";
 pub const FELIX_SOCKET: &str = "felix.sock";
 /// Control socket of bgpd, inside the run directory.
 pub const BGPD_SOCKET: &str = "bgpd.sock";
+/// Control socket of the controller, inside the run directory.
+pub const CONTROLLER_SOCKET: &str = "controller.sock";
+/// The Lease whose holder is the controller that acts.
+pub const CONTROLLER_LEASE: &str = "twill-controller";
 
 /// Directory of a runtime's network configurations (containerd's and CRI-O's default).
 pub const CNI_CONF_DIR: &str = "/etc/cni/net.d";

@@ -45,6 +45,9 @@ pub struct NodeNetworkStatus {
     pub felix: FelixState,
 }
 
+/// How many peers [`BgpState::peers_down`] names at most.
+pub const PEERS_DOWN: usize = 64;
+
 /// Routing state of a node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -58,6 +61,10 @@ pub struct BgpState {
     /// The addresses that the node itself sends from to pods behind a tunnel: the first one of its oldest block, of IPv4 and of IPv6.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tunnel_addresses: Vec<IpAddr>,
+    /// The BGPPeers of the node with which it has no session in the state Established: the first 64 by name. Left out until bgpd has
+    /// looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers_down: Option<Vec<String>>,
     /// `BGPReady`: the speaker runs with what is configured. `AddressValid`: the node has an address to be the next hop of its blocks.
     /// `TunnelHealthy`: tunnels that pools ask for work. `RoutesResolved`: the next hops of all routes are known. `RoutesInstalled`: the
     /// kernel has taken them. `SessionsEstablished`: all peers are connected. `Drained`: a node that is drained has closed its sessions.
@@ -75,4 +82,31 @@ pub struct FelixState {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+impl BgpState {
+    /// Whether the node has a session in the state Established with a BGPPeer that selects it. One behind the end of a list that is cut
+    /// off counts as down, as does everything that was not said.
+    #[must_use]
+    pub fn is_established(&self, peer: &str) -> bool {
+        let Some(down) = &self.peers_down else { return false };
+        let behind = down.len() >= PEERS_DOWN && down.last().is_some_and(|last| peer > last.as_str());
+        !behind && !down.iter().any(|name| name == peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_up_only_if_that_follows_from_what_was_said() {
+        let said = |down: Option<Vec<String>>| BgpState { peers_down: down, ..BgpState::default() };
+        assert!(!said(None).is_established("tor"));
+        assert!(said(Some(Vec::new())).is_established("tor"));
+        assert!(!said(Some(vec!["tor".into()])).is_established("tor"));
+        let many: Vec<String> = (0..PEERS_DOWN).map(|n| format!("m{n:02}")).collect();
+        assert!(said(Some(many.clone())).is_established("a"));
+        assert!(!said(Some(many)).is_established("tor"), "the list is cut off before it");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::nodes::{Nodes, nodes};
 use super::objects::{Objects, is_shutdown};
-use super::peers::peers;
+use super::peers::{peers, wanted};
 use crate::fib::{self, NodeAddresses, Pool};
 use crate::speaker::{self, Shutdown};
 use ipnet::IpNet;
@@ -20,6 +20,8 @@ pub struct Desired {
     pub speaker: speaker::Config,
     /// The kernel.
     pub fib: fib::Config,
+    /// Names of the BGPPeers that the node is to have a session with, possible or not.
+    pub configured: BTreeSet<String>,
     /// Whether the Node exists.
     pub node_exists: bool,
     /// Whether the machine goes down, as the kubelet says.
@@ -72,7 +74,8 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref());
     let going_down = conditions.is_some_and(|all| all.iter().any(is_shutdown));
     let node_exists = node.is_some();
-    Desired { speaker, fib, node_exists, going_down, node_problems: nodes.own_problems, problems }
+    let configured = wanted(objects, own, nodes.own.as_ref());
+    Desired { speaker, fib, configured, node_exists, going_down, node_problems: nodes.own_problems, problems }
 }
 
 fn fib_config(

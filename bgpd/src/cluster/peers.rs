@@ -5,7 +5,7 @@ use super::objects::Objects;
 use crate::fib::NodeAddresses;
 use crate::speaker::{Export, Import, NextHopRule, Peer, PeerAsn};
 use crate::wire::{Families, Family};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use twill_crds::bgp::{AsRelation, NextHop, PeerAsn as SpecAsn, Topology};
 use twill_crds::names::{BGP_PORT, HOLD_TIME};
@@ -29,6 +29,7 @@ pub(super) fn peers(
 ) -> (BTreeMap<String, Peer>, Vec<String>) {
     let mut problems = Vec::new();
     let mut by_address: BTreeMap<IpAddr, (String, Peer)> = BTreeMap::new();
+    let mut members = BTreeMap::new();
     let labels = objects.nodes.get(&Key::cluster(&own.name)).and_then(|node| node.metadata.labels.clone());
     let labels = labels.unwrap_or_default();
     for (_, object) in objects.peers.iter() {
@@ -55,15 +56,31 @@ pub(super) fn peers(
             let Some(other) = nodes.asns.get(&node.name) else { continue };
             let Some((address, peer)) = mesh(node, own, spec, (asn, *other)) else { continue };
             // What a person wrote about this address goes before what follows from the topology.
-            by_address.entry(address).or_insert((node.name.clone(), peer));
+            if !by_address.contains_key(&address) {
+                members.insert(address, (node.name.clone(), peer));
+            }
         }
     }
     let mut named = BTreeMap::new();
-    for (address, (name, peer)) in by_address {
+    // A BGPPeer's session has its name, also where a node has the same.
+    for (address, (name, peer)) in by_address.into_iter().chain(members) {
         let name = if named.contains_key(&name) { format!("{name}/{address}") } else { name };
         named.insert(name, peer);
     }
     (named, problems)
+}
+
+/// Names of the BGPPeers that the node is to have a session with, whether that is possible or not; not of those whose remote it is.
+pub(super) fn wanted(objects: &Objects, name: &str, own: Option<&NodeAddresses>) -> BTreeSet<String> {
+    let labels =
+        objects.nodes.get(&Key::cluster(name)).and_then(|node| node.metadata.labels.clone()).unwrap_or_default();
+    let addresses: Vec<IpAddr> =
+        own.into_iter().flat_map(|own| own.v4.map(IpAddr::V4).into_iter().chain(own.v6.map(IpAddr::V6))).collect();
+    let all = objects.peers.iter().map(|(_, object)| object);
+    all.filter(|object| matches_or_absent(object.spec.node_selector.as_ref(), &labels))
+        .filter(|object| object.spec.remote.address.is_none_or(|address| !addresses.contains(&address)))
+        .map(|object| object.name().to_owned())
+        .collect()
 }
 
 /// A session of the mesh; `asns` are ours and the other's.

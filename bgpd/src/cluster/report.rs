@@ -4,8 +4,9 @@ use super::Desired;
 use crate::fib;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use twill_crds::node_network::BgpState;
+use twill_crds::node_network::{BgpState, PEERS_DOWN};
 
 /// What the running parts say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct Observed {
     pub peers: u32,
     /// Of those, in Established.
     pub established: u32,
+    /// The names of those.
+    pub up: BTreeSet<String>,
     /// Who may have routes of this node although there is no session.
     pub untold: Vec<String>,
     /// The FIB.
@@ -71,6 +74,7 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
         addresses: local.v4.map(IpAddr::V4).into_iter().chain(local.v6.map(IpAddr::V6)).collect(),
         asn: Some(desired.speaker.asn),
         tunnel_addresses: desired.fib.tunnel_sources.clone(),
+        peers_down: Some(desired.configured.difference(&observed.up).take(PEERS_DOWN).cloned().collect()),
         conditions,
     }
 }

@@ -364,3 +364,24 @@ fn a_report_changes_only_with_what_it_says() {
         assert_eq!(old.last_transition_time == new.last_transition_time, old.status == new.status, "{}", new.type_);
     }
 }
+
+#[test]
+fn a_report_names_the_peers_that_are_down_also_those_that_cannot_be() {
+    let tor = |name: &str, address: &str| peer(name, json!({"remote": {"address": address}, "asn": "external"}));
+    let far = peer(
+        "far",
+        json!({"remote": {"address": "172.31.9.1"}, "asn": 1, "nodeSelector": {"matchLabels": {"rack": "b"}}}),
+    );
+    // One is of a family that the node has no address of, one has the name of a node and its own address, one is the node itself.
+    let more =
+        [tor("six", "fd31::1"), tor("b1", "172.31.1.1"), tor("self", "172.31.1.11"), tor("up", "172.31.1.2"), far];
+    let desired = desired("a1", &with(cluster(), more));
+    assert_eq!(desired.speaker.peers["b1"].address, "172.31.1.1".parse::<IpAddr>().unwrap());
+    let down = |up: &[&str]| {
+        let up = up.iter().map(|name| (*name).to_owned()).collect();
+        let observed = Observed { up, ..Observed::default() };
+        report(&desired, &observed, &BgpState::default(), Timestamp::UNIX_EPOCH).peers_down.unwrap()
+    };
+    assert_eq!(down(&["up", "a2"]), ["b1", "six"]);
+    assert_eq!(down(&["up", "b1", "b1/172.31.2.11"]), ["six"]);
+}

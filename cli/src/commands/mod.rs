@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod apply;
+mod cluster;
 mod columns;
 mod crds;
 mod delete;
@@ -28,13 +29,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Bgpd(args) => twill_bgpd::run(args),
         Command::Felix(args) => twill_felix::run(args),
+        Command::Controller(args) => twill_controller::run(args),
         Command::Lab(args) => twill_lab::run(args),
         Command::Apply(args) => apply::run(&args),
         Command::Get(args) => get::run(&args),
         Command::Delete(args) => delete::run(&args),
         Command::Drain(args) => drain::run(&args),
         Command::Explain(args) => explain::run(&args),
-        Command::Status { node, output } => status::run(&node, output.output),
+        Command::Status { cluster: true, store, output, .. } => cluster::run(&store.datastore, output.output),
+        Command::Status { node, output, .. } => status::run(&node, output.output),
         Command::Peers { node, output } => routing::peers(&node, output.output),
         Command::Routes { prefix, node, output } => routing::routes(&node, prefix, output.output),
         Command::Ready(args) => ready::run(&args),

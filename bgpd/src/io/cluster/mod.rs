@@ -14,6 +14,7 @@ use crate::fib;
 use anyhow::Context;
 use follower::{Follower, Outlets, State, StoreIdentity, Waiting};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -113,9 +114,12 @@ async fn observe(speaker: SpeakerHandle, observed: watch::Sender<Observed>) {
     let mut status = speaker.fib_status();
     loop {
         let (peers, problems) = speaker.peers().await;
+        let up: BTreeSet<String> =
+            peers.iter().filter(|peer| peer.state == "Established").map(|peer| peer.name.clone()).collect();
         let now = Observed {
             peers: peers.len() as u32,
-            established: peers.iter().filter(|peer| peer.state == "Established").count() as u32,
+            established: up.len() as u32,
+            up,
             untold: speaker.untold().await,
             fib: status.borrow_and_update().clone(),
             problems,

@@ -1,0 +1,79 @@
+//! Performs actions on the datastore. Whatever else is decided meanwhile, each has what it decided on as its precondition.
+
+use crate::gone::{Left, Outcome};
+use crate::world::Block;
+use twill_crds::{IPBlock, Node, NodeNetwork, Object, Pod, names};
+use twill_datastore::{Datastore, Error, Filter, Key};
+
+/// The pods that name a node, as the datastore has them now. Also those that have ended: who ended them may have had no word from the
+/// machine.
+///
+/// # Errors
+/// As the datastore's.
+pub async fn pods_of(store: &Datastore, node: &str) -> Result<Vec<String>, Error> {
+    let fields = vec![("spec.nodeName".to_owned(), node.to_owned())];
+    let pods = store.list::<Pod>(&Filter { fields, ..Filter::default() }).await?.items;
+    Ok(pods.iter().map(|pod| format!("{}/{}", pod.namespace(), pod.name())).collect())
+}
+
+/// The last look, at what the datastore has now, then the deletion of exactly what was seen.
+pub async fn free(store: &Datastore, left: &Left) -> Outcome {
+    match still_gone(store, &left.node).await {
+        Ok(None) => {}
+        Ok(Some(hindrance)) => return hindrance,
+        Err(error) => {
+            tracing::warn!(%error, node = %left.node, "what a deleted node left is not freed now");
+            return Outcome::Failed;
+        }
+    }
+    let mut freed = Vec::new();
+    for block in &left.blocks {
+        match delete_block(store, block).await {
+            Ok(true) => freed.push(block.clone()),
+            Ok(false) => tracing::info!(block = %block.cidr(), "block of a deleted node was written meanwhile"),
+            Err(error) => tracing::warn!(%error, block = %block.cidr(), "block of a deleted node not freed"),
+        }
+    }
+    let mut network = false;
+    if let Some(version) = &left.network {
+        match store.delete::<NodeNetwork>(&Key::cluster(&left.node), &version.preconditions()).await {
+            Ok(()) | Err(Error::NotFound(_)) => network = true,
+            Err(Error::Conflict(_)) => {}
+            Err(error) => tracing::warn!(%error, node = %left.node, "NodeNetwork of a deleted node not deleted"),
+        }
+    }
+    if !freed.is_empty() || network {
+        tracing::info!(node = %left.node, blocks = freed.len(), network, "freed what a deleted node left");
+    }
+    Outcome::Freed(freed, network)
+}
+
+async fn still_gone(store: &Datastore, node: &str) -> Result<Option<Outcome>, Error> {
+    if store.get::<Node>(&Key::cluster(node)).await?.is_some() {
+        return Ok(Some(Outcome::Back));
+    }
+    let pods = pods_of(store, node).await?;
+    Ok((!pods.is_empty()).then_some(Outcome::Pods(pods)))
+}
+
+/// Whether it is gone; else it is no longer as it was seen.
+async fn delete_block(store: &Datastore, block: &Block) -> Result<bool, Error> {
+    let key = Key::cluster(names::block_name(block.cidr()));
+    match store.delete::<IPBlock>(&key, &block.version.preconditions()).await {
+        Ok(()) | Err(Error::NotFound(_)) => Ok(true),
+        Err(Error::Conflict(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a status; whether it was. Somebody who changed the object meanwhile is heard soon, and it is decided anew.
+pub async fn write<K: Object>(store: &Datastore, object: &K) -> bool {
+    match store.update_status(object).await {
+        Ok(_) => true,
+        Err(Error::Conflict(_) | Error::NotFound(_)) => false,
+        Err(error) => {
+            tracing::warn!(%error, kind = %K::kind().kind, name = object.name(), "status not written; tried again later");
+            false
+        }
+    }
+}

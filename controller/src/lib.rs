@@ -1,0 +1,19 @@
+//! What concerns the cluster as a whole, done by one of the processes that stand ready.
+//!
+//! In flow nodes, their NodeNetworks, blocks, pools, peers and policies as the datastore tells them, and the time; out flow [`Action`]s:
+//! look whether pods name a node that is gone, free its blocks, write the status of a pool or a peer, tell an event. Everything outside
+//! [`io`] is pure: no socket, no clock, no file.
+
+pub mod conditions;
+pub mod gone;
+pub mod io;
+pub mod leftovers;
+pub mod peers;
+pub mod plan;
+pub mod policies;
+pub mod pools;
+pub mod world;
+
+pub use io::daemon::{Args, run};
+pub use plan::{Action, Controller, Now};
+pub use world::{Fact, World};

@@ -1,0 +1,302 @@
+//! What is to be done now. In flow facts, how actions went, and the time; out flow actions.
+//!
+//! A status is written when it differs from what is stored, and seldom: what an operator waits for at most every five seconds an object,
+//! mere numbers every half a minute. Five thousand nodes that start are five thousand claims and a few writes of their pool.
+
+use crate::conditions::held;
+use crate::gone::{Gone, Left, Outcome, Step, Word};
+use crate::leftovers::{Deletions, without_pool, without_pool_sentence};
+use crate::world::{Block, Fact, Touched, World};
+use crate::{peers, policies, pools};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use twill_crds::{BGPPeer, IPBlock, IPPool, NetworkPolicy, Node, Object, names};
+use twill_datastore::Key;
+use twill_datastore::event::{Occurrence, Severity, reference};
+
+/// Pause between two writes of one status, in milliseconds.
+const SOON: u64 = 5_000;
+/// The same, if only numbers or words differ.
+const LATER: u64 = 30_000;
+/// Looks and deletions at once; the rest comes next, so that a thousand deleted nodes are no flood.
+const AT_ONCE: usize = 100;
+
+/// The time.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Milliseconds of a clock that does not jump.
+    pub at: u64,
+    /// For people.
+    pub wall: Timestamp,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Read which pods name a node; answer with [`Controller::looked`].
+    Look {
+        /// Its name.
+        node: String,
+    },
+    /// Look once more and delete what a node has left; answer with [`Controller::freed`].
+    Free(Left),
+    /// Write the status of a pool, unless it has changed meanwhile; then tell these.
+    WritePool(Box<IPPool>, Vec<Occurrence>),
+    /// Write the status of a peer, unless it has changed meanwhile; then tell these.
+    WritePeer(Box<BGPPeer>, Vec<Occurrence>),
+    /// Tell people.
+    Tell(Occurrence),
+}
+
+/// What is known and what was done about it.
+#[derive(Debug)]
+pub struct Controller {
+    world: World,
+    /// What has changed since it was last judged; also what was or is still to be written.
+    touched: Touched,
+    gone: Gone,
+    deletions: Deletions,
+    written: BTreeMap<(&'static str, String), u64>,
+    /// What was told of an object, so that it is told again only when it is another.
+    told: BTreeMap<String, String>,
+    freed: u64,
+    /// What is wrong with objects, whatever the time.
+    standing: Vec<String>,
+    problems: Vec<String>,
+}
+
+impl Controller {
+    /// Nothing known yet.
+    #[must_use]
+    pub fn new(quarantine: Duration) -> Self {
+        Self {
+            world: World::default(),
+            touched: Touched::default(),
+            gone: Gone::new(quarantine),
+            deletions: Deletions::default(),
+            written: BTreeMap::new(),
+            told: BTreeMap::new(),
+            freed: 0,
+            standing: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Takes in a fact.
+    pub fn hear(&mut self, fact: Fact) {
+        self.touched |= self.world.hear(fact);
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Blocks that were freed.
+    #[must_use]
+    pub fn freed_blocks(&self) -> u64 {
+        self.freed
+    }
+
+    /// Nodes that are gone and have left something.
+    #[must_use]
+    pub fn gone_nodes(&self) -> usize {
+        self.gone.len()
+    }
+
+    /// What is wrong, one sentence each.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    /// What to do now; nothing before all was heard. Done at most once a second or so: that is what coalesces.
+    pub fn plan(&mut self, now: Now) -> Vec<Action> {
+        if !self.world.in_sync() {
+            return Vec::new();
+        }
+        let mut actions = Vec::new();
+        let touched = std::mem::take(&mut self.touched);
+        if touched.nodes || touched.blocks || touched.networks || !self.gone.is_empty() {
+            let steps = self.gone.observe(&mut self.world, now.at);
+            let (words, work): (Vec<Step>, Vec<Step>) =
+                steps.into_iter().partition(|step| matches!(step, Step::Say(_)));
+            actions.extend(words.into_iter().chain(work.into_iter().take(AT_ONCE)).map(action));
+        }
+        if touched.pools || touched.blocks || touched.nodes {
+            self.plan_pools(now, &mut actions);
+        }
+        if touched.peers || touched.networks || touched.nodes {
+            self.plan_peers(now, &mut actions);
+        }
+        if touched != Touched::default() {
+            self.standing = self.judge(&mut actions);
+        }
+        let stuck = self.deletions.observe(&self.world, now.at);
+        self.problems = self.gone.problems().chain(stuck).chain(self.standing.iter().cloned()).collect();
+        actions
+    }
+
+    /// Which pods name a node; none if the datastore did not answer.
+    pub fn looked(&mut self, node: &str, pods: Option<Vec<String>>, now: u64) {
+        self.gone.looked(node, pods, now);
+    }
+
+    /// How freeing went, and what to tell about it.
+    pub fn freed(&mut self, node: &str, outcome: &Outcome, now: u64) -> Option<Occurrence> {
+        self.gone.freed(node, outcome, now);
+        let Outcome::Freed(blocks, _) = outcome else { return None };
+        self.freed += blocks.len() as u64;
+        let ranges: Vec<String> = blocks.iter().map(|block| block.cidr().to_string()).collect();
+        let note = format!("Node {node} is gone and no pod names it: freed {}", ranges.join(", "));
+        let (reason, action) = ("BlocksFreed".to_owned(), "Free".to_owned());
+        let regarding = by_name::<Node>(node, None);
+        (!blocks.is_empty()).then_some(Occurrence { regarding, severity: Severity::Normal, reason, action, note })
+    }
+
+    fn plan_pools(&mut self, now: Now, actions: &mut Vec<Action>) {
+        for (name, wanted) in pools::statuses(&self.world, now.wall) {
+            let Some(pool) = self.world.pools.get(&Key::cluster(&name)) else { continue };
+            let stored = pool.status.clone().unwrap_or_default();
+            if stored == wanted {
+                continue;
+            }
+            let tells =
+                tells(pool, &stored.conditions, &wanted.conditions, &[("Accepted", false), ("NearlyFull", true)]);
+            let waited_for =
+                transitions(&stored.conditions) != transitions(&wanted.conditions) || stored.blocks != wanted.blocks;
+            let mut pool = pool.clone();
+            pool.status = Some(wanted);
+            // The write may fail, or is still to come: it is judged again either way.
+            self.touched.pools = true;
+            if self.may_write("IPPool", &name, waited_for, now.at) {
+                actions.push(Action::WritePool(Box::new(pool), tells));
+            }
+        }
+    }
+
+    fn plan_peers(&mut self, now: Now, actions: &mut Vec<Action>) {
+        for (name, wanted) in peers::statuses(&self.world, now.wall) {
+            let Some(peer) = self.world.peers.get(&Key::cluster(&name)) else { continue };
+            let stored = peer.status.clone().unwrap_or_default();
+            if stored == wanted {
+                continue;
+            }
+            let tells = tells(peer, &stored.conditions, &wanted.conditions, &[("Accepted", false)]);
+            let mut peer = peer.clone();
+            peer.status = Some(wanted);
+            self.touched.peers = true;
+            if self.may_write("BGPPeer", &name, true, now.at) {
+                actions.push(Action::WritePeer(Box::new(peer), tells));
+            }
+        }
+    }
+
+    /// Whether the last write is long enough ago.
+    fn may_write(&mut self, kind: &'static str, name: &str, waited_for: bool, now: u64) -> bool {
+        let pause = if waited_for { SOON } else { LATER };
+        self.written.retain(|_, at| now.saturating_sub(*at) < LATER);
+        let key = (kind, name.to_owned());
+        let may = self.written.get(&key).is_none_or(|at| now.saturating_sub(*at) >= pause);
+        if may {
+            self.written.insert(key, now);
+        }
+        may
+    }
+
+    /// What is wrong with objects; what is new of it is told.
+    fn judge(&mut self, actions: &mut Vec<Action>) -> Vec<String> {
+        let mut problems: Vec<String> = self.unaccepted().into_iter().collect();
+        let mut tell = BTreeMap::new();
+        let (synced, all) = policies::in_force(&self.world);
+        for (key, uid, problem) in policies::problems(&self.world) {
+            problems.push(format!("{problem}; {synced} of {all} nodes have all policy in force"));
+            tell.insert(format!("NetworkPolicy {key}"), (of_policy(&key, uid), "Rejected", problem));
+        }
+        let lost = without_pool(&self.world);
+        if let (Some(sentence), Some(block)) = (without_pool_sentence(&lost), lost.values().flatten().next()) {
+            problems.push(sentence.clone());
+            tell.insert("IPBlock".to_owned(), (of_block(block), "NoPool", sentence));
+        }
+        self.told.retain(|what, _| tell.contains_key(what));
+        for (what, (regarding, reason, note)) in tell {
+            if self.told.get(&what) != Some(&note) {
+                self.told.insert(what, note.clone());
+                actions.push(Action::Tell(warning(regarding, reason, "Check", note)));
+            }
+        }
+        problems
+    }
+
+    /// Pools and peers whose stored conditions say that something is wrong.
+    fn unaccepted(&self) -> BTreeSet<String> {
+        let said = |what: String, conditions: &[Condition], kind: &str, bad: &str| {
+            let of = conditions.iter().find(|condition| condition.type_ == kind && condition.status == bad);
+            of.map(|condition| format!("{what}: {}", condition.message))
+        };
+        let pools = self.world.pools.iter().flat_map(|(key, pool)| {
+            let conditions = pool.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            let what = || format!("IPPool {}", key.name);
+            [said(what(), conditions, "Accepted", "False"), said(what(), conditions, "NearlyFull", "True")]
+        });
+        let peers = self.world.peers.iter().map(|(key, peer)| {
+            let conditions = peer.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            said(format!("BGPPeer {}", key.name), conditions, "Accepted", "False")
+        });
+        pools.chain(peers).flatten().collect()
+    }
+}
+
+fn action(step: Step) -> Action {
+    match step {
+        Step::Look { node } => Action::Look { node },
+        Step::Free(left) => Action::Free(left),
+        Step::Say(Word::PodsRemain(node, note)) => {
+            Action::Tell(warning(by_name::<Node>(&node, None), "PodsRemain", "Free", note))
+        }
+        Step::Say(Word::OwnerLives(block, note)) => Action::Tell(warning(of_block(&block), "OwnerLives", "Free", note)),
+    }
+}
+
+/// The statuses of conditions, which is what people and programs wait for.
+fn transitions(conditions: &[Condition]) -> Vec<(&str, &str, &str)> {
+    conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str())).collect()
+}
+
+/// What to tell of conditions that have become bad: type, and what is bad of it.
+fn tells<K: Object>(object: &K, old: &[Condition], new: &[Condition], bad: &[(&str, bool)]) -> Vec<Occurrence> {
+    let became = |(kind, bad): &(&str, bool)| held(new, kind) == Some(*bad) && held(old, kind) != Some(*bad);
+    let of = |(kind, _): &(&str, bool)| {
+        let condition = new.iter().find(|condition| condition.type_ == *kind)?;
+        let reason = if *kind == "Accepted" { "Rejected" } else { kind };
+        Some(warning(reference(object), reason, "Check", condition.message.clone()))
+    };
+    bad.iter().filter(|one| became(one)).filter_map(of).collect()
+}
+
+fn warning(regarding: ObjectReference, reason: &str, action: &str, note: String) -> Occurrence {
+    Occurrence { regarding, severity: Severity::Warning, reason: reason.to_owned(), action: action.to_owned(), note }
+}
+
+fn by_name<K: Object>(name: &str, uid: Option<String>) -> ObjectReference {
+    let kind = K::kind();
+    ObjectReference {
+        api_version: Some(kind.api_version()),
+        kind: Some(kind.kind.into_owned()),
+        name: Some(name.to_owned()),
+        uid,
+        ..ObjectReference::default()
+    }
+}
+
+fn of_block(block: &Block) -> ObjectReference {
+    by_name::<IPBlock>(&names::block_name(block.cidr()), Some(block.version.uid.clone()))
+}
+
+fn of_policy(key: &Key, uid: String) -> ObjectReference {
+    ObjectReference { namespace: Some(key.namespace.clone()), ..by_name::<NetworkPolicy>(&key.name, Some(uid)) }
+}

@@ -1,0 +1,258 @@
+//! Objects in, statuses and events out.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod support;
+
+use serde_json::{Value, json};
+use std::time::Duration;
+use support::{applied, block, node, now, object, peer, policy, pool, reported, synced};
+use twill_controller::{Action, Controller, Fact};
+use twill_crds::Object;
+use twill_datastore::event::Occurrence;
+
+/// A controller whose writes are stored at once, and heard.
+struct World {
+    controller: Controller,
+    at: u64,
+    told: Vec<Occurrence>,
+    writes: usize,
+}
+
+impl World {
+    fn new(facts: impl IntoIterator<Item = Fact>) -> Self {
+        let mut controller = Controller::new(Duration::from_secs(900));
+        synced(&mut controller);
+        let mut world = Self { controller, at: 0, told: Vec::new(), writes: 0 };
+        world.hear(facts);
+        world
+    }
+
+    fn hear(&mut self, facts: impl IntoIterator<Item = Fact>) {
+        facts.into_iter().for_each(|fact| self.controller.hear(fact));
+    }
+
+    /// Time passes, and everything is done that follows.
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.at += 1_000;
+            for action in self.controller.plan(now(self.at)) {
+                match action {
+                    Action::WritePool(mut pool, tells) => {
+                        pool.metadata.resource_version = Some(self.at.to_string());
+                        self.controller.hear(Fact::Pool(applied(*pool)));
+                        self.told.extend(tells);
+                        self.writes += 1;
+                    }
+                    Action::WritePeer(mut peer, tells) => {
+                        peer.metadata.resource_version = Some(self.at.to_string());
+                        self.controller.hear(Fact::Peer(applied(*peer)));
+                        self.told.extend(tells);
+                        self.writes += 1;
+                    }
+                    Action::Look { node } => self.controller.looked(&node, Some(Vec::new()), self.at),
+                    Action::Free(_) => {}
+                    Action::Tell(occurrence) => self.told.push(occurrence),
+                }
+            }
+        }
+    }
+
+    fn pool(&self, name: &str) -> Value {
+        let known = self.controller.world().pools.iter().find(|(key, _)| key.name == name);
+        json!(known.unwrap().1.status)
+    }
+
+    fn peer(&self, name: &str) -> Value {
+        let known = self.controller.world().peers.iter().find(|(key, _)| key.name == name);
+        json!(known.unwrap().1.status)
+    }
+
+    fn reasons(&self) -> Vec<(String, &str)> {
+        let object =
+            |o: &Occurrence| format!("{}/{}", o.regarding.kind.clone().unwrap(), o.regarding.name.clone().unwrap());
+        self.told.iter().map(|occurrence| (object(occurrence), occurrence.reason.as_str())).collect()
+    }
+}
+
+/// `Type=Status/Reason` of each condition.
+fn conditions(status: &Value) -> Vec<String> {
+    let text = |condition: &Value, field: &str| condition[field].as_str().unwrap().to_owned();
+    let all = status["conditions"].as_array().unwrap();
+    all.iter().map(|c| format!("{}={}/{}", text(c, "type"), text(c, "status"), text(c, "reason"))).collect()
+}
+
+fn message(status: &Value, kind: &str) -> String {
+    let all = status["conditions"].as_array().unwrap();
+    all.iter().find(|c| c["type"] == kind).unwrap()["message"].as_str().unwrap().to_owned()
+}
+
+fn blocks(of: std::ops::Range<usize>, node: &str, used: u32) -> Vec<Fact> {
+    of.map(|n| {
+        Fact::Block(applied(block(&format!("10.42.{}.{}/28", n / 16, n % 16 * 16), node, &format!("b{n}"), 1, used)))
+    })
+    .collect()
+}
+
+#[test]
+fn a_pool_says_how_full_it_is_and_who_holds_idle_blocks() {
+    let spec = json!({"cidr": "10.42.0.0/24", "blockSize": 28});
+    let mut world = World::new([
+        Fact::Pool(applied(pool("p", spec))),
+        Fact::Node(applied(node("n1", 1))),
+        Fact::Node(applied(node("n2", 1))),
+    ]);
+    world.hear(blocks(0..8, "n1", 3));
+    world.pass(1);
+    let status = world.pool("p");
+    assert_eq!(status["blocks"], json!({"total": 16, "claimed": 8}));
+    assert_eq!(status["addresses"], json!({"used": 24}));
+    assert_eq!(conditions(&status), ["Accepted=True/Valid", "Ready=True/BlocksLeft", "NearlyFull=False/BlocksLeft"]);
+    world.hear(blocks(8..15, "n2", 0));
+    world.pass(5);
+    let status = world.pool("p");
+    assert_eq!(conditions(&status)[1..], ["Ready=True/BlocksLeft", "NearlyFull=True/FewBlocksLeft"]);
+    let said = message(&status, "NearlyFull");
+    assert!(said.starts_with("1 of 16 blocks are left to claim; idle ones are held by n2 (7 of its 7); add"), "{said}");
+    world.hear(blocks(15..16, "n3", 1));
+    world.pass(6);
+    let status = world.pool("p");
+    assert_eq!(conditions(&status)[1..], ["Ready=False/Full", "NearlyFull=True/FewBlocksLeft"]);
+    assert!(
+        message(&status, "Ready")
+            .starts_with("IPPool p (10.42.0.0/24) is full: 16 of its 16 blocks of /28 are claimed")
+    );
+    assert!(message(&status, "NearlyFull").contains("1 of nodes that are gone will be freed"));
+    assert_eq!(world.reasons(), [("IPPool/p".to_owned(), "NearlyFull")], "told once");
+    assert!(world.controller.problems().iter().any(|problem| problem.starts_with("IPPool p: 0 of 16 blocks are left")));
+}
+
+#[test]
+fn a_pool_that_gives_nothing_says_why() {
+    let mut overlapping = pool("younger", json!({"cidr": "10.42.1.0/24"}));
+    overlapping.metadata.creation_timestamp = serde_json::from_value(json!("2026-02-01T00:00:00Z")).unwrap();
+    let mut world = World::new([
+        Fact::Node(applied(node("n1", 1))),
+        Fact::Pool(applied(pool("older", json!({"cidr": "10.42.0.0/16", "disabled": true})))),
+        Fact::Pool(applied(overlapping)),
+        Fact::Pool(applied(pool(
+            "rack",
+            json!({"cidr": "10.43.0.0/16", "nodeSelector": {"matchLabels": {"rack": "none"}}}),
+        ))),
+    ]);
+    world.pass(1);
+    assert_eq!(conditions(&world.pool("older"))[..2], ["Accepted=True/Valid", "Ready=False/Disabled"]);
+    let younger = world.pool("younger");
+    assert_eq!(conditions(&younger)[..2], ["Accepted=False/Rejected", "Ready=False/Rejected"]);
+    assert!(message(&younger, "Accepted").contains("overlaps IPPool older (10.42.0.0/16)"));
+    assert_eq!(conditions(&world.pool("rack"))[1], "Ready=False/NoNode");
+    assert_eq!(world.reasons(), [("IPPool/younger".to_owned(), "Rejected")]);
+}
+
+#[test]
+fn a_pool_is_written_seldom_however_many_claims_there_are() {
+    let mut world = World::new([Fact::Pool(applied(pool("p", json!({"cidr": "10.42.0.0/16", "blockSize": 28}))))]);
+    for second in 0..60 {
+        world.hear(blocks(second * 50..(second + 1) * 50, "n1", 1));
+        world.pass(1);
+    }
+    assert!((12..=13).contains(&world.writes), "{}", world.writes);
+    world.pass(30);
+    assert_eq!(world.pool("p")["blocks"]["claimed"], 3000, "the last change is written, too");
+    let writes = world.writes;
+    for second in 0..60 {
+        world.hear(blocks(0..50, "n1", second + 2));
+        world.pass(1);
+    }
+    assert!(world.writes - writes <= 3, "mere use is written twice a minute: {}", world.writes - writes);
+    world.pass(60);
+    let writes = world.writes;
+    world.pass(100);
+    assert_eq!(world.writes, writes, "nothing changes, nothing is written");
+}
+
+#[test]
+fn a_peer_says_how_many_nodes_have_it_and_who_has_no_session() {
+    let spec =
+        json!({"remote": {"address": "172.31.1.1"}, "asn": 65101, "nodeSelector": {"matchLabels": {"rack": "r2"}}});
+    let mut drained = reported("n4", 1, "172.31.1.14", &[], true);
+    drained.spec.drain = true;
+    let silent = object(json!({"metadata": {"name": "n5", "labels": {"rack": "r2"}},
+        "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}));
+    let mut world = World::new([
+        Fact::Peer(applied(peer("tor", spec.clone()))),
+        Fact::Peer(applied(peer("twin", spec))),
+        Fact::Peer(applied(peer("self", json!({"remote": {"address": "172.31.1.11"}, "asn": "internal"})))),
+        Fact::Peer(applied(peer(
+            "far",
+            json!({"remote": {"address": "172.31.9.9"}, "asn": 1, "nodeSelector": {"matchLabels": {"rack": "x"}}}),
+        ))),
+        Fact::Node(applied(silent)),
+    ]);
+    world.hear(["n1", "n2", "n3", "n4", "elsewhere"].map(|name| Fact::Node(applied(node(name, 1)))));
+    world.hear([
+        Fact::Network(applied(reported("n1", 1, "172.31.1.11", &["twin"], true))),
+        Fact::Network(applied(reported("n2", 1, "172.31.1.12", &["tor", "twin"], true))),
+        Fact::Network(applied(drained)),
+        Fact::Network(applied(reported("n5", 1, "172.31.1.15", &["twin"], true))),
+    ]);
+    world.pass(1);
+    let tor = world.peer("tor");
+    assert_eq!((&tor["nodes"], &tor["established"]), (&json!(4), &json!(1)), "n3 has not reported, n5 is not heard of");
+    assert_eq!(conditions(&tor), ["Accepted=True/Valid", "Established=False/SessionsDown"]);
+    assert!(message(&tor, "Established").starts_with("1 of 4 nodes have a session; without one: n2, n3, n5;"));
+    let twin = world.peer("twin");
+    assert_eq!(conditions(&twin)[0], "Accepted=False/Duplicate");
+    assert!(message(&twin, "Accepted").contains("is the peer of BGPPeer tor already, so 4 nodes do not use this one"));
+    assert_eq!(world.peer("self")["nodes"], 4, "not the node that it is");
+    assert_eq!(conditions(&world.peer("far")), ["Accepted=True/Valid", "Established=False/NoNode"]);
+    world.hear([
+        Fact::Network(applied(reported("n2", 2, "172.31.1.12", &["twin"], true))),
+        Fact::Network(applied(reported("n3", 2, "172.31.1.13", &["twin"], true))),
+        Fact::Node(applied(node("n5", 2))),
+    ]);
+    world.pass(5);
+    assert_eq!(conditions(&world.peer("tor"))[1], "Established=True/AllEstablished");
+    assert_eq!(world.reasons(), [("BGPPeer/twin".to_owned(), "Rejected")]);
+}
+
+#[test]
+fn a_policy_at_fault_is_told_once_and_how_many_nodes_have_theirs_in_force() {
+    let bad = json!({"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/99"}}]}]});
+    let mut world = World::new([
+        Fact::Policy(applied(policy("bad", bad.clone()))),
+        Fact::Policy(applied(policy("good", json!({"podSelector": {}})))),
+        Fact::Node(applied(node("n1", 1))),
+        Fact::Node(applied(node("n2", 1))),
+        Fact::Network(applied(reported("n1", 1, "172.31.1.11", &[], true))),
+        Fact::Network(applied(reported("n2", 1, "172.31.1.12", &[], false))),
+    ]);
+    world.pass(10);
+    assert_eq!(world.reasons(), [("NetworkPolicy/bad".to_owned(), "Rejected")]);
+    assert!(
+        world.told[0].note.starts_with("NetworkPolicy shop/bad: spec.ingress[0].from[0]"),
+        "{}",
+        world.told[0].note
+    );
+    assert_eq!(world.told[0].regarding.namespace.as_deref(), Some("shop"));
+    let problems = world.controller.problems().to_vec();
+    assert!(problems.len() == 1 && problems[0].ends_with("1 of 2 nodes have all policy in force"), "{problems:?}");
+    world.hear([Fact::Policy(support::deleted(policy("bad", bad)))]);
+    world.pass(1);
+    assert_eq!(world.controller.problems(), [""; 0]);
+}
+
+#[test]
+fn what_should_not_be_there_is_said_and_left_alone() {
+    let mut held = pool("held", json!({"cidr": "10.50.0.0/16"}));
+    held.meta_mut().deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    held.meta_mut().finalizers = Some(vec!["example.org/keep".to_owned()]);
+    let mut world = World::new([Fact::Node(applied(node("n1", 1))), Fact::Pool(applied(held))]);
+    world.hear(blocks(0..3, "n1", 1));
+    world.pass(10);
+    assert_eq!(world.reasons(), [("IPBlock/10-42-0-0-28".to_owned(), "NoPool")]);
+    assert!(world.told[0].note.starts_with("IPBlock 10.42.0.0/28 of node n1, one of 3 such, lies in no IPPool"));
+    world.pass(300);
+    let stuck = "IPPool held is being deleted, and finalizers example.org/keep holds it; see to whoever set that";
+    assert!(world.controller.problems().iter().any(|problem| problem == stuck), "{:?}", world.controller.problems());
+    assert_eq!(world.told.len(), 1);
+}
