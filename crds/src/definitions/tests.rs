@@ -166,6 +166,21 @@ fn every_rule_is_shown_to_refuse_and_to_accept() {
     assert_eq!(names.len(), all.len(), "names of cases are unique");
 }
 
+#[test]
+fn selectors_have_the_same_rules_wherever_they_stand() {
+    let mut found = 0;
+    walk_all(&mut |path, fields| {
+        let rules = |inner: &Value| inner["x-kubernetes-validations"].as_array().map_or(0, Vec::len);
+        if let Some(labels) = fields.get("properties").and_then(|properties| properties.get("matchLabels")) {
+            let expression = &fields["properties"]["matchExpressions"]["items"];
+            let (key, values) = (&expression["properties"]["key"], &expression["properties"]["values"]["items"]);
+            assert_eq!([labels, expression, key, values].map(rules), [2, 2, 1, 1], "{path}");
+            found += 1;
+        }
+    });
+    assert_eq!(found, 3);
+}
+
 /// The object as it is stored, or the field at fault and the refusal.
 fn admitted(case: &Case) -> Result<Value, (String, String)> {
     let kind = kind_of(&case.kind);
