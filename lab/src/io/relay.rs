@@ -70,6 +70,7 @@ pub fn run(netns: &str, port: u16) -> anyhow::Result<()> {
 
 async fn hand_on(mut client: TcpStream, address: SocketAddr) -> std::io::Result<()> {
     let mut server = TcpStream::connect(address).await?;
-    (client.set_nodelay(true)?, server.set_nodelay(true)?);
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
     tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
 }
