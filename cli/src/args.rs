@@ -36,7 +36,8 @@ pub(crate) enum LogFormat {
 /// Which datastore.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Store {
-    /// The datastore, as sqlite:/path/to/file.db or etcd:https://HOST:2379?ca=FILE&cert=FILE&key=FILE.
+    /// The datastore: sqlite:/path/to/file.db, etcd:https://HOST:2379?ca=FILE&cert=FILE&key=FILE, kubernetes: (the pod's service
+    /// account, or $KUBECONFIG) or kubernetes:/path/to/kubeconfig?context=NAME.
     #[arg(long, env = "TWILL_DATASTORE", default_value = "sqlite:/var/lib/twill/datastore.db")]
     pub(crate) datastore: String,
 }

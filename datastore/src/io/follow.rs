@@ -69,13 +69,16 @@ impl<K: Object> Follower<K> {
                 },
                 Step::Hear(mut events, heard) => match events.next().await {
                     Some(Ok(event)) => {
-                        self.failures = 0;
-                        let (heard, followed) = match event {
+                        let (upto, followed) = match event {
                             WatchEvent::Applied(object, at) => (heard, Followed::Applied(object, at)),
                             WatchEvent::Deleted(object, at) => (heard, Followed::Deleted(object, at)),
                             WatchEvent::Bookmark(at) => (at, Followed::Bookmark(at)),
                         };
-                        self.step = Step::Hear(events, heard);
+                        // An engine that begins watches, tells nothing new in them and ends them is not back yet.
+                        if upto != heard || !matches!(followed, Followed::Bookmark(_)) {
+                            self.failures = 0;
+                        }
+                        self.step = Step::Hear(events, upto);
                         return followed;
                     }
                     Some(Err(error)) => self.recover(&error, heard).await,

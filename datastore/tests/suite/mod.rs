@@ -31,6 +31,7 @@ macro_rules! cases {
         }
 
         /// A test for each case: `setup` is an async function without arguments that gives what must be kept, and the datastore.
+        #[allow(unused_macros)]
         macro_rules! every_case {
             ($setup:path) => {
                 $(#[tokio::test]

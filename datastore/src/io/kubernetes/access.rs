@@ -42,6 +42,13 @@ struct State {
     generation: u64,
 }
 
+impl State {
+    /// Whether a file is another than the one that was read.
+    fn is_stale(&self) -> bool {
+        self.files.iter().any(|(path, stamp)| stamp_of(path) != *stamp)
+    }
+}
+
 /// What tells a file from what it was.
 type Stamp = Option<(SystemTime, u64)>;
 
@@ -79,8 +86,7 @@ impl Access {
         let mut state = self.state.lock().await;
         if state.looked.elapsed() > LOOK || state.client.is_none() {
             state.looked = Instant::now();
-            let changed = state.files.iter().any(|(path, stamp)| stamp_of(path) != *stamp);
-            if changed || state.client.is_none() {
+            if state.is_stale() || state.client.is_none() {
                 self.renew(&mut state).await;
             }
         }
@@ -95,7 +101,7 @@ impl Access {
     /// The server did not accept this client. Whether there is another now, to try once more.
     pub(super) async fn refused(&self, generation: u64) -> bool {
         let mut state = self.state.lock().await;
-        if state.generation == generation && state.made.elapsed() > LOOK {
+        if state.generation == generation && (state.is_stale() || state.made.elapsed() > LOOK) {
             self.renew(&mut state).await;
         }
         state.generation != generation

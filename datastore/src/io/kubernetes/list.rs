@@ -24,8 +24,8 @@ pub(super) const METADATA: &str = "application/json;as=PartialObjectMetadataList
 struct Part<T> {
     #[serde(default)]
     metadata: PartMetadata,
-    #[serde(default = "Vec::new")]
-    items: Vec<T>,
+    /// A list of none may be null.
+    items: Option<Vec<T>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -113,7 +113,7 @@ impl Shared {
             }
             let request = Request { accept, ..Request::get(asked.clone(), format!("{}{query}", selection.path)) };
             let part: Part<T> = self.access.call(&request).await?;
-            items.extend(part.items.into_iter().map(take));
+            items.extend(part.items.into_iter().flatten().map(take));
             if part.metadata.next.is_empty() {
                 return Ok((items, revision(&asked.kind, &part.metadata.resource_version)?));
             }
@@ -128,6 +128,6 @@ impl Shared {
         let query = selection.query.with("limit", "1");
         let request = Request { accept: METADATA, ..Request::get(asked, format!("{}{query}", selection.path)) };
         let part: Part<Item> = self.access.call(&request).await.map_err(|failure| failure.error(&request.asked))?;
-        Ok(!part.items.is_empty())
+        Ok(part.items.is_some_and(|items| !items.is_empty()))
     }
 }

@@ -54,7 +54,10 @@ impl Status {
 
     /// The field that the server cannot select by, if that is what it says.
     pub(super) fn refused_field(&self) -> Option<&str> {
-        (self.code == 400).then(|| self.message.strip_prefix("field label not supported: ")).flatten().map(str::trim)
+        let by_scheme = self.message.strip_prefix("field label not supported: ").map(str::trim);
+        let by_kind =
+            || self.message.strip_prefix('"')?.split_once("\" is not a known field selector").map(|(field, _)| field);
+        by_scheme.or_else(by_kind).filter(|_| self.code == 400)
     }
 
     /// The words of a failed call.
@@ -249,6 +252,9 @@ mod tests {
         assert!(matches!(error(400, "BadRequest", "json: cannot unmarshal"), Error::Invalid(_)));
         let refused = Status::read(400, br#"{"message":"field label not supported: spec.x"}"#);
         assert_eq!(refused.refused_field(), Some("spec.x"));
+        let refused =
+            json!({"message": "\"spec.x\" is not a known field selector: only \"metadata.name\""}).to_string();
+        assert_eq!(Status::read(400, refused.as_bytes()).refused_field(), Some("spec.x"));
         assert_eq!(Status::read(400, b"{}").refused_field(), None);
     }
 }

@@ -60,7 +60,7 @@ enum State {
         /// Nothing was asked yet.
         first: bool,
     },
-    Open(Open),
+    Open(Box<Open>),
 }
 
 struct Open {
@@ -82,7 +82,7 @@ impl Watching {
             }
             match std::mem::replace(&mut self.state, State::Closed { first: false }) {
                 State::Closed { first: true } => self.begin().await?,
-                State::Closed { first: false } => self.state = State::Open(self.open().await?),
+                State::Closed { first: false } => self.state = State::Open(Box::new(self.open().await?)),
                 State::Open(open) => self.hear(open).await?,
             }
         }
@@ -99,7 +99,7 @@ impl Watching {
             self.queue.extend(items.into_iter().map(|(at, item)| RawEvent::Applied(item, at)));
             self.at = page.revision;
         }
-        self.state = State::Open(self.open().await?);
+        self.state = State::Open(Box::new(self.open().await?));
         self.queue.push_back(RawEvent::Bookmark(self.at));
         Ok(())
     }
@@ -126,7 +126,7 @@ impl Watching {
     }
 
     /// The next bytes of the stream, and what they tell.
-    async fn hear(&mut self, mut open: Open) -> Result<(), Error> {
+    async fn hear(&mut self, mut open: Box<Open>) -> Result<(), Error> {
         let left = (open.ends + GRACE).saturating_sub(open.began.elapsed());
         let Some(bytes) = part(&mut open.body, left.max(GRACE)).await? else {
             if !open.heard && open.began.elapsed() < SHORT {
