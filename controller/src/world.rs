@@ -11,6 +11,7 @@ use twill_ipam::{Labels, Seen};
 
 /// What one kind has told.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way from a stream into the world")]
 pub enum Fact {
     /// About nodes.
     Node(Followed<twill_crds::Node>),
