@@ -17,6 +17,7 @@ pub struct Lab {
     pub name: String,
     twill: PathBuf,
     dir: PathBuf,
+    kubeconfig: Option<PathBuf>,
 }
 
 /// `twill lab status -o json`.
@@ -128,12 +129,20 @@ impl Lab {
     /// What `twill lab up` says, also if the lab stands and something in it does not work.
     pub fn up(name: &str, lab: &str, files: &[(&str, &str)]) -> anyhow::Result<Self> {
         let new = Self::new(name)?;
-        fs::write(new.dir.join("lab.yaml"), lab)?;
-        for (file, text) in files {
-            fs::write(new.dir.join(file), text)?;
-        }
-        new.up_file(&new.dir.join("lab.yaml"))?;
+        new.up_text(lab, files)?;
         Ok(new)
+    }
+
+    /// Builds the lab of a text; `files` are written beside it.
+    ///
+    /// # Errors
+    /// What `twill lab up` says, also if the lab stands and something in it does not work.
+    pub fn up_text(&self, lab: &str, files: &[(&str, &str)]) -> anyhow::Result<String> {
+        fs::write(self.dir.join("lab.yaml"), lab)?;
+        for (file, text) in files {
+            fs::write(self.dir.join(file), text)?;
+        }
+        self.up_file(&self.dir.join("lab.yaml"))
     }
 
     /// A lab that is not up yet.
@@ -145,7 +154,14 @@ impl Lab {
         let name = format!("{name}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(format!("twill-e2e-{name}"));
         fs::create_dir_all(&dir)?;
-        Ok(Self { name, twill: twill()?, dir })
+        Ok(Self { name, twill: twill()?, dir, kubeconfig: None })
+    }
+
+    /// Its commands have `$KUBECONFIG`.
+    #[must_use]
+    pub fn with_kubeconfig(mut self, path: PathBuf) -> Self {
+        self.kubeconfig = Some(path);
+        self
     }
 
     /// Builds the lab of a file.
@@ -162,7 +178,7 @@ impl Lab {
         let mut command = Command::new(&self.twill);
         let mut args = args.into_iter();
         command.arg("lab").args(args.next()).arg("--name").arg(&self.name).args(args);
-        command.stdin(Stdio::null());
+        command.stdin(Stdio::null()).envs(self.kubeconfig.iter().map(|path| ("KUBECONFIG", path)));
         command
     }
 

@@ -14,15 +14,14 @@
 
 mod support;
 
-use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use support::{Counter, Sender, pod, two_racks};
+use support::traffic::Traffic;
+use support::{pod, two_racks};
 use twill_e2e::{Lab, within};
 use twill_lab::io::{labs, netns};
 use twill_lab::state::{Daemon, State};
 
-const PORT: u16 = 7000;
 /// A speaker that was killed: the longest wait of its peers until they try again, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -33,47 +32,6 @@ fn up(software: &str, topology: &str) -> Lab {
         .replace("{asn: 65102}", &format!("{{asn: 65102, speaker: {software}}}"))
         .replace("{asn: 65000}", &format!("{{asn: 65000, speaker: {software}}}"));
     Lab::up("kill", &lab, &[("pods.yaml", &pods)]).unwrap()
-}
-
-/// A thousand packets per second between pods, counted.
-struct Traffic {
-    flows: Vec<(String, Counter, Sender)>,
-}
-
-impl Traffic {
-    fn start(lab: &Lab, pairs: &[(&str, &str)]) -> Self {
-        let flow = |(number, (from, to)): (usize, &(&str, &str))| {
-            let (source, target) =
-                (lab.pod(&format!("default/{from}")).unwrap(), lab.pod(&format!("default/{to}")).unwrap());
-            let port = PORT + u16::try_from(number).unwrap();
-            let counter = Counter::start(&target.netns, port);
-            let sender = Sender::start(&source.netns, SocketAddr::new(target.ips[0].parse().unwrap(), port));
-            (format!("{from} to {to}"), counter, sender)
-        };
-        let traffic = Self { flows: pairs.iter().enumerate().map(flow).collect() };
-        traffic.goes_on();
-        traffic
-    }
-
-    /// Every flow is heard for another third of a second.
-    fn goes_on(&self) {
-        let before: Vec<u64> = self.flows.iter().map(|flow| flow.1.count()).collect();
-        let heard = || self.flows.iter().zip(&before).all(|(flow, before)| flow.1.count() > before + 333);
-        within(LIMIT, "traffic goes on", heard).unwrap();
-    }
-
-    /// Stops, and says how much each flow lost.
-    fn losses(self) -> Vec<(String, u64, u64)> {
-        let ended: Vec<_> =
-            self.flows.into_iter().map(|(name, counter, sender)| (name, counter, sender.stop())).collect();
-        let mut losses = Vec::new();
-        for (name, counter, (sent, refused)) in ended {
-            // What was sent last may be under way; what was lost will not come.
-            let _ = within(Duration::from_secs(5), "all arrive", || counter.count() >= sent);
-            losses.push((name, sent + refused, (sent + refused).saturating_sub(counter.count())));
-        }
-        losses
-    }
 }
 
 fn sigkill(state: &State, daemon: Daemon) {

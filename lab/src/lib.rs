@@ -238,11 +238,19 @@ fn kill(name: Option<&str>, node: &str, daemon: Daemon) -> anyhow::Result<ExitCo
 fn start(name: Option<&str>, node: &str, daemon: Daemon) -> anyhow::Result<ExitCode> {
     let (mut cluster, _lock) = open_locked(name, "twill lab start")?;
     cluster::must_be_down(&cluster.state, node, daemon)?;
-    let leaves = daemon == Daemon::Felix && cluster.asked(node)?.is_some_and(|asked| asked.uninstall);
+    let asked = cluster.asked(node);
+    let leaves =
+        daemon == Daemon::Felix && asked.as_ref().is_ok_and(|asked| asked.as_ref().is_some_and(|a| a.uninstall));
     daemons::start(&mut cluster.state, node, daemon)?;
     labs::save(&cluster.state)?;
     if leaves {
         return left(&cluster, node);
+    }
+    let cut = cluster.state.server.is_some() && cluster.state.node(node)?.partitioned;
+    if cut || asked.is_err() {
+        daemons::answers(&cluster.state, node, daemon, START)?;
+        print(&format!("{daemon} of {node} runs; it does not reach the datastore, and goes on with what it knew\n"))?;
+        return Ok(ExitCode::from(2));
     }
     daemons::in_sync(&cluster.state, node, daemon, START)?;
     print(&format!("{daemon} of {node} runs and is in sync\n"))?;

@@ -1,7 +1,9 @@
 //! What several tests need: lab files, the oracle's word on a matrix, packets that are counted.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod away;
 pub(crate) mod capture;
+pub(crate) mod traffic;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -52,6 +54,7 @@ spec:
   nodeName: {node}
   containers:
   - name: c
+    image: example.invalid/c
     ports: [{{containerPort: 80}}, {{containerPort: 80, protocol: UDP}}]
 "
     )

@@ -205,6 +205,17 @@ pub fn absent(state: &State) -> Vec<String> {
     nodes.chain(routers.map(|(router, p)| format!("{} of router {} does not run", program(p), router.name))).collect()
 }
 
+/// Waits until one daemon of a node answers on its socket, whatever it says.
+///
+/// # Errors
+/// It does not in time.
+pub fn answers(state: &State, machine: &str, daemon: Daemon, limit: Duration) -> anyhow::Result<()> {
+    awaited(state, machine, daemon, limit, |socket| match daemon {
+        Daemon::Bgpd => bgpd_status(socket).map(|_| None),
+        Daemon::Felix => felix_status(socket).map(|_| None),
+    })
+}
+
 /// Waits until one daemon of a node is in sync.
 ///
 /// # Errors
