@@ -271,6 +271,8 @@ pub(crate) enum Probed {
     Bgpd,
     /// Ready: pods can be attached, and policy is enforced.
     Felix,
+    /// Ready: it leads and has heard all of the datastore, or knows who leads.
+    Controller,
 }
 
 /// `twill install`.

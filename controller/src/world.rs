@@ -11,10 +11,9 @@ use twill_ipam::{Labels, Seen};
 
 /// What one kind has told.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one at a time, on its way from a stream into the world")]
 pub enum Fact {
     /// About nodes.
-    Node(Followed<twill_crds::Node>),
+    Node(Box<Followed<twill_crds::Node>>),
     /// About nodes' state.
     Network(Followed<NodeNetwork>),
     /// About blocks.
@@ -25,6 +24,14 @@ pub enum Fact {
     Peer(Followed<BGPPeer>),
     /// About policies.
     Policy(Followed<NetworkPolicy>),
+}
+
+impl Fact {
+    /// About nodes, which are much larger than the rest.
+    #[must_use]
+    pub fn node(told: Followed<twill_crds::Node>) -> Self {
+        Self::Node(Box::new(told))
+    }
 }
 
 /// A Node.
@@ -149,14 +156,14 @@ impl World {
         match fact {
             Fact::Node(told) => {
                 let (before, mut came) = (&self.nodes, Vec::new());
-                match &told {
+                match &*told {
                     Followed::Synced { items, .. } => came.extend(items.iter().map(|node| node.name().to_owned())),
                     Followed::Applied(node, _) => came.push(node.name().to_owned()),
                     Followed::Deleted(..) | Followed::Bookmark(_) => {}
                 }
                 came.retain(|name| before.get(&Key::cluster(name)).is_none());
                 self.came.extend(came);
-                self.nodes.apply(told, node)
+                self.nodes.apply(*told, node)
             }
             Fact::Network(told) => self.networks.apply(told, network),
             Fact::Block(told) => self.blocks.apply(told, block),

@@ -105,13 +105,13 @@ impl Model {
             Op::Register(n) => {
                 if self.nodes.insert(n) {
                     self.gone.remove(&n);
-                    self.tell(Fact::Node(Followed::Applied(node(&name(n), self.revision), at)));
+                    self.tell(Fact::node(Followed::Applied(node(&name(n), self.revision), at)));
                 }
             }
             Op::Delete(n) => {
                 if self.nodes.remove(&n) {
                     self.gone.insert(n, self.now);
-                    self.tell(Fact::Node(Followed::Deleted(node(&name(n), self.revision), at)));
+                    self.tell(Fact::node(Followed::Deleted(node(&name(n), self.revision), at)));
                 }
             }
             Op::Pod(n, there) => drop(if there { self.pods.insert(n) } else { self.pods.remove(&n) }),

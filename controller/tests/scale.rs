@@ -30,7 +30,7 @@ fn five_thousand_nodes_are_decided_about_in_a_moment() {
     synced(&mut controller);
     let name = |n: usize| format!("n{n:04}");
     let nodes = (0..NODES).map(|n| node(&name(n), 1)).collect();
-    controller.hear(Fact::Node(Followed::Synced { items: nodes, revision: Revision(2) }));
+    controller.hear(Fact::node(Followed::Synced { items: nodes, revision: Revision(2) }));
     controller.hear(Fact::Pool(applied(pool("p", json!({"cidr": "10.64.0.0/10"})))));
     for tor in 0..100 {
         let spec = json!({"remote": {"address": format!("172.31.{tor}.1")}, "asn": 65000, "nodeSelector": {"matchLabels": {"rack": "r5"}}});
@@ -61,7 +61,7 @@ fn five_thousand_nodes_are_decided_about_in_a_moment() {
     assert!(took < Duration::from_millis(200), "{took:?}");
     // A rack is deleted: its nodes are looked at, a hundred at once.
     for n in 0..250 {
-        controller.hear(Fact::Node(support::deleted(node(&name(n), 1))));
+        controller.hear(Fact::node(support::deleted(node(&name(n), 1))));
     }
     let (actions, _) = timed("250 nodes deleted", || controller.plan(now(10_000)));
     assert_eq!(actions.iter().filter(|action| matches!(action, Action::Look { .. })).count(), 100);

@@ -98,8 +98,8 @@ fn a_pool_says_how_full_it_is_and_who_holds_idle_blocks() {
     let spec = json!({"cidr": "10.42.0.0/24", "blockSize": 28});
     let mut world = World::new([
         Fact::Pool(applied(pool("p", spec))),
-        Fact::Node(applied(node("n1", 1))),
-        Fact::Node(applied(node("n2", 1))),
+        Fact::node(applied(node("n1", 1))),
+        Fact::node(applied(node("n2", 1))),
     ]);
     world.hear(blocks(0..8, "n1", 3));
     world.pass(1);
@@ -131,7 +131,7 @@ fn a_pool_that_gives_nothing_says_why() {
     let mut overlapping = pool("younger", json!({"cidr": "10.42.1.0/24"}));
     overlapping.metadata.creation_timestamp = serde_json::from_value(json!("2026-02-01T00:00:00Z")).unwrap();
     let mut world = World::new([
-        Fact::Node(applied(node("n1", 1))),
+        Fact::node(applied(node("n1", 1))),
         Fact::Pool(applied(pool("older", json!({"cidr": "10.42.0.0/16", "disabled": true})))),
         Fact::Pool(applied(overlapping)),
         Fact::Pool(applied(pool(
@@ -186,9 +186,9 @@ fn a_peer_says_how_many_nodes_have_it_and_who_has_no_session() {
             "far",
             json!({"remote": {"address": "172.31.9.9"}, "asn": 1, "nodeSelector": {"matchLabels": {"rack": "x"}}}),
         ))),
-        Fact::Node(applied(silent)),
+        Fact::node(applied(silent)),
     ]);
-    world.hear(["n1", "n2", "n3", "n4", "elsewhere"].map(|name| Fact::Node(applied(node(name, 1)))));
+    world.hear(["n1", "n2", "n3", "n4", "elsewhere"].map(|name| Fact::node(applied(node(name, 1)))));
     world.hear([
         Fact::Network(applied(reported("n1", 1, "172.31.1.11", &["twin"], true))),
         Fact::Network(applied(reported("n2", 1, "172.31.1.12", &["tor", "twin"], true))),
@@ -208,7 +208,7 @@ fn a_peer_says_how_many_nodes_have_it_and_who_has_no_session() {
     world.hear([
         Fact::Network(applied(reported("n2", 2, "172.31.1.12", &["twin"], true))),
         Fact::Network(applied(reported("n3", 2, "172.31.1.13", &["twin"], true))),
-        Fact::Node(applied(node("n5", 2))),
+        Fact::node(applied(node("n5", 2))),
     ]);
     world.pass(5);
     assert_eq!(conditions(&world.peer("tor"))[1], "Established=True/AllEstablished");
@@ -221,8 +221,8 @@ fn a_policy_at_fault_is_told_once_and_how_many_nodes_have_theirs_in_force() {
     let mut world = World::new([
         Fact::Policy(applied(policy("bad", bad.clone()))),
         Fact::Policy(applied(policy("good", json!({"podSelector": {}})))),
-        Fact::Node(applied(node("n1", 1))),
-        Fact::Node(applied(node("n2", 1))),
+        Fact::node(applied(node("n1", 1))),
+        Fact::node(applied(node("n2", 1))),
         Fact::Network(applied(reported("n1", 1, "172.31.1.11", &[], true))),
         Fact::Network(applied(reported("n2", 1, "172.31.1.12", &[], false))),
     ]);
@@ -246,7 +246,7 @@ fn what_should_not_be_there_is_said_and_left_alone() {
     let mut held = pool("held", json!({"cidr": "10.50.0.0/16"}));
     held.meta_mut().deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
     held.meta_mut().finalizers = Some(vec!["example.org/keep".to_owned()]);
-    let mut world = World::new([Fact::Node(applied(node("n1", 1))), Fact::Pool(applied(held))]);
+    let mut world = World::new([Fact::node(applied(node("n1", 1))), Fact::Pool(applied(held))]);
     world.hear(blocks(0..3, "n1", 1));
     world.pass(10);
     assert_eq!(world.reasons(), [("IPBlock/10-42-0-0-28".to_owned(), "NoPool")]);

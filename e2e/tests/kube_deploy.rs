@@ -206,7 +206,10 @@ fn each_account_may_do_what_its_code_does_and_not_more() {
         ("twill-node", "create", "events.events.k8s.io"),
         ("twill-node", "update", "nodenetworks.twill.network/status"),
         ("twill-controller", "delete", "ipblocks"),
+        ("twill-controller", "delete", "nodenetworks"),
+        ("twill-controller", "list", "pods"),
         ("twill-controller", "update", "ippools.twill.network/status"),
+        ("twill-controller", "update", "bgppeers.twill.network/status"),
     ] {
         assert!(may(account, verb, what), "{account} {verb} {what}");
     }
@@ -234,4 +237,6 @@ fn each_account_may_do_what_its_code_does_and_not_more() {
         }
     }
     assert!(!may("twill-node", "get", "leases") && !may("twill-controller", "create", "ipblocks"));
+    // It leads by one Lease, and has no copy of all pods.
+    assert!(!may("twill-controller", "get", "leases") && !may("twill-controller", "watch", "pods"));
 }

@@ -4,8 +4,8 @@ use crate::args::{Probed, Ready};
 use crate::commands::DEGRADED;
 use crate::io::control::ask_within;
 use std::process::ExitCode;
-use twill_crds::control::{BgpdRequest, BgpdStatus, FelixRequest, FelixStatus};
-use twill_crds::names::{BGPD_SOCKET, FELIX_SOCKET};
+use twill_crds::control::{BgpdRequest, BgpdStatus, ControllerRequest, ControllerStatus, FelixRequest, FelixStatus};
+use twill_crds::names::{BGPD_SOCKET, CONTROLLER_SOCKET, FELIX_SOCKET};
 
 pub(crate) fn run(args: &Ready) -> anyhow::Result<ExitCode> {
     match hindrance(args) {
@@ -24,6 +24,9 @@ fn hindrance(args: &Ready) -> Option<String> {
     let answer = match args.daemon {
         Probed::Bgpd => ask_within(args.timeout, &run_dir.join(BGPD_SOCKET), &BgpdRequest::Status).map(bgpd),
         Probed::Felix => ask_within(args.timeout, &run_dir.join(FELIX_SOCKET), &FelixRequest::Status).map(felix),
+        Probed::Controller => {
+            ask_within(args.timeout, &run_dir.join(CONTROLLER_SOCKET), &ControllerRequest::Status).map(controller)
+        }
     };
     match answer {
         Ok(_) if args.alive => None,
@@ -39,6 +42,14 @@ fn bgpd(status: BgpdStatus) -> Option<String> {
 fn felix(status: FelixStatus) -> Option<String> {
     let why = || status.unready.unwrap_or_else(|| "felix cannot attach pods yet".to_owned());
     (!status.ready).then(why)
+}
+
+fn controller(status: ControllerStatus) -> Option<String> {
+    let why = || match status.problems.first() {
+        Some(problem) => problem.clone(),
+        None => "the controller does not know yet who leads".to_owned(),
+    };
+    (!status.in_sync).then(why)
 }
 
 #[cfg(test)]
@@ -90,6 +101,25 @@ mod tests {
         assert_eq!(asked(run_dir, Probed::Bgpd, false), None);
         daemon(run_dir, BGPD_SOCKET, &BgpdStatus::default());
         assert!(asked(run_dir, Probed::Bgpd, false).unwrap().contains("not heard all"));
+    }
+
+    #[test]
+    fn a_controller_is_ready_when_it_leads_or_knows_who_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let run_dir = directory.path();
+        daemon(run_dir, CONTROLLER_SOCKET, &ControllerStatus { in_sync: true, ..ControllerStatus::default() });
+        assert_eq!(asked(run_dir, Probed::Controller, false), None);
+        daemon(run_dir, CONTROLLER_SOCKET, &ControllerStatus::default());
+        assert_eq!(
+            asked(run_dir, Probed::Controller, false).as_deref(),
+            Some("the controller does not know yet who leads")
+        );
+        let away = ControllerStatus {
+            problems: vec!["who leads is not known: away".to_owned()],
+            ..ControllerStatus::default()
+        };
+        daemon(run_dir, CONTROLLER_SOCKET, &away);
+        assert_eq!(asked(run_dir, Probed::Controller, false).as_deref(), Some("who leads is not known: away"));
     }
 
     #[test]

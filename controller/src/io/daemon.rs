@@ -17,7 +17,7 @@ use twill_datastore::Datastore;
 /// Frees what deleted nodes left, and writes the status of pools and peers. Several may run; one leads.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// URL of the datastore, e.g. sqlite:/var/lib/twill/cluster.db
+    /// URL of the datastore, e.g. kubernetes: or sqlite:/var/lib/twill/cluster.db
     #[arg(long, env = "TWILL_DATASTORE")]
     pub datastore: String,
     /// Directory of the socket
@@ -50,7 +50,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot receive SIGINT")?;
     let control = ControlSocket::bind(&args.run_dir.join(CONTROLLER_SOCKET)).await?;
     let identity = identity()?;
-    let store = Datastore::open_existing(&args.datastore).await?;
+    let store = Datastore::open_existing_as(&args.datastore, "controller").await?;
     let mut candidate = Candidate::new(store.clone(), &args.namespace, CONTROLLER_LEASE, &identity, args.lease);
     let waiting = ControllerStatus { identity: identity.clone(), ..ControllerStatus::default() };
     let (board, status) = watch::channel(waiting.clone());

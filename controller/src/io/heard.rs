@@ -12,7 +12,7 @@ const BATCH: usize = 4096;
 #[must_use]
 pub fn follow_all(store: &Datastore) -> BoxStream<'static, Vec<Fact>> {
     select_all([
-        one(store, Fact::Node),
+        one(store, Fact::node),
         one(store, Fact::Network),
         one(store, Fact::Block),
         one(store, Fact::Pool),

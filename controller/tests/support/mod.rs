@@ -76,7 +76,7 @@ fn none<K: Object>() -> Followed<K> {
 /// All kinds have been told, and there is nothing.
 pub fn synced(controller: &mut Controller) {
     for fact in [
-        Fact::Node(none()),
+        Fact::node(none()),
         Fact::Network(none()),
         Fact::Block(none()),
         Fact::Pool(none()),
