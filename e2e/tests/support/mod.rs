@@ -52,6 +52,7 @@ spec:
   nodeName: {node}
   containers:
   - name: c
+    image: any
     ports: [{{containerPort: 80}}, {{containerPort: 80, protocol: UDP}}]
 "
     )
