@@ -118,7 +118,7 @@ mod tests {
         for (spec, words) in [
             (
                 json!({"remote": remote, "asn": "foo"}),
-                "spec.asn: is \"foo\"; use internal, external, or a number from 1 to 4294967295",
+                "spec.asn: must be internal, external or an AS number from 1 to 4294967295",
             ),
             (json!({"remote": remote}), "spec.asn: is missing"),
             (json!({"remote": "tor", "asn": 1}), "spec.remote: is \"tor\"; use {address: ADDRESS}"),
@@ -135,9 +135,6 @@ mod tests {
 
     #[test]
     fn a_key_that_is_none_is_named_once() {
-        let choice =
-            said::<crate::BGPConfiguration>(json!({"metadata": {}, "spec": {"asn": {"nodeLabel": "a", "more": 1}}}));
-        assert!(choice.starts_with("spec.asn: is {"), "{choice}");
         #[derive(serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Inner {
@@ -166,7 +163,7 @@ mod tests {
                 json!({"cidr": cidr, "encapsulation": {"protocol": "GRE"}}),
                 "spec.encapsulation.protocol: is \"GRE\"; use None, IPIP or VXLAN",
             ),
-            (json!({"cidr": "ten"}), "spec.cidr: is \"ten\"; use a prefix, e.g. 10.42.0.0/16"),
+            (json!({"cidr": "ten"}), "spec.cidr: \"ten\" is no range of addresses; write it like 10.42.0.0/16 or fd42::/48"),
             (json!({"cidr": cidr, "natOutgoing": 5}), "spec.natOutgoing: is 5; use true or false"),
             (json!({}), "spec.cidr: is missing"),
         ] {

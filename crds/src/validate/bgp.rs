@@ -125,8 +125,9 @@ mod tests {
         assert_eq!(configuration("default", json!({"asn": {"nodeLabel": "example.org/asn"}})), None);
         let odd = json!({"asn": {"nodeLabel": "-"}});
         assert_eq!(configuration("default", odd).as_deref(), Some("spec.asn.nodeLabel"));
-        for bad in [json!({}), json!({"label": "x"}), json!("64512")] {
-            assert_eq!(configuration("default", json!({"asn": bad})).as_deref(), Some("spec.asn"), "{bad}");
+        assert_eq!(configuration("default", json!({"asn": "64512"})).as_deref(), Some("spec.asn"));
+        for bad in [json!({}), json!({"label": "x"})] {
+            assert_eq!(configuration("default", json!({"asn": bad})).as_deref(), Some("spec.asn.nodeLabel"), "{bad}");
         }
         assert_eq!(configuration("default", json!({"listenPort": 0})).as_deref(), Some("spec.listenPort"));
         assert_eq!(configuration("default", json!({"topology": "Star"})).as_deref(), Some("spec.topology"));

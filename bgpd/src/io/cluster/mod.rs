@@ -80,7 +80,7 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
             follower.run(follower::streams(store, node)),
             status::report_status(store.clone(), node.to_owned(), desired, observed),
             snapshot::keep(path, snapshots),
-            reach::watch(store, node, &reach),
+            reach::watch(store, url, node, &reach),
         );
         Ok::<(), Error>(())
     };

@@ -9,8 +9,10 @@ use twill_datastore::{Datastore, Error, Key};
 
 /// How soon a datastore that could not be opened is tried again.
 const OPEN: Duration = Duration::from_secs(1);
-/// How often one that is open is asked something small, and how long that may take.
+/// How often one that is a file of this machine is asked something small, and how long the answer may take.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often a server is, which all nodes ask.
+const LOOK_AT_SERVER: Duration = Duration::from_secs(60);
 
 /// Opens the datastore. One who has something to go on with waits until it can be opened.
 pub(super) async fn open(url: &str, patient: bool, state: &Sender<State>) -> Result<Datastore, Error> {
@@ -33,9 +35,11 @@ pub(super) async fn open(url: &str, patient: bool, state: &Sender<State>) -> Res
 }
 
 /// Notes whether the datastore answers, for ever: those who follow it only wait when it does not.
-pub(super) async fn watch(store: &Datastore, node: &str, state: &Sender<State>) {
+pub(super) async fn watch(store: &Datastore, url: &str, node: &str, state: &Sender<State>) {
     loop {
-        sleep(LOOK).await;
+        // While it is known to be away it is asked more often: that load is not there then.
+        let away = state.borrow().datastore.is_some();
+        sleep(if away || url.starts_with("sqlite:") { LOOK } else { LOOK_AT_SERVER }).await;
         say(
             state,
             match timeout(LOOK, store.get::<NodeNetwork>(&Key::cluster(node))).await {

@@ -184,7 +184,10 @@ impl Agent {
                     Some(problem) => format!("no block of IPPool {} could be claimed ({problem})", pool.name),
                     None => format!("no block of IPPool {} was claimed", pool.name),
                 };
-                self.claim(pool);
+                // While the datastore is away nothing speaks for a new block: one after the other would be claimed for nothing.
+                if !away {
+                    self.claim(pool);
+                }
                 return Err(Wait::For(what));
             }
             Ok(Choice::Wait(cidr)) => {
