@@ -201,6 +201,8 @@ fn each_account_may_do_what_its_code_does_and_not_more() {
         assert!(may("twill-node", "list", what) && may("twill-node", "watch", what), "{what}");
     }
     for (account, verb, what) in [
+        ("twill-node", "get", "pods"),
+        ("twill-node", "get", "namespaces"),
         ("twill-node", "create", "ipblocks"),
         ("twill-node", "delete", "ipblocks"),
         ("twill-node", "create", "events.events.k8s.io"),
