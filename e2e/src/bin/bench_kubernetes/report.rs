@@ -136,8 +136,6 @@ pub(crate) fn large(size: &Size, added: &[Added], events: &Events, idle: &Idle, 
     );
     let event = events.bytes.down as f64 / events.events as f64 / size.nodes as f64;
     println!("| {RATE} events of pods a second | {RATE} × N × {event:.0} bytes | {:.0} MB/s |", RATE * n * event / 1e6);
-    let used = (events.used[0] + events.used[1]) / events.events as f64 / size.nodes as f64;
-    println!("| … processor | {RATE} × N × {:.1} µs, TLS and all | {:.1} cores |", used * 1e6, RATE * n * used);
     let watches = node::watches(&objects::node_name(0)) as f64;
     let reach = node::REACH.as_secs_f64();
     println!("| requests, idle: bgpd asks whether there is an answer | N / {reach} s | {:.0}/s |", n / reach);
