@@ -11,7 +11,7 @@ VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-syst
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
-.PHONY: help build static image manifest demo test test-unit test-root test-vm test-kubernetes bench-bgp lint
+.PHONY: help build static image manifest demo test test-unit test-root test-vm test-kubernetes bench-bgp bench-kubernetes lint
 
 help:
 	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up,"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-kubernetes  the tests that need a Kubernetes API server: etcd, kube-apiserver and kubectl in"
 	@echo "                \$$KUBEBUILDER_ASSETS or /usr/local/kubebuilder/bin (root)"
 	@echo "make bench-bgp  Twill's speaker beside BIRD (root only to install BIRD)"
+	@echo "make bench-kubernetes  Twill's daemons of 50 nodes on one API server with 10,000 pods: BENCH=\"--nodes 5 --pods 500\" for less"
 	@echo "make lint       format, clippy, licences and versions of dependencies"
 	@echo "make build      optimised twill and twill-cni in target/release"
 	@echo "make static     the same without shared libraries, for any Linux of this architecture"
@@ -98,6 +99,11 @@ test-kubernetes:
 bench-bgp:
 	@scripts/need $(BUILD_TOOLS) bird:bird2
 	$(CARGO) run --locked --release -p twill-e2e --bin bench_bgp
+
+bench-kubernetes:
+	@scripts/control-plane
+	@scripts/need $(BUILD_TOOLS) setpriv:util-linux
+	$(CARGO) run --locked --profile quick -p twill-e2e --bin bench_kubernetes -- $(BENCH)
 
 lint:
 	@scripts/need $(BUILD_TOOLS)

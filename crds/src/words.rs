@@ -163,7 +163,10 @@ mod tests {
                 json!({"cidr": cidr, "encapsulation": {"protocol": "GRE"}}),
                 "spec.encapsulation.protocol: is \"GRE\"; use None, IPIP or VXLAN",
             ),
-            (json!({"cidr": "ten"}), "spec.cidr: \"ten\" is no range of addresses; write it like 10.42.0.0/16 or fd42::/48"),
+            (
+                json!({"cidr": "ten"}),
+                "spec.cidr: \"ten\" is no range of addresses; write it like 10.42.0.0/16 or fd42::/48",
+            ),
             (json!({"cidr": cidr, "natOutgoing": 5}), "spec.natOutgoing: is 5; use true or false"),
             (json!({}), "spec.cidr: is missing"),
         ] {

@@ -15,7 +15,8 @@ use twill_datastore::{Datastore, Followed, Mark, Scope, follow};
 /// Steps that are taken in before the whole is considered.
 const STEPS: usize = 10_000;
 
-pub(super) fn streams(store: &Datastore, node: &str) -> SelectAll<BoxStream<'static, Heard>> {
+/// All that bgpd follows of the datastore, on one stream.
+pub fn streams(store: &Datastore, node: &str) -> SelectAll<BoxStream<'static, Heard>> {
     let scopes = scopes(node);
     stream::select_all([
         followed::<Node>(store, &scopes).map(|step| Heard::Node(Box::new(step))).boxed(),

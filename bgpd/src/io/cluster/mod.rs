@@ -12,8 +12,10 @@ use super::{ControlSocket, SpeakerHandle};
 use crate::cluster::{Observed, scopes};
 use crate::fib;
 use anyhow::Context;
+pub use follower::streams;
 use follower::{Follower, Outlets, State, StoreIdentity, Waiting};
 use serde_json::{Value, json};
+pub use status::report_status;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -77,8 +79,8 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
         let store = reach::open(url, patient, &reach).await?;
         let store = opened.get_or_init(|| store);
         tokio::join!(
-            follower.run(follower::streams(store, node)),
-            status::report_status(store.clone(), node.to_owned(), desired, observed),
+            follower.run(streams(store, node)),
+            report_status(store.clone(), node.to_owned(), desired, observed),
             snapshot::keep(path, snapshots),
             reach::watch(store, url, node, &reach),
         );

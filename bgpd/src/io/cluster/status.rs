@@ -15,8 +15,8 @@ const RETRY: Duration = Duration::from_millis(500);
 /// See [`RETRY`].
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// Writes the status whenever it is another.
-pub(super) async fn report_status(
+/// Writes the status of a node in its NodeNetwork whenever it is another, for ever or until nobody tells what it is.
+pub async fn report_status(
     store: Datastore,
     node: String,
     mut desired: watch::Receiver<Option<Arc<Desired>>>,
