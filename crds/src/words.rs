@@ -124,7 +124,7 @@ mod tests {
             (json!({"remote": "tor", "asn": 1}), "spec.remote: is \"tor\"; use {address: ADDRESS}"),
             (
                 json!({"remote": {"address": "tor"}, "asn": 1}),
-                "spec.remote.address: is \"tor\"; use an address, e.g. 10.0.0.1",
+                "spec.remote.address: \"tor\" is no address; write it like 172.31.1.1 or fd00::1",
             ),
             (json!({"remote": {"port": 99999}, "asn": 1}), "spec.remote.port: is 99999; use a number from 0 to 65535"),
             (json!({"remote": remote, "asn": 1, "nextHop": "Me"}), "spec.nextHop: is \"Me\"; use Auto, Self or Keep"),
@@ -177,7 +177,7 @@ mod tests {
             |spec: Value| said::<crate::BGPConfiguration>(json!({"metadata": {"name": "default"}, "spec": spec}));
         assert_eq!(
             configuration(json!({"asn": "x"})),
-            "spec.asn: is \"x\"; use a number from 1 to 4294967295, or {nodeLabel: KEY}"
+            "spec.asn: is \"x\"; use an AS number from 1 to 4294967295, or {nodeLabel: KEY}"
         );
         assert_eq!(configuration(json!({"topology": "Star"})), "spec.topology: is \"Star\"; use Mesh or Fabric");
     }
