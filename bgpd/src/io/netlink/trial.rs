@@ -98,8 +98,8 @@ mod tests {
         let fresh = Netns::new("trial");
         // What `ip` can make by itself is there.
         let has = |add: &str| Netns::new("trial-ip").succeeds(add);
-        let vxlan = has("ip link add t type vxlan external dstport 4789");
-        let ipip = has("ip link add t type ipip external");
+        let vxlan = has("ip link add t0 type vxlan external dstport 4789");
+        let ipip = has("ip link add t0 type ipip external");
         let trial = fresh.enter(trial).unwrap();
         assert_eq!((trial.vxlan.is_none(), trial.ipip.is_none()), (vxlan, ipip), "{trial:?}");
         assert_eq!((trial.multipath, trial.ipv6), (None, None));
