@@ -25,6 +25,12 @@ impl Kind {
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
     }
+
+    /// Whether a cluster may be without the kind: its definition is neither Kubernetes' own nor ours. There are no objects of it then.
+    #[must_use]
+    pub fn is_optional(&self) -> bool {
+        self.group == crate::names::POLICY_GROUP
+    }
 }
 
 /// A kind that the datastore can hold.
@@ -83,6 +89,14 @@ object!(crate::Namespace, "", "v1", "Namespace", "namespaces", false);
 object!(crate::Node, "", "v1", "Node", "nodes", false);
 object!(crate::Pod, "", "v1", "Pod", "pods", true);
 object!(crate::NetworkPolicy, "networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", true);
+object!(
+    crate::ClusterNetworkPolicy,
+    crate::names::POLICY_GROUP,
+    "v1alpha2",
+    "ClusterNetworkPolicy",
+    "clusternetworkpolicies",
+    false
+);
 object!(k8s_openapi::api::coordination::v1::Lease, "coordination.k8s.io", "v1", "Lease", "leases", true);
 object!(k8s_openapi::api::events::v1::Event, "events.k8s.io", "v1", "Event", "events", true);
 object!(k8s_openapi::api::core::v1::Secret, "", "v1", "Secret", "secrets", true);

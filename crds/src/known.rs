@@ -16,6 +16,7 @@ const KINDS: &[Row] = &[
     ("", "v1", "Node", "nodes", false, &["no"]),
     ("", "v1", "Pod", "pods", true, &["po"]),
     ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", true, &["netpol"]),
+    (names::POLICY_GROUP, "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies", false, &["cnp"]),
     ("coordination.k8s.io", "v1", "Lease", "leases", true, &[]),
     ("events.k8s.io", "v1", "Event", "events", true, &["ev"]),
     ("", "v1", "Secret", "secrets", true, &[]),
@@ -123,6 +124,7 @@ mod tests {
         check::<crate::Node>();
         check::<crate::Pod>();
         check::<crate::NetworkPolicy>();
+        check::<crate::ClusterNetworkPolicy>();
         check::<k8s_openapi::api::coordination::v1::Lease>();
         check::<k8s_openapi::api::events::v1::Event>();
         check::<k8s_openapi::api::core::v1::Secret>();

@@ -4,6 +4,7 @@
 //! In flows nothing; out flow types. This crate is pure: it opens no socket, reads no clock, touches no file.
 
 pub mod bgp;
+pub mod cluster_network_policy;
 pub mod cni;
 pub mod control;
 pub mod definitions;
@@ -19,6 +20,7 @@ mod words;
 mod written;
 
 pub use bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec};
+pub use cluster_network_policy::ClusterNetworkPolicy;
 pub use ippool::{Encapsulation, IPBlock, IPBlockSpec, IPPool, IPPoolSpec, Protocol, When};
 pub use kind::{Kind, Object};
 pub use node_network::{NodeNetwork, NodeNetworkSpec, NodeNetworkStatus};

@@ -120,6 +120,7 @@ fn check(kind: &Kind, value: &Value) -> Result<(), Problem> {
         (names::GROUP, "BGPPeer") => no_unknown_field::<crate::BGPPeer>(value)?,
         (names::GROUP, "NodeNetwork") => no_unknown_field::<crate::NodeNetwork>(value)?,
         ("networking.k8s.io", "NetworkPolicy") => no_unknown_field::<crate::NetworkPolicy>(value)?,
+        (names::POLICY_GROUP, "ClusterNetworkPolicy") => no_unknown_field::<crate::ClusterNetworkPolicy>(value)?,
         _ => {}
     }
     validate::admit_fields(kind, &mut value.clone(), None)

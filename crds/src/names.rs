@@ -3,6 +3,8 @@
 
 /// API group of Twill's own kinds.
 pub const GROUP: &str = "twill.network";
+/// API group of the cluster's own policies (network-policy-api).
+pub const POLICY_GROUP: &str = "policy.networking.k8s.io";
 /// Version of [`GROUP`] that this release reads and writes.
 pub const VERSION: &str = "v1";
 

@@ -5,6 +5,7 @@
 //! [`Invalid`]. No clock, no other object: what depends on other objects is a function of its own, like [`pools`].
 
 mod bgp;
+mod cluster_policy;
 mod metadata;
 mod pod;
 mod policy;
@@ -83,6 +84,7 @@ pub(crate) fn admit_fields(kind: &Kind, object: &mut Value, old: Option<&Value>)
             policy::default(object);
             policy::check(&decode(object)?)
         }
+        (names::POLICY_GROUP, "ClusterNetworkPolicy") => cluster_policy::check(&decode(object)?),
         ("", "Pod") => {
             pod::default(object);
             pod::check(&decode(object)?, stored::<Pod>(old).as_ref())

@@ -38,7 +38,7 @@ pub(super) fn default(object: &mut Value) {
 /// Rules of a policy.
 pub(super) fn check(policy: &NetworkPolicy) -> Result<(), Problem> {
     let Some(spec) = &policy.spec else { return Ok(()) };
-    selector::optional("spec.podSelector", spec.pod_selector.as_ref())?;
+    selector::check_any("spec.podSelector", spec.pod_selector.as_ref())?;
     let types = spec.policy_types.as_deref().unwrap_or_default();
     if types.len() > 2 {
         return Err(Problem::new("spec.policyTypes", "has more than two entries; use Ingress, Egress or both"));
@@ -86,7 +86,7 @@ fn port(field: &str, entry: &NetworkPolicyPort) -> Result<(), Problem> {
     }
 }
 
-fn numbered(field: &str, number: i32) -> Result<(), Problem> {
+pub(super) fn numbered(field: &str, number: i32) -> Result<(), Problem> {
     if (1..=65535).contains(&number) {
         return Ok(());
     }
@@ -116,8 +116,8 @@ fn peers(field: &str, peers: Option<&[NetworkPolicyPeer]>) -> Result<(), Problem
 }
 
 fn peer(field: &str, entry: &NetworkPolicyPeer) -> Result<(), Problem> {
-    selector::optional(&format!("{field}.podSelector"), entry.pod_selector.as_ref())?;
-    selector::optional(&format!("{field}.namespaceSelector"), entry.namespace_selector.as_ref())?;
+    selector::check_any(&format!("{field}.podSelector"), entry.pod_selector.as_ref())?;
+    selector::check_any(&format!("{field}.namespaceSelector"), entry.namespace_selector.as_ref())?;
     let has_selector = entry.pod_selector.is_some() || entry.namespace_selector.is_some();
     match (&entry.ip_block, has_selector) {
         (None, false) => Err(Problem::new(field, "names nobody; set podSelector, namespaceSelector or ipBlock")),
@@ -140,7 +140,7 @@ fn ip_block(field: &str, block: &IPBlock) -> Result<(), Problem> {
     Ok(())
 }
 
-fn range(field: &str, text: &str) -> Result<IpNet, Problem> {
+pub(super) fn range(field: &str, text: &str) -> Result<IpNet, Problem> {
     let parsed: Result<IpNet, _> = text.parse();
     parsed
         .map(|net| net.trunc())

@@ -27,6 +27,11 @@ fn at_most(most: usize, field: String, found: usize) -> Result<(), Problem> {
     ))
 }
 
+/// A selector of a kind that is not ours, which may be left out.
+pub(super) fn check_any(field: &str, selector: Option<&LabelSelector>) -> Result<(), Problem> {
+    selector.map_or(Ok(()), |selector| check(field, selector))
+}
+
 /// Keys, values, operators, and whether the operator takes values.
 pub(super) fn check(field: &str, selector: &LabelSelector) -> Result<(), Problem> {
     for (key, value) in selector.match_labels.iter().flatten() {
