@@ -54,12 +54,18 @@ impl Datastore {
         self.engine.get(&K::kind(), key).await?.map(decode).transpose()
     }
 
-    /// All objects within the filter.
+    /// All objects within the filter. Of a kind that a cluster may be without there are none where the engine does not know it; the
+    /// revision is 0 then, from which a watch begins as soon as the kind is there.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn list<K: Object>(&self, filter: &Filter) -> Result<List<K>, Error> {
-        let page = self.engine.list(&K::kind(), filter).await?;
+        let page = match self.engine.list(&K::kind(), filter).await {
+            Err(Error::UnknownKind(_)) if K::kind().is_optional() => {
+                return Ok(List { items: Vec::new(), revision: Revision(0) });
+            }
+            page => page?,
+        };
         Ok(List { items: page.items.into_iter().filter_map(decode_or_log).collect(), revision: page.revision })
     }
 

@@ -195,9 +195,17 @@ fn each_account_may_do_what_its_code_does_and_not_more() {
         let part = format!("--subresource={part}");
         server.kubectl(&["auth", "can-i", verb, what, &part, &who, "--all-namespaces"]).unwrap().status.success()
     };
-    for what in
-        ["nodes", "pods", "namespaces", "networkpolicies", "ippools", "ipblocks", "bgppeers", "bgpconfigurations"]
-    {
+    for what in [
+        "nodes",
+        "pods",
+        "namespaces",
+        "networkpolicies",
+        "clusternetworkpolicies.policy.networking.k8s.io",
+        "ippools",
+        "ipblocks",
+        "bgppeers",
+        "bgpconfigurations",
+    ] {
         assert!(may("twill-node", "list", what) && may("twill-node", "watch", what), "{what}");
     }
     for (account, verb, what) in [

@@ -104,6 +104,8 @@ impl Cluster {
             (format!("--audit-policy-file={}", policy.display()), format!("--audit-log-path={}", log.display()));
         let server = ApiServer::start_with(&[&policy, &log]).unwrap();
         server.apply(&fs::read_to_string(repository().join("deploy/twill.yaml")).unwrap()).unwrap();
+        let optional = repository().join("e2e/tests/support/cluster_network_policies.yaml");
+        server.apply(&fs::read_to_string(optional).unwrap()).unwrap();
         let crds = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
         succeeded(server.kubectl(&crds).unwrap()).unwrap();
         let users = COMPONENTS.iter().map(|(user, roles)| (*user, bound(&server, user, roles))).collect();

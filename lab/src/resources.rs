@@ -55,11 +55,12 @@ pub struct Desired {
 }
 
 /// Kinds that something in the lab acts on.
-const LIVE: [&str; 12] = [
+const LIVE: [&str; 13] = [
     "Namespace",
     "Pod",
     "Deployment",
     "NetworkPolicy",
+    "ClusterNetworkPolicy",
     "Node",
     "IPPool",
     "IPBlock",

@@ -48,6 +48,7 @@ pub(super) fn of(kind: &Kind) -> &'static [Column] {
         "NetworkPolicy" => {
             &[("PODS", |o| map(o, "/spec/podSelector/matchLabels")), ("TYPES", |o| list(o, "/spec/policyTypes", ""))]
         }
+        "ClusterNetworkPolicy" => &[("TIER", |o| text(o, "/spec/tier")), ("PRIORITY", |o| text(o, "/spec/priority"))],
         "Lease" => &[("HOLDER", |o| text(o, "/spec/holderIdentity"))],
         "Event" => &[
             ("TYPE", |o| text(o, "/type")),

@@ -8,9 +8,9 @@ use crate::output::{Format, print_line, print_value};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::process::ExitCode;
-use twill_crds::{NetworkPolicy, Node, Pod};
+use twill_crds::{ClusterNetworkPolicy, NetworkPolicy, Node, Pod};
 use twill_datastore::{Datastore, Filter};
-use twill_felix::evaluate::{Explanation, Party, Universe};
+use twill_felix::evaluate::{Explanation, Objects, Party, Universe};
 use twill_felix::model::{PodKey, Protocol};
 
 pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
@@ -23,7 +23,14 @@ pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
         };
         let namespaces = all::<twill_crds::Namespace>(&store).await?;
         let (policies, nodes) = (all::<NetworkPolicy>(&store).await?, all::<Node>(&store).await?);
-        let universe = Universe::new(&pods, &namespaces, &policies, &nodes);
+        let of_cluster = all::<ClusterNetworkPolicy>(&store).await?;
+        let universe = Universe::new(&Objects {
+            pods: &pods,
+            namespaces: &namespaces,
+            network_policies: &policies,
+            cluster_network_policies: &of_cluster,
+            nodes: &nodes,
+        });
         let explained: Result<Vec<Explanation>, _> =
             ports.iter().map(|(port, protocol)| universe.explain(src, dst, *port, *protocol)).collect();
         let explained = explained?;

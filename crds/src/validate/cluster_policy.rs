@@ -12,7 +12,10 @@ pub(super) fn check(policy: &ClusterNetworkPolicy) -> Result<(), Problem> {
     let spec = &policy.spec;
     one_of("spec.tier", &spec.tier, &["Admin", "Baseline"])?;
     if !(0..=1000).contains(&spec.priority) {
-        return Err(Problem::new("spec.priority", format!("is {}; use 0 to 1000, lower is judged first", spec.priority)));
+        return Err(Problem::new(
+            "spec.priority",
+            format!("is {}; use 0 to 1000, lower is judged first", spec.priority),
+        ));
     }
     let subject = [("namespaces", spec.subject.namespaces.is_some()), ("pods", spec.subject.pods.is_some())];
     exactly_one("spec.subject", &subject)?;
@@ -67,7 +70,10 @@ fn peers(field: &str, peers: impl ExactSizeIterator<Item = EgressPeer>, known: &
         for (list, texts) in [("networks", &peer.networks), ("domainNames", &peer.domain_names)] {
             let Some(texts) = texts else { continue };
             if texts.is_empty() {
-                return Err(Problem::new(format!("{field}.{list}"), "is empty; name at least one, or leave the peer out"));
+                return Err(Problem::new(
+                    format!("{field}.{list}"),
+                    "is empty; name at least one, or leave the peer out",
+                ));
             }
             at_most(&format!("{field}.{list}"), texts.len())?;
         }
@@ -88,7 +94,8 @@ fn outside(field: &str, action: &str, to: &[EgressPeer], protocols: &[ProtocolMa
     }
     match to.iter().position(|peer| peer.domain_names.is_some()) {
         Some(n) if action != "Accept" => {
-            let problem = format!("can be accepted only, not with action {action}; accept these and deny the rest after");
+            let problem =
+                format!("can be accepted only, not with action {action}; accept these and deny the rest after");
             Err(Problem::new(format!("{field}.to[{n}].domainNames"), problem))
         }
         _ => Ok(()),
@@ -203,25 +210,61 @@ mod tests {
             ("/spec/priority", json!(1001), "spec.priority: is 1001; use 0 to 1000"),
             ("/spec/subject", json!({}), "spec.subject: needs exactly one of namespaces, pods"),
             ("/spec/ingress", many(json!({"action": "Pass", "from": [peer]})), "spec.ingress: has 26 entries"),
-            ("/spec/ingress/0/action", json!("Allow"), "spec.ingress[0].action: \"Allow\" is none of Accept, Deny, Pass"),
+            (
+                "/spec/ingress/0/action",
+                json!("Allow"),
+                "spec.ingress[0].action: \"Allow\" is none of Accept, Deny, Pass",
+            ),
             ("/spec/ingress/0/name", json!("x".repeat(101)), "spec.ingress[0].name: has 101 characters"),
             ("/spec/ingress/0/from", json!([]), "spec.ingress[0].from: is empty"),
             ("/spec/ingress/0/from", json!([{}]), "spec.ingress[0].from[0]: needs exactly one of namespaces, pods"),
             ("/spec/egress/0/to", many(peer.clone()), "spec.egress[0].to: has 26 entries"),
-            ("/spec/egress/0/to", json!([{"nodes": {}, "networks": ["::/0"]}]), "spec.egress[0].to[0]: needs exactly one"),
-            ("/spec/egress/0/to", json!([{"networks": ["10/8"]}]), "spec.egress[0].to[0].networks[0]: \"10/8\" is no range"),
+            (
+                "/spec/egress/0/to",
+                json!([{"nodes": {}, "networks": ["::/0"]}]),
+                "spec.egress[0].to[0]: needs exactly one",
+            ),
+            (
+                "/spec/egress/0/to",
+                json!([{"networks": ["10/8"]}]),
+                "spec.egress[0].to[0].networks[0]: \"10/8\" is no range",
+            ),
             ("/spec/egress/0/to", json!([{"networks": []}]), "spec.egress[0].to[0].networks: is empty"),
-            ("/spec/egress/0/to", json!([{"domainNames": ["a.b"]}]), "spec.egress[0].to[0].domainNames: can be accepted only"),
-            ("/spec/egress/0/protocols", json!([{"destinationNamedPort": "w"}]),
-                "spec.egress[0].protocols[0].destinationNamedPort: names a port, which only pods have"),
-            ("/spec/egress/0/protocols", json!([{}]), "spec.egress[0].protocols[0]: needs exactly one of tcp, udp, sctp"),
-            ("/spec/egress/0/protocols", json!([{"tcp": {}}]), "spec.egress[0].protocols[0].tcp.destinationPort: is missing"),
-            ("/spec/egress/0/protocols/0/tcp/destinationPort", json!({"number": 0}),
-                "spec.egress[0].protocols[0].tcp.destinationPort.number: is 0; use 1 to 65535"),
-            ("/spec/egress/0/protocols/0/tcp/destinationPort", json!({"range": {"start": 9, "end": 9}}),
-                "spec.egress[0].protocols[0].tcp.destinationPort.range.end: is 9, not above start 9"),
-            ("/spec/subject/namespaces", json!({"matchExpressions": [{"key": "a", "operator": "Like"}]}),
-                "spec.subject.namespaces.matchExpressions[0].operator: \"Like\" is no operator"),
+            (
+                "/spec/egress/0/to",
+                json!([{"domainNames": ["a.b"]}]),
+                "spec.egress[0].to[0].domainNames: can be accepted only",
+            ),
+            (
+                "/spec/egress/0/protocols",
+                json!([{"destinationNamedPort": "w"}]),
+                "spec.egress[0].protocols[0].destinationNamedPort: names a port, which only pods have",
+            ),
+            (
+                "/spec/egress/0/protocols",
+                json!([{}]),
+                "spec.egress[0].protocols[0]: needs exactly one of tcp, udp, sctp",
+            ),
+            (
+                "/spec/egress/0/protocols",
+                json!([{"tcp": {}}]),
+                "spec.egress[0].protocols[0].tcp.destinationPort: is missing",
+            ),
+            (
+                "/spec/egress/0/protocols/0/tcp/destinationPort",
+                json!({"number": 0}),
+                "spec.egress[0].protocols[0].tcp.destinationPort.number: is 0; use 1 to 65535",
+            ),
+            (
+                "/spec/egress/0/protocols/0/tcp/destinationPort",
+                json!({"range": {"start": 9, "end": 9}}),
+                "spec.egress[0].protocols[0].tcp.destinationPort.range.end: is 9, not above start 9",
+            ),
+            (
+                "/spec/subject/namespaces",
+                json!({"matchExpressions": [{"key": "a", "operator": "Like"}]}),
+                "spec.subject.namespaces.matchExpressions[0].operator: \"Like\" is no operator",
+            ),
         ];
         for (path, value, expected) in cases {
             let found = refused(path, value);

@@ -5,6 +5,9 @@ use futures::stream::{BoxStream, StreamExt};
 use std::time::Duration;
 use twill_crds::Object;
 
+/// How often a kind that a cluster may be without, and is, is asked for at least.
+const UNKNOWN: Duration = Duration::from_secs(10);
+
 /// What happens to one kind, told without end and without error.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Followed<K> {
@@ -95,6 +98,10 @@ impl<K: Object> Follower<K> {
             Error::Expired | Error::Malformed { .. } => {
                 tracing::info!(kind = %K::kind().kind, %error, "listing again");
                 self.step = Step::List;
+            }
+            Error::UnknownKind(_) if K::kind().is_optional() => {
+                self.step = Step::Watch(heard);
+                tokio::time::sleep(UNKNOWN.mul_f64(0.5 + rand_unit() / 2.0)).await;
             }
             _ => {
                 self.step = Step::Watch(heard);

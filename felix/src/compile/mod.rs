@@ -308,6 +308,9 @@ impl Compiler {
             self.by_selector.entry(selector).or_default().insert(name.clone());
             set.elements = spec.fill(&self.index, self.index.peers.members(selector));
         }
+        if let Some(addresses) = spec.of_nodes(&self.index) {
+            set.elements = addresses;
+        }
         self.desired.add_set(name, set);
         self.sets.insert(name.clone(), SetUse { users: 1, spec, selector });
     }
@@ -330,10 +333,15 @@ impl Compiler {
     }
 
     fn update_nodes(&mut self) {
-        let all: BTreeSet<IpAddr> = self.index.node_addresses().collect();
+        let all: BTreeSet<IpAddr> = self.index.nodes().iter().flat_map(|node| node.addresses.iter().copied()).collect();
         for (set, v4) in [(base::NODES_V4, true), (base::NODES_V6, false)] {
             let elements = all.iter().filter(|a| a.is_ipv4() == v4).map(|a| (Key::addr(*a), Value::Plain));
             self.desired.replace(&base::name(set), elements.collect());
+        }
+        for (name, set) in &self.sets {
+            if let Some(addresses) = set.spec.of_nodes(&self.index) {
+                self.desired.replace(name, addresses);
+            }
         }
     }
 

@@ -86,7 +86,7 @@ fn conditions(rule: &Rule, direction: Direction, subject: &PodSelector) -> Vec<C
                 let everything = PodSelector::everything();
                 all.extend(FAMILIES.map(|family| Condition::default().lookup(spec(&everything, family), false)));
             }
-            // The set of ports holds addresses of the peer's pods only, so it says all. A block has no named ports.
+            // The set of ports holds addresses of the peer's pods only, so it says all. Blocks and nodes have no named ports.
             (Direction::Egress, Peers::Of(of)) => {
                 for peer in of {
                     if let Peer::Pods(selector) = peer {
@@ -106,14 +106,18 @@ fn peer_conditions(peers: &Peers, source: bool) -> Vec<Condition> {
     for peer in peers {
         match peer {
             Peer::Block(ranges) => blocks.push(ranges),
-            Peer::Pods(selector) => all.extend(FAMILIES.map(|family| {
-                Condition::default().lookup(SetSpec { content: Content::Pods(selector.clone()), family }, source)
-            })),
+            Peer::Pods(selector) => all.extend(addresses(&Content::Pods(selector.clone()), source)),
+            Peer::Nodes(selector) => all.extend(addresses(&Content::Nodes(selector.clone()), source)),
         }
     }
     let blocks = Ranges::union(blocks);
     all.extend(FAMILIES.into_iter().filter_map(|family| block_condition(&blocks, family, source)));
     all
+}
+
+/// One of these addresses, of either family.
+fn addresses(content: &Content, source: bool) -> [Condition; 2] {
+    FAMILIES.map(|family| Condition::default().lookup(SetSpec { content: content.clone(), family }, source))
 }
 
 /// Addresses of one family: a set only if one network cannot say it.

@@ -1,7 +1,7 @@
 //! The sets that rules look into, named by what they hold.
 
 use crate::index::{Index, ItemId};
-use crate::model::{NamedPort, PodSelector, Protocol, Ranges};
+use crate::model::{NamedPort, PodSelector, Protocol, Ranges, Selector};
 use crate::ruleset::{Family, Field, Key, KeyType, Name, Set, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -15,6 +15,8 @@ pub(super) enum Content {
     Pods(PodSelector),
     /// `address . protocol . port` of these pods' ports of this name.
     Ports(PodSelector, Protocol, String),
+    /// Addresses of these nodes.
+    Nodes(Selector),
     /// Address ranges.
     Block(Ranges),
 }
@@ -34,17 +36,18 @@ impl SetSpec {
         let kind = match self.content {
             Content::Pods(_) => "sel",
             Content::Ports(..) => "np",
+            Content::Nodes(_) => "node",
             Content::Block(_) => "cidr",
         };
         let family = if self.family == Family::V4 { "4" } else { "6" };
         Name::from(format!("{kind}{family}_{}", digest(&self.content)))
     }
 
-    /// The selector that its elements follow.
+    /// The selector of pods that its elements follow.
     pub(super) fn selector(&self) -> Option<&PodSelector> {
         match &self.content {
             Content::Pods(selector) | Content::Ports(selector, ..) => Some(selector),
-            Content::Block(_) => None,
+            Content::Nodes(_) | Content::Block(_) => None,
         }
     }
 
@@ -55,6 +58,7 @@ impl SetSpec {
             Content::Pods(selector) => Set::of([address]).comment(short(selector.to_string())),
             Content::Ports(selector, protocol, name) => Set::of([address, KeyType::Protocol, KeyType::Port])
                 .comment(short(format!("port {name}/{protocol} of {selector}"))),
+            Content::Nodes(selector) => Set::of([address]).comment(short(format!("nodes {selector}"))),
             Content::Block(ranges) => Set::of([address]).interval().with(range_elements(ranges, self.family)),
         }
     }
@@ -63,7 +67,7 @@ impl SetSpec {
     pub(super) fn elements(&self, addresses: &[IpAddr], ports: &[NamedPort]) -> Vec<Key> {
         let mine = addresses.iter().filter(|a| a.is_ipv4() == (self.family == Family::V4));
         match &self.content {
-            Content::Block(_) => Vec::new(),
+            Content::Nodes(_) | Content::Block(_) => Vec::new(),
             Content::Pods(_) => mine.map(|a| Key::addr(*a)).collect(),
             Content::Ports(_, protocol, name) => {
                 let named: Vec<u16> =
@@ -80,6 +84,14 @@ impl SetSpec {
             .flat_map(|(pod, owned)| self.elements(&owned, &pod.ports))
             .map(|key| (key, Value::Plain))
             .collect()
+    }
+
+    /// Its elements if it is one of nodes' addresses.
+    pub(super) fn of_nodes(&self, index: &Index) -> Option<BTreeMap<Key, Value>> {
+        let Content::Nodes(selector) = &self.content else { return None };
+        let nodes = index.nodes().iter().filter(|node| selector.matches(&node.labels));
+        let mine = nodes.flat_map(|node| &node.known_as).filter(|a| a.is_ipv4() == (self.family == Family::V4));
+        Some(mine.map(|address| (Key::addr(*address), Value::Plain)).collect())
     }
 
     /// The fields of a packet that are looked up in it, for its source or its destination.

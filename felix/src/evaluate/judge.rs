@@ -135,7 +135,7 @@ impl Packet<'_> {
         match &rule.peers {
             Peers::Any => self.ports_match(&rule.ports, true),
             Peers::Of(peers) => peers.iter().any(|p| {
-                // At an egress ipBlock there is no pod that could give a port its name.
+                // Only a pod gives a port its name.
                 let names_count = self.direction == Direction::Ingress || matches!(p, Peer::Pods(_));
                 self.is_peer(p) && self.ports_match(&rule.ports, names_count)
             }),
@@ -145,6 +145,7 @@ impl Packet<'_> {
     fn is_peer(&self, peer: &Peer) -> bool {
         match (peer, self.peer) {
             (Peer::Block(ranges), side) => side.address().is_some_and(|a| ranges.contains(a)),
+            (Peer::Nodes(selector), side) => side.address().is_some_and(|a| self.universe.is_node(selector, a)),
             (Peer::Pods(selector), Side::Pod { pod, .. }) => self.selects(selector, pod),
             (Peer::Pods(_), _) => false,
         }
@@ -201,12 +202,6 @@ fn peers_text(peers: &Peers) -> String {
     match peers {
         Peers::Any => "anyone".to_owned(),
         Peers::Of(peers) if peers.is_empty() => "nobody".to_owned(),
-        Peers::Of(peers) => {
-            let text = |p: &Peer| match p {
-                Peer::Pods(selector) => selector.to_string(),
-                Peer::Block(ranges) => ranges.to_string(),
-            };
-            peers.iter().map(text).collect::<Vec<_>>().join("; ")
-        }
+        Peers::Of(peers) => peers.iter().map(Peer::to_string).collect::<Vec<_>>().join("; "),
     }
 }

@@ -13,4 +13,4 @@ mod universe;
 
 pub use judge::{Judgement, Miss, RuleRef};
 pub use story::Explanation;
-pub use universe::{Party, Side, Universe, UnknownParty};
+pub use universe::{Objects, Party, Side, Universe, UnknownParty};

@@ -33,7 +33,15 @@ fn universe(policies: &[(&str, Value)]) -> Universe {
         .map(|(name, spec)| json!({"metadata": {"namespace": "shop", "name": name}, "spec": spec}))
         .map(|raw| serde_json::from_value(raw).unwrap())
         .collect();
-    Universe::new(&pods, &namespaces, &policies, &[node("n1", "192.0.2.1"), node("n2", "192.0.2.2")])
+    let nodes = [node("n1", "192.0.2.1"), node("n2", "192.0.2.2")];
+    let all = Objects {
+        pods: &pods,
+        namespaces: &namespaces,
+        network_policies: &policies,
+        nodes: &nodes,
+        ..Objects::default()
+    };
+    Universe::new(&all)
 }
 
 fn told(universe: &Universe, src: &str, dst: &str, port: u16) -> String {

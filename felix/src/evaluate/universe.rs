@@ -2,13 +2,17 @@
 
 use super::judge::{Judgement, judge};
 use super::story::Explanation;
-use crate::model::{Direction, Labels, Node, Pod, PodKey, Policy, Protocol, namespace_labels, network_policy};
+use crate::model::{
+    Direction, Labels, Node, Pod, PodKey, Policy, Protocol, Selector, cluster_network_policy, namespace_labels,
+    network_policy,
+};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use twill_crds::ClusterNetworkPolicy;
 
 /// All pods, namespaces, policies and nodes at one moment.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +23,21 @@ pub struct Universe {
     nodes: BTreeMap<String, Node>,
     owners: BTreeMap<IpAddr, PodKey>,
     hosts: BTreeMap<IpAddr, String>,
+}
+
+/// All objects that policy depends on, as the datastore has them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Objects<'a> {
+    /// Pods.
+    pub pods: &'a [core::Pod],
+    /// Namespaces.
+    pub namespaces: &'a [core::Namespace],
+    /// NetworkPolicies.
+    pub network_policies: &'a [NetworkPolicy],
+    /// ClusterNetworkPolicies.
+    pub cluster_network_policies: &'a [ClusterNetworkPolicy],
+    /// Nodes.
+    pub nodes: &'a [core::Node],
 }
 
 /// One end of a connection, as a person names it.
@@ -117,19 +136,14 @@ impl fmt::Display for Side {
 impl Universe {
     /// Reads everything.
     #[must_use]
-    pub fn new(
-        pods: &[core::Pod],
-        namespaces: &[core::Namespace],
-        policies: &[NetworkPolicy],
-        nodes: &[core::Node],
-    ) -> Self {
-        let namespaces =
-            namespaces.iter().map(|n| (n.metadata.name.clone().unwrap_or_default(), namespace_labels(n))).collect();
+    pub fn new(objects: &Objects<'_>) -> Self {
+        let named = |namespace: &core::Namespace| namespace.metadata.name.clone().unwrap_or_default();
+        let policies = objects.network_policies.iter().map(network_policy);
         Self::of(
-            pods.iter().map(Pod::read),
-            namespaces,
-            policies.iter().map(network_policy),
-            nodes.iter().map(Node::read),
+            objects.pods.iter().map(Pod::read),
+            objects.namespaces.iter().map(|one| (named(one), namespace_labels(one))).collect(),
+            policies.chain(objects.cluster_network_policies.iter().map(cluster_network_policy)),
+            objects.nodes.iter().map(Node::read),
         )
     }
 
@@ -166,6 +180,11 @@ impl Universe {
     /// What is wrong with policies, one sentence each.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
         self.policies.iter().flat_map(|p| p.problems.iter().map(String::as_str))
+    }
+
+    /// Whether an address is one of the selected nodes'.
+    pub(super) fn is_node(&self, selector: &Selector, address: IpAddr) -> bool {
+        self.nodes.values().any(|node| node.known_as.contains(&address) && selector.matches(&node.labels))
     }
 
     /// Whether a connection from `src` to `port` of `dst` may be opened, and why. For protocols without ports `port` does not

@@ -2,6 +2,7 @@
 
 use crate::model::{Labels, Node, Pod, PodKey, Policy, PolicyKey};
 use ipnet::IpNet;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -38,8 +39,13 @@ pub enum Event {
     PolicyApplied(Policy),
     /// A policy was deleted.
     PolicyDeleted(PolicyKey),
-    /// These are all policies.
-    PoliciesReplaced(Vec<Policy>),
+    /// These are all policies of a kind.
+    PoliciesReplaced {
+        /// The kind, as in their keys.
+        kind: Cow<'static, str>,
+        /// The policies.
+        policies: Vec<Policy>,
+    },
     /// A workload interface exists on this node.
     EndpointAttached(Endpoint),
     /// It is gone.

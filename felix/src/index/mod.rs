@@ -88,9 +88,10 @@ impl Index {
             }
             Event::PolicyApplied(policy) => self.put_policy(policy),
             Event::PolicyDeleted(key) => self.remove_policy(&key),
-            Event::PoliciesReplaced(policies) => {
+            Event::PoliciesReplaced { kind, policies } => {
                 let kept: BTreeSet<&PolicyKey> = policies.iter().map(|p| &p.key).collect();
-                let gone: Vec<PolicyKey> = self.policies.keys().filter(|k| !kept.contains(k)).cloned().collect();
+                let goes = |key: &&PolicyKey| *key.kind == *kind && !kept.contains(key);
+                let gone: Vec<PolicyKey> = self.policies.keys().filter(goes).cloned().collect();
                 gone.iter().for_each(|key| self.remove_policy(key));
                 policies.into_iter().for_each(|policy| self.put_policy(policy));
             }
@@ -154,9 +155,9 @@ impl Index {
         self.policies.get(key).map(|(policy, _)| policy)
     }
 
-    /// Addresses of all nodes.
-    pub(crate) fn node_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.nodes.iter().flat_map(|n| n.addresses.iter().copied())
+    /// All nodes.
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.nodes
     }
 
     /// All pools.

@@ -2,7 +2,7 @@
 
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use twill_crds::{IPBlock, IPPool, Namespace, NetworkPolicy, Node, Object, Pod};
+use twill_crds::{ClusterNetworkPolicy, IPBlock, IPPool, Namespace, NetworkPolicy, Node, Object, Pod};
 use twill_datastore::{Datastore, Filter, Followed, Freshness, Key, Scope, follow};
 
 /// What one kind has told.
@@ -20,6 +20,8 @@ pub enum Fact {
     Pool(Box<Followed<IPPool>>),
     /// About blocks.
     Block(Box<Followed<IPBlock>>),
+    /// About the cluster's own policies.
+    ClusterNetworkPolicy(Box<Followed<ClusterNetworkPolicy>>),
 }
 
 impl Fact {
@@ -33,6 +35,7 @@ impl Fact {
             Self::Node(f) => matches!(**f, Followed::Bookmark(_)),
             Self::Pool(f) => matches!(**f, Followed::Bookmark(_)),
             Self::Block(f) => matches!(**f, Followed::Bookmark(_)),
+            Self::ClusterNetworkPolicy(f) => matches!(**f, Followed::Bookmark(_)),
         }
     }
 
@@ -46,6 +49,7 @@ impl Fact {
             Self::Node(_) => 3,
             Self::Pool(_) => 4,
             Self::Block(_) => 5,
+            Self::ClusterNetworkPolicy(_) => 6,
         }
     }
 
@@ -58,6 +62,7 @@ impl Fact {
             Self::Node(f) => freshness.take(f),
             Self::Pool(f) => freshness.take(f),
             Self::Block(f) => freshness.take(f),
+            Self::ClusterNetworkPolicy(f) => freshness.take(f),
         };
     }
 }
@@ -72,16 +77,18 @@ pub fn scopes() -> Vec<Scope> {
         Scope::all::<Node>(),
         Scope::all::<IPPool>(),
         Scope::all::<IPBlock>(),
+        Scope::all::<ClusterNetworkPolicy>(),
     ]
 }
 
 /// That of which an ADD must know everything until its start: the pod, its namespace, and the policies that can select it.
 #[must_use]
-pub fn scopes_of(pod: &Key) -> [Scope; 3] {
+pub fn scopes_of(pod: &Key) -> [Scope; 4] {
     [
         Scope::object::<Pod>(pod),
         Scope::object::<Namespace>(&Key::cluster(&pod.namespace)),
         Scope::namespace::<NetworkPolicy>(&pod.namespace),
+        Scope::all::<ClusterNetworkPolicy>(),
     ]
 }
 
@@ -95,6 +102,7 @@ pub fn follow_all(store: &Datastore) -> mpsc::Receiver<Fact> {
     spawn(store, &sender, Fact::Node);
     spawn(store, &sender, Fact::Pool);
     spawn(store, &sender, Fact::Block);
+    spawn(store, &sender, Fact::ClusterNetworkPolicy);
     receiver
 }
 

@@ -8,11 +8,11 @@ mod record;
 use crate::model;
 use serde_json::json;
 use std::collections::BTreeMap;
-use twill_crds::{IPBlock, IPPool, Kind, Namespace, NetworkPolicy, Node, Object, Pod};
+use twill_crds::{ClusterNetworkPolicy, IPBlock, IPPool, Kind, Namespace, NetworkPolicy, Node, Object, Pod};
 use twill_datastore::{Followed, Key};
 
 /// How many kinds are kept; their numbers are those of [`crate::io::heard::Fact::kind`].
-pub const KINDS: usize = 6;
+pub const KINDS: usize = 7;
 
 const POD: usize = 0;
 const NAMESPACE: usize = 1;
@@ -20,6 +20,7 @@ const NETWORK_POLICY: usize = 2;
 const NODE: usize = 3;
 const POOL: usize = 4;
 const BLOCK: usize = 5;
+const CLUSTER_NETWORK_POLICY: usize = 6;
 
 /// An object of which something is kept.
 pub trait Kept: Object {
@@ -44,6 +45,12 @@ impl Kept for NetworkPolicy {
     fn line(&self) -> String {
         let meta = &self.metadata;
         json!({"metadata": {"name": meta.name, "namespace": meta.namespace}, "spec": self.spec}).to_string()
+    }
+}
+
+impl Kept for ClusterNetworkPolicy {
+    fn line(&self) -> String {
+        typed(&Self::kind(), &json!({"name": self.metadata.name}), &json!(self.spec))
     }
 }
 
@@ -136,6 +143,8 @@ pub struct Remembered {
     pub pools: Vec<IPPool>,
     /// Blocks.
     pub blocks: Vec<IPBlock>,
+    /// The cluster's own policies.
+    pub cluster_policies: Vec<ClusterNetworkPolicy>,
 }
 
 impl Remembered {
@@ -152,6 +161,7 @@ impl Remembered {
             NODE => self.nodes.push(serde_json::from_str(line).map_err(wrong)?),
             POOL => self.pools.push(serde_json::from_str(line).map_err(wrong)?),
             BLOCK => self.blocks.push(serde_json::from_str(line).map_err(wrong)?),
+            CLUSTER_NETWORK_POLICY => self.cluster_policies.push(serde_json::from_str(line).map_err(wrong)?),
             other => return Err(format!("{key}: there is no kind {other}")),
         }
         Ok(())

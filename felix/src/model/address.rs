@@ -86,11 +86,20 @@ impl Ranges {
 
 impl fmt::Display for Ranges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let v4 = self.v4().map(|(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") });
-        let v6 = self.v6().map(|(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") });
+        let v4 = self.v4().map(|(a, b)| text(a, b, ipnet::Ipv4Subnets::new(a, b, 0)));
+        let v6 = self.v6().map(|(a, b)| text(a, b, ipnet::Ipv6Subnets::new(a, b, 0)));
         let all: Vec<String> = v4.chain(v6).collect();
         f.write_str(if all.is_empty() { "no address" } else { "" })?;
         f.write_str(&all.join(", "))
+    }
+}
+
+/// An address, a network, or the ends of a range that is neither.
+fn text<A: fmt::Display + PartialEq, N: fmt::Display>(a: A, b: A, mut networks: impl Iterator<Item = N>) -> String {
+    match (networks.next(), networks.next()) {
+        _ if a == b => a.to_string(),
+        (Some(network), None) => network.to_string(),
+        _ => format!("{a}-{b}"),
     }
 }
 
@@ -136,19 +145,20 @@ mod tests {
 
     #[test]
     fn exceptions_are_taken_out_wherever_they_lie() {
-        assert_eq!(shown("10.0.0.0/24", &[]), "10.0.0.0-10.0.0.255");
-        assert_eq!(shown("10.0.0.0/24", &["10.0.0.0/25"]), "10.0.0.128-10.0.0.255");
-        assert_eq!(shown("10.0.0.0/24", &["10.0.0.128/25"]), "10.0.0.0-10.0.0.127");
+        assert_eq!(shown("10.0.0.0/24", &[]), "10.0.0.0/24");
+        assert_eq!(shown("10.0.0.0/24", &["10.0.0.0/25"]), "10.0.0.128/25");
+        assert_eq!(shown("10.0.0.0/24", &["10.0.0.128/25"]), "10.0.0.0/25");
         assert_eq!(shown("10.0.0.0/30", &["10.0.0.1/32", "10.0.0.3/32"]), "10.0.0.0, 10.0.0.2");
+        assert_eq!(shown("10.0.0.0/24", &["10.0.0.0/26"]), "10.0.0.64-10.0.0.255");
         assert_eq!(shown("10.0.0.0/24", &["10.0.0.0/24"]), "no address");
         assert_eq!(shown("10.0.0.0/24", &["10.0.0.0/25", "10.0.0.64/26", "10.0.0.128/25"]), "no address");
     }
 
     #[test]
     fn the_whole_address_space_can_be_named_and_emptied() {
-        assert_eq!(shown("0.0.0.0/0", &[]), "0.0.0.0-255.255.255.255");
+        assert_eq!(shown("0.0.0.0/0", &[]), "0.0.0.0/0");
         assert_eq!(shown("0.0.0.0/0", &["0.0.0.0/0"]), "no address");
-        assert_eq!(shown("::/0", &["::/1"]), "8000::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
+        assert_eq!(shown("::/0", &["::/1"]), "8000::/1");
         assert_eq!(shown("::/0", &["8000::/1", "::/1"]), "no address");
     }
 
@@ -161,6 +171,6 @@ mod tests {
             Ranges::subtract(net("10.0.0.16/28"), &[]),
             Ranges::subtract(net("10.0.2.0/32"), &[]),
         ];
-        assert_eq!(Ranges::union(&parts).to_string(), "10.0.0.0-10.0.0.255, 10.0.2.0, fd00::-fd00::1");
+        assert_eq!(Ranges::union(&parts).to_string(), "10.0.0.0/24, 10.0.2.0, fd00::/127");
     }
 }

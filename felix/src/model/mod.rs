@@ -5,6 +5,7 @@
 //! any more. What cannot be read becomes a sentence, and a policy that denies.
 
 mod address;
+mod cluster_network_policy;
 mod few;
 mod network_policy;
 mod pod;
@@ -13,6 +14,7 @@ mod protocol;
 mod selector;
 
 pub use address::Ranges;
+pub use cluster_network_policy::cluster_network_policy;
 pub use few::Few;
 pub use network_policy::network_policy;
 pub use pod::{NamedPort, Node, Pod, PodKey, namespace_labels};

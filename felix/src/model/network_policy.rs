@@ -241,16 +241,8 @@ mod tests {
             {"namespaceSelector": {"matchLabels": {"b": "y"}}, "podSelector": {}},
             {}
         ]}]}));
-        let shown: Vec<String> = match &policy.ingress.as_ref().unwrap()[0].peers {
-            Peers::Of(peers) => peers
-                .iter()
-                .map(|p| match p {
-                    Peer::Pods(s) => s.to_string(),
-                    Peer::Block(r) => r.to_string(),
-                })
-                .collect(),
-            Peers::Any => vec![],
-        };
+        let Peers::Of(peers) = &policy.ingress.as_ref().unwrap()[0].peers else { panic!("any") };
+        let shown: Vec<String> = peers.iter().map(Peer::to_string).collect();
         assert_eq!(shown, ["pods a=x in namespace n", "pods all in namespaces all", "pods all in namespaces b=y"]);
         assert_eq!(policy.problems.len(), 1, "{:?}", policy.problems);
     }

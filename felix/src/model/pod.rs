@@ -111,18 +111,24 @@ fn ports(spec: &core::PodSpec) -> Few<NamedPort> {
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// Its internal addresses.
+    /// Its labels.
+    pub labels: Labels,
+    /// Its internal addresses, from which other nodes hear it.
     pub addresses: BTreeSet<IpAddr>,
+    /// All its addresses, where policy means the node by them.
+    pub known_as: BTreeSet<IpAddr>,
 }
 
 impl Node {
     /// Reads a node.
     #[must_use]
     pub fn read(raw: &core::Node) -> Self {
-        let all = raw.status.iter().flat_map(|s| s.addresses.iter().flatten());
+        let all = || raw.status.iter().flat_map(|s| s.addresses.iter().flatten());
         Self {
             name: raw.metadata.name.clone().unwrap_or_default(),
-            addresses: all.filter(|a| a.type_ == "InternalIP").filter_map(|a| a.address.parse().ok()).collect(),
+            labels: Arc::new(raw.metadata.labels.clone().unwrap_or_default()),
+            addresses: all().filter(|a| a.type_ == "InternalIP").filter_map(|a| a.address.parse().ok()).collect(),
+            known_as: all().filter_map(|a| a.address.parse().ok()).collect(),
         }
     }
 }

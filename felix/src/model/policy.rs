@@ -1,6 +1,6 @@
 //! The internal form of policy.
 
-use super::{PodSelector, Protocol, Ranges};
+use super::{PodSelector, Protocol, Ranges, Selector};
 use std::fmt;
 
 /// Where in the order a policy is judged; earlier tiers first.
@@ -137,8 +137,20 @@ pub enum Peers {
 pub enum Peer {
     /// Addresses of these pods.
     Pods(PodSelector),
+    /// Addresses of these nodes.
+    Nodes(Selector),
     /// Addresses, those of pods included.
     Block(Ranges),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pods(selector) => selector.fmt(f),
+            Self::Nodes(selector) => write!(f, "nodes {selector}"),
+            Self::Block(ranges) => ranges.fmt(f),
+        }
+    }
 }
 
 /// The destination port of a connection.

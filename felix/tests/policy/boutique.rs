@@ -1,7 +1,7 @@
 //! A real application's policies: who may reach whom is written here by hand, from its documentation of what calls what.
 
 use crate::cluster::Cluster;
-use crate::differential::raw;
+use crate::differential::{objects, raw};
 use crate::universe::{State, interface};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -78,8 +78,8 @@ fn the_online_boutique_is_open_exactly_where_its_services_call_each_other() {
     let policies: Vec<Value> = manifests.into_iter().map(|m| m.value).collect();
     assert_eq!(policies.len(), 13);
     let state = application(&policies);
-    let objects = raw(&state);
-    let stories = Universe::new(&objects.pods, &objects.namespaces, &objects.policies, &objects.nodes);
+    let raw = raw(&state);
+    let stories = Universe::new(&objects(&raw));
     assert_eq!(stories.problems().count(), 0);
     let rulesets = Cluster::of(&state);
     let addresses: BTreeMap<&str, std::net::IpAddr> =
@@ -92,7 +92,7 @@ fn the_online_boutique_is_open_exactly_where_its_services_call_each_other() {
                 let story = stories.explain(&party(from), &party(to), port, Protocol::TCP).unwrap();
                 assert_eq!(story.allowed, want, "{story}");
                 let end = |name: &str| oracle::Endpoint::Address(addresses[name]);
-                assert_eq!(oracle::allowed(&objects, &end(from), &end(to), oracle::Protocol::Tcp, port), want);
+                assert_eq!(oracle::allowed(&raw, &end(from), &end(to), oracle::Protocol::Tcp, port), want);
                 assert_eq!(rulesets.passes(addresses[from], addresses[to], Protocol::TCP, port), want, "{story}");
             }
         }

@@ -32,7 +32,7 @@ fn compiled_with(state: &State, node: &str, policies: Vec<Policy>) -> Compiler {
     let mut compiler = Compiler::new(skeleton(&Settings::default()));
     compiler.apply(Event::PoolsChanged(pools()));
     replaced(state).into_iter().for_each(|event| compiler.apply(event));
-    compiler.apply(Event::PoliciesReplaced(policies));
+    compiler.apply(Event::PoliciesReplaced { kind: "NetworkPolicy".into(), policies });
     for (_, endpoint) in state.endpoints.values().filter(|(of, _)| of == node) {
         compiler.apply(Event::EndpointAttached(endpoint.clone()));
     }
@@ -52,7 +52,7 @@ pub fn replaced(state: &State) -> Vec<Event> {
         Event::NodesChanged(state.nodes.iter().map(Node::read).collect()),
         Event::NamespacesReplaced(namespaces),
         Event::PodsReplaced(state.pods.values().map(Pod::read).collect()),
-        Event::PoliciesReplaced(policies(state)),
+        Event::PoliciesReplaced { kind: "NetworkPolicy".into(), policies: policies(state) },
     ]
 }
 

@@ -5,7 +5,7 @@ use crate::cluster::Cluster;
 use crate::universe::{State, state};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use twill_felix::evaluate::{Party, Universe};
+use twill_felix::evaluate::{Objects, Party, Universe};
 use twill_felix::model::Protocol;
 use twill_policy_oracle as oracle;
 
@@ -28,10 +28,21 @@ pub fn raw(state: &State) -> oracle::Cluster {
     }
 }
 
+/// The same for the evaluator.
+pub fn objects(cluster: &oracle::Cluster) -> Objects<'_> {
+    Objects {
+        pods: &cluster.pods,
+        namespaces: &cluster.namespaces,
+        network_policies: &cluster.policies,
+        nodes: &cluster.nodes,
+        ..Objects::default()
+    }
+}
+
 fn agree(state: &State) -> Result<(), TestCaseError> {
     let a = raw(state);
     let b = Cluster::of(state);
-    let stories = Universe::new(&a.pods, &a.namespaces, &a.policies, &a.nodes);
+    let stories = Universe::new(&objects(&a));
     for (src, dst) in b.pairs() {
         for (protocol, oracles, port) in QUESTIONS {
             let (from, to) = (oracle::Endpoint::Address(src), oracle::Endpoint::Address(dst));

@@ -10,8 +10,8 @@ use crate::state::State;
 use anyhow::ensure;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use twill_crds::{Namespace, NetworkPolicy, Node, Object, Pod};
-use twill_felix::evaluate::{Party, Universe};
+use twill_crds::{ClusterNetworkPolicy, Namespace, NetworkPolicy, Node, Object, Pod};
+use twill_felix::evaluate::{Objects, Party, Universe};
 
 /// What is tried.
 #[derive(Clone, Debug, Default)]
@@ -35,12 +35,13 @@ const SECOND_PATIENCE: Duration = Duration::from_millis(4000);
 /// There is nothing to try, or a namespace is gone.
 pub fn probe(cluster: &Cluster, selection: &Selection) -> anyhow::Result<Vec<Cell>> {
     let pods = cluster.list::<Pod>()?;
-    let universe = Universe::new(
-        &pods,
-        &cluster.list::<Namespace>()?,
-        &cluster.list::<NetworkPolicy>()?,
-        &cluster.list::<Node>()?,
-    );
+    let universe = Universe::new(&Objects {
+        pods: &pods,
+        namespaces: &cluster.list::<Namespace>()?,
+        network_policies: &cluster.list::<NetworkPolicy>()?,
+        cluster_network_policies: &cluster.list::<ClusterNetworkPolicy>()?,
+        nodes: &cluster.list::<Node>()?,
+    });
     let running = pods.iter().filter(|p| runs(p)).collect::<Vec<_>>();
     let mut tries = Vec::new();
     for source in running.iter().filter(|p| selected(&selection.from, p.namespace(), p.name())) {

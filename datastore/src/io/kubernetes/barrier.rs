@@ -59,7 +59,14 @@ pub(super) async fn mark(shared: &Arc<Shared>, scope: &Scope) -> Result<Mark, Er
         // Apart from whoever asked first: others wait for it, too.
         tokio::spawn(serve(shared.clone(), scope.clone()));
     }
-    waits.await.unwrap_or_else(|_| Err(Error::Unavailable("the question was dropped; ask again".into())))
+    let answer = waits.await.unwrap_or_else(|_| Err(Error::Unavailable("the question was dropped; ask again".into())));
+    match answer {
+        // There is nothing of it to hear.
+        Err(Error::UnknownKind(_)) if scope.kind.is_optional() => {
+            Ok(Mark { scope: scope.clone(), revision: Revision(0), present: None })
+        }
+        answer => answer,
+    }
 }
 
 /// Asks until nobody waits. Those who ask while a list is under way get the next one, as theirs must not be older than they are.

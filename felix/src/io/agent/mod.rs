@@ -6,6 +6,7 @@
 mod announce;
 mod attach;
 mod blocks;
+mod facts;
 mod isolation;
 mod lost;
 mod namesakes;
@@ -30,6 +31,7 @@ use crate::model::{self, PodKey};
 use crate::workload::Plan;
 use crate::workload::supply::{Now, Supply};
 use attach::Pending;
+use facts::Compiled;
 use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +39,6 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 use twill_crds::control::FelixStatus;
-use twill_crds::{NetworkPolicy, Pod};
 use twill_datastore::{Datastore, Followed, Freshness, Mark};
 use twill_ipam::io::store::Store;
 use twill_ipam::{Owner, Sandbox};
@@ -327,16 +328,20 @@ impl Agent {
         match fact {
             Fact::Pod(followed) => {
                 self.memory.hear(kind, &followed);
-                self.compiler_hears(&followed, pods_replaced, pod_applied, pod_deleted);
+                self.compiler_hears(&followed);
             }
             Fact::Namespace(followed) => {
                 self.memory.hear(kind, &followed);
-                self.compiler_hears(&followed, namespaces_replaced, namespace_applied, namespace_deleted);
+                self.compiler_hears(&followed);
                 self.supply.namespaces.apply(*followed);
             }
             Fact::NetworkPolicy(followed) => {
                 self.memory.hear(kind, &followed);
-                self.compiler_hears(&followed, policies_replaced, policy_applied, policy_deleted);
+                self.compiler_hears(&followed);
+            }
+            Fact::ClusterNetworkPolicy(followed) => {
+                self.memory.hear(kind, &followed);
+                self.compiler_hears(&followed);
             }
             Fact::Node(followed) => {
                 self.memory.hear(kind, &followed);
@@ -376,19 +381,8 @@ impl Agent {
         }
     }
 
-    fn compiler_hears<K>(
-        &mut self,
-        followed: &Followed<K>,
-        replaced: fn(&[K]) -> Event,
-        applied: fn(&K) -> Event,
-        deleted: fn(&K) -> Event,
-    ) {
-        match followed {
-            Followed::Synced { items, .. } => self.compiler.apply(replaced(items)),
-            Followed::Applied(object, _) => self.compiler.apply(applied(object)),
-            Followed::Deleted(object, _) => self.compiler.apply(deleted(object)),
-            Followed::Bookmark(_) => {}
-        }
+    fn compiler_hears<K: Compiled>(&mut self, followed: &Followed<K>) {
+        facts::event(followed).into_iter().for_each(|event| self.compiler.apply(event));
     }
 
     /// The pod of this name, if it is the one with this UID.
@@ -437,45 +431,6 @@ impl Agent {
             self.checkpoint();
         }
     }
-}
-
-fn pods_replaced(all: &[Pod]) -> Event {
-    Event::PodsReplaced(all.iter().map(model::Pod::read).collect())
-}
-
-fn pod_applied(pod: &Pod) -> Event {
-    Event::PodApplied(model::Pod::read(pod))
-}
-
-fn pod_deleted(pod: &Pod) -> Event {
-    let pod = model::Pod::read(pod);
-    Event::PodDeleted { key: pod.key, uid: pod.uid }
-}
-
-fn namespaces_replaced(all: &[twill_crds::Namespace]) -> Event {
-    let named = |namespace: &twill_crds::Namespace| namespace.metadata.name.clone().unwrap_or_default();
-    Event::NamespacesReplaced(all.iter().map(|one| (named(one), model::namespace_labels(one))).collect())
-}
-
-fn namespace_applied(one: &twill_crds::Namespace) -> Event {
-    let name = one.metadata.name.clone().unwrap_or_default();
-    Event::NamespaceApplied { name, labels: model::namespace_labels(one) }
-}
-
-fn namespace_deleted(one: &twill_crds::Namespace) -> Event {
-    Event::NamespaceDeleted { name: one.metadata.name.clone().unwrap_or_default() }
-}
-
-fn policies_replaced(all: &[NetworkPolicy]) -> Event {
-    Event::PoliciesReplaced(all.iter().map(model::network_policy).collect())
-}
-
-fn policy_applied(policy: &NetworkPolicy) -> Event {
-    Event::PolicyApplied(model::network_policy(policy))
-}
-
-fn policy_deleted(policy: &NetworkPolicy) -> Event {
-    Event::PolicyDeleted(model::network_policy(policy).key)
 }
 
 fn milliseconds() -> u64 {

@@ -5,15 +5,16 @@
 //! ([`Inherited`]). What it is good for: a pod that it knows is attached, with the policy that it knows, and one that ends leaves
 //! nothing.
 
-use super::{Agent, namespaces_replaced, policies_replaced};
+use super::Agent;
+use super::facts::Compiled;
 use crate::compile::Inherited;
 use crate::index::Event;
 use crate::io::nft::{Commit, Error, Table};
 use crate::memory::Remembered;
 use crate::ruleset::{Delta, Ruleset};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use twill_crds::{IPBlock, IPPool, Namespace, NetworkPolicy, Node, Pod};
+use twill_crds::{ClusterNetworkPolicy, IPBlock, IPPool, Namespace, NetworkPolicy, Node, Pod};
 use twill_datastore::{Followed, Revision};
 
 /// What felix goes on with.
@@ -39,13 +40,14 @@ impl Recall {
 impl Agent {
     /// Goes on with what an earlier felix heard, until the datastore has been heard whole.
     pub fn remember(&mut self, remembered: Remembered) {
-        let Remembered { identity, pods, namespaces, policies, nodes, pools, blocks } = remembered;
+        let Remembered { identity, pods, namespaces, policies, nodes, pools, blocks, cluster_policies } = remembered;
         fn all<K>(items: Vec<K>) -> Followed<K> {
             Followed::Synced { items, revision: Revision::default() }
         }
         self.compiler.apply(Event::PodsReplaced(pods));
-        self.compiler.apply(namespaces_replaced(&namespaces));
-        self.compiler.apply(policies_replaced(&policies));
+        self.compiler.apply(Namespace::replaced(&namespaces));
+        self.compiler.apply(NetworkPolicy::replaced(&policies));
+        self.compiler.apply(ClusterNetworkPolicy::replaced(&cluster_policies));
         self.supply.namespaces.apply(all(namespaces));
         self.hear_nodes(all(nodes));
         self.hear_pools(all(pools));
@@ -81,14 +83,17 @@ impl Agent {
             Followed::Synced { items: Vec::new(), revision: Revision::default() }
         }
         if !self.heard.has::<Pod>() {
-            self.compiler.apply(Event::PodsReplaced(Vec::new()));
+            self.compiler.apply(Pod::replaced(&[]));
         }
         if !self.heard.has::<Namespace>() {
-            self.compiler.apply(Event::NamespacesReplaced(BTreeMap::new()));
+            self.compiler.apply(Namespace::replaced(&[]));
             self.supply.namespaces.apply(none());
         }
         if !self.heard.has::<NetworkPolicy>() {
-            self.compiler.apply(Event::PoliciesReplaced(Vec::new()));
+            self.compiler.apply(NetworkPolicy::replaced(&[]));
+        }
+        if !self.heard.has::<ClusterNetworkPolicy>() {
+            self.compiler.apply(ClusterNetworkPolicy::replaced(&[]));
         }
         if !self.heard.has::<Node>() {
             self.hear_nodes(none());
