@@ -57,6 +57,9 @@ pub struct FelixStatus {
     pub endpoints: u32,
     /// Changes by others to our table or routes that were repaired.
     pub repairs: u64,
+    /// Live connections that were cut since the start because policy forbids them.
+    #[serde(default)]
+    pub connections_cut: u64,
     /// What is wrong, one sentence each.
     #[serde(default)]
     pub problems: Vec<String>,

@@ -7,6 +7,7 @@
 pub mod base;
 pub mod cni;
 pub mod compile;
+pub mod cut;
 pub mod evaluate;
 pub mod index;
 pub mod io;

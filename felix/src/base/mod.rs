@@ -2,7 +2,7 @@
 
 mod skeleton;
 
-pub use skeleton::{Settings, skeleton};
+pub use skeleton::{CUT_FOR, Settings, skeleton};
 
 use crate::ruleset::Name;
 

@@ -29,7 +29,7 @@ const FILTER: i32 = 0;
 const SOURCE_NAT: i32 = 110;
 /// Longer than a TCP sender keeps retransmitting (15 retries, 924 s with Linux's defaults): until then one late segment of the
 /// denied connection would be taken for a new flow, in either direction.
-const CUT_FOR: Duration = Duration::from_secs(1200);
+pub const CUT_FOR: Duration = Duration::from_secs(1200);
 
 const IP_IN_IP: u8 = 4;
 const TCP: u8 = 6;

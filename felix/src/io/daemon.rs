@@ -1,7 +1,7 @@
 //! The daemon: starts everything, then one loop feeds the agent.
 
 use crate::base::{Settings, skeleton};
-use crate::io::agent::{Agent, Ask, Done, Parts};
+use crate::io::agent::{Agent, Ask, Done, ExistingConnections, Parts};
 use crate::io::calls::Calls;
 use crate::io::conflist::Conflist;
 use crate::io::monitor::{self, News};
@@ -52,6 +52,9 @@ pub struct Args {
     /// Directory of the runtime's plugins, from which an uninstall takes ours
     #[arg(long, env = "TWILL_CNI_BIN_DIR", default_value = CNI_BIN_DIR)]
     pub cni_bin_dir: PathBuf,
+    /// What becomes of live connections that a change of policy forbids
+    #[arg(long, env = "TWILL_EXISTING_CONNECTIONS", value_enum, default_value_t)]
+    pub existing_connections: ExistingConnections,
     /// Identifier of this boot, for tests; the kernel's otherwise
     #[arg(long, env = "TWILL_BOOT_ID", hide = true)]
     pub boot_id: Option<String>,
@@ -99,6 +102,7 @@ type Opened = (Table, mpsc::UnboundedReceiver<nft::Event>);
 async fn serve(args: Args) -> anyhow::Result<End> {
     let end = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let departing = args.clone();
+    let existing = args.existing_connections;
     let conflist = args.write_conflist.then(|| Conflist::new(&args.cni_conf_dir, &args.run_dir));
     let boot_id = match args.boot_id {
         Some(id) => id,
@@ -137,6 +141,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         memory,
     };
     let mut agent = Agent::new(parts)?;
+    agent.treat(existing);
     agent.announce(conflist);
     if let Some(remembered) = remembered {
         agent.remember(remembered);

@@ -109,7 +109,7 @@ fn workloads_and_routes(removed: &mut Removed) -> Result<(), KernelError> {
     }
     removed.routes = addresses.len().saturating_sub(route::locals(&mut rtnl)?.len());
     // They would end by themselves, but whoever gets such an address next should not inherit them until then.
-    if let Err(error) = conntrack::forget(&addresses) {
+    if let Err(error) = conntrack::forget_addresses(&addresses) {
         tracing::warn!(%error, "connections of pods are not forgotten; they end by themselves");
     }
     Ok(())

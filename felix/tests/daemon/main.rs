@@ -3,6 +3,7 @@
 
 mod announce;
 mod attach;
+mod cutting;
 mod failures;
 mod interfaces;
 mod node;

@@ -41,6 +41,8 @@ pub struct Node {
     pub quarantine: u32,
     /// Where felix is to tell the runtime that pods can be attached.
     pub conflists: Option<PathBuf>,
+    /// More of felix's arguments.
+    pub more_args: Vec<&'static str>,
     datastore: Datastore,
     runtime: tokio::runtime::Runtime,
     felix: Option<Child>,
@@ -62,8 +64,9 @@ impl Node {
         let state = directory.path().join("state");
         // What felix sees of it can be taken away.
         std::os::unix::fs::symlink("cluster", directory.path().join("reached")).unwrap();
-        let (boot_id, quarantine, conflists) = ("boot-1", 900, None);
-        let node = Self { ns, directory, state, boot_id, quarantine, conflists, datastore, runtime, felix: None };
+        let (boot_id, quarantine, conflists, more_args) = ("boot-1", 900, None, Vec::new());
+        let node =
+            Self { ns, directory, state, boot_id, quarantine, conflists, more_args, datastore, runtime, felix: None };
         node.create::<NodeObject>(json!({
             "metadata": {"name": "n1"},
             "status": {"addresses": [{"type": "InternalIP", "address": "172.31.1.11"}]},
@@ -99,6 +102,14 @@ impl Node {
 
     pub fn delete<K: Object>(&self, name: &str) {
         self.runtime.block_on(self.datastore.delete::<K>(&Key::cluster(name), &Preconditions::default())).unwrap();
+    }
+
+    /// Gives a pod of `shop` other labels.
+    pub fn relabel(&self, name: &str, labels: Value) {
+        let key = Key::namespaced("shop", name);
+        let mut pod = self.runtime.block_on(self.datastore.get::<Pod>(&key)).unwrap().unwrap();
+        pod.metadata.labels = serde_json::from_value(labels).unwrap();
+        self.runtime.block_on(self.datastore.update(&pod)).unwrap();
     }
 
     /// A policy for all pods of `shop` that lets nothing in.
@@ -204,6 +215,7 @@ impl Node {
         let quarantine = self.quarantine.to_string();
         let mut line: Vec<&str> =
             line.into_iter().chain(["--boot-id", self.boot_id, "--quarantine", &quarantine]).collect();
+        line.extend(&self.more_args);
         if let Some(conflists) = &self.conflists {
             line.extend(["--write-conflist", "--cni-conf-dir", conflists.to_str().unwrap()]);
         }

@@ -247,7 +247,7 @@ impl Agent {
         // Of one that was cut off they are forgotten already; those that there are now are of the address's new owner.
         if let Some(attachment) = released.filter(|_| !isolated) {
             // Long before its next owner can have the address; beside the agent, since it reads the whole table of connections.
-            tokio::task::spawn_blocking(move || match conntrack::forget(&attachment.addresses) {
+            tokio::task::spawn_blocking(move || match conntrack::forget_addresses(&attachment.addresses) {
                 Ok(0) => {}
                 Ok(connections) => {
                     tracing::debug!(addresses = ?attachment.addresses, connections, "connections forgotten")

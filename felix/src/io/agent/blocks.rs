@@ -1,9 +1,11 @@
 //! The node's blocks: which are ours, which are claimed ahead of need, and what is to be said about them.
 
+use super::cutting::Look;
 use super::lost::Lost;
 use super::namesakes::Namesakes;
 use super::ready::Readiness;
 use super::{Agent, later, milliseconds, name};
+use crate::cut::Suspects;
 use crate::io::sysctl;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +48,8 @@ pub enum Done {
     },
     /// The datastore said which it is, or why it does not.
     Identified(Result<String, Error>),
+    /// Live connections were looked at, or why they were not, and whose they are.
+    Looked(Result<Look, (String, Suspects)>),
 }
 
 /// What is going on with blocks.
@@ -196,6 +200,7 @@ impl Agent {
             Done::Restored { cidr, outcome } => self.restored(cidr, outcome),
             Done::Freed { cidr, uid, outcome } => self.freed(cidr, &uid, outcome),
             Done::Identified(identity) => self.identified(identity),
+            Done::Looked(outcome) => return self.looked(outcome).await,
         }
         self.check_blocks();
         self.retry_pending().await;

@@ -92,7 +92,7 @@ impl Agent {
         self.repair().await;
         let addresses = self.isolated().flat_map(|(held, _)| held.addresses.iter().copied()).collect::<Vec<IpAddr>>();
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = conntrack::forget(&addresses) {
+            if let Err(error) = conntrack::forget_addresses(&addresses) {
                 tracing::warn!(%error, ?addresses, "connections not forgotten");
             }
         });

@@ -6,6 +6,7 @@
 mod announce;
 mod attach;
 mod blocks;
+mod cutting;
 mod facts;
 mod isolation;
 mod lost;
@@ -17,11 +18,13 @@ mod report;
 
 pub use attach::Prepared;
 pub use blocks::Done;
+pub use cutting::{ExistingConnections, Look};
 pub use report::Conditions;
 
 use crate::base::{Settings, skeleton};
 use crate::cni::{Add, Failure};
 use crate::compile::Compiler;
+use crate::cut::Suspects;
 use crate::index::{Endpoint, Event};
 use crate::io::heard::{Fact, scopes};
 use crate::io::memory::Keeper;
@@ -151,6 +154,7 @@ pub struct Agent {
     reached: Vec<(Vec<Mark>, oneshot::Sender<()>)>,
     blocks: blocks::Blocks,
     isolation: isolation::Isolation,
+    cutting: cutting::Cutting,
     missing: BTreeMap<Sandbox, u32>,
     repairs: u64,
     mtu: Option<u32>,
@@ -202,6 +206,7 @@ impl Agent {
             reached: Vec::new(),
             blocks: blocks::Blocks::new(quarantine),
             isolation: isolation::Isolation::default(),
+            cutting: cutting::Cutting::default(),
             missing: BTreeMap::new(),
             repairs: 0,
             mtu: None,
@@ -295,19 +300,26 @@ impl Agent {
             return Err("felix has not heard all of the datastore yet".to_owned());
         }
         let delta = self.compiler.commit();
+        let mut suspects = Suspects::None;
         let outcome = if self.recall.is_some() {
             self.commit_recalled(&table, &delta).await
         } else if !self.equal {
+            suspects = Suspects::All;
             table.resync(self.compiler.ruleset().clone()).await.map(Some)
         } else if delta.is_empty() {
             Ok(None)
         } else {
+            suspects = self.suspects(&delta);
+            let delta = self.with_released(delta);
             table.commit(delta).await.map(Some)
         };
         match outcome {
             Ok(commit) => {
                 if let Some(commit) = commit {
                     tracing::debug!(messages = commit.messages, took = ?commit.took, "table committed");
+                    let all = commit.resynced && self.recall.is_none();
+                    self.suspect(if all { Suspects::All } else { suspects });
+                    self.look_at_connections();
                 }
                 self.equal = true;
                 self.faults.remove("table");
@@ -412,6 +424,7 @@ impl Agent {
     /// What is periodic: limits of waits, repair, blocks ahead of need.
     pub async fn tick(&mut self) {
         self.ticks += 1;
+        self.cut_due().await;
         self.tell_runtime();
         self.check_blocks();
         if self.table.is_some() && !self.equal || self.isolation.due() {

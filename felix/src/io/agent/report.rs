@@ -21,6 +21,7 @@ impl Agent {
             revision: self.applied,
             endpoints: u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX),
             repairs: self.repairs,
+            connections_cut: self.cutting.total,
             problems: self.problems(),
         }
     }
@@ -118,6 +119,7 @@ impl Agent {
         match event {
             Event::Repaired { by, took } => {
                 self.repairs += 1;
+                self.hold_again();
                 tracing::warn!(%by, ?took, "table inet twill was changed by another process; put right");
             }
             Event::Failing { problem } => {

@@ -1,0 +1,199 @@
+//! Live connections that a change of policy forbids: cut.
+//!
+//! After a commit that may tighten, a thread looks at the kernel's connections, one look at a time, and the agent judges what it found by
+//! the ruleset of that moment. What is forbidden goes into the sets `cut4` and `cut6`, both directions, and only then is it forgotten: else
+//! the next segment, from either end, would open it anew. A connection that is allowed again leaves the sets at the next commit.
+
+use super::{Agent, Done};
+use crate::base;
+use crate::cut::{Flow, Judge, Suspects};
+use crate::io::conntrack::{self, Connection};
+use crate::io::link::{self, KernelError, Trying};
+use crate::io::rtnl::Rtnl;
+use crate::ruleset::{Delta, Key, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// What becomes of live connections when policy tightens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ExistingConnections {
+    /// Those that policy forbids now are cut.
+    #[default]
+    Reevaluate,
+    /// They go on until they end by themselves.
+    Keep,
+}
+
+/// What a look found.
+#[derive(Debug)]
+pub struct Look {
+    /// Connections of suspects.
+    found: Vec<Connection>,
+    /// The host's own addresses.
+    host: BTreeSet<IpAddr>,
+    took: Duration,
+}
+
+/// What is going on.
+#[derive(Debug, Default)]
+pub(super) struct Cutting {
+    pub(super) existing: ExistingConnections,
+    due: Suspects,
+    looking: bool,
+    not_before: Option<Instant>,
+    /// In the sets, until then.
+    held: BTreeMap<Flow, Instant>,
+    /// What is held must be put into the sets again.
+    again: bool,
+    /// Since the start.
+    pub(super) total: u64,
+}
+
+impl Agent {
+    /// Says what becomes of live connections.
+    pub fn treat(&mut self, existing: ExistingConnections) {
+        self.cutting.existing = existing;
+    }
+
+    /// Notes whom a commit that succeeded may have forbidden something.
+    pub(super) fn suspect(&mut self, suspects: Suspects) {
+        if self.cutting.existing == ExistingConnections::Reevaluate {
+            self.cutting.due.add(suspects);
+        }
+    }
+
+    /// Whom a delta may forbid something, once it is in the kernel.
+    pub(super) fn suspects(&self, delta: &Delta) -> Suspects {
+        let by_key: BTreeMap<Key, &[IpAddr]> =
+            self.endpoints.values().map(|live| (Key::interface(&live.host_name), live.addresses.as_slice())).collect();
+        Suspects::after(delta, self.compiler.ruleset(), |key| {
+            by_key.get(key).map(|all| all.to_vec()).unwrap_or_default()
+        })
+    }
+
+    /// Looks at the kernel's connections if somebody is suspect and no look is under way.
+    pub(super) fn look_at_connections(&mut self) {
+        let cutting = &mut self.cutting;
+        let early = cutting.not_before.is_some_and(|at| Instant::now() < at);
+        if cutting.due == Suspects::None || cutting.looking || early || self.recall.is_some() {
+            return;
+        }
+        cutting.looking = true;
+        let suspects = std::mem::take(&mut cutting.due);
+        let local: BTreeSet<IpAddr> = self.endpoints.values().flat_map(|live| live.addresses.iter().copied()).collect();
+        let done = self.done.clone();
+        tokio::task::spawn_blocking(move || {
+            let _ = done.send(Done::Looked(look(&suspects, &local).map_err(|error| (error.to_string(), suspects))));
+        });
+    }
+
+    /// Cuts what a look found and policy forbids.
+    pub(super) async fn looked(&mut self, outcome: Result<Look, (String, Suspects)>) {
+        self.cutting.looking = false;
+        let look = match outcome {
+            Ok(look) => look,
+            Err((error, suspects)) => {
+                tracing::warn!(%error, "live connections cannot be looked at; tried again");
+                self.cutting.not_before = Some(Instant::now() + Duration::from_secs(1));
+                return self.cutting.due.add(suspects);
+            }
+        };
+        // A table of millions of connections must not keep a core busy.
+        self.cutting.not_before = Some(Instant::now() + (look.took * 4).min(Duration::from_secs(1)));
+        let forbidden = self.forbidden(look);
+        if !forbidden.is_empty() && self.hold(&forbidden).await {
+            self.cutting.total += forbidden.len() as u64;
+            tracing::info!(connections = forbidden.len(), first = ?forbidden[0].flow, "policy forbids live connections; cut");
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = conntrack::forget(&forbidden) {
+                    tracing::warn!(%error, "cut connections are not forgotten; their packets are dropped all the same");
+                }
+            });
+        }
+        self.look_at_connections();
+    }
+
+    fn forbidden(&self, look: Look) -> Vec<Connection> {
+        let workloads = self.endpoints.values().filter(|live| self.compiler.is_live(&live.host_name));
+        let workloads = workloads.map(|live| (live.host_name.as_str(), live.addresses.iter().copied()));
+        let judge = Judge::new(self.compiler.ruleset(), workloads, &look.host);
+        look.found.into_iter().filter(|one| !one.expected && judge.forbids(&one.flow)).collect()
+    }
+
+    /// Puts connections into the sets; whether the kernel has them there.
+    async fn hold(&mut self, connections: &[Connection]) -> bool {
+        let Some(table) = self.table.clone() else { return false };
+        let mut delta = Delta::default();
+        let elements = connections.iter().flat_map(|one| one.flow.elements());
+        elements.for_each(|(set, key)| delta.add_element(&base::name(set), key, Value::Plain));
+        if delta.is_empty() {
+            return true;
+        }
+        match table.commit(delta).await {
+            Ok(_) => {
+                let until = Instant::now() + base::CUT_FOR;
+                self.cutting.held.extend(connections.iter().map(|one| (one.flow.clone(), until)));
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "connections that policy forbids are not cut; tried again");
+                self.cutting.due.add(Suspects::Of(connections.iter().flat_map(|one| one.flow.ends()).collect()));
+                false
+            }
+        }
+    }
+
+    /// Adds to a delta that what may be again is held no longer.
+    pub(super) fn with_released(&mut self, mut delta: Delta) -> Delta {
+        if self.cutting.held.is_empty() {
+            return delta;
+        }
+        // One that has expired is removed by the kernel a little before or after; removing what is not there would fail a batch.
+        let soon = Instant::now() + Duration::from_secs(5);
+        self.cutting.held.retain(|_, until| *until > soon);
+        let host = self.host_addresses();
+        let workloads = self.endpoints.values().map(|live| (live.host_name.as_str(), live.addresses.iter().copied()));
+        let judge = Judge::new(self.compiler.ruleset(), workloads, &host);
+        let released: Vec<Flow> = self.cutting.held.keys().filter(|flow| !judge.forbids(flow)).cloned().collect();
+        for flow in released {
+            self.cutting.held.remove(&flow);
+            flow.elements().for_each(|(set, key)| delta.remove_element(&base::name(set), key, Value::Plain));
+        }
+        delta
+    }
+
+    /// The table was changed by somebody else, so what was held may be in it no more: it is put in again.
+    pub(super) fn hold_again(&mut self) {
+        self.cutting.again = !self.cutting.held.is_empty();
+    }
+
+    /// What is due by the clock.
+    pub(super) async fn cut_due(&mut self) {
+        if let Some(table) = self.table.clone().filter(|_| self.cutting.again) {
+            let mut delta = Delta::default();
+            let elements = self.cutting.held.keys().flat_map(Flow::elements);
+            elements.for_each(|(set, key)| delta.add_element(&base::name(set), key, Value::Plain));
+            self.cutting.again = table.commit(delta).await.is_err();
+        }
+        self.look_at_connections();
+    }
+
+    fn host_addresses(&mut self) -> BTreeSet<IpAddr> {
+        link::addresses(&mut self.rtnl)
+            .map(|all| all.into_iter().map(|(_, address)| address).collect())
+            .unwrap_or_default()
+    }
+}
+
+fn look(suspects: &Suspects, local: &BTreeSet<IpAddr>) -> Result<Look, KernelError> {
+    let begun = Instant::now();
+    let ours = |ends: [IpAddr; 2]| ends.iter().any(|end| local.contains(end));
+    let found = conntrack::find(|one| ours(one.flow.ends()) && suspects.holds(one.flow.ends()))?;
+    let mut host = BTreeSet::new();
+    if !found.is_empty() {
+        let mut rtnl = Rtnl::open().trying(|| "opening a netlink socket".to_owned())?;
+        host.extend(link::addresses(&mut rtnl)?.into_iter().map(|(_, address)| address));
+    }
+    Ok(Look { found, host, took: begun.elapsed() })
+}

@@ -1,0 +1,137 @@
+//! The kernel's connections: looked at, and forgotten one by one. What the kernel still remembers of a connection lets its packets through
+//! as established, whatever policy says.
+//!
+//! ctnetlink by hand: a dump, and deletes in batches, each connection named by the kernel's own bytes.
+
+mod wire;
+
+pub use wire::Connection;
+
+use crate::io::link::{KernelError, Trying};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use std::io;
+use std::net::IpAddr;
+use wire::messages;
+
+/// `NFNL_SUBSYS_CTNETLINK << 8`, with `IPCTNL_MSG_CT_NEW`, `_GET`, `_DELETE`.
+const NEW: u16 = 0x100;
+const GET: u16 = 0x101;
+const DELETE: u16 = 0x102;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const REQUEST: u16 = 0x1;
+const ACK: u16 = 0x4;
+const DUMP: u16 = 0x300;
+/// nlmsghdr and nfgenmsg.
+const HEADERS: usize = 20;
+/// Deletes in one datagram; their answers must fit into the socket's buffer.
+const BATCH: usize = 64;
+
+/// All connections that `wanted` says yes to.
+///
+/// # Errors
+/// What the kernel said.
+pub fn find(wanted: impl Fn(&Connection) -> bool) -> Result<Vec<Connection>, KernelError> {
+    let mut socket = open().trying(|| "opening a netlink socket for connections".to_owned())?;
+    let mut found = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        dump(&mut socket, family as u8, &wanted, &mut found).trying(|| "listing connections".to_owned())?;
+    }
+    Ok(found)
+}
+
+/// Forgets these. Returns how many there still were.
+///
+/// # Errors
+/// What the kernel said.
+pub fn forget(connections: &[Connection]) -> Result<usize, KernelError> {
+    if connections.is_empty() {
+        return Ok(0);
+    }
+    let mut socket = open().trying(|| "opening a netlink socket for connections".to_owned())?;
+    let mut forgotten = 0;
+    for batch in connections.chunks(BATCH) {
+        forgotten += delete(&mut socket, batch).trying(|| "forgetting connections".to_owned())?;
+    }
+    Ok(forgotten)
+}
+
+/// Forgets every connection that has one of these addresses at an end. Returns how many.
+///
+/// # Errors
+/// What the kernel said.
+pub fn forget_addresses(addresses: &[IpAddr]) -> Result<usize, KernelError> {
+    if addresses.is_empty() {
+        return Ok(0);
+    }
+    forget(&find(|connection| connection.addresses.iter().any(|end| addresses.contains(end)))?)
+}
+
+fn open() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+fn dump(
+    socket: &mut Socket,
+    family: u8,
+    wanted: &impl Fn(&Connection) -> bool,
+    found: &mut Vec<Connection>,
+) -> io::Result<()> {
+    socket.send(&message(GET, REQUEST | DUMP, family, &[])?, 0)?;
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        for (kind, body) in messages(&datagram) {
+            match kind {
+                NLMSG_DONE => return Ok(()),
+                NLMSG_ERROR => return errno(body),
+                NEW => found.extend(body.get(4..).and_then(Connection::read).filter(|one| wanted(one))),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn delete(socket: &mut Socket, batch: &[Connection]) -> io::Result<usize> {
+    let mut datagram = Vec::new();
+    for connection in batch {
+        let family = if connection.flow.source.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        datagram.extend(message(DELETE, REQUEST | ACK, family as u8, &connection.name)?);
+    }
+    socket.send(&datagram, 0)?;
+    let (mut answers, mut forgotten) = (0, 0);
+    while answers < batch.len() {
+        let (datagram, _) = socket.recv_from_full()?;
+        for (_, body) in messages(&datagram).filter(|(kind, _)| *kind == NLMSG_ERROR) {
+            answers += 1;
+            match errno(body) {
+                Ok(()) => forgotten += 1,
+                // It ended by itself meanwhile.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(forgotten)
+}
+
+fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
+    let length = u32::try_from(HEADERS + attributes.len()).map_err(io::Error::other)?;
+    let mut message = Vec::with_capacity(HEADERS + attributes.len());
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend([family, 0, 0, 0]);
+    message.extend(attributes);
+    Ok(message)
+}
+
+fn errno(body: &[u8]) -> io::Result<()> {
+    match body.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
+        None | Some(0) => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(-code)),
+    }
+}
