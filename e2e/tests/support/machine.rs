@@ -19,6 +19,18 @@ use twill_lab::io::{netns, underlay};
 /// Where the API server is.
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(172, 31, 9, 1);
 const BRIDGE: &str = "br0";
+/// Directories below the root of which each node has its own.
+const PLACES: [&str; 9] = [
+    "run/twill",
+    "run/netns",
+    "run/containerd",
+    "var/lib/twill",
+    "var/lib/containerd",
+    "var/lib/kubelet",
+    "var/log",
+    "opt/cni/bin",
+    "etc/cni/net.d",
+];
 /// Much more than anything takes, for busy machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -52,6 +64,8 @@ pub(crate) fn busybox() -> PathBuf {
 pub(crate) struct Machine {
     pub(crate) name: String,
     cgroup: String,
+    /// Directories of this machine that were made to be mounted over, outermost first.
+    made: Vec<PathBuf>,
     process: Child,
     directory: tempfile::TempDir,
 }
@@ -71,8 +85,9 @@ impl Machine {
         }
         fs::write(at("containerd.toml"), containerd(images[0].0)).unwrap();
         fs::write(at("kubelet.yaml"), kubelet(server, &cgroup).to_string()).unwrap();
+        let made = missing();
         let process = process(server, &name, number, &cgroup, directory.path());
-        let machine = Self { name, cgroup, process, directory };
+        let machine = Self { name, cgroup, made, process, directory };
         machine.plug_in(number);
         within(PATIENCE, "a node joins", || machine.has_joined(server))
             .unwrap_or_else(|e| panic!("{e}: {}", machine.last_words()));
@@ -140,6 +155,10 @@ impl Drop for Machine {
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
+        for place in self.made.iter().rev() {
+            // Somebody may use it by now.
+            let _ = fs::remove_dir(place);
+        }
         // Its processes end with the first of them; a cgroup goes once the last has.
         let roots: Vec<PathBuf> = cgroups(&self.cgroup);
         let gone = within(PATIENCE, "cgroups", || roots.iter().filter(|root| !remove(root)).count() == 0);
@@ -147,6 +166,15 @@ impl Drop for Machine {
             eprintln!("cgroups {} are left behind", self.cgroup);
         }
     }
+}
+
+/// What has to be made for [`PLACES`], outermost first.
+fn missing() -> Vec<PathBuf> {
+    let all = PLACES.iter().flat_map(|place| {
+        let whole = Path::new("/").join(place);
+        whole.ancestors().map(Path::to_owned).collect::<Vec<_>>().into_iter().rev()
+    });
+    all.filter(|path| !path.exists()).collect()
 }
 
 fn holds(address: Ipv4Addr) -> bool {
@@ -181,6 +209,7 @@ fn process(server: &ApiServer, name: &str, number: u8, cgroup: &str, directory: 
         .arg(repository().join("e2e/tests/support/machine.sh"));
     command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     command.env("NODE", name).env("ADDRESS", address(number).to_string()).env("GATEWAY", SERVER.to_string());
+    command.env("PLACES", PLACES.join(" "));
     command.env("DIRECTORY", directory).env("KUBECONFIG", kubeconfig).env("CGROUP", cgroup);
     command.env("SERVICE", KUBERNETES_SERVICE.to_string()).env("SERVER", format!("{SERVER}:{}", server.port()));
     command

@@ -1,6 +1,6 @@
 #!/bin/sh
 # A node: containerd and a kubelet, the first process of namespaces of its own (network, mounts, processes, host name), so that all of it ends
-# with this. In flow, by the environment: NODE, ADDRESS/24, DIRECTORY (containerd.toml, kubelet.yaml, images/), KUBECONFIG, GATEWAY, SERVICE:443
+# with this. In flow, by the environment: NODE, ADDRESS/24, PLACES (below the root, of which it has its own), DIRECTORY (containerd.toml, kubelet.yaml, images/), KUBECONFIG, GATEWAY, SERVICE:443
 # and SERVER for which it stands, KUBELET, CGROUP, LOOPBACK (the plugin).
 set -eu
 fail() { echo "machine: $*" >&2; exit 1; }
@@ -15,7 +15,7 @@ until_true() {
 
 # What is bound into a pod's mounts must show the namespaces that are made later.
 mount --make-rshared /
-for place in run/twill run/netns run/containerd var/lib/twill var/lib/containerd var/lib/kubelet var/log opt/cni/bin etc/cni/net.d; do
+for place in $PLACES; do
   mkdir -p "$DIRECTORY/root/$place" "/$place"
   mount --bind "$DIRECTORY/root/$place" "/$place"
   mount --make-shared "/$place"
