@@ -20,7 +20,11 @@ const MEANINGS: [(&str, &str, &str); 15] = [
     ("corrupt message", "it answers without TLS", "check that this port speaks TLS, or write http://"),
     ("UnknownIssuer", "its certificate is of another authority", "name the one that signed it, in PEM form"),
     ("BadSignature", "its certificate is of another authority", "name the one that signed it, in PEM form"),
-    ("not valid for", "its certificate is for other names", "use one of those as the host, or have it certify this one"),
+    (
+        "not valid for",
+        "its certificate is for other names",
+        "use one of those as the host, or have it certify this one",
+    ),
     ("Expired", "its certificate has expired", "renew that, or correct this machine's clock"),
     ("NotValidYet", "its certificate is not valid yet", "correct this machine's clock"),
     ("UnknownCA", "it does not accept our certificate", "use one that its client authority signed"),

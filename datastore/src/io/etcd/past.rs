@@ -34,7 +34,8 @@ impl Past {
     /// Whether a head that etcd has now can be a later one of this past. What was told up to `up_to` is no longer the last, but none
     /// may have come before that.
     pub(super) fn goes_on_with(&self, now: &Head) -> bool {
-        *now == self.head || now.revision > self.head.revision && u64::try_from(now.revision).unwrap_or(0) > self.up_to.0
+        *now == self.head
+            || now.revision > self.head.revision && u64::try_from(now.revision).unwrap_or(0) > self.up_to.0
     }
 }
 
