@@ -12,7 +12,7 @@ const WRAPPINGS: [&str; 5] = [
 ];
 
 /// Part of what is said below, what it means, and what to check.
-const MEANINGS: [(&str, &str, &str); 15] = [
+const MEANINGS: [(&str, &str, &str); 16] = [
     ("Connection refused", "nothing listens there", "check address and port, and that the server runs"),
     ("lookup address", "the name cannot be resolved", "check the name in the URL, and this machine's resolver"),
     ("tls handshake eof", "it closes the connection in the TLS handshake", "check that this port speaks TLS"),
@@ -31,6 +31,7 @@ const MEANINGS: [(&str, &str, &str); 15] = [
     ("CertificateRequired", "it wants a certificate of us", "name a certificate and its key"),
     ("received fatal alert", "it refuses our side of TLS", "check our certificate and key"),
     ("invalid compression flag", "it is no etcd, but some HTTP server", "check address and port"),
+    ("broken pipe", "it ends the connection", "check address and port, and whether it speaks TLS (https://)"),
     ("unreachable", "there is no way to it", "check this machine's routes and the address"),
 ];
 
