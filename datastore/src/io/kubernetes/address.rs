@@ -221,7 +221,9 @@ mod tests {
         assert!(authority.contains("certificate authority") && authority.contains("gone.crt"), "{authority}");
         for odd in ["127.0.0.1:6443", "/", "tcp://127.0.0.1:6443", "api"] {
             let server = problem(&whole(&format!("server: '{odd}'")), "").await;
-            assert!(server.contains(&format!("server {odd} is no URL of a server; write https://")), "{server}");
+            let said =
+                server.contains(&format!("server {odd}")) && server.contains("is no URL of a server; write https://");
+            assert!(said, "{server}");
         }
         let proxy = problem(&whole(&format!("{server}, proxy-url: 'http://p'")), "").await;
         assert!(proxy.contains("proxy-url http://p is not supported"), "{proxy}");
