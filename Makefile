@@ -6,12 +6,14 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BUILD_TOOLS := cc:gcc protoc:protobuf-compiler /usr/include/google/protobuf/descriptor.proto:libprotobuf-dev
 UNIT_TOOLS := $(BUILD_TOOLS) etcd:etcd-server openssl:openssl
 TEST_TOOLS := $(UNIT_TOOLS) nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 vtysh:frr gobgpd:gobgpd conntrack:conntrack ping:iputils-ping
+# Of a node with a kubelet; containerd and runc are the machine's own, and not brought here: their package starts a service.
+KUBELET_TOOLS := nft:nftables ip:iproute2 setpriv:util-linux busybox:busybox-static /usr/lib/cni/loopback:containernetworking-plugins
 VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-system-common busybox:busybox-static cpio:cpio modprobe:kmod
 # Where rustup puts it: sudo forgets the PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
-.PHONY: help build static image manifest demo test test-unit test-root test-vm test-kubernetes bench-bgp bench-kubernetes lint
+.PHONY: help build static image manifest demo test test-unit test-root test-vm test-kubernetes test-kubelet bench-bgp bench-kubernetes lint
 
 help:
 	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up,"
@@ -21,6 +23,8 @@ help:
 	@echo "make test-vm    the tests that need another kernel, in a virtual machine (root)"
 	@echo "make test-kubernetes  the tests that need a Kubernetes API server: etcd, kube-apiserver and kubectl in"
 	@echo "                \$$KUBEBUILDER_ASSETS or /usr/local/kubebuilder/bin (root)"
+	@echo "make test-kubelet  the manifest on two nodes with kubelet, containerd and runc, through upgrades: kubelet, kube-controller-manager"
+	@echo "                and kube-scheduler beside those (root; containerd and runc installed)"
 	@echo "make bench-bgp  Twill's speaker beside BIRD (root only to install BIRD)"
 	@echo "make bench-kubernetes  Twill's daemons of 50 nodes on one API server with 10,000 pods: BENCH=\"--nodes 5 --pods 500\" for less"
 	@echo "make lint       format, clippy, licences and versions of dependencies"
@@ -95,6 +99,13 @@ test-kubernetes:
 	$(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast -- \
 	  --ignored --test-threads=2 $$(scripts/ignored-tests $(KUBERNETES_TESTS))
 	@$(if $(HELM),,echo "Not run without helm:" $$(scripts/ignored-tests "needs helm"))
+
+test-kubelet:
+	$(call ROOT,its tests make namespaces and cgroups.)
+	@scripts/control-plane kube-controller-manager kube-scheduler kubelet
+	@scripts/need $(BUILD_TOOLS) $(KUBELET_TOOLS)
+	$(CARGO) build --locked -p twill -p twill-cni
+	$(CARGO) test --locked -p twill-e2e --test kube_kubelet -- --ignored --nocapture
 
 bench-bgp:
 	@scripts/need $(BUILD_TOOLS) bird:bird2

@@ -4,8 +4,9 @@
 //! A node is gone while there is no Node of its name. What it left is freed when that has lasted for the whole quarantine, during which no
 //! look has found a pod that names the node and nobody has written the object; whoever frees it looks once more before. Times are
 //! milliseconds of a clock that does not jump, and only in memory: who begins to lead begins the time anew, which is only longer. A time
-//! that was stored could be of an absence before the last one.
+//! that was stored could be of an absence before the last one. While most nodes are gone none is believed to be ([`exodus`]).
 
+use crate::exodus::exodus;
 use crate::world::{Block, Network, Version, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub enum Word {
     PodsRemain(String, String),
     /// A block that was freed was claimed again under the name of the gone node: block, sentence.
     OwnerLives(Block, String),
+    /// So many nodes are gone that nothing of theirs is freed: one of them, sentence.
+    MostGone(String, String),
 }
 
 /// How the last look and the deletion went.
@@ -97,6 +100,8 @@ pub struct Gone {
     freed: BTreeMap<Key, Freed>,
     /// Blocks that came back although their node is gone: UID and node.
     returned: BTreeMap<String, String>,
+    /// Why nothing is freed, while most nodes are gone.
+    exodus: Option<String>,
 }
 
 impl Gone {
@@ -111,6 +116,7 @@ impl Gone {
             nodes: BTreeMap::new(),
             freed: BTreeMap::new(),
             returned: BTreeMap::new(),
+            exodus: None,
         }
     }
 
@@ -144,12 +150,14 @@ impl Gone {
         self.nodes.retain(|node, _| left.contains_key(node.as_str()));
         self.freed.retain(|_, freed| now.saturating_sub(freed.at) < REMEMBERED && !world.has_node(&freed.node));
         self.returned.retain(|uid, _| left.values().any(|left| left.blocks.iter().any(|(_, b)| b.version.uid == *uid)));
-        let mut steps = Vec::new();
+        let mut steps: Vec<Step> = self.count(world, &left).into_iter().collect();
         let mut seen = BTreeMap::new();
         for (node, left) in &left {
             let absence =
                 self.nodes.entry((*node).to_owned()).or_insert_with(|| Absence { since: now, ..Absence::default() });
-            let in_use = absence.speaks_for_use(now, interval(self.length));
+            // Who was one of most is not gone for long when it is one of few.
+            let is_doubted = self.exodus.is_some() && left.network.is_some();
+            let in_use = is_doubted || absence.speaks_for_use(now, interval(self.length));
             for (name, block) in &left.blocks {
                 let uid = &block.version.uid;
                 let is_back = self.freed.get(*name).is_some_and(|freed| freed.node == *node && freed.uid != *uid);
@@ -167,6 +175,15 @@ impl Gone {
             steps.extend(self.steps(node, &left, &over, now));
         }
         steps
+    }
+
+    /// How many are gone, of which nobody has said that it is meant.
+    fn count(&mut self, world: &World, left: &BTreeMap<&str, Remains<'_>>) -> Option<Step> {
+        let gone: Vec<&str> = left.iter().filter(|(_, left)| left.network.is_some()).map(|(node, _)| *node).collect();
+        let (before, now) = (self.exodus.take(), exodus(world.nodes.len(), &gone));
+        self.exodus.clone_from(&now);
+        let (first, sentence) = (gone.first()?, now.filter(|_| before.is_none())?);
+        Some(Step::Say(Word::MostGone((*first).to_owned(), sentence)))
     }
 
     fn steps(&mut self, node: &str, left: &Remains<'_>, over: &BTreeSet<String>, now: u64) -> Vec<Step> {
@@ -227,10 +244,8 @@ impl Gone {
 
     /// What hinders freeing, one sentence each.
     pub fn problems(&self) -> impl Iterator<Item = String> {
-        self.nodes
-            .values()
-            .filter(|absence| !absence.said.is_empty() && !absence.pods.is_empty())
-            .map(|a| a.said.clone())
+        let of_nodes = self.nodes.values().filter(|absence| !absence.said.is_empty() && !absence.pods.is_empty());
+        self.exodus.iter().cloned().chain(of_nodes.map(|absence| absence.said.clone()))
     }
 }
 

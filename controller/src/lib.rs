@@ -5,6 +5,7 @@
 //! [`io`] is pure: no socket, no clock, no file.
 
 pub mod conditions;
+pub mod exodus;
 pub mod gone;
 pub mod io;
 pub mod leftovers;

@@ -258,6 +258,9 @@ fn action(step: Step) -> Action {
         Step::Say(Word::PodsRemain(node, note)) => {
             Action::Tell(warning(by_name::<Node>(&node, None), "PodsRemain", "Free", note))
         }
+        Step::Say(Word::MostGone(node, note)) => {
+            Action::Tell(warning(by_name::<Node>(&node, None), "MostNodesGone", "Free", note))
+        }
         Step::Say(Word::OwnerLives(block, note)) => Action::Tell(warning(of_block(&block), "OwnerLives", "Free", note)),
     }
 }

@@ -243,6 +243,42 @@ fn a_block_that_comes_back_under_a_gone_name_is_of_a_machine_that_lives() {
 }
 
 #[test]
+fn while_most_nodes_are_gone_nothing_is_freed_until_somebody_says_that_it_is_meant() {
+    let mut model = Model::new(true);
+    let network = |n: usize| network(&name(n), 100 + n as u64, false);
+    for n in 0..NODES {
+        model.apply(&Op::Register(n));
+        model.apply(&Op::Claim(n, n));
+        model.tell(Fact::Network(Followed::Applied(network(n), Revision(1))));
+    }
+    (0..NODES).for_each(|n| model.apply(&Op::Delete(n)));
+    let told = model.controller.plan(now(model.now));
+    assert!(told.iter().any(|a| matches!(a, Action::Tell(o) if o.reason == "MostNodesGone")), "{told:?}");
+    let pass = |model: &mut Model, seconds: u64| {
+        (0..seconds).for_each(|_| {
+            model.now += 1_000;
+            model.plan();
+        });
+    };
+    pass(&mut model, 10 * QUARANTINE / 1_000);
+    assert_eq!(model.blocks.len(), NODES, "freed, while their machines may live");
+    assert!(model.controller.problems().iter().any(|problem| problem.contains("3 of 3 nodes are gone")));
+    // Nodes that register again one after the other find their blocks.
+    model.apply(&Op::Register(0));
+    model.apply(&Op::Register(1));
+    pass(&mut model, QUARANTINE / 1_000 / 2);
+    assert_eq!(model.blocks.len(), NODES, "the last one had no quarantine");
+    assert!(!model.controller.problems().iter().any(|problem| problem.contains("nodes are gone")));
+    (0..2).for_each(|n| model.apply(&Op::Delete(n)));
+    pass(&mut model, 10 * QUARANTINE / 1_000);
+    assert_eq!(model.blocks.len(), NODES);
+    // The operator says that the second machine is off.
+    model.tell(Fact::Network(deleted(network(1))));
+    pass(&mut model, 2 * QUARANTINE / 1_000);
+    assert!(!model.blocks.contains_key(&1), "as was said");
+}
+
+#[test]
 fn the_node_network_goes_last_and_never_while_it_waits_for_an_uninstall() {
     let mut model = Model::new(true);
     model.apply(&Op::Claim(0, 0));

@@ -45,7 +45,7 @@ fn problem(path: &Path, value: Option<&Value>, message: &str) -> Problem {
 }
 
 /// What types are written as, by what a decoder calls them.
-const FORMS: [(&str, &str); 15] = [
+const FORMS: [(&str, &str); 14] = [
     ("u8", "a number from 0 to 255"),
     ("u16", "a number from 0 to 65535"),
     ("u32", "a number from 0 to 4294967295"),
@@ -59,14 +59,7 @@ const FORMS: [(&str, &str); 15] = [
     ("struct Encapsulation", "{protocol: None|IPIP|VXLAN, when: Always|CrossSubnet}"),
     ("struct Remote", "{address: ADDRESS}"),
     ("LabelSelector", "{matchLabels: {KEY: VALUE}}"),
-    ("struct LabelSelector", "{matchLabels: {KEY: VALUE}}"),
     ("struct RouterSpec", "{asn: NUMBER}"),
-];
-
-/// The forms of a value that may be several things.
-const CHOICES: [(&str, &str); 2] = [
-    ("PeerAsn", "internal, external, or a number from 1 to 4294967295"),
-    ("NodeAsn", "a number from 1 to 4294967295, or {nodeLabel: KEY}"),
 ];
 
 fn sentence(field: &str, value: &str, message: &str, quoted: &[&str]) -> String {
@@ -75,13 +68,6 @@ fn sentence(field: &str, value: &str, message: &str, quoted: &[&str]) -> String 
     {
         let others = others.join(", ");
         return format!("is {value}; use {others}{}{last}", if others.is_empty() { "" } else { " or " });
-    }
-    if let Some(name) = message.strip_prefix("data did not match any variant of untagged enum ") {
-        let choice = CHOICES.iter().find(|(of, _)| *of == name);
-        return choice.map_or_else(
-            || format!("is {value}, which has no form that is possible here"),
-            |(_, forms)| format!("is {value}; use {forms}"),
-        );
     }
     if message.starts_with("invalid IP address syntax") {
         let last = field.rsplit('.').next().unwrap_or_default();

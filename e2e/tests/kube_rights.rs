@@ -5,7 +5,8 @@
 //!  n1, n2 ── tor-r1     bgpd and felix of each as users of their own, the controller beside them
 //! ```
 //! 1. Nothing that a component asks for is forbidden, and all that it is there for comes about.
-//! 2. Every verb on every resource that a role grants is used. [`UNUSED`] names what this test cannot bring about, and why it is granted.
+//! 2. Of a daemon whose reads are refused, and whose writes are not, no block is claimed for a pod that it cannot attach, but one ahead of need.
+//! 3. Every verb on every resource that a role grants is used. [`UNUSED`] names what this test cannot bring about, and why it is granted.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -369,4 +370,35 @@ fn each_component_lives_with_its_own_rights_and_uses_all_of_them() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+#[ignore = "needs a Kubernetes API server: make test-kubernetes"]
+fn an_add_that_gets_no_answer_claims_no_block() {
+    let cluster = Cluster::up();
+    start_as_themselves(&cluster);
+    until("n1 attaches pods again", || cluster.lab.apply(&pod("first", "n1")).is_ok());
+    let role = cluster.get(&["clusterrole", "twill-felix"]);
+    // What an ADD waits for cannot be asked any more; a claim is a write.
+    let mut poorer = role.clone();
+    for rule in poorer["rules"].as_array_mut().unwrap() {
+        if words(&rule["resources"]).contains(&"pods".to_owned()) {
+            rule["verbs"].as_array_mut().unwrap().retain(|verb| verb != "get");
+        }
+    }
+    assert_ne!(poorer, role);
+    let change = |to: &Value| {
+        let patch = json!({"rules": to["rules"]}).to_string();
+        cluster.kubectl(&["patch", "clusterrole", "twill-felix", "--type=merge", "--patch", &patch]);
+    };
+    change(&poorer);
+    let before = cluster.blocks("n1");
+    // More than the block has room for, the last address of which may be given out: a pod's status speaks for it.
+    let more: String = (0..3).map(|n| pod(&format!("late{n}"), "n1")).collect();
+    let refused = cluster.lab.apply(&more).unwrap_err().to_string();
+    // One is claimed ahead of need, as ever.
+    let claimed = cluster.blocks("n1");
+    assert!(claimed.len() <= before.len() + 1, "{claimed:?}: {refused}");
+    change(&role);
+    until("they are attached once that may be", || cluster.lab.apply(&more).is_ok());
 }

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
+use twill_controller::exodus::exodus;
 use twill_crds::{Node, NodeNetwork, Object};
 use twill_datastore::Filter;
 
@@ -28,6 +29,8 @@ struct Cluster {
     in_sync: usize,
     drained: usize,
     unreachable: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
     nodes: Vec<NodeState>,
 }
 
@@ -47,6 +50,9 @@ struct NodeState {
 fn cluster(nodes: &[Node], networks: &[NodeNetwork]) -> Cluster {
     let by_name: BTreeMap<&str, &NodeNetwork> = networks.iter().map(|network| (network.name(), network)).collect();
     let registered: BTreeMap<&str, &Node> = nodes.iter().map(|node| (node.name(), node)).collect();
+    // As the controller judges it.
+    let left = by_name.iter().filter(|(name, network)| !registered.contains_key(**name) && !network.spec.uninstall);
+    let exodus = exodus(nodes.len(), &left.map(|(name, _)| *name).collect::<Vec<_>>());
     let names: BTreeSet<&str> = by_name.keys().chain(registered.keys()).copied().collect();
     let states = names.into_iter().map(|name| state(name, registered.get(name).copied(), by_name.get(name).copied()));
     let nodes: Vec<NodeState> = states.collect();
@@ -56,6 +62,7 @@ fn cluster(nodes: &[Node], networks: &[NodeNetwork]) -> Cluster {
         in_sync: count(|node| node.in_sync),
         drained: count(|node| node.drained),
         unreachable: count(|node| node.unreachable),
+        problems: exodus.into_iter().collect(),
         nodes,
     }
 }
@@ -68,7 +75,7 @@ fn state(name: &str, node: Option<&Node>, network: Option<&NodeNetwork>) -> Node
         status.map(|status| (&*status.bgp.conditions, &*status.felix.conditions)).unwrap_or_default();
     let mut problems = Vec::new();
     if node.is_none() {
-        problems.push("its Node is gone; the controller frees what it left".to_owned());
+        problems.push("its Node is gone; the controller frees what it left, when it may".to_owned());
     }
     if unreachable {
         problems.push("its kubelet is not heard of, so that what the node said last may no longer be so".to_owned());
@@ -96,7 +103,7 @@ fn show(format: Format, cluster: &Cluster) -> anyhow::Result<()> {
     if format != Format::Table {
         return print_value(format, cluster);
     }
-    let Cluster { total, in_sync, drained, unreachable, nodes } = cluster;
+    let Cluster { total, in_sync, drained, unreachable, problems, nodes } = cluster;
     let unlike: Vec<&NodeState> = nodes.iter().filter(|node| !node.in_sync || node.drained).collect();
     if !unlike.is_empty() {
         let rows = unlike.iter().map(|node| {
@@ -108,6 +115,9 @@ fn show(format: Format, cluster: &Cluster) -> anyhow::Result<()> {
             vec![node.name.clone(), is.to_owned(), node.problems.join("; ")]
         });
         print_table(&["NODE", "IS", "PROBLEMS"], rows)?;
+    }
+    for problem in problems {
+        print_line(problem)?;
     }
     print_line(&format!("{in_sync} of {total} nodes are in sync; {drained} drained, {unreachable} unreachable"))
 }
@@ -157,5 +167,13 @@ mod tests {
         assert_eq!(problems("drained") + &problems("fine"), "");
         assert_eq!(problems("new"), "felix has not reported; bgpd has not reported");
         assert!(problems("gone").starts_with("its Node is gone") && problems("silent").starts_with("its kubelet"));
+        assert!(cluster.problems.is_empty());
+    }
+
+    #[test]
+    fn most_nodes_gone_is_a_problem_of_the_cluster() {
+        let left: Vec<NodeNetwork> = ["a", "b", "c"].iter().map(|name| network(name, false, &[])).collect();
+        let gone = cluster(&[object("d", json!({}))], &left);
+        assert!(gone.problems[0].starts_with("3 of 4 nodes are gone"), "{:?}", gone.problems);
     }
 }

@@ -9,6 +9,7 @@ mod connection;
 mod failure;
 mod files;
 mod layout;
+mod past;
 mod place;
 mod read;
 mod stream;
@@ -21,6 +22,7 @@ use connection::Connection;
 use failure::Failure;
 use futures::stream::BoxStream;
 use layout::Layout;
+use past::Pasts;
 use serde_json::Value;
 use std::future::Future;
 use std::sync::Arc;
@@ -42,6 +44,8 @@ struct Shared {
     layout: Layout,
     /// Of the datastore that this handle is of, once it is known.
     identity: OnceCell<String>,
+    /// What watches have told, by which an etcd that was put back to an older state is known.
+    pasts: Pasts,
 }
 
 impl Etcd {
@@ -56,7 +60,7 @@ impl Etcd {
         let mut address = Address::parse(url).map_err(wrong)?;
         let layout = Layout::new(std::mem::take(&mut address.prefix));
         let connection = Connection::new(address).map_err(wrong)?;
-        Ok(Self { shared: Arc::new(Shared { connection, layout, identity: OnceCell::new() }) })
+        Ok(Self { shared: Arc::new(Shared { connection, layout, identity: OnceCell::new(), pasts: Pasts::default() }) })
     }
 
     /// Makes the datastore if there is none under the prefix.

@@ -42,6 +42,8 @@ struct Shared {
     refused: Mutex<FxHashSet<(Kind, String)>>,
     /// Of kinds that are not Kubernetes' own: whether their status is a subresource.
     apart: Mutex<FxHashMap<Kind, bool>>,
+    /// Up to where watches have told each kind.
+    told: Mutex<FxHashMap<Kind, Revision>>,
 }
 
 impl Kubernetes {
@@ -55,12 +57,28 @@ impl Kubernetes {
         let wrong = |problem: String| Error::Open { url: url.to_owned(), problem };
         let address = Address::parse(url.strip_prefix("kubernetes:").unwrap_or(url)).map_err(wrong)?;
         let access = Access::open(url, address, component).await?;
-        let (queue, refused, apart) = Default::default();
-        Ok(Self { shared: Arc::new(Shared { access, queue, refused, apart }) })
+        let (queue, refused, apart, told) = Default::default();
+        Ok(Self { shared: Arc::new(Shared { access, queue, refused, apart, told }) })
     }
 }
 
 impl Shared {
+    /// Watches have told a kind up to here.
+    fn tell(&self, kind: &Kind, at: Revision) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let up_to = told.entry(kind.clone()).or_default();
+        *up_to = at.max(*up_to);
+    }
+
+    fn told(&self, kind: &Kind) -> Revision {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).get(kind).copied().unwrap_or_default()
+    }
+
+    /// What is listed replaces what was told.
+    fn listed_at(&self, kind: &Kind, at: Revision) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(kind.clone(), at);
+    }
+
     fn selection(&self, kind: &Kind, filter: &Filter) -> Selection {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         Selection::of(kind, filter, |field| refused.contains(&(kind.clone(), field.to_owned())))

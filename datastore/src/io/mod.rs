@@ -5,6 +5,7 @@ pub mod follow;
 pub mod kubernetes;
 mod late;
 pub mod sqlite;
+mod unreachable;
 
 use crate::{Datastore, Error};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! etcd away, silent, behind, emptied, put back.
 
 use crate::server::Server;
-use crate::suite::{labelled, next, node};
+use crate::suite::{labelled, next, node, pool};
 use crate::{store, told};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -208,6 +208,39 @@ async fn an_older_state_that_is_put_back_is_told() {
 }
 
 #[tokio::test]
+async fn an_older_state_that_has_outgrown_what_was_told_is_told_and_no_barrier_is_reached_before() {
+    let (mut server, store) = store().await;
+    store.create(&node("old")).await.unwrap();
+    server.kill();
+    let copy = server.directory.path().join("copy");
+    copy_all(&server.data(), &copy);
+    server.run().await;
+    store.create(&node("lost")).await.unwrap();
+    let (mut followed, mut names) = (follow::<Node>(&store, Filter::default()), BTreeSet::new());
+    told(&mut followed, &mut names, &["lost", "old"]).await;
+    assert!(matches!(next(&mut followed).await, Followed::Bookmark(_)));
+    let mark = store.barrier(&[Scope::all::<Node>()]).await.unwrap();
+    server.kill();
+    std::fs::remove_dir_all(server.data()).unwrap();
+    copy_all(&copy, &server.data());
+    server.run().await;
+    // Somebody else's writes, until the revision is past the one that the follower knows.
+    let other = Datastore::open_existing(&server.url()).await.unwrap();
+    other.create(&node("new")).await.unwrap();
+    for n in 0..8 {
+        other.create(&pool(&format!("p{n}"), &format!("10.{n}.0.0/16"))).await.unwrap();
+    }
+    assert!(other.list::<Node>(&Filter::default()).await.unwrap().revision > mark[0].revision);
+    let refused = eventually_answers(async || store.barrier(&[Scope::all::<Node>()]).await).await.unwrap_err();
+    assert!(refused.to_string().contains("put back to an older state"), "{refused}");
+    told(&mut followed, &mut names, &["new", "old"]).await;
+    assert!(matches!(next(&mut followed).await, Followed::Bookmark(_)));
+    store.barrier(&[Scope::all::<Node>()]).await.unwrap();
+    store.create(&node("other")).await.unwrap();
+    told(&mut followed, &mut names, &["new", "old", "other"]).await;
+}
+
+#[tokio::test]
 async fn another_server_is_asked_when_one_is_away() {
     let (server, store) = store().await;
     store.create(&node("a")).await.unwrap();
@@ -258,6 +291,20 @@ async fn a_cluster_of_three_goes_on_without_one_and_says_so_without_two() {
     let now: Vec<String> =
         store.list::<Node>(&Filter::default()).await.unwrap().items.iter().map(|node| node.name().to_owned()).collect();
     told(&mut followed, &mut held, &now.iter().map(String::as_str).collect::<Vec<_>>()).await;
+}
+
+/// The first answer of a server that is there.
+async fn eventually_answers<T>(work: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+    let start = Instant::now();
+    loop {
+        match work().await {
+            Err(Error::Unavailable(problem)) if !problem.contains("put back") => {
+                assert!(start.elapsed() < Duration::from_secs(30), "{problem}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Tries again while the datastore is away, which an election takes a second or two.

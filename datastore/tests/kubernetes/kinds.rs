@@ -15,7 +15,7 @@ use twill_datastore::{Error, Filter, Followed, Key, Preconditions, Scope, WatchE
 async fn a_kind_that_the_server_does_not_know_is_said_with_what_to_install() {
     let api = Api::start();
     let store = api.store().await;
-    let wanted = "does not know IPPool; install Twill's CRDs: twill crds | kubectl apply -f -";
+    let wanted = "does not know IPPool; install Twill's CRDs: twill crds | kubectl apply --server-side -f -";
     let (listed, made) =
         (store.list::<IPPool>(&Filter::default()).await, store.create(&pool("a", "10.0.0.0/16")).await);
     let got = store.get::<IPPool>(&Key::cluster("a")).await;

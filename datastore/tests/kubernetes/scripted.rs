@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use twill_crds::{Node, Object};
-use twill_datastore::{Datastore, Error, Filter, Key, Preconditions, RawEvent, Revision};
+use twill_datastore::{Datastore, Error, Filter, Key, Preconditions, RawEvent, Revision, Scope};
 
 /// Head and body of an answer.
 fn answer(status: &str, headers: &str, body: &str) -> String {
@@ -169,6 +169,24 @@ async fn a_watch_that_the_server_ends_goes_on_from_where_it_was_and_nonsense_sta
         assert!((300..=600).contains(&seconds), "{line}");
         assert!(request.contains("accept-encoding: identity\r\n"), "{request}");
     }
+}
+
+#[tokio::test]
+async fn no_barrier_is_reached_by_what_was_told_before_the_storage_was_put_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let list = || answer("200 OK", "", r#"{"metadata":{"resourceVersion":"7"},"items":[]}"#);
+    let told = answer("200 OK", "", &event("BOOKMARK", "", 9));
+    let (url, serving) = serve(vec![told, list(), list(), list()]).await;
+    let store = store(directory.path(), &url).await;
+    let mut watch = store.engine().watch(&Node::kind(), &Filter::default(), Revision(5)).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Ok(RawEvent::Bookmark(Revision(5)))));
+    assert!(matches!(next(&mut watch).await, Ok(RawEvent::Bookmark(Revision(9)))));
+    let all = [Scope::all::<Node>()];
+    let error = store.barrier(&all).await.unwrap_err();
+    assert!(matches!(&error, Error::Unavailable(text) if text.contains("put back to an older state")), "{error}");
+    store.list::<Node>(&Filter::default()).await.unwrap();
+    store.barrier(&all).await.unwrap();
+    serving.await.unwrap();
 }
 
 #[tokio::test]

@@ -6,19 +6,34 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 use std::fs;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
+/// The first of the services' addresses, by which pods find the API server.
+pub const KUBERNETES_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const SERVICES: &str = "10.0.0.0/24";
+
 /// A kube-apiserver on loopback: RBAC, no controller manager, no scheduler, so pods need no service account, and a namespace that is
-/// deleted stays.
+/// deleted stays. Or one that nodes can join, with both.
 pub struct ApiServer {
+    controllers: Vec<Process>,
     process: Process,
     etcd: Etcd,
     authority: Authority,
     kubectl: PathBuf,
+    address: Ipv4Addr,
     port: u16,
     directory: TempDir,
+}
+
+/// For whom it is.
+enum Clients<'a> {
+    /// Clients on this machine, with further arguments.
+    Local(&'a [&'a str]),
+    /// Nodes, which reach this address.
+    Nodes(Ipv4Addr),
 }
 
 impl ApiServer {
@@ -35,16 +50,40 @@ impl ApiServer {
     /// # Errors
     /// As [`ApiServer::start`].
     pub fn start_with(more: &[&str]) -> anyhow::Result<Self> {
+        Self::start_for(&Clients::Local(more))
+    }
+
+    /// Starts what a cluster with kubelets needs: the API server at an address of this network namespace, the controller manager and the
+    /// scheduler. Pods have service accounts; a node may write what is its own.
+    ///
+    /// # Errors
+    /// As [`ApiServer::start`].
+    pub fn start_for_nodes(address: Ipv4Addr) -> anyhow::Result<Self> {
+        let mut server = Self::start_for(&Clients::Nodes(address))?;
+        server.controllers = vec![server.controller_manager()?, server.scheduler()?];
+        Ok(server)
+    }
+
+    fn start_for(clients: &Clients<'_>) -> anyhow::Result<Self> {
         let (program, kubectl) = (asset("kube-apiserver")?, asset("kubectl")?);
         let etcd = Etcd::start(&asset("etcd")?)?;
         let directory = tempfile::tempdir().context("making a directory for the API server")?;
         let authority = Authority::new(directory.path())?;
         let port = free_port()?;
+        let admin = authority.client("admin", &["system:masters"])?;
         let mut arguments = arguments(directory.path(), &etcd, &authority, port)?;
-        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+        let address = match clients {
+            Clients::Local(more) => {
+                arguments.extend(local(&authority, more)?);
+                Ipv4Addr::LOCALHOST
+            }
+            Clients::Nodes(address) => {
+                arguments.extend(for_nodes(&authority, *address, &admin)?);
+                *address
+            }
+        };
         let process = Process::new("kube-apiserver", program, arguments, directory.path());
-        authority.client("admin", &["system:masters"])?;
-        let mut server = Self { process, etcd, authority, kubectl, port, directory };
+        let mut server = Self { controllers: Vec::new(), process, etcd, authority, kubectl, address, port, directory };
         server.write_kubeconfig("admin")?;
         server.start_again()?;
         Ok(server)
@@ -53,7 +92,19 @@ impl ApiServer {
     /// Where clients find it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        format!("https://{}:{}", self.address, self.port)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Certificate of who signs its clients' certificates, and its own.
+    #[must_use]
+    pub fn authority(&self) -> &Path {
+        &self.authority.certificate
     }
 
     /// A kubeconfig of somebody who may do everything.
@@ -167,26 +218,83 @@ impl ApiServer {
     }
 }
 
+impl ApiServer {
+    /// Ready once there are service accounts: it makes them.
+    fn controller_manager(&self) -> anyhow::Result<Process> {
+        let user = "system:kube-controller-manager";
+        let arguments = vec![
+            path("kubeconfig", &self.kubeconfig_of(user, &[])?),
+            path("service-account-private-key-file", &self.directory.path().join("tokens.key")),
+            path("root-ca-file", &self.authority.certificate),
+            "--use-service-account-credentials=true".to_owned(),
+            "--leader-elect=false".to_owned(),
+            "--secure-port=0".to_owned(),
+        ];
+        let program = asset("kube-controller-manager")?;
+        let mut process = Process::new("kube-controller-manager", program, arguments, self.directory.path());
+        let account = ["get", "serviceaccount", "default", "--namespace", "default"];
+        process.start(|| self.kubectl(&account).is_ok_and(|output| output.status.success()))?;
+        Ok(process)
+    }
+
+    /// That it works shows when something is scheduled.
+    fn scheduler(&self) -> anyhow::Result<Process> {
+        let kubeconfig = self.kubeconfig_of("system:kube-scheduler", &[])?;
+        let arguments =
+            vec![path("kubeconfig", &kubeconfig), "--leader-elect=false".to_owned(), "--secure-port=0".to_owned()];
+        let mut process = Process::new("kube-scheduler", asset("kube-scheduler")?, arguments, self.directory.path());
+        process.start(|| true)?;
+        Ok(process)
+    }
+}
+
+/// For whoever is there.
 fn arguments(directory: &Path, etcd: &Etcd, authority: &Authority, port: u16) -> anyhow::Result<Vec<String>> {
-    let Identity { certificate, key } = authority.server("kube-apiserver")?;
     let (token_key, token_public) = authority.token_key()?;
-    let path = |name: &str, path: &Path| format!("--{name}={}", path.display());
     Ok(vec![
         format!("--etcd-servers={}", etcd.url()),
-        "--bind-address=127.0.0.1".to_owned(),
-        "--advertise-address=127.0.0.1".to_owned(),
         format!("--secure-port={port}"),
         path("cert-dir", directory),
-        path("tls-cert-file", &certificate),
-        path("tls-private-key-file", &key),
         path("client-ca-file", &authority.certificate),
-        "--authorization-mode=RBAC".to_owned(),
         format!("--service-account-issuer=https://127.0.0.1:{port}/"),
         path("service-account-key-file", &token_public),
         path("service-account-signing-key-file", &token_key),
-        // Nobody makes the service accounts that it would ask for.
-        "--disable-admission-plugins=ServiceAccount".to_owned(),
         "--allow-privileged=true".to_owned(),
-        "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+        format!("--service-cluster-ip-range={SERVICES}"),
     ])
+}
+
+fn local(authority: &Authority, more: &[&str]) -> anyhow::Result<Vec<String>> {
+    let mut arguments = serving(authority, Ipv4Addr::LOCALHOST)?;
+    arguments.push("--authorization-mode=RBAC".to_owned());
+    // Nobody makes the service accounts that it would ask for.
+    arguments.push("--disable-admission-plugins=ServiceAccount".to_owned());
+    arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+    Ok(arguments)
+}
+
+/// `admin`: as whom it asks kubelets.
+fn for_nodes(authority: &Authority, address: Ipv4Addr, admin: &Identity) -> anyhow::Result<Vec<String>> {
+    let mut arguments = serving(authority, address)?;
+    arguments.push("--authorization-mode=Node,RBAC".to_owned());
+    arguments.push("--enable-admission-plugins=NodeRestriction".to_owned());
+    // Nobody resolves the nodes' names.
+    arguments.push("--kubelet-preferred-address-types=InternalIP".to_owned());
+    arguments.push(path("kubelet-client-certificate", &admin.certificate));
+    arguments.push(path("kubelet-client-key", &admin.key));
+    Ok(arguments)
+}
+
+fn serving(authority: &Authority, address: Ipv4Addr) -> anyhow::Result<Vec<String>> {
+    let Identity { certificate, key } = authority.server("kube-apiserver", &[address, KUBERNETES_SERVICE])?;
+    Ok(vec![
+        format!("--bind-address={address}"),
+        format!("--advertise-address={address}"),
+        path("tls-cert-file", &certificate),
+        path("tls-private-key-file", &key),
+    ])
+}
+
+fn path(name: &str, path: &Path) -> String {
+    format!("--{name}={}", path.display())
 }

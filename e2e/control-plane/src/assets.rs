@@ -14,7 +14,8 @@ pub fn asset(name: &str) -> anyhow::Result<PathBuf> {
     let path = directory.join(name);
     if !path.is_file() {
         bail!(
-            "{name} is not in {}; set KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl, as envtest lays one out",
+            "{name} is not in {}; set KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver and kubectl, as envtest lays one out, \
+             and for nodes kubelet, kube-controller-manager and kube-scheduler beside them",
             directory.display()
         );
     }

@@ -6,6 +6,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -42,12 +43,13 @@ impl Authority {
         Ok(Self { issuer, directory: directory.to_owned(), certificate })
     }
 
-    /// A server at loopback.
+    /// A server at loopback, and at these addresses.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn server(&self, common_name: &str) -> anyhow::Result<Identity> {
-        let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+    pub fn server(&self, common_name: &str, addresses: &[Ipv4Addr]) -> anyhow::Result<Identity> {
+        let loopback = ["localhost", "127.0.0.1"].map(str::to_owned).into_iter();
+        let names: Vec<String> = loopback.chain(addresses.iter().map(Ipv4Addr::to_string)).collect();
         self.sign(CertificateParams::new(names)?, common_name, &[], ExtendedKeyUsagePurpose::ServerAuth)
     }
 

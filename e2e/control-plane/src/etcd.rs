@@ -44,7 +44,7 @@ impl Etcd {
         let mut arguments = arguments(directory.path(), port, peer, tls);
         let tls = if tls {
             let authority = Authority::new(directory.path())?;
-            let Identity { certificate, key } = authority.server("etcd")?;
+            let Identity { certificate, key } = authority.server("etcd", &[])?;
             let path = |path: &PathBuf| path.display().to_string();
             arguments.push(format!("--cert-file={}", path(&certificate)));
             arguments.push(format!("--key-file={}", path(&key)));

@@ -5,6 +5,8 @@
 //! start again with the same state, pause. Which programs: etcd of the distribution or of the directory that envtest's convention
 //! names (`KUBEBUILDER_ASSETS`, by default `/usr/local/kubebuilder/bin`: etcd, kube-apiserver, kubectl).
 //!
+//! For nodes with kubelets there are kube-controller-manager and kube-scheduler, too, of the same directory.
+//!
 //! A server ends with the thread that started it, too: whatever becomes of a test, nothing is left.
 
 mod api_server;
@@ -13,7 +15,7 @@ mod certificates;
 mod etcd;
 mod process;
 
-pub use api_server::ApiServer;
+pub use api_server::{ApiServer, KUBERNETES_SERVICE};
 pub use assets::{asset, distribution_etcd};
 pub use certificates::{Authority, Identity};
 pub use etcd::Etcd;

@@ -3,6 +3,8 @@
 
 pub(crate) mod away;
 pub(crate) mod capture;
+pub(crate) mod image;
+pub(crate) mod machine;
 pub(crate) mod traffic;
 
 use std::net::{SocketAddr, UdpSocket};

@@ -1,13 +1,22 @@
 //! Traffic between pods that goes on while something happens, counted packet by packet.
 
 use super::{Counter, Sender};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use twill_e2e::{Lab, within};
 
 const PORT: u16 = 7000;
 /// Longest wait for traffic on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// A pod, as traffic knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub(crate) name: String,
+    pub(crate) netns: String,
+    pub(crate) address: IpAddr,
+}
 
 /// A thousand packets per second between pods, counted.
 pub(crate) struct Traffic {
@@ -16,17 +25,30 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) fn start(lab: &Lab, pairs: &[(&str, &str)]) -> Self {
-        let flow = |(number, (from, to)): (usize, &(&str, &str))| {
-            let (source, target) =
-                (lab.pod(&format!("default/{from}")).unwrap(), lab.pod(&format!("default/{to}")).unwrap());
-            let port = PORT + u16::try_from(number).unwrap();
-            let counter = Counter::start(&target.netns, port);
-            let sender = Sender::start(&source.netns, SocketAddr::new(target.ips[0].parse().unwrap(), port));
-            (format!("{from} to {to}"), counter, sender)
+        let end = |name: &str| {
+            let pod = lab.pod(&format!("default/{name}")).unwrap();
+            End { name: name.to_owned(), netns: pod.netns, address: pod.ips[0].parse().unwrap() }
         };
-        let traffic = Self { flows: pairs.iter().enumerate().map(flow).collect() };
+        let pairs: Vec<_> = pairs.iter().map(|(from, to)| (end(from), end(to))).collect();
+        Self::between(&pairs)
+    }
+
+    pub(crate) fn between(pairs: &[(End, End)]) -> Self {
+        let traffic = Self::unheard(pairs);
         traffic.goes_on();
         traffic
+    }
+
+    /// Traffic of which it is not known whether it arrives.
+    pub(crate) fn unheard(pairs: &[(End, End)]) -> Self {
+        static PORTS: AtomicU16 = AtomicU16::new(PORT);
+        let flow = |(from, to): &(End, End)| {
+            let port = PORTS.fetch_add(1, Ordering::Relaxed);
+            let counter = Counter::start(&to.netns, port);
+            let sender = Sender::start(&from.netns, SocketAddr::new(to.address, port));
+            (format!("{} to {}", from.name, to.name), counter, sender)
+        };
+        Self { flows: pairs.iter().map(flow).collect() }
     }
 
     /// Every flow is heard for another third of a second.

@@ -48,6 +48,9 @@ pub fn tell(sender: &Sender, now: Conditions) {
 }
 
 async fn write(store: &Datastore, node: &str, wanted: &Conditions) -> Result<(), Error> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
     let mut object = match store.get::<NodeNetwork>(&Key::cluster(node)).await? {
         Some(object) => object,
         None => store.create(&NodeNetwork::new(node, NodeNetworkSpec::default())).await?,

@@ -5,7 +5,7 @@ use crate::world::until;
 use serde_json::{Value, json};
 use std::fs;
 use std::time::Duration;
-use twill_crds::{IPBlock, IPPool};
+use twill_crds::{IPBlock, IPPool, Node as NodeObject, NodeNetwork};
 
 fn ready(node: &Node) -> bool {
     node.status().unwrap()["ready"] == json!(true)
@@ -40,6 +40,31 @@ fn the_runtime_is_told_when_pods_can_be_attached_and_not_before() {
     assert_eq!(text["plugins"][0], json!({"type": "twill-cni", "socket": socket}));
     let pod = node.pod("a");
     node.add(&pod);
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_node_that_is_gone_gets_no_node_network_until_it_is_back() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start();
+    let networks = |node: &Node| node.list::<NodeNetwork>();
+    until("felix has said how it is", Duration::from_secs(5), || networks(&node).len() == 1);
+    node.delete::<NodeObject>("n1");
+    node.delete::<NodeNetwork>("n1");
+    // Its conditions change: the only block gets its route, a pool comes whose blocks nobody claims.
+    let cidr = node.list::<IPBlock>()[0].spec.cidr.to_string();
+    node.ns.run(&["ip", "route", "replace", "unreachable", &cidr, "proto", "84", "metric", "4096"]);
+    until("felix is ready", Duration::from_secs(5), || ready(&node));
+    let pod = node.pod("a");
+    node.add(&pod);
+    assert_eq!(networks(&node), [], "nobody would remove it again but the controller, a quarantine later");
+    node.create::<NodeObject>(json!({"metadata": {"name": "n1"}}));
+    until("it is back", Duration::from_secs(5), || {
+        let status = networks(&node).pop().and_then(|network| network.status);
+        status.is_some_and(|status| {
+            status.felix.conditions.iter().any(|c| c.type_ == "NetworkReady" && c.status == "True")
+        })
+    });
 }
 
 #[test]

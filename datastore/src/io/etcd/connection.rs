@@ -6,6 +6,7 @@
 use super::address::Address;
 use super::failure::{Failure, causes};
 use super::files;
+use crate::io::unreachable::unreachable;
 use etcd_client::{Client, ConnectOptions, KvClient, WatchClient};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -102,7 +103,7 @@ impl Connection {
             let failure = match timeout(self.patience(), op(live.clone())).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(error)) => Failure::of(&error),
-                Err(_) => Failure::Away { problem: self.silent(&live), sent: true },
+                Err(_) => Failure::Away { problem: self.silent(), sent: true },
             };
             match failure {
                 Failure::Token if !renewed => {
@@ -114,6 +115,7 @@ impl Connection {
                     moves += 1;
                     let again = !sent || repeat == Repeat::Always;
                     if !again || moves > self.address.endpoints.len() {
+                        let problem = unreachable(&self.address.endpoints[live.server], &problem);
                         return Err(Failure::Away { problem, sent });
                     }
                 }
@@ -188,7 +190,7 @@ impl Connection {
             match done {
                 Ok(live) => return Ok(live),
                 Err(Failure::Away { problem, .. }) => {
-                    problems.push(format!("{}: {problem}", self.address.endpoints[server]));
+                    problems.push(unreachable(&self.address.endpoints[server], &problem));
                 }
                 Err(other) => return Err(other),
             }
@@ -232,8 +234,8 @@ impl Connection {
         if self.address.endpoints.len() > 1 { PATIENCE_OF_MANY } else { PATIENCE }
     }
 
-    fn silent(&self, live: &Live) -> String {
-        format!("{} gives no answer within {} s", self.address.endpoints[live.server], self.patience().as_secs())
+    fn silent(&self) -> String {
+        format!("it gives no answer within {} s", self.patience().as_secs())
     }
 }
 

@@ -52,6 +52,8 @@ impl Failure {
             Code::ResourceExhausted if says("space exceeded") => Self::Full,
             Code::ResourceExhausted if says("larger than max") => Self::TooLarge(text.to_owned()),
             Code::OutOfRange if says("compacted") => Self::Compacted,
+            // It was put back to before that: what was told is as little of its history as what is compacted.
+            Code::OutOfRange if says("future revision") => Self::Compacted,
             Code::OutOfRange if says("decoded message length") => Self::TooMuch,
             _ => Self::Away { problem: causes(status), sent: !never_sent(status) },
         }
@@ -148,6 +150,7 @@ mod tests {
             (Code::PermissionDenied, "etcdserver: permission denied", Failure::Forbidden),
             (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", Failure::Full),
             (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", Failure::Compacted),
+            (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision", Failure::Compacted),
         ];
         for (code, text, expected) in cases {
             assert_eq!(of(code, text), expected, "{text}");

@@ -113,10 +113,10 @@ pub(super) fn document(kind: &Kind, key: &Key, json: &[u8], revision: i64) -> Re
     Ok(object)
 }
 
-/// What the head of a kind says.
-pub(super) fn head(kind: &Kind) -> Vec<u8> {
+/// What the head of a kind says: the kind, and which write put it, as no two histories have the same one.
+pub(super) fn head(kind: &Kind, write: uuid::Uuid) -> Vec<u8> {
     let Kind { group, version, kind, plural, namespaced } = kind;
-    json!({"group": group, "version": version, "kind": kind, "plural": plural, "namespaced": namespaced})
+    json!({"group": group, "version": version, "kind": kind, "plural": plural, "namespaced": namespaced, "write": write})
         .to_string()
         .into_bytes()
 }
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(document(&IPPool::kind(), &key, &json, 7).unwrap(), object);
         assert!(document(&IPPool::kind(), &Key::cluster("b"), &json, 7).is_err());
         assert!(document(&IPPool::kind(), &key, b"{", 7).is_err());
-        assert_eq!(kind(&head(&Pod::kind())), Some(Pod::kind()));
+        assert_eq!(kind(&head(&Pod::kind(), uuid::Uuid::nil())), Some(Pod::kind()));
         assert_eq!(kind(b"{}"), None);
     }
 }

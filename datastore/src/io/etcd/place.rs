@@ -3,7 +3,10 @@
 use super::Shared;
 use super::connection::Repeat;
 use super::failure::Failure;
-use etcd_client::{Compare, CompareOp, GetResponse, Txn, TxnOp, TxnOpResponse};
+use super::layout::{Keys, number_of};
+use super::past::{Head, Past};
+use crate::{Filter, Revision};
+use etcd_client::{Compare, CompareOp, GetOptions, GetResponse, KeyValue, Txn, TxnOp, TxnOpResponse};
 
 /// What etcd answers to a transaction.
 pub(super) struct Answer {
@@ -70,6 +73,27 @@ impl Shared {
         self.identity.get_or_try_init(read).await
     }
 
+    /// Whether a watch may go on from a revision: etcd still shows the head that was told. If not, all is to be listed again.
+    pub(super) async fn go_on(&self, keys: &Keys, filter: &Filter, from: Revision) -> Result<(), Failure> {
+        let (head, told) = (keys.head(), self.pasts.of(&keys.head(), filter));
+        // From the very beginning there is nothing that was told.
+        let asked: Vec<Revision> = [Some(from), told.as_ref().map(|told| told.up_to)].into_iter().flatten().collect();
+        let asked: Vec<Revision> = asked.into_iter().filter(|at| *at > Revision(0)).collect();
+        let get = |at: &Revision| TxnOp::get(head.as_str(), Some(GetOptions::new().with_revision(number_of(*at))));
+        let answer = self.read(asked.iter().map(get).collect()).await?;
+        let shown = |at: Revision| {
+            let found = asked.iter().position(|asked| *asked == at).and_then(|n| answer.found.get(n));
+            found.and_then(|found| found.kvs().first()).map(head_of).unwrap_or_default()
+        };
+        if told.as_ref().is_some_and(|told| shown(told.up_to) != told.head) {
+            return Err(Failure::Compacted);
+        }
+        if from > Revision(0) && told.is_none_or(|told| told.up_to < from) {
+            self.pasts.begin(&head, filter, Past { up_to: from, head: shown(from) });
+        }
+        Ok(())
+    }
+
     /// Makes the identity if there is none.
     pub(super) async fn make(&self) -> Result<(), Failure> {
         match self.identity().await {
@@ -100,6 +124,11 @@ impl Shared {
             ))),
         }
     }
+}
+
+/// A head as etcd gives it.
+pub(super) fn head_of(kv: &KeyValue) -> Head {
+    Head { revision: kv.mod_revision(), value: kv.value().to_vec() }
 }
 
 fn identity_in(found: &GetResponse) -> Option<String> {

@@ -2,6 +2,8 @@
 
 use super::failure::Failure;
 use super::layout::{self, Keys};
+use super::past::{Head, Past};
+use super::place::head_of;
 use super::{Shared, within};
 use crate::document::kind_id;
 use crate::{Error, Filter, Key, Mark, Page, Revision, Scope};
@@ -99,21 +101,27 @@ impl Shared {
         ))
     }
 
-    /// etcd's revision now.
-    pub(super) async fn revision(&self) -> Result<Revision, Failure> {
-        self.read(Vec::new()).await.map(|answer| layout::revision_of(answer.revision))
+    /// Reads nothing, but may we read at all?
+    pub(super) async fn ask(&self) -> Result<(), Failure> {
+        self.read(Vec::new()).await.map(drop)
     }
 
     /// The revisions of the last writes of each kind, all read at once.
     pub(super) async fn barrier(&self, scopes: &[Scope]) -> Result<Vec<Mark>, Error> {
         let heads: BTreeMap<String, String> =
             scopes.iter().map(|scope| (kind_id(&scope.kind), self.layout.of(&scope.kind).head())).collect();
-        let gets = heads.values().map(|head| TxnOp::get(head.as_str(), Some(GetOptions::new().with_keys_only())));
+        // Before the read: what watches hear meanwhile may be later than what it shows.
+        let told: Vec<Option<Past>> = heads.values().map(|head| self.pasts.longest(head)).collect();
+        let gets = heads.values().map(|head| TxnOp::get(head.as_str(), None));
         let what = || format!("read keys from {}/", self.layout.prefix());
         let answer = self.read(gets.collect()).await.map_err(|failure| self.error(failure, what))?;
-        let last = |found: &etcd_client::GetResponse| found.kvs().first().map_or(0, KeyValue::mod_revision);
+        let shown: Vec<Head> =
+            answer.found.iter().map(|found| found.kvs().first().map(head_of).unwrap_or_default()).collect();
+        if told.iter().zip(&shown).any(|(told, shown)| told.as_ref().is_some_and(|told| !told.goes_on_with(shown))) {
+            return Err(Error::Unavailable("etcd was put back to an older state, which is being read".into()));
+        }
         let revisions: BTreeMap<&String, Revision> =
-            heads.keys().zip(answer.found.iter().map(|found| layout::revision_of(last(found)))).collect();
+            heads.keys().zip(shown.iter().map(|head| layout::revision_of(head.revision))).collect();
         let mark = |scope: &Scope| {
             let revision = revisions.get(&kind_id(&scope.kind)).copied().unwrap_or_default();
             Mark { scope: scope.clone(), revision, present: None }

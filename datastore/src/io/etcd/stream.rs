@@ -9,6 +9,7 @@
 use super::connection::Live;
 use super::failure::Failure;
 use super::layout::{self, Keys};
+use super::place::head_of;
 use super::{DEADLINE, Shared};
 use crate::document::set_revision;
 use crate::{Error, Filter, RawEvent, Revision};
@@ -45,6 +46,9 @@ pub(super) fn watch(
             return None;
         }
         let event = watch.next().await;
+        if matches!(event, Err(Error::Expired)) {
+            watch.shared.pasts.forget(&watch.keys.head(), &watch.filter);
+        }
         watch.failed = event.is_err();
         if watch.failed {
             watch.watcher = None;
@@ -76,7 +80,7 @@ impl Watch {
     async fn begin(&mut self) -> Result<(), Failure> {
         match self.try_begin().await {
             Err((refused @ (Failure::Token | Failure::Forbidden), Some(live))) => {
-                self.shared.revision().await?;
+                self.shared.ask().await?;
                 if self.shared.connection.is_current(&live) {
                     return Err(refused);
                 }
@@ -113,10 +117,9 @@ impl Watch {
         let begun = live.watch.clone().watch(self.keys.all(), Some(options)).await;
         let mut stream = begun.map_err(|error| Failure::of(&error))?;
         while !next_of(&mut stream).await?.created() {}
-        // It is this datastore still, and not one that was put back to before what we know: etcd would wait for it to come there.
-        if self.shared.revision().await? < self.from {
-            return Err(Failure::Compacted);
-        }
+        // It is this datastore still, with the past that was told, and not one that was put back to before it: etcd would wait for
+        // it to come there.
+        self.shared.go_on(&self.keys, &self.filter, self.from).await?;
         Ok(stream)
     }
 
@@ -127,14 +130,19 @@ impl Watch {
         for (at, event) in events.iter().enumerate() {
             let Some(kv) = event.kv() else { continue };
             if Some(at) == last {
-                self.told.push_back(RawEvent::Bookmark(layout::revision_of(kv.mod_revision())));
+                let (up_to, head) = (layout::revision_of(kv.mod_revision()), head_of(kv));
+                self.shared.pasts.told(&self.keys.head(), &self.filter, up_to, Some(head));
+                self.told.push_back(RawEvent::Bookmark(up_to));
             } else {
                 self.told.extend(told(&self.kind, &self.keys, &self.filter, event, kv)?);
             }
         }
         if events.is_empty() && !heard.created() {
-            let upto = heard.header().map(|header| layout::revision_of(header.revision()));
-            self.told.extend(upto.map(RawEvent::Bookmark));
+            let up_to = heard.header().map(|header| layout::revision_of(header.revision()));
+            if let Some(up_to) = up_to {
+                self.shared.pasts.told(&self.keys.head(), &self.filter, up_to, None);
+                self.told.push_back(RawEvent::Bookmark(up_to));
+            }
         }
         Ok(())
     }

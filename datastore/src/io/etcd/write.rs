@@ -132,7 +132,7 @@ impl Shared {
         path: &str,
     ) -> Result<Answer, Error> {
         let keys = self.layout.of(kind);
-        let head = TxnOp::put(keys.head(), layout::head(kind), None);
+        let head = TxnOp::put(keys.head(), layout::head(kind, uuid::Uuid::new_v4()), None);
         let deal = Deal { compare, then: vec![op, head], otherwise: vec![TxnOp::get(path, None)] };
         self.transaction(Repeat::IfNotSent, deal).await.map_err(|failure| match failure {
             Failure::TooLarge(problem) => too_large(kind, object, &problem),

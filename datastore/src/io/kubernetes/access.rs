@@ -36,6 +36,7 @@ struct State {
     /// None while a program that a kubeconfig names gives no credentials.
     client: Option<kube::Client>,
     source: String,
+    server: String,
     files: Vec<(PathBuf, Stamp)>,
     looked: Instant,
     made: Instant,
@@ -57,6 +58,8 @@ type Stamp = Option<(SystemTime, u64)>;
 pub(super) struct Client {
     pub(super) client: kube::Client,
     pub(super) generation: u64,
+    /// Where the server is, for people.
+    pub(super) server: String,
 }
 
 impl Access {
@@ -67,7 +70,7 @@ impl Access {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let agent = format!("twill-{component}/{}", env!("CARGO_PKG_VERSION"));
         let loaded = address.load().await.map_err(open)?;
-        let (files, source) = (stamped(loaded.files.clone()), loaded.source.clone());
+        let (files, source, server) = (stamped(loaded.files.clone()), loaded.source.clone(), loaded.server());
         let client = match client(loaded, &agent).await {
             Ok(client) => Some(client),
             Err(Refused::Later(problem)) => {
@@ -77,7 +80,7 @@ impl Access {
             Err(Refused::Wrong(problem)) => return Err(open(format!("{source}: {problem}; correct it"))),
         };
         let now = Instant::now();
-        let state = State { client, source, files, looked: now, made: now, generation: 0 };
+        let state = State { client, source, server, files, looked: now, made: now, generation: 0 };
         Ok(Self { url: url.to_owned(), address, agent, state: Mutex::new(state) })
     }
 
@@ -90,12 +93,12 @@ impl Access {
                 self.renew(&mut state).await;
             }
         }
-        let generation = state.generation;
+        let (generation, server) = (state.generation, state.server.clone());
         let client = state
             .client
             .clone()
             .ok_or_else(|| Error::Unavailable(format!("{} gives no credentials for {}", state.source, self.url)))?;
-        Ok(Client { client, generation })
+        Ok(Client { client, generation, server })
     }
 
     /// The server did not accept this client. Whether there is another now, to try once more.
@@ -117,15 +120,17 @@ impl Access {
         state.made = Instant::now();
         let made = match self.address.load().await {
             Ok(loaded) => {
-                let (files, source) = (stamped(loaded.files.clone()), loaded.source.clone());
-                client(loaded, &self.agent).await.map(|client| (client, files, source)).map_err(Refused::problem)
+                let (files, source, server) = (stamped(loaded.files.clone()), loaded.source.clone(), loaded.server());
+                let made = client(loaded, &self.agent).await;
+                made.map(|client| (client, files, source, server)).map_err(Refused::problem)
             }
             Err(problem) => Err(problem),
         };
         match made {
-            Ok((client, files, source)) => {
+            Ok((client, files, source, server)) => {
                 tracing::info!(%source, "credentials read again");
-                (state.client, state.files, state.source) = (Some(client), files, source);
+                (state.client, state.files) = (Some(client), files);
+                (state.source, state.server) = (source, server);
                 state.generation += 1;
             }
             Err(problem) => tracing::warn!(%problem, "credentials cannot be read again, going on with the old"),

@@ -21,6 +21,13 @@ pub(super) struct Loaded {
     pub(super) source: String,
 }
 
+impl Loaded {
+    /// Where the server is, for people.
+    pub(super) fn server(&self) -> String {
+        self.config.cluster_url.to_string().trim_end_matches('/').to_owned()
+    }
+}
+
 impl Address {
     /// Out of the text after `kubernetes:`; or what is wrong with it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
@@ -66,6 +73,7 @@ impl Address {
         let files = files.into_iter().chain(credentials(&kubeconfig, &context)).collect();
         let options = KubeConfigOptions { context: Some(context), ..KubeConfigOptions::default() };
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| chain(&e))?;
+        check_server(&config.cluster_url)?;
         Ok(Loaded { config, files, source })
     }
 
@@ -122,6 +130,14 @@ fn refuse_proxy(kubeconfig: &Kubeconfig, context: &str) -> Result<(), String> {
     match cluster.and_then(|cluster| cluster.proxy_url.as_deref()).filter(|url| !url.is_empty()) {
         Some(url) => Err(format!("proxy-url {url} is not supported; use a server that is reached directly")),
         None => Ok(()),
+    }
+}
+
+/// A server that is no URL would end the process when the first call is made.
+fn check_server(server: &http::Uri) -> Result<(), String> {
+    match (server.scheme_str(), server.host()) {
+        (Some("https" | "http"), Some(host)) if !host.is_empty() => Ok(()),
+        _ => Err(format!("server {server} is no URL of a server; write https://HOST:PORT")),
     }
 }
 
@@ -203,6 +219,12 @@ mod tests {
         assert!(other.contains("context y is not in it; it has x; correct it, or name another"), "{other}");
         let authority = problem(&whole(&format!("{server}, certificate-authority: gone.crt")), "").await;
         assert!(authority.contains("certificate authority") && authority.contains("gone.crt"), "{authority}");
+        for odd in ["127.0.0.1:6443", "/", "tcp://127.0.0.1:6443", "api"] {
+            let server = problem(&whole(&format!("server: '{odd}'")), "").await;
+            let said =
+                server.contains(&format!("server {odd}")) && server.contains("is no URL of a server; write https://");
+            assert!(said, "{server}");
+        }
         let proxy = problem(&whole(&format!("{server}, proxy-url: 'http://p'")), "").await;
         assert!(proxy.contains("proxy-url http://p is not supported"), "{proxy}");
         std::fs::write(&file, whole(server)).unwrap();

@@ -105,7 +105,14 @@ impl Shared {
         {
             return Ok(mark_of(scope, at, vec![key], at));
         }
+        let told = self.told(&scope.kind);
         let (items, at, rest) = self.list_metadata(&scope.kind, &scope.filter).await?;
+        // What was told is of another past, which says nothing of what there is now. The watch hears so with its next bookmark.
+        if at < told {
+            let problem =
+                "the API server's storage was put back to an older state, of which the watches have not heard yet";
+            return Err(Error::Unavailable(problem.into()));
+        }
         if !rest.is_empty() {
             return self.mark_by_hand(scope).await;
         }

@@ -5,6 +5,7 @@ use super::address::chain;
 use super::status::{Asked, Status};
 use crate::Error;
 use crate::io::follow::rand_unit;
+use crate::io::unreachable::unreachable;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WARNING};
 use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -101,7 +102,7 @@ impl Access {
                 Ok(Ok(response)) => response,
                 // A connection that had died unnoticed; whoever only reads may ask again.
                 Ok(Err(_)) if request.method == Method::GET && once.connection() => continue,
-                Ok(Err(error)) => return Err(Error::Unavailable(chain(&error)).into()),
+                Ok(Err(error)) => return Err(Error::Unavailable(unreachable(&client.server, &chain(&error))).into()),
                 Err(_) => return Err(silent(PATIENCE).into()),
             };
             match response.status() {
@@ -120,6 +121,10 @@ impl Access {
                 StatusCode::TOO_MANY_REQUESTS => wait(seconds_of(&response), deadline).await?,
                 status => {
                     let body = whole(response, REFUSAL).await.unwrap_or_default();
+                    if body.starts_with(b"Client sent an HTTP request to an HTTPS server") {
+                        let problem = format!("{} speaks TLS; write https:// before it", client.server);
+                        return Err(Error::Unavailable(problem).into());
+                    }
                     return Err(Failure::Refused(Status::read(status.as_u16(), &body)));
                 }
             }

@@ -58,6 +58,7 @@ impl Shared {
     pub(super) async fn list(&self, kind: &Kind, filter: &Filter) -> Result<Page, Error> {
         let take = |item: Value| told(kind, item);
         let (mut items, at, rest) = self.listed(kind, filter, "application/json", take).await?;
+        self.listed_at(kind, at);
         if !rest.is_empty() {
             items.retain(|item| rest.matches(item));
         }

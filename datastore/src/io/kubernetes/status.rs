@@ -175,7 +175,7 @@ impl Asked {
         let kind = &self.kind.kind;
         if self.kind.group == names::GROUP {
             return format!(
-                "the API server does not know {kind}; install Twill's CRDs: twill crds | kubectl apply -f -"
+                "the API server does not know {kind}; install Twill's CRDs: twill crds | kubectl apply --server-side -f -"
             );
         }
         let part = if self.subresource { "a status of " } else { "" };
@@ -233,7 +233,10 @@ mod tests {
         assert_eq!(said::<Pod>("get", key(), 404, &missing("p", "pods")), "Pod shop/p does not exist");
         assert_eq!(said::<Pod>("create", key(), 404, &missing("shop", "namespaces")), "Namespace shop does not exist");
         let text = Status::read(404, b"404 page not found\n").error(&asked::<IPPool>("list", None)).to_string();
-        assert!(text.contains("does not know IPPool; install Twill's CRDs: twill crds | kubectl apply -f -"), "{text}");
+        assert!(
+            text.contains("does not know IPPool; install Twill's CRDs: twill crds | kubectl apply --server-side -f -"),
+            "{text}"
+        );
     }
 
     #[test]

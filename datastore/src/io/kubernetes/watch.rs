@@ -154,6 +154,7 @@ impl Watching {
             return Err(Error::Expired);
         }
         self.at = at;
+        self.shared.tell(&self.kind, at);
         let seen = match step {
             Step::Bookmark => Seen::Nothing,
             Step::Added => self.outside.applied(rest, &object, true),

@@ -177,7 +177,7 @@ impl Agent {
     pub(super) fn claim(&mut self, pool: Pool) {
         let paused = self.blocks.refused.get(&pool.name).is_some_and(|(_, until)| Instant::now() < *until);
         // A node that is not in the datastore has no labels to be selected by, and nobody to route for.
-        let exists = self.supply.nodes.get(&twill_datastore::Key::cluster(&self.node)).is_some();
+        let exists = self.node_exists();
         // On memory's word alone nothing is claimed: the datastore may be another by now.
         let exists = exists && self.heard_up_to().is_some();
         // Asked again at the next tick.

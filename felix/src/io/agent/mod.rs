@@ -375,6 +375,11 @@ impl Agent {
         }
     }
 
+    /// Whether the datastore has a Node of our name, as far as it was heard.
+    pub(super) fn node_exists(&self) -> bool {
+        self.supply.nodes.get(&twill_datastore::Key::cluster(&self.node)).is_some()
+    }
+
     fn hear_nodes(&mut self, followed: Followed<twill_crds::Node>) {
         if !self.supply.nodes.apply(followed).is_empty() {
             let nodes = self.supply.nodes.iter().map(|(_, node)| model::Node::read(node)).collect();

@@ -76,10 +76,14 @@ impl Agent {
         problems
     }
 
-    /// What the node's NodeNetwork should say; none before all has been heard.
+    /// What the node's NodeNetwork should say; none before all has been heard. Nothing while there is no Node of our name: the
+    /// NodeNetwork of a node that is gone goes, and is not made again.
     #[must_use]
     pub fn conditions(&self) -> Option<Conditions> {
         self.heard_up_to()?;
+        if !self.node_exists() {
+            return Some(Conditions::new());
+        }
         let policy: Vec<String> = self.compiler.problems();
         let synced = self.in_sync();
         let unready = self.unready();
