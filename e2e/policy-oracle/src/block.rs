@@ -5,8 +5,7 @@ use std::net::IpAddr;
 
 /// "cidr is a string representing the IPBlock"; "except is a slice of CIDRs that should not be included within an IPBlock".
 pub(crate) fn contains(block: &IPBlock, address: IpAddr) -> bool {
-    let inside = |text: &str| parse(text).is_some_and(|net| covers(&net, &bits(address)));
-    inside(&block.cidr) && !block.except.iter().flatten().any(|e| inside(e))
+    cidr_contains(&block.cidr, address) && !block.except.iter().flatten().any(|e| cidr_contains(e, address))
 }
 
 /// "Except values will be rejected if they are outside the cidr range."
@@ -16,6 +15,19 @@ pub(crate) fn is_valid(block: &IPBlock) -> bool {
         parse(text)
             .is_some_and(|(hole, length)| length >= outer.1 && hole.len() == outer.0.len() && covers(&outer, &hole))
     })
+}
+
+/// Whether an address lies in a CIDR; in one that cannot be read lies none.
+pub(crate) fn cidr_contains(cidr: &str, address: IpAddr) -> bool {
+    parse(cidr).is_some_and(|net| covers(&net, &bits(address)))
+}
+
+/// CEL's `isCIDR`: bits beyond the prefix may be set; no zone, no IPv4 address in IPv6 clothes, no length like `08` or `+8`.
+pub(crate) fn is_cidr(text: &str) -> bool {
+    let Some((address, length)) = text.split_once('/') else { return false };
+    let plain = length == "0" || (!length.starts_with('0') && length.chars().all(|c| c.is_ascii_digit()));
+    let mapped = matches!(address.parse(), Ok(IpAddr::V6(a)) if a.to_ipv4_mapped().is_some());
+    plain && !mapped && parse(text).is_some()
 }
 
 type Bits = Vec<bool>;

@@ -1,9 +1,30 @@
 //! `metav1.LabelSelector`, from its text.
 
+use crate::Cluster;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use std::collections::BTreeMap;
 
 type Labels = BTreeMap<String, String>;
+
+/// Whether the selector picks a pod by the pod's own labels.
+pub(crate) fn selects_pod(selector: &LabelSelector, pod: &Pod) -> bool {
+    selects(selector, &pod.metadata.labels.clone().unwrap_or_default())
+}
+
+/// Whether the selector picks the pod's namespace, by the namespace's labels and the one that the API server sets on every
+/// namespace. Of a namespace whose object is missing nothing is known but that it is one.
+pub(crate) fn selects_namespace_of(cluster: &Cluster, selector: &LabelSelector, pod: &Pod) -> bool {
+    if is_empty(selector) {
+        return true;
+    }
+    let Some(namespace) = cluster.namespaces.iter().find(|n| n.metadata.name == pod.metadata.namespace) else {
+        return false;
+    };
+    let mut labels = namespace.metadata.labels.clone().unwrap_or_default();
+    labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.metadata.name.clone().unwrap_or_default());
+    selects(selector, &labels)
+}
 
 /// "matchLabels is a map of {key,value} pairs … The requirements are ANDed." A requirement that is not valid is left out.
 pub(crate) fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
@@ -21,7 +42,7 @@ pub(crate) fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
 }
 
 /// "An empty label selector matches all objects."
-pub(crate) fn is_empty(selector: &LabelSelector) -> bool {
+fn is_empty(selector: &LabelSelector) -> bool {
     selector.match_labels.iter().flatten().count() == 0 && selector.match_expressions.iter().flatten().count() == 0
 }
 

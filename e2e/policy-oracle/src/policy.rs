@@ -1,23 +1,14 @@
 //! `networking/v1 NetworkPolicy`, from its text.
 
-use crate::{Cluster, Place, Protocol, block, labels};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use crate::{Cluster, End, Packet, block, labels, ports};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 /// "ingress … Traffic is allowed to a pod if there are no NetworkPolicies selecting the pod (and cluster policy otherwise allows
 /// the traffic) … OR if the traffic matches at least one ingress rule across all of the NetworkPolicy objects whose podSelector
-/// matches the pod."
-pub(crate) fn ingress_allows(
-    cluster: &Cluster,
-    pod: &Pod,
-    src: IpAddr,
-    from: &Place<'_>,
-    protocol: Protocol,
-    port: u16,
-) -> bool {
+/// matches the pod." Nothing where no policy isolates the pod: then other tiers decide.
+pub(crate) fn ingress_decides(cluster: &Cluster, pod: &Pod, packet: &Packet<'_>) -> Option<bool> {
     let mut isolated = false;
     for policy in selecting(cluster, pod) {
         let Some(spec) = policy.spec.as_ref().filter(|s| governs(s, "Ingress")) else { continue };
@@ -25,27 +16,20 @@ pub(crate) fn ingress_allows(
         for rule in spec.ingress.iter().flatten().filter(|_| is_valid(spec)) {
             let peers = rule.from.as_deref().unwrap_or_default();
             let ports = rule.ports.as_deref().unwrap_or_default();
-            let peer = peers.is_empty() || peers.iter().any(|p| peer_is(cluster, policy, p, src, from));
-            let port = ports.is_empty() || ports.iter().any(|p| port_is(p, Some(pod), protocol, port));
+            let peer = peers.is_empty() || peers.iter().any(|p| peer_is(cluster, policy, p, &packet.src));
+            let port = ports.is_empty() || ports.iter().any(|p| port_is(p, Some(pod), packet));
             if peer && port {
-                return true;
+                return Some(true);
             }
         }
     }
-    !isolated
+    isolated.then_some(false)
 }
 
 /// "egress … Outgoing traffic is allowed if there are no NetworkPolicies selecting the pod …, OR if the traffic matches at least
-/// one egress rule across all of the NetworkPolicy objects whose podSelector matches the pod."
-pub(crate) fn egress_allows(
-    cluster: &Cluster,
-    pod: &Pod,
-    dst: IpAddr,
-    to: &Place<'_>,
-    protocol: Protocol,
-    port: u16,
-) -> bool {
-    let target = if let Place::Pod(pod) = to { Some(*pod) } else { None };
+/// one egress rule across all of the NetworkPolicy objects whose podSelector matches the pod." Nothing where no policy isolates.
+pub(crate) fn egress_decides(cluster: &Cluster, pod: &Pod, packet: &Packet<'_>) -> Option<bool> {
+    let target = packet.dst.place.pod();
     let mut isolated = false;
     for policy in selecting(cluster, pod) {
         let Some(spec) = policy.spec.as_ref().filter(|s| governs(s, "Egress")) else { continue };
@@ -53,29 +37,28 @@ pub(crate) fn egress_allows(
         for rule in spec.egress.iter().flatten().filter(|_| is_valid(spec)) {
             let peers = rule.to.as_deref().unwrap_or_default();
             let ports = rule.ports.as_deref().unwrap_or_default();
-            let port_to = |target| ports.is_empty() || ports.iter().any(|p| port_is(p, target, protocol, port));
+            let port_to = |target| ports.is_empty() || ports.iter().any(|p| port_is(p, target, packet));
             let matched = if peers.is_empty() {
                 port_to(target)
             } else {
                 // A named port beside an ipBlock has no pod to be resolved at.
-                peers
-                    .iter()
-                    .any(|p| peer_is(cluster, policy, p, dst, to) && port_to(target.filter(|_| p.ip_block.is_none())))
+                peers.iter().any(|p| {
+                    peer_is(cluster, policy, p, &packet.dst) && port_to(target.filter(|_| p.ip_block.is_none()))
+                })
             };
             if matched {
-                return true;
+                return Some(true);
             }
         }
     }
-    !isolated
+    isolated.then_some(false)
 }
 
 /// "podSelector selects the pods to which this NetworkPolicy object applies", in the policy's own namespace.
 fn selecting<'a>(cluster: &'a Cluster, pod: &'a Pod) -> impl Iterator<Item = &'a NetworkPolicy> {
     cluster.policies.iter().filter(move |policy| {
         let selector = policy.spec.as_ref().and_then(|s| s.pod_selector.as_ref());
-        policy.metadata.namespace == pod.metadata.namespace
-            && selector.is_none_or(|s| labels::selects(s, &labels_of(pod.metadata.labels.as_ref())))
+        policy.metadata.namespace == pod.metadata.namespace && selector.is_none_or(|s| labels::selects_pod(s, pod))
     })
 }
 
@@ -92,66 +75,31 @@ fn governs(spec: &NetworkPolicySpec, direction: &str) -> bool {
 }
 
 /// "peer … NetworkPolicyPeer describes a peer to allow traffic to/from. Only certain combinations of fields are allowed."
-fn peer_is(
-    cluster: &Cluster,
-    policy: &NetworkPolicy,
-    peer: &NetworkPolicyPeer,
-    address: IpAddr,
-    place: &Place<'_>,
-) -> bool {
+fn peer_is(cluster: &Cluster, policy: &NetworkPolicy, peer: &NetworkPolicyPeer, end: &End<'_>) -> bool {
     if let Some(wanted) = &peer.ip_block {
-        return block::contains(wanted, address);
+        return block::contains(wanted, end.address);
     }
     if peer.pod_selector.is_none() && peer.namespace_selector.is_none() {
         return false;
     }
-    let Place::Pod(pod) = place else { return false };
+    let Some(pod) = end.place.pod() else { return false };
     let own = pod.metadata.namespace == policy.metadata.namespace;
-    let namespace = match &peer.namespace_selector {
-        None => own,
-        Some(selector) => {
-            labels::is_empty(selector) || namespace_labels(cluster, pod).is_some_and(|l| labels::selects(selector, &l))
-        }
-    };
-    let selected =
-        peer.pod_selector.as_ref().is_none_or(|s| labels::selects(s, &labels_of(pod.metadata.labels.as_ref())));
-    namespace && selected
+    let namespace = peer.namespace_selector.as_ref().map_or(own, |s| labels::selects_namespace_of(cluster, s, pod));
+    namespace && peer.pod_selector.as_ref().is_none_or(|s| labels::selects_pod(s, pod))
 }
 
 /// "port: The port on the given protocol. This can either be a numerical or named port on a pod. If this field is not provided,
 /// this matches all port names and numbers." `pod` is the connection's destination.
-fn port_is(wanted: &NetworkPolicyPort, pod: Option<&Pod>, protocol: Protocol, port: u16) -> bool {
-    if protocol_of(wanted.protocol.as_deref()) != Some(protocol) {
+fn port_is(wanted: &NetworkPolicyPort, pod: Option<&Pod>, packet: &Packet<'_>) -> bool {
+    if ports::protocol_of(wanted.protocol.as_deref()) != Some(packet.protocol) {
         return false;
     }
+    let port = i32::from(packet.port);
     match (&wanted.port, wanted.end_port) {
         (None, _) => true,
-        (Some(IntOrString::Int(first)), None) => *first == i32::from(port),
-        (Some(IntOrString::Int(first)), Some(last)) => *first <= i32::from(port) && i32::from(port) <= last,
-        (Some(IntOrString::String(name)), _) => pod.is_some_and(|pod| {
-            running(pod).iter().flat_map(|c| c.ports.iter().flatten()).any(|p| {
-                p.name.as_ref() == Some(name)
-                    && p.container_port == i32::from(port)
-                    && protocol_of(p.protocol.as_deref()) == Some(protocol)
-            })
-        }),
-    }
-}
-
-/// Containers that run as long as the pod: sidecars are init containers that restart always.
-fn running(pod: &Pod) -> Vec<&Container> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    spec.containers.iter().chain(sidecars).collect()
-}
-
-/// "If not specified, this field defaults to TCP."
-fn protocol_of(name: Option<&str>) -> Option<Protocol> {
-    match name.unwrap_or("TCP") {
-        "TCP" => Some(Protocol::Tcp),
-        "UDP" => Some(Protocol::Udp),
-        "SCTP" => Some(Protocol::Sctp),
-        _ => None,
+        (Some(IntOrString::Int(first)), None) => *first == port,
+        (Some(IntOrString::Int(first)), Some(last)) => *first <= port && port <= last,
+        (Some(IntOrString::String(name)), _) => pod.is_some_and(|pod| ports::is_named(pod, name, packet)),
     }
 }
 
@@ -191,17 +139,5 @@ fn port_is_valid(port: &NetworkPolicyPort) -> bool {
         (Some(IntOrString::Int(first)), None) => in_range(*first),
         (Some(IntOrString::Int(first)), Some(last)) => in_range(*first) && in_range(last) && *first <= last,
     };
-    number && protocol_of(port.protocol.as_deref()).is_some()
-}
-
-fn labels_of(labels: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
-    labels.cloned().unwrap_or_default()
-}
-
-/// Labels of the pod's namespace, with the one that the API server sets on every namespace.
-fn namespace_labels(cluster: &Cluster, pod: &Pod) -> Option<BTreeMap<String, String>> {
-    let namespace = cluster.namespaces.iter().find(|n| n.metadata.name == pod.metadata.namespace)?;
-    let mut labels = labels_of(namespace.metadata.labels.as_ref());
-    labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.metadata.name.clone().unwrap_or_default());
-    Some(labels)
+    number && ports::protocol_of(port.protocol.as_deref()).is_some()
 }

@@ -126,6 +126,7 @@ fn cluster(url: &str) -> Cluster {
             pods: all::<Pod>(&store).await,
             policies: all::<NetworkPolicy>(&store).await,
             nodes: all::<Node>(&store).await,
+            ..Cluster::default()
         }
     })
 }

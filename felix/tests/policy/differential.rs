@@ -25,6 +25,7 @@ pub fn raw(state: &State) -> oracle::Cluster {
         pods: state.pods.values().cloned().collect(),
         policies: state.policies.values().cloned().collect(),
         nodes: state.nodes.clone(),
+        ..oracle::Cluster::default()
     }
 }
 
