@@ -1,6 +1,6 @@
 //! The typed handle.
 
-use crate::{Engine, Error, Filter, Key, Mark, Preconditions, RawEvent, Revision, Scope};
+use crate::{Engine, Error, Filter, Key, Mark, Page, Preconditions, RawEvent, Revision, Scope};
 use futures::stream::{BoxStream, StreamExt};
 use std::sync::Arc;
 use twill_crds::Object;
@@ -59,8 +59,12 @@ impl Datastore {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn list<K: Object>(&self, filter: &Filter) -> Result<List<K>, Error> {
-        let page = self.engine.list(&K::kind(), filter).await?;
-        Ok(List { items: page.items.into_iter().filter_map(decode_or_log).collect(), revision: page.revision })
+        Ok(typed(self.engine.list(&K::kind(), filter).await?))
+    }
+
+    /// The same of which only what followers read is certain to be there; never to be written back.
+    pub(crate) async fn list_trimmed<K: Object>(&self, filter: &Filter) -> Result<List<K>, Error> {
+        Ok(typed(self.engine.list_trimmed(&K::kind(), filter).await?))
     }
 
     /// What happens after `from`. See [`Engine::watch`]. An object that cannot be read is left out; if it is deleted, the
@@ -69,22 +73,16 @@ impl Datastore {
     /// # Errors
     /// [`Error::Expired`], [`Error::Unavailable`].
     pub async fn watch<K: Object>(&self, filter: &Filter, from: Revision) -> Result<WatchStream<K>, Error> {
-        let events = self.engine.watch(&K::kind(), filter, from).await?;
-        let typed = events.filter_map(|event| async move {
-            match event {
-                // One that cannot be read is told as far as its revision goes, or whoever waits for that waits for ever.
-                Ok(RawEvent::Applied(value, revision)) => Some(Ok(match decode_or_log(value) {
-                    Some(object) => WatchEvent::Applied(object, revision),
-                    None => WatchEvent::Bookmark(revision),
-                })),
-                Ok(RawEvent::Deleted(value, revision)) => {
-                    Some(decode(value).map(|object| WatchEvent::Deleted(object, revision)))
-                }
-                Ok(RawEvent::Bookmark(revision)) => Some(Ok(WatchEvent::Bookmark(revision))),
-                Err(error) => Some(Err(error)),
-            }
-        });
-        Ok(typed.boxed())
+        Ok(events(self.engine.watch(&K::kind(), filter, from).await?))
+    }
+
+    /// The same of objects as [`Datastore::list_trimmed`] gives them.
+    pub(crate) async fn watch_trimmed<K: Object>(
+        &self,
+        filter: &Filter,
+        from: Revision,
+    ) -> Result<WatchStream<K>, Error> {
+        Ok(events(self.engine.watch_trimmed(&K::kind(), filter, from).await?))
     }
 
     /// Creates it.
@@ -134,6 +132,23 @@ impl Datastore {
     pub async fn identity(&self) -> Result<String, Error> {
         self.engine.identity().await
     }
+}
+
+fn typed<K: Object>(page: Page) -> List<K> {
+    List { items: page.items.into_iter().filter_map(decode_or_log).collect(), revision: page.revision }
+}
+
+fn events<K: Object>(raw: BoxStream<'static, Result<RawEvent, Error>>) -> WatchStream<K> {
+    let typed = raw.map(|event| match event? {
+        // One that cannot be read is told as far as its revision goes, or whoever waits for that waits for ever.
+        RawEvent::Applied(value, revision) => Ok(match decode_or_log(value) {
+            Some(object) => WatchEvent::Applied(object, revision),
+            None => WatchEvent::Bookmark(revision),
+        }),
+        RawEvent::Deleted(value, revision) => decode(value).map(|object| WatchEvent::Deleted(object, revision)),
+        RawEvent::Bookmark(revision) => Ok(WatchEvent::Bookmark(revision)),
+    });
+    typed.boxed()
 }
 
 fn encode<K: Object>(object: &K) -> Result<serde_json::Value, Error> {

@@ -26,6 +26,9 @@ pub enum Followed<K> {
 /// Follows the objects of a kind within a filter. The stream never ends: while the engine does not answer it waits, with
 /// growing pauses, and goes on from where it was. An object that cannot be read is left out and logged; the one that was
 /// told before stays in force until it is deleted.
+///
+/// What is told is to be read, never to be written back: of Pods, Nodes and Namespaces a Kubernetes server's engine keeps only what is
+/// read of them here (`io/kubernetes/trimmed.rs`). Who reads more of them adds it there.
 #[must_use]
 pub fn follow<K: Object>(store: &Datastore, filter: Filter) -> BoxStream<'static, Followed<K>> {
     let follower = Follower { store: store.clone(), filter, step: Step::List, failures: 0 };
@@ -55,7 +58,7 @@ impl<K: Object> Follower<K> {
     async fn next(&mut self) -> Followed<K> {
         loop {
             match std::mem::replace(&mut self.step, Step::List) {
-                Step::List => match self.store.list::<K>(&self.filter).await {
+                Step::List => match self.store.list_trimmed::<K>(&self.filter).await {
                     Ok(list) => {
                         self.step = Step::Watch(list.revision);
                         self.failures = 0;
@@ -63,7 +66,7 @@ impl<K: Object> Follower<K> {
                     }
                     Err(error) => self.wait(&error).await,
                 },
-                Step::Watch(from) => match self.store.watch::<K>(&self.filter, from).await {
+                Step::Watch(from) => match self.store.watch_trimmed::<K>(&self.filter, from).await {
                     Ok(events) => self.step = Step::Hear(events, from),
                     Err(error) => self.recover(&error, from).await,
                 },
