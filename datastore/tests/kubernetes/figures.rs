@@ -7,7 +7,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Instant;
 use twill_crds::{Object, Pod};
-use twill_datastore::{Filter, Key, Scope, WatchEvent};
+use twill_datastore::{Filter, Followed, Key, Scope, WatchEvent, follow};
 
 #[tokio::test]
 #[ignore = "needs a Kubernetes API server"]
@@ -32,6 +32,20 @@ async fn ten_thousand_pods_and_the_figures() {
     println!("create: {:.0}/s, 16 at once", PODS as f64 / began.elapsed().as_secs_f64());
 
     let (memory, served, busy, began) = (resident(), api.cpu(), cpu(), Instant::now());
+    let mut followed = follow::<Pod>(&store, Filter::default());
+    let first = next(&mut followed).await;
+    assert!(matches!(&first, Followed::Synced { items, .. } if items.len() == PODS));
+    println!(
+        "{PODS} followed: {:?}, of that {:?} here and {:?} at the server; {} MiB more, peak {} MiB more",
+        began.elapsed(),
+        cpu() - busy,
+        api.cpu() - served,
+        (resident() - memory) >> 20,
+        (peak() - memory) >> 20
+    );
+    drop((first, followed));
+
+    let (memory, served, busy, began) = (resident(), api.cpu(), cpu(), Instant::now());
     let list = store.list::<Pod>(&Filter::default()).await.unwrap();
     assert_eq!(list.items.len(), PODS);
     println!(
@@ -39,7 +53,7 @@ async fn ten_thousand_pods_and_the_figures() {
         began.elapsed(),
         cpu() - busy,
         api.cpu() - served,
-        (resident() - memory) >> 20,
+        resident().saturating_sub(memory) >> 20,
         (peak() - memory) >> 20
     );
     let (served, busy, began) = (api.cpu(), cpu(), Instant::now());
