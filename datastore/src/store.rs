@@ -1,14 +1,17 @@
 //! The typed handle.
 
+use crate::io::reach::Reach;
 use crate::{Engine, Error, Filter, Key, Mark, Page, Preconditions, RawEvent, Revision, Scope};
 use futures::stream::{BoxStream, StreamExt};
 use std::sync::Arc;
+use tokio::sync::watch;
 use twill_crds::Object;
 
 /// A handle to the datastore; cheap to clone.
 #[derive(Clone)]
 pub struct Datastore {
     engine: Arc<dyn Engine>,
+    reach: Arc<Reach>,
 }
 
 /// Objects that existed together at one revision.
@@ -37,13 +40,25 @@ pub type WatchStream<K> = BoxStream<'static, Result<WatchEvent<K>, Error>>;
 impl Datastore {
     /// A handle on an engine.
     pub fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine }
+        Self { engine, reach: Arc::default() }
     }
 
     /// The untyped engine, for objects whose kind is known only at run time.
     #[must_use]
     pub fn engine(&self) -> &Arc<dyn Engine> {
         &self.engine
+    }
+
+    /// Why somebody who follows objects by this handle or a clone of it does not hear the datastore; none while all do. A server whose
+    /// watches live counts as heard, whether or not it could answer a question.
+    #[must_use]
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.reach.trouble()
+    }
+
+    /// For a follower.
+    pub(crate) fn reach(&self) -> &Arc<Reach> {
+        &self.reach
     }
 
     /// The object, or none.

@@ -1,5 +1,6 @@
 //! One kind, followed for ever: list, watch, and again whenever the engine cannot go on.
 
+use super::reach::Hearing;
 use crate::{Datastore, Error, Filter, Revision, WatchEvent, WatchStream};
 use futures::stream::{BoxStream, StreamExt};
 use std::time::Duration;
@@ -31,7 +32,8 @@ pub enum Followed<K> {
 /// read of them here (`io/kubernetes/trimmed.rs`). Who reads more of them adds it there.
 #[must_use]
 pub fn follow<K: Object>(store: &Datastore, filter: Filter) -> BoxStream<'static, Followed<K>> {
-    let follower = Follower { store: store.clone(), filter, step: Step::List, failures: 0 };
+    let hearing = store.reach().hearing();
+    let follower = Follower { store: store.clone(), hearing, filter, step: Step::List, failures: 0 };
     futures::stream::unfold(follower, |mut follower| async move {
         let followed = follower.next().await;
         Some((followed, follower))
@@ -41,6 +43,7 @@ pub fn follow<K: Object>(store: &Datastore, filter: Filter) -> BoxStream<'static
 
 struct Follower<K> {
     store: Datastore,
+    hearing: Hearing,
     filter: Filter,
     step: Step<K>,
     failures: u32,
@@ -62,6 +65,7 @@ impl<K: Object> Follower<K> {
                     Ok(list) => {
                         self.step = Step::Watch(list.revision);
                         self.failures = 0;
+                        self.hearing.hears();
                         return Followed::Synced { items: list.items, revision: list.revision };
                     }
                     Err(error) => self.wait(&error).await,
@@ -72,6 +76,7 @@ impl<K: Object> Follower<K> {
                 },
                 Step::Hear(mut events, heard) => match events.next().await {
                     Some(Ok(event)) => {
+                        self.hearing.hears();
                         let (upto, followed) = match event {
                             WatchEvent::Applied(object, at) => (heard, Followed::Applied(object, at)),
                             WatchEvent::Deleted(object, at) => (heard, Followed::Deleted(object, at)),
@@ -109,6 +114,7 @@ impl<K: Object> Follower<K> {
     async fn wait(&mut self, error: &Error) {
         let pause = pause(self.failures, rand_unit());
         self.failures = self.failures.saturating_add(1);
+        self.hearing.fails(error);
         tracing::warn!(kind = %K::kind().kind, %error, ?pause, "datastore away, trying again");
         tokio::time::sleep(pause).await;
     }
