@@ -16,7 +16,7 @@ pub mod rib;
 pub mod speaker;
 pub mod wire;
 
-pub use io::cluster::{files, report_status, streams};
+pub use io::cluster::{LOOK_AT_SERVER, files, report_status, streams};
 
 use anyhow::Context;
 use std::path::PathBuf;

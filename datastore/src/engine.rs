@@ -97,6 +97,20 @@ pub trait Engine: Send + Sync + 'static {
         filter: &Filter,
         from: Revision,
     ) -> Result<BoxStream<'static, Result<RawEvent, Error>>, Error>;
+    /// As [`Engine::list`], for who reads and never writes back what was read: an engine may leave out of the documents what nobody
+    /// reads who follows.
+    async fn list_trimmed(&self, kind: &Kind, filter: &Filter) -> Result<Page, Error> {
+        self.list(kind, filter).await
+    }
+    /// As [`Engine::watch`], with documents as [`Engine::list_trimmed`] gives them.
+    async fn watch_trimmed(
+        &self,
+        kind: &Kind,
+        filter: &Filter,
+        from: Revision,
+    ) -> Result<BoxStream<'static, Result<RawEvent, Error>>, Error> {
+        self.watch(kind, filter, from).await
+    }
     /// Creates it; [`Error::AlreadyExists`] if the name is taken.
     async fn create(&self, kind: &Kind, object: Value) -> Result<Value, Error>;
     /// Replaces all but the status if `metadata.resourceVersion` is still that of the object (absent: whatever it is).

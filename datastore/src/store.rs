@@ -1,14 +1,17 @@
 //! The typed handle.
 
-use crate::{Engine, Error, Filter, Key, Mark, Preconditions, RawEvent, Revision, Scope};
+use crate::io::reach::Reach;
+use crate::{Engine, Error, Filter, Key, Mark, Page, Preconditions, RawEvent, Revision, Scope};
 use futures::stream::{BoxStream, StreamExt};
 use std::sync::Arc;
+use tokio::sync::watch;
 use twill_crds::Object;
 
 /// A handle to the datastore; cheap to clone.
 #[derive(Clone)]
 pub struct Datastore {
     engine: Arc<dyn Engine>,
+    reach: Arc<Reach>,
 }
 
 /// Objects that existed together at one revision.
@@ -37,13 +40,25 @@ pub type WatchStream<K> = BoxStream<'static, Result<WatchEvent<K>, Error>>;
 impl Datastore {
     /// A handle on an engine.
     pub fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine }
+        Self { engine, reach: Arc::default() }
     }
 
     /// The untyped engine, for objects whose kind is known only at run time.
     #[must_use]
     pub fn engine(&self) -> &Arc<dyn Engine> {
         &self.engine
+    }
+
+    /// Why somebody who follows objects by this handle or a clone of it does not hear the datastore; none while all do. A server whose
+    /// watches live counts as heard, whether or not it could answer a question.
+    #[must_use]
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.reach.trouble()
+    }
+
+    /// For a follower.
+    pub(crate) fn reach(&self) -> &Arc<Reach> {
+        &self.reach
     }
 
     /// The object, or none.
@@ -60,13 +75,12 @@ impl Datastore {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn list<K: Object>(&self, filter: &Filter) -> Result<List<K>, Error> {
-        let page = match self.engine.list(&K::kind(), filter).await {
-            Err(Error::UnknownKind(_)) if K::kind().is_optional() => {
-                return Ok(List { items: Vec::new(), revision: Revision(0) });
-            }
-            page => page?,
-        };
-        Ok(List { items: page.items.into_iter().filter_map(decode_or_log).collect(), revision: page.revision })
+        typed_or_none(self.engine.list(&K::kind(), filter).await)
+    }
+
+    /// The same of which only what followers read is certain to be there; never to be written back.
+    pub(crate) async fn list_trimmed<K: Object>(&self, filter: &Filter) -> Result<List<K>, Error> {
+        typed_or_none(self.engine.list_trimmed(&K::kind(), filter).await)
     }
 
     /// What happens after `from`. See [`Engine::watch`]. An object that cannot be read is left out; if it is deleted, the
@@ -75,22 +89,16 @@ impl Datastore {
     /// # Errors
     /// [`Error::Expired`], [`Error::Unavailable`].
     pub async fn watch<K: Object>(&self, filter: &Filter, from: Revision) -> Result<WatchStream<K>, Error> {
-        let events = self.engine.watch(&K::kind(), filter, from).await?;
-        let typed = events.filter_map(|event| async move {
-            match event {
-                // One that cannot be read is told as far as its revision goes, or whoever waits for that waits for ever.
-                Ok(RawEvent::Applied(value, revision)) => Some(Ok(match decode_or_log(value) {
-                    Some(object) => WatchEvent::Applied(object, revision),
-                    None => WatchEvent::Bookmark(revision),
-                })),
-                Ok(RawEvent::Deleted(value, revision)) => {
-                    Some(decode(value).map(|object| WatchEvent::Deleted(object, revision)))
-                }
-                Ok(RawEvent::Bookmark(revision)) => Some(Ok(WatchEvent::Bookmark(revision))),
-                Err(error) => Some(Err(error)),
-            }
-        });
-        Ok(typed.boxed())
+        Ok(events(self.engine.watch(&K::kind(), filter, from).await?))
+    }
+
+    /// The same of objects as [`Datastore::list_trimmed`] gives them.
+    pub(crate) async fn watch_trimmed<K: Object>(
+        &self,
+        filter: &Filter,
+        from: Revision,
+    ) -> Result<WatchStream<K>, Error> {
+        Ok(events(self.engine.watch_trimmed(&K::kind(), filter, from).await?))
     }
 
     /// Creates it.
@@ -140,6 +148,30 @@ impl Datastore {
     pub async fn identity(&self) -> Result<String, Error> {
         self.engine.identity().await
     }
+}
+
+/// Of a kind that a cluster may be without there are no objects where the engine does not know it.
+fn typed_or_none<K: Object>(page: Result<Page, Error>) -> Result<List<K>, Error> {
+    match page {
+        Ok(Page { items, revision }) => {
+            Ok(List { items: items.into_iter().filter_map(decode_or_log).collect(), revision })
+        }
+        Err(Error::UnknownKind(_)) if K::kind().is_optional() => Ok(List { items: Vec::new(), revision: Revision(0) }),
+        Err(error) => Err(error),
+    }
+}
+
+fn events<K: Object>(raw: BoxStream<'static, Result<RawEvent, Error>>) -> WatchStream<K> {
+    let typed = raw.map(|event| match event? {
+        // One that cannot be read is told as far as its revision goes, or whoever waits for that waits for ever.
+        RawEvent::Applied(value, revision) => Ok(match decode_or_log(value) {
+            Some(object) => WatchEvent::Applied(object, revision),
+            None => WatchEvent::Bookmark(revision),
+        }),
+        RawEvent::Deleted(value, revision) => decode(value).map(|object| WatchEvent::Deleted(object, revision)),
+        RawEvent::Bookmark(revision) => Ok(WatchEvent::Bookmark(revision)),
+    });
+    typed.boxed()
 }
 
 fn encode<K: Object>(object: &K) -> Result<serde_json::Value, Error> {

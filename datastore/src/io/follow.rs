@@ -1,5 +1,6 @@
 //! One kind, followed for ever: list, watch, and again whenever the engine cannot go on.
 
+use super::reach::Hearing;
 use crate::{Datastore, Error, Filter, Revision, WatchEvent, WatchStream};
 use futures::stream::{BoxStream, StreamExt};
 use std::time::Duration;
@@ -29,9 +30,13 @@ pub enum Followed<K> {
 /// Follows the objects of a kind within a filter. The stream never ends: while the engine does not answer it waits, with
 /// growing pauses, and goes on from where it was. An object that cannot be read is left out and logged; the one that was
 /// told before stays in force until it is deleted.
+///
+/// What is told is to be read, never to be written back: of Pods, Nodes and Namespaces a Kubernetes server's engine keeps only what is
+/// read of them here (`io/kubernetes/trimmed.rs`). Who reads more of them adds it there.
 #[must_use]
 pub fn follow<K: Object>(store: &Datastore, filter: Filter) -> BoxStream<'static, Followed<K>> {
-    let follower = Follower { store: store.clone(), filter, step: Step::List, failures: 0 };
+    let hearing = store.reach().hearing();
+    let follower = Follower { store: store.clone(), hearing, filter, step: Step::List, failures: 0 };
     futures::stream::unfold(follower, |mut follower| async move {
         let followed = follower.next().await;
         Some((followed, follower))
@@ -41,6 +46,7 @@ pub fn follow<K: Object>(store: &Datastore, filter: Filter) -> BoxStream<'static
 
 struct Follower<K> {
     store: Datastore,
+    hearing: Hearing,
     filter: Filter,
     step: Step<K>,
     failures: u32,
@@ -58,20 +64,22 @@ impl<K: Object> Follower<K> {
     async fn next(&mut self) -> Followed<K> {
         loop {
             match std::mem::replace(&mut self.step, Step::List) {
-                Step::List => match self.store.list::<K>(&self.filter).await {
+                Step::List => match self.store.list_trimmed::<K>(&self.filter).await {
                     Ok(list) => {
                         self.step = Step::Watch(list.revision);
                         self.failures = 0;
+                        self.hearing.hears();
                         return Followed::Synced { items: list.items, revision: list.revision };
                     }
                     Err(error) => self.wait(&error).await,
                 },
-                Step::Watch(from) => match self.store.watch::<K>(&self.filter, from).await {
+                Step::Watch(from) => match self.store.watch_trimmed::<K>(&self.filter, from).await {
                     Ok(events) => self.step = Step::Hear(events, from),
                     Err(error) => self.recover(&error, from).await,
                 },
                 Step::Hear(mut events, heard) => match events.next().await {
                     Some(Ok(event)) => {
+                        self.hearing.hears();
                         let (upto, followed) = match event {
                             WatchEvent::Applied(object, at) => (heard, Followed::Applied(object, at)),
                             WatchEvent::Deleted(object, at) => (heard, Followed::Deleted(object, at)),
@@ -113,6 +121,7 @@ impl<K: Object> Follower<K> {
     async fn wait(&mut self, error: &Error) {
         let pause = pause(self.failures, rand_unit());
         self.failures = self.failures.saturating_add(1);
+        self.hearing.fails(error);
         tracing::warn!(kind = %K::kind().kind, %error, ?pause, "datastore away, trying again");
         tokio::time::sleep(pause).await;
     }

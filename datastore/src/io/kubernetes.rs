@@ -11,8 +11,11 @@ mod call;
 mod document;
 mod list;
 mod path;
+mod protobuf;
+mod representation;
 mod selection;
 mod status;
+mod trimmed;
 mod watch;
 mod write;
 
@@ -21,6 +24,7 @@ use access::Access;
 use address::Address;
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use representation::Extent;
 use rustc_hash::{FxHashMap, FxHashSet};
 use selection::Selection;
 use serde_json::Value;
@@ -44,6 +48,8 @@ struct Shared {
     apart: Mutex<FxHashMap<Kind, bool>>,
     /// Up to where watches have told each kind.
     told: Mutex<FxHashMap<Kind, Revision>>,
+    /// Kinds that the server does not give as protobuf, or not so that we can read it.
+    json_only: Mutex<FxHashSet<Kind>>,
 }
 
 impl Kubernetes {
@@ -57,8 +63,8 @@ impl Kubernetes {
         let wrong = |problem: String| Error::Open { url: url.to_owned(), problem };
         let address = Address::parse(url.strip_prefix("kubernetes:").unwrap_or(url)).map_err(wrong)?;
         let access = Access::open(url, address, component).await?;
-        let (queue, refused, apart, told) = Default::default();
-        Ok(Self { shared: Arc::new(Shared { access, queue, refused, apart, told }) })
+        let (queue, refused, apart, told, json_only) = Default::default();
+        Ok(Self { shared: Arc::new(Shared { access, queue, refused, apart, told, json_only }) })
     }
 }
 
@@ -99,7 +105,7 @@ impl Engine for Kubernetes {
     }
 
     async fn list(&self, kind: &Kind, filter: &Filter) -> Result<Page, Error> {
-        self.shared.list(kind, filter).await
+        self.shared.list(kind, filter, Extent::Whole).await
     }
 
     async fn watch(
@@ -108,7 +114,20 @@ impl Engine for Kubernetes {
         filter: &Filter,
         from: Revision,
     ) -> Result<BoxStream<'static, Result<RawEvent, Error>>, Error> {
-        Ok(watch::watch(self.shared.clone(), kind, filter, from))
+        Ok(watch::watch(self.shared.clone(), kind, filter, Extent::Whole, from))
+    }
+
+    async fn list_trimmed(&self, kind: &Kind, filter: &Filter) -> Result<Page, Error> {
+        self.shared.list(kind, filter, Extent::Trimmed).await
+    }
+
+    async fn watch_trimmed(
+        &self,
+        kind: &Kind,
+        filter: &Filter,
+        from: Revision,
+    ) -> Result<BoxStream<'static, Result<RawEvent, Error>>, Error> {
+        Ok(watch::watch(self.shared.clone(), kind, filter, Extent::Trimmed, from))
     }
 
     async fn create(&self, kind: &Kind, object: Value) -> Result<Value, Error> {

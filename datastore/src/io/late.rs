@@ -78,6 +78,19 @@ impl Engine for Late {
         self.engine()?.watch(kind, filter, from).await
     }
 
+    async fn list_trimmed(&self, kind: &Kind, filter: &Filter) -> Result<Page, Error> {
+        self.engine()?.list_trimmed(kind, filter).await
+    }
+
+    async fn watch_trimmed(
+        &self,
+        kind: &Kind,
+        filter: &Filter,
+        from: Revision,
+    ) -> Result<BoxStream<'static, Result<RawEvent, Error>>, Error> {
+        self.engine()?.watch_trimmed(kind, filter, from).await
+    }
+
     async fn create(&self, kind: &Kind, object: Value) -> Result<Value, Error> {
         self.engine()?.create(kind, object).await
     }

@@ -4,6 +4,7 @@ pub mod etcd;
 pub mod follow;
 pub mod kubernetes;
 mod late;
+pub(crate) mod reach;
 pub mod sqlite;
 mod unreachable;
 

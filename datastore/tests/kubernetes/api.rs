@@ -39,10 +39,19 @@ impl Api {
 
     /// How many requests of this kind it has served.
     pub fn requests(&self, verb: &str, resource: &str) -> u64 {
+        self.counted("apiserver_request_total", verb, resource)
+    }
+
+    /// How many bytes its answers to requests of this kind had.
+    pub fn sent(&self, verb: &str, resource: &str) -> u64 {
+        self.counted("apiserver_response_sizes_sum", verb, resource)
+    }
+
+    fn counted(&self, figure: &str, verb: &str, resource: &str) -> u64 {
         let output = self.server.kubectl(&["get", "--raw", "/metrics"]).unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let counts = text.lines().filter(|line| {
-            line.starts_with("apiserver_request_total{")
+            line.starts_with(&format!("{figure}{{"))
                 && line.contains(&format!("verb=\"{verb}\""))
                 && line.contains(&format!("resource=\"{resource}\""))
         });

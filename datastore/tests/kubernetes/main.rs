@@ -7,6 +7,7 @@ mod api;
 mod figures;
 mod kinds;
 mod outages;
+mod representation;
 mod scripted;
 #[path = "../suite/mod.rs"]
 mod suite;

@@ -29,12 +29,15 @@ async fn a_server_that_is_killed_and_comes_back_has_lost_nobody_anything() {
     store.create(&node("n1")).await.unwrap();
     let (mut follower, mut index) = (follow::<Node>(&store, Filter::default()), Index::default());
     nodes(&mut follower, &mut index, 1).await;
+    let trouble = store.trouble();
+    assert_eq!(*trouble.borrow(), None);
     api.server.kill();
     let (before, began) = (cpu(), Instant::now());
     // What it does meanwhile is to wait; it is never silent about it for longer than a pause.
     assert!(timeout(Duration::from_secs(6), follower.next()).await.is_err(), "there is nothing to tell");
     let busy = (cpu() - before).as_secs_f64() / began.elapsed().as_secs_f64();
     assert!(busy < 0.05, "it waits: {busy}");
+    assert!(trouble.borrow().is_some(), "whoever follows knows it without a question");
     let error = store.create(&node("lost")).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
     api.server.start_again().unwrap();
@@ -46,6 +49,7 @@ async fn a_server_that_is_killed_and_comes_back_has_lost_nobody_anything() {
         index.apply(next(&mut follower).await);
     }
     assert!(index.len() == 2 && index.get(&Key::cluster("n2")).is_some());
+    assert_eq!(*trouble.borrow(), None);
 }
 
 #[tokio::test]
@@ -109,7 +113,17 @@ async fn a_server_that_hangs_is_unavailable_and_nothing_is_lost_once_it_goes_on(
     }
     println!("a call failed and the watch ended {:?} after the server had stopped", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(30));
+    let mut trouble = store.trouble();
+    if trouble.borrow().is_none() {
+        let heard = tokio::select! {
+            told = follower.next() => panic!("{told:?}"),
+            heard = timeout(Duration::from_secs(30), trouble.changed()) => heard,
+        };
+        heard.expect("its followers have noticed").unwrap();
+    }
+    assert!(trouble.borrow().is_some());
     api.server.resume();
     store.create(&node("n2")).await.unwrap();
     nodes(&mut follower, &mut index, 2).await;
+    assert_eq!(*trouble.borrow(), None);
 }

@@ -12,12 +12,12 @@ use twill_crds::{Node, Object};
 use twill_datastore::{Datastore, Error, Filter, Key, Preconditions, RawEvent, Revision, Scope};
 
 /// Head and body of an answer.
-fn answer(status: &str, headers: &str, body: &str) -> String {
+pub(crate) fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
 }
 
 /// Serves the answers, and gives back the requests: line, headers and body of each.
-async fn serve(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
+pub(crate) async fn serve<A: Into<Vec<u8>> + Send + 'static>(answers: Vec<A>) -> (String, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let serving = tokio::spawn(async move {
@@ -35,7 +35,7 @@ async fn serve(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
             }
             let mut body = vec![0; length];
             stream.read_exact(&mut body).await.unwrap();
-            stream.get_mut().write_all(answer.as_bytes()).await.unwrap();
+            stream.get_mut().write_all(&answer.into()).await.unwrap();
             requests.push(request + &String::from_utf8(body).unwrap());
         }
         requests
@@ -53,7 +53,7 @@ fn kubeconfig(directory: &Path, url: &str, token: &str) -> String {
     format!("kubernetes:{}?context=x", file.display())
 }
 
-async fn store(directory: &Path, url: &str) -> Datastore {
+pub(crate) async fn store(directory: &Path, url: &str) -> Datastore {
     Datastore::open_existing_as(&kubeconfig(directory, url, "old"), "felix").await.unwrap()
 }
 

@@ -107,39 +107,43 @@ impl Reader {
     }
 
     fn rule(&mut self, at: &str, action: &str, peers: Vec<EgressPeer>, protocols: &[ProtocolMatch]) -> Rule {
-        let before = self.problems.len();
-        let known = match action {
-            "Accept" => Some(Action::Allow),
-            "Deny" => Some(Action::Deny),
-            "Pass" => Some(Action::Pass),
-            other => self.tell(format!("{at}.action: {other:?} is none of Accept, Deny, Pass")),
+        let action = match action {
+            "Accept" => Action::Allow,
+            "Pass" => Action::Pass,
+            "Deny" => Action::Deny,
+            other => {
+                self.problems
+                    .push(format!("{at}.action: {other:?} is none of Accept, Deny, Pass; it is taken for Deny"));
+                Action::Deny
+            }
         };
-        let peers = self.peers(at, action, &peers);
+        let before = self.problems.len();
+        let peers = self.peers(at, &peers);
         let ports = self.ports(&format!("{at}.protocols"), protocols);
-        if let (Some(action), Some(peers), Some(ports)) = (known, peers, ports) {
+        if let (Some(peers), Some(ports)) = (peers, ports) {
             return Rule { action, peers: Peers::Of(peers), ports };
         }
-        let (peers, does) = match known {
-            Some(Action::Allow) => (Peers::Of(Vec::new()), "matches nothing"),
-            _ => (Peers::Any, "denies everything"),
+        let (peers, action, does) = match action {
+            Action::Allow => (Peers::Of(Vec::new()), Action::Allow, "matches nothing"),
+            Action::Deny | Action::Pass => (Peers::Any, Action::Deny, "denies everything"),
         };
         for problem in &mut self.problems[before..] {
             problem.push_str(&format!("; until this is mended the rule {does}"));
         }
-        Rule { action: known.filter(|a| *a == Action::Allow).unwrap_or(Action::Deny), peers, ports: Ports::All }
+        Rule { action, peers, ports: Ports::All }
     }
 
-    fn peers(&mut self, at: &str, action: &str, raw: &[EgressPeer]) -> Option<Vec<Peer>> {
+    fn peers(&mut self, at: &str, raw: &[EgressPeer]) -> Option<Vec<Peer>> {
         if raw.is_empty() {
             return self.tell(format!("{at}: names no peer"));
         }
-        let peers = raw.iter().enumerate().map(|(i, peer)| self.peer(&format!("{at} peer {i}"), action, peer));
+        let peers = raw.iter().enumerate().map(|(i, peer)| self.peer(&format!("{at} peer {i}"), peer));
         let read: Vec<Option<Vec<Peer>>> = peers.collect();
         let all: Option<Vec<Vec<Peer>>> = read.into_iter().collect();
         Some(all?.concat())
     }
 
-    fn peer(&mut self, at: &str, action: &str, raw: &EgressPeer) -> Option<Vec<Peer>> {
+    fn peer(&mut self, at: &str, raw: &EgressPeer) -> Option<Vec<Peer>> {
         match raw {
             EgressPeer { namespaces: Some(of), pods: None, nodes: None, networks: None, domain_names: None } => {
                 let namespaces = NamespaceScope::Matching(self.selector(&format!("{at}.namespaces"), of)?);
@@ -155,9 +159,7 @@ impl Reader {
                 all.iter().map(|text| self.network(&format!("{at}.networks"), text)).collect()
             }
             EgressPeer { namespaces: None, pods: None, nodes: None, networks: None, domain_names: Some(_) } => {
-                self.problems.push(format!("{at}.domainNames: names of hosts are not followed; use networks"));
-                // The other peers of an Accept stay what they are.
-                (action == "Accept").then(Vec::new)
+                self.tell(format!("{at}.domainNames: names of hosts are not followed; use networks"))
             }
             _ => self.tell(format!("{at}: has not exactly one kind of peer that this release knows")),
         }
@@ -300,6 +302,7 @@ mod tests {
             json!({"to": [all, {"networks": ["10.0.0.0/40"]}]}),
             json!({"to": [{"namespaces": {"matchExpressions": [{"key": "a", "operator": "Like", "values": ["b"]}]}}]}),
             json!({"to": [], "protocols": []}),
+            json!({"to": [all, {"domainNames": ["a.example"]}]}),
             json!({"to": [all], "protocols": [{"tcp": {"destinationPort": {"number": 80}}}, {"quic": {}}]}),
             json!({"to": [all], "protocols": [{"tcp": {"destinationPort": {"number": 70000}}}]}),
         ];
@@ -316,15 +319,7 @@ mod tests {
             }
         }
         let policy = with(json!({"action": "Warn", "to": [all]}));
-        assert_eq!(shown(&policy), "Deny any | all");
-    }
-
-    #[test]
-    fn names_of_hosts_are_accepted_nowhere_and_leave_the_other_peers_alone() {
-        let to = json!([{"domainNames": ["a.example"]}, {"networks": ["10.0.0.0/8"]}]);
-        let policy = with(json!({"action": "Accept", "to": to}));
-        assert_eq!((shown(&policy).as_str(), policy.problems.len()), ("Allow 10.0.0.0/8 | all", 1));
-        assert_eq!(shown(&with(json!({"action": "Deny", "to": to}))), "Deny any | all");
+        assert_eq!((shown(&policy).as_str(), policy.problems.len()), ("Deny pods all in namespaces all | all", 1));
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! A real application's policies: who may reach whom is written here by hand, from its documentation of what calls what.
 
 use crate::cluster::Cluster;
-use crate::differential::{objects, raw};
+use crate::differential::{raw, stories};
 use crate::universe::{State, interface};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use twill_crds::manifest;
-use twill_felix::evaluate::{Party, Universe};
+use twill_felix::evaluate::Party;
 use twill_felix::index::Endpoint;
 use twill_felix::model::{PodKey, Protocol};
 use twill_policy_oracle as oracle;
@@ -78,8 +78,7 @@ fn the_online_boutique_is_open_exactly_where_its_services_call_each_other() {
     let policies: Vec<Value> = manifests.into_iter().map(|m| m.value).collect();
     assert_eq!(policies.len(), 13);
     let state = application(&policies);
-    let raw = raw(&state);
-    let stories = Universe::new(&objects(&raw));
+    let (raw, stories) = (raw(&state), stories(&state));
     assert_eq!(stories.problems().count(), 0);
     let rulesets = Cluster::of(&state);
     let addresses: BTreeMap<&str, std::net::IpAddr> =

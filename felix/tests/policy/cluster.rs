@@ -1,13 +1,15 @@
 //! Evaluator B: every node's compiled ruleset, and the way of a packet through them.
 
-use crate::universe::{State, interface, node_address};
+use crate::universe::{State, cluster_policy_of, interface, node_address};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use twill_felix::base::{Settings, skeleton};
 use twill_felix::compile::Compiler;
 use twill_felix::compile::interpret::{Fate, Packet, interpret};
 use twill_felix::index::{Event, Pool};
-use twill_felix::model::{Node, Pod, PodKey, Policy, Protocol, namespace_labels, network_policy};
+use twill_felix::model::{
+    Node, Pod, PodKey, Policy, Protocol, cluster_network_policy, namespace_labels, network_policy,
+};
 use twill_felix::ruleset::{Hook, Ruleset};
 
 /// Every node's ruleset, and where addresses are.
@@ -24,7 +26,7 @@ pub fn pools() -> Vec<Pool> {
 
 /// A compiler of a node that has heard all of a state, kind by kind.
 pub fn compiled(state: &State, node: &str) -> Compiler {
-    compiled_with(state, node, policies(state))
+    compiled_with(state, node, all_policies(state))
 }
 
 /// The same with other policies.
@@ -32,7 +34,7 @@ fn compiled_with(state: &State, node: &str, policies: Vec<Policy>) -> Compiler {
     let mut compiler = Compiler::new(skeleton(&Settings::default()));
     compiler.apply(Event::PoolsChanged(pools()));
     replaced(state).into_iter().for_each(|event| compiler.apply(event));
-    compiler.apply(Event::PoliciesReplaced { kind: "NetworkPolicy".into(), policies });
+    policies.into_iter().for_each(|policy| compiler.apply(Event::PolicyApplied(policy)));
     for (_, endpoint) in state.endpoints.values().filter(|(of, _)| of == node) {
         compiler.apply(Event::EndpointAttached(endpoint.clone()));
     }
@@ -45,6 +47,16 @@ pub fn policies(state: &State) -> Vec<Policy> {
     state.policies.values().map(network_policy).collect()
 }
 
+/// Those of both kinds.
+pub fn all_policies(state: &State) -> Vec<Policy> {
+    policies(state).into_iter().chain(cluster_policies(state)).collect()
+}
+
+fn cluster_policies(state: &State) -> impl Iterator<Item = Policy> {
+    let read = |(name, spec): (&String, &_)| cluster_network_policy(&cluster_policy_of(name, spec));
+    state.cluster_policies.iter().map(read)
+}
+
 /// A state as the events that replace all there was, endpoints apart.
 pub fn replaced(state: &State) -> Vec<Event> {
     let namespaces = state.namespaces.iter().map(|(name, raw)| (name.clone(), namespace_labels(raw))).collect();
@@ -53,12 +65,13 @@ pub fn replaced(state: &State) -> Vec<Event> {
         Event::NamespacesReplaced(namespaces),
         Event::PodsReplaced(state.pods.values().map(Pod::read).collect()),
         Event::PoliciesReplaced { kind: "NetworkPolicy".into(), policies: policies(state) },
+        Event::PoliciesReplaced { kind: "ClusterNetworkPolicy".into(), policies: cluster_policies(state).collect() },
     ]
 }
 
 impl Cluster {
     pub fn of(state: &State) -> Self {
-        Self::with(state, &policies(state))
+        Self::with(state, &all_policies(state))
     }
 
     /// A state with other policies.

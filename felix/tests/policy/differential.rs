@@ -2,9 +2,10 @@
 //! nodes; and the one that tells stories. They must agree on every cluster.
 
 use crate::cluster::Cluster;
-use crate::universe::{State, state};
+use crate::universe::{State, cluster_policy_of, state};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use twill_crds::ClusterNetworkPolicy;
 use twill_felix::evaluate::{Objects, Party, Universe};
 use twill_felix::model::Protocol;
 use twill_policy_oracle as oracle;
@@ -24,26 +25,30 @@ pub fn raw(state: &State) -> oracle::Cluster {
         namespaces: state.namespaces.values().cloned().collect(),
         pods: state.pods.values().cloned().collect(),
         policies: state.policies.values().cloned().collect(),
+        cluster_policies: state.cluster_policies.iter().map(|(name, spec)| cluster_policy_of(name, spec)).collect(),
         nodes: state.nodes.clone(),
         ..oracle::Cluster::default()
     }
 }
 
-/// The same for the evaluator.
-pub fn objects(cluster: &oracle::Cluster) -> Objects<'_> {
-    Objects {
-        pods: &cluster.pods,
-        namespaces: &cluster.namespaces,
-        network_policies: &cluster.policies,
-        nodes: &cluster.nodes,
-        ..Objects::default()
-    }
+/// The story teller about the same.
+pub fn stories(state: &State) -> Universe {
+    let all = raw(state);
+    let cluster: Vec<ClusterNetworkPolicy> =
+        state.cluster_policies.iter().map(|(name, spec)| cluster_policy_of(name, spec)).collect();
+    Universe::new(&Objects {
+        pods: &all.pods,
+        namespaces: &all.namespaces,
+        network_policies: &all.policies,
+        cluster_network_policies: &cluster,
+        nodes: &all.nodes,
+    })
 }
 
 fn agree(state: &State) -> Result<(), TestCaseError> {
     let a = raw(state);
     let b = Cluster::of(state);
-    let stories = Universe::new(&objects(&a));
+    let stories = stories(state);
     for (src, dst) in b.pairs() {
         for (protocol, oracles, port) in QUESTIONS {
             let (from, to) = (oracle::Endpoint::Address(src), oracle::Endpoint::Address(dst));

@@ -4,6 +4,7 @@
 
 mod boutique;
 mod cluster;
+mod cluster_policies;
 mod differential;
 mod metamorphic;
 mod sequences;

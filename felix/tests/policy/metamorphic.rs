@@ -14,7 +14,7 @@ fn check(test: impl Fn(&State) -> Result<(), TestCaseError>) {
 }
 
 fn same(state: &State, change: impl Fn(Vec<Policy>) -> Vec<Policy>) -> Result<(), TestCaseError> {
-    let (one, other) = (Cluster::of(state), Cluster::with(state, &change(policies(state))));
+    let (one, other) = (Cluster::with(state, &policies(state)), Cluster::with(state, &change(policies(state))));
     for (src, dst) in one.pairs() {
         for (protocol, _, port) in QUESTIONS {
             let (a, b) = (one.passes(src, dst, protocol, port), other.passes(src, dst, protocol, port));

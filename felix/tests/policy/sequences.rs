@@ -3,14 +3,14 @@
 //! deltas made of the kernel's.
 
 use crate::cluster::{compiled, pools, replaced};
-use crate::universe::{State, state};
+use crate::universe::{State, cluster_policy_of, state};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use twill_felix::base::{Settings, skeleton};
 use twill_felix::compile::Compiler;
 use twill_felix::index::Event;
-use twill_felix::model::{Node, Pod, PolicyKey, namespace_labels, network_policy};
+use twill_felix::model::{Node, Pod, PolicyKey, cluster_network_policy, namespace_labels, network_policy};
 use twill_felix::ruleset::{Delta, Ruleset, Value};
 
 const NODE: &str = "n1";
@@ -59,6 +59,14 @@ impl Agent {
         }
         for (namespace, name) in old.policies.keys().filter(|k| !next.policies.contains_key(*k)) {
             let key = PolicyKey { kind: "NetworkPolicy", namespace: namespace.clone(), name: name.clone() };
+            events.push(Event::PolicyDeleted(key));
+        }
+        let changed = next.cluster_policies.iter().filter(|(k, v)| old.cluster_policies.get(*k) != Some(v));
+        for (name, spec) in changed {
+            events.push(Event::PolicyApplied(cluster_network_policy(&cluster_policy_of(name, spec))));
+        }
+        for name in old.cluster_policies.keys().filter(|k| !next.cluster_policies.contains_key(*k)) {
+            let key = PolicyKey { kind: "ClusterNetworkPolicy", namespace: String::new(), name: name.clone() };
             events.push(Event::PolicyDeleted(key));
         }
         for raw in next.pods.iter().filter(|(k, v)| old.pods.get(*k) != Some(v)).map(|x| x.1) {
@@ -128,7 +136,7 @@ fn sorted(mut all: Vec<String>) -> Vec<String> {
 /// A state and its successors, each with one part taken from another state: what stays shows whether what changes is done
 /// where it belongs, and not by doing everything anew.
 fn states() -> impl Strategy<Value = Vec<State>> {
-    (state(false), vec((0..6_u8, state(false)), 1..6)).prop_map(|(first, patches)| {
+    (state(false), vec((0..8_u8, state(false)), 1..6)).prop_map(|(first, patches)| {
         let mut states = vec![first];
         for (part, other) in patches {
             let mut next = states.last().cloned().unwrap_or_default();
@@ -138,6 +146,8 @@ fn states() -> impl Strategy<Value = Vec<State>> {
                 2 => next.policies.extend(other.policies.into_iter().take(1)),
                 3 => next.pods.extend(other.pods.into_iter().take(2)),
                 4 => next.endpoints = other.endpoints,
+                5 => next.cluster_policies = other.cluster_policies,
+                6 => next.nodes = other.nodes,
                 _ => (next.pods, next.endpoints) = (other.pods, other.endpoints),
             }
             states.push(next);

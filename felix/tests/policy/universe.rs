@@ -1,5 +1,6 @@
 //! Random small clusters. The alphabet is tiny so that selectors, addresses and port names collide.
 
+use crate::cluster_policies::cluster_policy;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use proptest::collection::{btree_map, vec};
@@ -18,6 +19,8 @@ pub struct State {
     pub namespaces: BTreeMap<String, core::Namespace>,
     pub pods: BTreeMap<PodKey, core::Pod>,
     pub policies: BTreeMap<(String, String), NetworkPolicy>,
+    /// As they were written: each evaluator has a type of its own for them.
+    pub cluster_policies: BTreeMap<String, Value>,
     pub endpoints: BTreeMap<String, (String, Endpoint)>,
     pub nodes: Vec<core::Node>,
 }
@@ -65,7 +68,14 @@ pub fn state(steady: bool) -> impl Strategy<Value = State> {
     let namespaces = vec(option::weighted(0.9, labels()), NAMESPACES.len());
     let pods = vec(option::weighted(0.8, pod(steady)), 0..7);
     let policies = vec((0..NAMESPACES.len(), policy()), 0..5);
-    (namespaces, pods, policies).prop_map(|(namespaces, pods, policies)| build(&namespaces, &pods, policies))
+    let cluster = prop_oneof![1 => Just(Vec::new()), 2 => vec(cluster_policy(), 1..4)];
+    let racks = vec(option::of(select(vec!["1", "2"])), NODES.len());
+    (namespaces, pods, policies, cluster, racks).prop_map(|(namespaces, pods, policies, cluster, racks)| {
+        let mut state = build(&namespaces, &pods, policies);
+        state.nodes = (0..).zip(&racks).map(|(i, rack)| node(i, *rack)).collect();
+        state.cluster_policies = (0..).zip(cluster).map(|(i, spec): (usize, _)| (format!("c{i}"), spec)).collect();
+        state
+    })
 }
 
 fn labels() -> impl Strategy<Value = BTreeMap<&'static str, &'static str>> {
@@ -102,7 +112,7 @@ fn pod(steady: bool) -> impl Strategy<Value = PodSpec> {
     )
 }
 
-fn selector() -> impl Strategy<Value = Value> {
+pub fn selector() -> impl Strategy<Value = Value> {
     let expression = prop_oneof![
         (select(vec!["a", "b"]), select(vec!["In", "NotIn"]), vec(select(vec!["1", "2"]), 1..3))
             .prop_map(|(key, operator, values)| json!({"key": key, "operator": operator, "values": values})),
@@ -223,13 +233,19 @@ fn build(
         let raw = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
         state.policies.insert((namespace, name), parse(raw));
     }
-    state.nodes = (0..NODES.len())
-        .map(|i| {
-            let addresses = [true, false].map(|v4| json!({"type": "InternalIP", "address": node_address(i, v4)}));
-            parse(json!({"metadata": {"name": NODES[i]}, "status": {"addresses": addresses}}))
-        })
-        .collect();
     state
+}
+
+fn node(i: usize, rack: Option<&str>) -> core::Node {
+    let addresses = [true, false].map(|v4| json!({"type": "InternalIP", "address": node_address(i, v4)}));
+    let labels = rack.map(|rack| json!({"rack": rack}));
+    parse(json!({"metadata": {"name": NODES[i], "labels": labels}, "status": {"addresses": addresses}}))
+}
+
+/// A ClusterNetworkPolicy as a type.
+pub fn cluster_policy_of<T: serde::de::DeserializeOwned>(name: &str, spec: &Value) -> T {
+    parse(json!({"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": name}, "spec": spec}))
 }
 
 /// A pod that has run to its end, or has no interface, may claim the address of another; pods that run on an interface never

@@ -14,6 +14,7 @@ use crate::fib;
 use anyhow::Context;
 pub use follower::streams;
 use follower::{Follower, Outlets, State, StoreIdentity, Waiting};
+pub use reach::LOOK_AT_SERVER;
 use serde_json::{Value, json};
 pub use status::report_status;
 use std::collections::BTreeSet;

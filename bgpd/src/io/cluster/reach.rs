@@ -11,8 +11,8 @@ use twill_datastore::{Datastore, Error, Key};
 const OPEN: Duration = Duration::from_secs(1);
 /// How often one that is a file of this machine is asked something small, and how long the answer may take.
 const LOOK: Duration = Duration::from_secs(5);
-/// How often a server is, which all nodes ask.
-const LOOK_AT_SERVER: Duration = Duration::from_secs(60);
+/// How often a server is, which all nodes ask: its watches tell whether it is there, but not whether it could answer.
+pub const LOOK_AT_SERVER: Duration = Duration::from_secs(600);
 
 /// Opens the datastore. One who has something to go on with waits until it can be opened.
 pub(super) async fn open(url: &str, patient: bool, state: &Sender<State>) -> Result<Datastore, Error> {
@@ -34,20 +34,29 @@ pub(super) async fn open(url: &str, patient: bool, state: &Sender<State>) -> Res
     }
 }
 
-/// Notes whether the datastore answers, for ever: those who follow it only wait when it does not.
+/// Notes whether the datastore answers, for ever: as whoever follows it hears, and, as what one hears may be old, by a question now and
+/// then.
 pub(super) async fn watch(store: &Datastore, url: &str, node: &str, state: &Sender<State>) {
+    let (mut trouble, mut silent) = (store.trouble(), None::<String>);
     loop {
-        // While it is known to be away it is asked more often: that load is not there then.
-        let away = state.borrow().datastore.is_some();
-        sleep(if away || url.starts_with("sqlite:") { LOOK } else { LOOK_AT_SERVER }).await;
-        say(
-            state,
-            match timeout(LOOK, store.get::<NodeNetwork>(&Key::cluster(node))).await {
-                Ok(Err(error @ (Error::Unavailable(_) | Error::Full(_)))) => Some(error.to_string()),
-                Ok(_) => None,
-                Err(_) => Some(format!("the datastore does not answer within {} s", LOOK.as_secs())),
-            },
-        );
+        let heard = trouble.borrow_and_update().clone();
+        say(state, heard.or_else(|| silent.clone()));
+        // While it gives no answer it is asked more often: that load is not there then.
+        let pause = if silent.is_some() || url.starts_with("sqlite:") { LOOK } else { LOOK_AT_SERVER };
+        tokio::select! {
+            // Fails only once there is no handle, and `store` is one.
+            Ok(()) = trouble.changed() => {}
+            () = sleep(pause) => silent = ask(store, node).await,
+        }
+    }
+}
+
+/// Why there is no answer to something small; none if there is.
+async fn ask(store: &Datastore, node: &str) -> Option<String> {
+    match timeout(LOOK, store.get::<NodeNetwork>(&Key::cluster(node))).await {
+        Ok(Err(error @ (Error::Unavailable(_) | Error::Full(_)))) => Some(error.to_string()),
+        Ok(_) => None,
+        Err(_) => Some(format!("the datastore does not answer within {} s", LOOK.as_secs())),
     }
 }
 

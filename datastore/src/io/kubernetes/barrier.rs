@@ -6,6 +6,7 @@ use super::call::Request;
 use super::document::{key_of, revision, revision_of};
 use super::list::Item;
 use super::path;
+use super::representation::Extent;
 use super::selection::one;
 use super::status::Asked;
 use crate::{Error, Key, Mark, Present, Revision, Scope};
@@ -137,7 +138,7 @@ impl Shared {
 
     /// Of a scope that the server cannot select: metadata alone does not tell who is in it.
     async fn mark_by_hand(&self, scope: &Scope) -> Result<Mark, Error> {
-        let page = self.list(&scope.kind, &scope.filter).await?;
+        let page = self.list(&scope.kind, &scope.filter, Extent::Whole).await?;
         let mut latest = Revision(0);
         for item in &page.items {
             latest = latest.max(revision_of(&scope.kind, item)?);

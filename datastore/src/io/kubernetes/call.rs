@@ -38,6 +38,8 @@ pub(super) struct Request {
 pub(super) enum Failure {
     /// The server refuses.
     Refused(Status),
+    /// It answers in protobuf that is not understood.
+    Unreadable(String),
     /// There is none.
     Failed(Error),
 }
@@ -46,6 +48,9 @@ impl Failure {
     pub(super) fn error(self, asked: &Asked) -> Error {
         match self {
             Self::Refused(status) => status.error(asked),
+            Self::Unreadable(why) => {
+                Error::Unavailable(format!("the API server's answer to {} is no protobuf: {why}", asked.action()))
+            }
             Self::Failed(error) => error,
         }
     }
@@ -85,10 +90,7 @@ impl Access {
     /// The whole answer, decoded.
     pub(super) async fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
         let response = self.send(request).await?;
-        let bytes = whole(response, usize::MAX).await?;
-        let no_json =
-            |e| Error::Unavailable(format!("the API server's answer to {} is no JSON: {e}", request.asked.action()));
-        Ok(serde_json::from_slice(&bytes).map_err(no_json)?)
+        Ok(decoded(&request.asked, &whole(response, usize::MAX).await?)?)
     }
 
     /// An answer that is a success, of which nothing but the head has come.
@@ -130,6 +132,12 @@ impl Access {
             }
         }
     }
+}
+
+/// An answer in JSON.
+pub(super) fn decoded<T: DeserializeOwned>(asked: &Asked, bytes: &[u8]) -> Result<T, Error> {
+    let no_json = |e| Error::Unavailable(format!("the API server's answer to {} is no JSON: {e}", asked.action()));
+    serde_json::from_slice(bytes).map_err(no_json)
 }
 
 /// What is tried a second time, but not a third.

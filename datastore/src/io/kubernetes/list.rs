@@ -2,13 +2,12 @@
 
 use super::Shared;
 use super::call::{Failure, Request};
-use super::document::{key_of, revision, told};
+use super::document::{key_of, revision};
+use super::representation::{Extent, Representation, without_protobuf};
 use super::selection::Selection;
 use super::status::Asked;
 use crate::{Error, Filter, Page, Revision};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 use twill_crds::Kind;
 
 /// Objects of one request. A list of all at once would be held whole by the server, and by us twice.
@@ -21,43 +20,48 @@ pub(super) const METADATA: &str = "application/json;as=PartialObjectMetadataList
 
 /// A page as it comes.
 #[derive(Deserialize)]
-struct Part<T> {
+pub(super) struct Part<T> {
     #[serde(default)]
-    metadata: PartMetadata,
+    pub(super) metadata: PartMetadata,
     /// A list of none may be null.
-    items: Option<Vec<T>>,
+    pub(super) items: Option<Vec<T>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct PartMetadata {
-    resource_version: String,
+pub(super) struct PartMetadata {
+    pub(super) resource_version: String,
     #[serde(rename = "continue")]
-    next: String,
+    pub(super) next: String,
 }
 
 /// What an object's metadata says of it.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
 #[serde(default)]
 pub(super) struct Item {
+    #[prost(message, required, tag = "1")]
     pub(super) metadata: ItemMetadata,
 }
 
 /// As far as we need it.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, prost::Message, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ItemMetadata {
+    #[prost(string, tag = "1")]
     pub(super) name: String,
+    #[prost(string, tag = "3")]
     pub(super) namespace: String,
+    #[prost(string, tag = "5")]
     pub(super) uid: String,
+    #[prost(string, tag = "6")]
     pub(super) resource_version: String,
 }
 
 impl Shared {
     /// All objects within the filter, at one revision.
-    pub(super) async fn list(&self, kind: &Kind, filter: &Filter) -> Result<Page, Error> {
-        let take = |item: Value| told(kind, item);
-        let (mut items, at, rest) = self.listed(kind, filter, "application/json", take).await?;
+    pub(super) async fn list(&self, kind: &Kind, filter: &Filter, extent: Extent) -> Result<Page, Error> {
+        let (mut items, at, rest) =
+            self.listed(kind, filter, |selection| self.documents(kind, extent, &selection.rest)).await?;
         self.listed_at(kind, at);
         if !rest.is_empty() {
             items.retain(|item| rest.matches(item));
@@ -75,46 +79,49 @@ impl Shared {
         kind: &Kind,
         filter: &Filter,
     ) -> Result<(Vec<Item>, Revision, Filter), Error> {
-        self.listed(kind, filter, METADATA, |item| item).await
+        self.listed(kind, filter, |_| self.metadata(kind)).await
     }
 
-    /// Pages until there is no more; anew if the server forgets the first meanwhile, or does not know a field.
-    async fn listed<T: DeserializeOwned>(
+    /// Pages until there is no more; anew if the server forgets the first meanwhile, does not know a field, or has no protobuf.
+    async fn listed<R: Representation>(
         &self,
         kind: &Kind,
         filter: &Filter,
-        accept: &'static str,
-        take: impl Fn(T) -> T,
-    ) -> Result<(Vec<T>, Revision, Filter), Error> {
+        represented: impl Fn(&Selection) -> R,
+    ) -> Result<(Vec<R::Object>, Revision, Filter), Error> {
         let asked = Asked::new("list", kind, None).within(filter);
         let mut expired = 0;
         loop {
             let selection = self.selection(kind, filter);
-            match self.pages(&asked, &selection, accept, &take).await {
+            let representation = represented(&selection);
+            match self.pages(&asked, &selection, &representation).await {
                 Ok((items, at)) => return Ok((items, at, selection.rest)),
                 Err(Failure::Refused(status)) if self.learns(kind, filter, &status) => {}
                 Err(Failure::Refused(status)) if status.code == 410 && expired + 1 < ATTEMPTS => expired += 1,
-                Err(failure) => return Err(failure.error(&asked)),
+                Err(failure) => match without_protobuf(&failure).filter(|_| representation.takes_protobuf()) {
+                    Some(why) => self.give_up_protobuf(kind, why),
+                    None => return Err(failure.error(&asked)),
+                },
             }
         }
     }
 
-    async fn pages<T: DeserializeOwned>(
+    async fn pages<R: Representation>(
         &self,
         asked: &Asked,
         selection: &Selection,
-        accept: &'static str,
-        take: &impl Fn(T) -> T,
-    ) -> Result<(Vec<T>, Revision), Failure> {
+        representation: &R,
+    ) -> Result<(Vec<R::Object>, Revision), Failure> {
         let (mut items, mut next) = (Vec::new(), String::new());
         loop {
             let mut query = selection.query.clone().with("limit", PAGE);
             if !next.is_empty() {
                 query = query.with("continue", &next);
             }
+            let accept = representation.accept();
             let request = Request { accept, ..Request::get(asked.clone(), format!("{}{query}", selection.path)) };
-            let part: Part<T> = self.access.call(&request).await?;
-            items.extend(part.items.into_iter().flatten().map(take));
+            let part = self.access.page(&request, representation).await?;
+            items.extend(part.items.into_iter().flatten());
             if part.metadata.next.is_empty() {
                 return Ok((items, revision(&asked.kind, &part.metadata.resource_version)?));
             }

@@ -1,5 +1,6 @@
 //! What an API server says when it refuses, in the words a caller acts on.
 
+use super::protobuf;
 use crate::{Error, Key};
 use serde::Deserialize;
 use serde_json::json;
@@ -25,7 +26,7 @@ pub(super) struct Status {
     pub(super) message: String,
     pub(super) reason: String,
     pub(super) code: u16,
-    details: Option<Details>,
+    details: Option<Box<Details>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -47,7 +48,7 @@ impl Status {
     /// Out of the body of an answer that is no success.
     pub(super) fn read(code: u16, body: &[u8]) -> Self {
         let text = || String::from_utf8_lossy(body).trim().chars().take(300).collect();
-        let status: Self = serde_json::from_slice(body).unwrap_or_default();
+        let status = protobuf::status(body).or_else(|| serde_json::from_slice(body).ok()).unwrap_or_default();
         let message = if status.message.is_empty() { text() } else { status.message };
         Self { message, code, ..status }
     }

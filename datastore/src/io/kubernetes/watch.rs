@@ -2,7 +2,9 @@
 
 use super::Shared;
 use super::call::{Failure, Request, part};
-use super::document::{revision_of, told};
+use super::document::revision_of;
+use super::protobuf::{self, Frames};
+use super::representation::{Documents, Extent, Representation, is_protobuf, without_protobuf};
 use super::selection::{Outside, Seen};
 use super::status::{Asked, Status};
 use crate::io::follow::rand_unit;
@@ -29,11 +31,13 @@ pub(super) fn watch(
     shared: Arc<Shared>,
     kind: &Kind,
     filter: &Filter,
+    extent: Extent,
     from: Revision,
 ) -> BoxStream<'static, Result<RawEvent, Error>> {
     let state = State::Closed { first: true };
     let (outside, queue) = (Outside::default(), VecDeque::new());
-    let watching = Watching { shared, kind: kind.clone(), filter: filter.clone(), at: from, state, outside, queue };
+    let (kind, filter) = (kind.clone(), filter.clone());
+    let watching = Watching { shared, kind, filter, extent, at: from, state, outside, queue };
     futures::stream::unfold(Some(watching), |watching| async move {
         let mut watching = watching?;
         match watching.next().await {
@@ -48,6 +52,7 @@ struct Watching {
     shared: Arc<Shared>,
     kind: Kind,
     filter: Filter,
+    extent: Extent,
     /// All up to here has been told, or is in the queue.
     at: Revision,
     state: State,
@@ -65,7 +70,8 @@ enum State {
 
 struct Open {
     body: Body,
-    lines: Lines,
+    stream: Stream,
+    documents: Documents,
     began: Instant,
     /// Until when the server means to end it.
     ends: Duration,
@@ -91,7 +97,7 @@ impl Watching {
     /// From the beginning: all there is now is what has happened.
     async fn begin(&mut self) -> Result<(), Error> {
         if self.at == Revision(0) {
-            let page = self.shared.list(&self.kind, &self.filter).await?;
+            let page = self.shared.list(&self.kind, &self.filter, self.extent).await?;
             let at = |item: &Value| revision_of(&self.kind, item);
             let mut items =
                 page.items.into_iter().map(|item| Ok((at(&item)?, item))).collect::<Result<Vec<_>, Error>>()?;
@@ -113,14 +119,20 @@ impl Watching {
             let query = query.with("resourceVersion", &self.at.0.to_string());
             let query = query.with("timeoutSeconds", &ends.as_secs().to_string());
             let path = format!("{}{query}", selection.path);
-            let request = Request { compressed: false, ..Request::get(asked.clone(), path) };
+            let documents = self.shared.documents(&self.kind, self.extent, &selection.rest);
+            let accept = documents.accept();
+            let request = Request { compressed: false, accept, ..Request::get(asked.clone(), path) };
             match self.shared.access.send(&request).await {
                 Ok(response) => {
-                    let (body, lines, began) = (response.into_body(), Lines::default(), Instant::now());
-                    return Ok(Open { body, lines, began, ends, heard: false, rest: selection.rest });
+                    let (stream, began) = (Stream::of(is_protobuf(&response)), Instant::now());
+                    let body = response.into_body();
+                    return Ok(Open { body, stream, documents, began, ends, heard: false, rest: selection.rest });
                 }
                 Err(Failure::Refused(status)) if self.shared.learns(&self.kind, &self.filter, &status) => {}
-                Err(failure) => return Err(failure.error(&asked)),
+                Err(failure) => match without_protobuf(&failure).filter(|_| documents.takes_protobuf()) {
+                    Some(why) => self.shared.give_up_protobuf(&self.kind, why),
+                    None => return Err(failure.error(&asked)),
+                },
             }
         }
     }
@@ -136,18 +148,35 @@ impl Watching {
         };
         open.heard = true;
         let before = self.queue.len();
-        for line in open.lines.take(&bytes) {
-            self.take(&line, &open.rest)?;
-        }
+        let taken = self.take_all(&mut open, &bytes);
         if self.queue.len() > before && !matches!(self.queue.back(), Some(RawEvent::Bookmark(_))) {
             self.queue.push_back(RawEvent::Bookmark(self.at));
         }
-        self.state = State::Open(open);
+        match taken {
+            Ok(()) => self.state = State::Open(open),
+            // What could not be read is asked for once more, and what comes after it.
+            Err(Failure::Unreadable(why)) if open.documents.takes_protobuf() => {
+                self.shared.give_up_protobuf(&self.kind, &why);
+            }
+            Err(failure) => return Err(failure.error(&Asked::new("watch", &self.kind, None))),
+        }
         Ok(())
     }
 
-    fn take(&mut self, line: &[u8], rest: &Filter) -> Result<(), Error> {
-        let Some((step, object)) = read(&self.kind, line)? else { return Ok(()) };
+    fn take_all(&mut self, open: &mut Open, bytes: &[u8]) -> Result<(), Failure> {
+        for part in open.stream.take(bytes).map_err(Failure::Unreadable)? {
+            let read = match open.stream {
+                Stream::Lines(_) => read_line(&self.kind, &open.documents, &part)?,
+                Stream::Frames(_) => read_frame(&self.kind, &open.documents, part)?,
+            };
+            if let Some((step, object)) = read {
+                self.take(step, object, &open.rest)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, step: Step, object: Value, rest: &Filter) -> Result<(), Error> {
         let at = revision_of(&self.kind, &object)?;
         // The server has another past than the one that was told, as after its storage was put back to an older state.
         if at < self.at {
@@ -162,8 +191,8 @@ impl Watching {
             Step::Deleted => self.outside.deleted(rest, &object),
         };
         self.queue.push_back(match seen {
-            Seen::Applied => RawEvent::Applied(told(&self.kind, object), at),
-            Seen::Deleted => RawEvent::Deleted(told(&self.kind, object), at),
+            Seen::Applied => RawEvent::Applied(object, at),
+            Seen::Deleted => RawEvent::Deleted(object, at),
             Seen::Nothing => RawEvent::Bookmark(at),
         });
         Ok(())
@@ -186,7 +215,7 @@ struct Line {
 }
 
 /// What a line tells; none if it is none of ours to understand, which must not stop those after it.
-fn read(kind: &Kind, line: &[u8]) -> Result<Option<(Step, Value)>, Error> {
+fn read_line(kind: &Kind, documents: &Documents, line: &[u8]) -> Result<Option<(Step, Value)>, Error> {
     let Line { step, object } = match serde_json::from_slice(line) {
         Ok(line) => line,
         Err(error) => {
@@ -194,25 +223,74 @@ fn read(kind: &Kind, line: &[u8]) -> Result<Option<(Step, Value)>, Error> {
             return Ok(None);
         }
     };
-    let step = match step.as_str() {
-        "ADDED" => Step::Added,
-        "MODIFIED" => Step::Modified,
-        "DELETED" => Step::Deleted,
-        "BOOKMARK" => Step::Bookmark,
-        "ERROR" => {
-            let status: Status = serde_json::from_value(object).unwrap_or_default();
-            return Err(match status.error(&Asked::new("watch", kind, None)) {
-                Error::Expired => Error::Expired,
-                error @ (Error::Unavailable(_) | Error::Forbidden { .. }) => error,
-                other => Error::Unavailable(format!("the API server ended the watch: {other}")),
-            });
-        }
+    Ok(match step_of(kind, &step) {
+        Told::Step(step) => Some((step, documents.of_json(object))),
+        Told::Error => return Err(ended(kind, serde_json::from_value(object).unwrap_or_default())),
+        Told::Nothing => None,
+    })
+}
+
+/// What a frame tells. One that cannot be read is asked for as JSON, or an object would stay as it was told before.
+fn read_frame(kind: &Kind, documents: &Documents, frame: Vec<u8>) -> Result<Option<(Step, Value)>, Failure> {
+    let (step, message) = protobuf::event(frame).map_err(Failure::Unreadable)?;
+    Ok(match step_of(kind, &step) {
+        Told::Step(step) => Some((step, documents.of_protobuf(&message).map_err(Failure::Unreadable)?)),
+        Told::Error => return Err(ended(kind, protobuf::status_of(message).unwrap_or_default()).into()),
+        Told::Nothing => None,
+    })
+}
+
+/// What a step's name says.
+enum Told {
+    Step(Step),
+    Error,
+    Nothing,
+}
+
+fn step_of(kind: &Kind, name: &str) -> Told {
+    match name {
+        "ADDED" => Told::Step(Step::Added),
+        "MODIFIED" => Told::Step(Step::Modified),
+        "DELETED" => Told::Step(Step::Deleted),
+        "BOOKMARK" => Told::Step(Step::Bookmark),
+        "ERROR" => Told::Error,
         other => {
             tracing::warn!(kind = %kind.kind, step = other, "an unknown step of a watch, left out");
-            return Ok(None);
+            Told::Nothing
         }
-    };
-    Ok(Some((step, object)))
+    }
+}
+
+/// The server ended the watch, and says why.
+fn ended(kind: &Kind, status: Status) -> Error {
+    match status.error(&Asked::new("watch", kind, None)) {
+        Error::Expired => Error::Expired,
+        error @ (Error::Unavailable(_) | Error::Forbidden { .. }) => error,
+        other => Error::Unavailable(format!("the API server ended the watch: {other}")),
+    }
+}
+
+/// Puts together what came in pieces.
+#[derive(Debug)]
+enum Stream {
+    /// JSON.
+    Lines(Lines),
+    /// Protobuf.
+    Frames(Frames),
+}
+
+impl Stream {
+    fn of(is_protobuf: bool) -> Self {
+        if is_protobuf { Self::Frames(Frames::default()) } else { Self::Lines(Lines::default()) }
+    }
+
+    /// What is complete with these bytes.
+    fn take(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+        match self {
+            Self::Lines(lines) => Ok(lines.take(bytes)),
+            Self::Frames(frames) => frames.take(bytes),
+        }
+    }
 }
 
 /// Puts lines together out of bytes as they come.
@@ -258,7 +336,8 @@ mod tests {
 
     #[test]
     fn an_error_among_the_events_ends_the_watch_and_nonsense_does_not() {
-        let line = |text: &str| read(&Pod::kind(), text.as_bytes());
+        let documents = Documents::whole(&Pod::kind());
+        let line = |text: &str| read_line(&Pod::kind(), &documents, text.as_bytes());
         let gone = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}"#;
         assert!(matches!(line(gone), Err(Error::Expired)));
         let other = r#"{"type":"ERROR","object":{"kind":"Status","code":500,"message":"etcd is away"}}"#;

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
+use twill_bgpd::LOOK_AT_SERVER;
 use twill_bgpd::cluster::{Claimant, Desired, Objects, Observed, desired};
 use twill_crds::{IPBlock, NodeNetwork, Object, Pod};
 use twill_datastore::{Datastore, Filter, Followed, Freshness, Index, Key, follow};
@@ -18,8 +19,6 @@ use twill_ipam::{Owner, Pool};
 
 /// Nobody waits longer for a node.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
-/// How often bgpd asks whether the datastore answers.
-pub(crate) const REACH: Duration = Duration::from_secs(5);
 /// Until the sessions with the routers are up.
 const SESSIONS: Duration = Duration::from_secs(1);
 
@@ -193,7 +192,7 @@ async fn run_bgpd(store: Datastore, owner: Owner, ready: oneshot::Sender<()>) {
     let (asked, key) = (store.clone(), Key::cluster(node));
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(REACH).await;
+            tokio::time::sleep(LOOK_AT_SERVER).await;
             // Whoever asks only wants to know whether there is an answer.
             let _ = asked.get::<NodeNetwork>(&key).await;
         }

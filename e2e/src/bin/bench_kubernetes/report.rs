@@ -4,6 +4,7 @@ use super::cluster::Requests;
 use super::measure::{Added, Barriers, Events, Idle};
 use super::{node, objects};
 use std::time::Duration;
+use twill_bgpd::LOOK_AT_SERVER;
 
 /// A cluster that nobody has on one machine.
 const LARGE_NODES: f64 = 1000.0;
@@ -107,8 +108,8 @@ pub(crate) fn periodic(size: &Size, [heartbeat, checkpoint]: [f64; 2]) {
     );
     println!(
         "| whether the datastore answers (bgpd): a GET of its NodeNetwork every {} s | {:.3} |",
-        node::REACH.as_secs(),
-        1.0 / node::REACH.as_secs_f64()
+        LOOK_AT_SERVER.as_secs(),
+        1.0 / LOOK_AT_SERVER.as_secs_f64()
     );
     println!("\nWhat others' clocks bring to each of {} nodes\n\n| | bytes |\n|---|---|", size.nodes);
     println!("| a kubelet's heartbeat in its Node, at least every 300 s | {heartbeat:.0} |");
@@ -137,7 +138,7 @@ pub(crate) fn large(size: &Size, added: &[Added], events: &Events, idle: &Idle, 
     let event = events.bytes.down as f64 / events.events as f64 / size.nodes as f64;
     println!("| {RATE} events of pods a second | {RATE} × N × {event:.0} bytes | {:.0} MB/s |", RATE * n * event / 1e6);
     let watches = node::watches(&objects::node_name(0)) as f64;
-    let reach = node::REACH.as_secs_f64();
+    let reach = LOOK_AT_SERVER.as_secs_f64();
     println!("| requests, idle: bgpd asks whether there is an answer | N / {reach} s | {:.0}/s |", n / reach);
     println!("| … watches opened anew | N × {watches:.0} / {WATCH} s | {:.1}/s |", n * watches / WATCH);
     println!(
