@@ -76,6 +76,11 @@ fn peers(field: &str, peers: impl ExactSizeIterator<Item = EgressPeer>, known: &
                 ));
             }
             at_most(&format!("{field}.{list}"), texts.len())?;
+            let twice = (1..texts.len()).find(|n| texts[..*n].contains(&texts[*n]));
+            if let Some(n) = twice {
+                let problem = format!("{} stands there twice; leave this one out", texts[n]);
+                return Err(Problem::new(format!("{field}.{list}[{n}]"), problem));
+            }
         }
         for (n, text) in peer.networks.iter().flatten().enumerate() {
             range(&format!("{field}.networks[{n}]"), text)?;
@@ -228,6 +233,11 @@ mod tests {
                 "/spec/egress/0/to",
                 json!([{"networks": ["10/8"]}]),
                 "spec.egress[0].to[0].networks[0]: \"10/8\" is no range",
+            ),
+            (
+                "/spec/egress/0/to",
+                json!([{"networks": ["::/0", "::/0"]}]),
+                "spec.egress[0].to[0].networks[1]: ::/0 stands there twice",
             ),
             ("/spec/egress/0/to", json!([{"networks": []}]), "spec.egress[0].to[0].networks: is empty"),
             (

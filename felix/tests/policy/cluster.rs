@@ -33,7 +33,8 @@ pub fn compiled(state: &State, node: &str) -> Compiler {
 fn compiled_with(state: &State, node: &str, policies: Vec<Policy>) -> Compiler {
     let mut compiler = Compiler::new(skeleton(&Settings::default()));
     compiler.apply(Event::PoolsChanged(pools()));
-    replaced(state).into_iter().for_each(|event| compiler.apply(event));
+    let objects = replaced(state).into_iter().filter(|event| !matches!(event, Event::PoliciesReplaced { .. }));
+    objects.for_each(|event| compiler.apply(event));
     policies.into_iter().for_each(|policy| compiler.apply(Event::PolicyApplied(policy)));
     for (_, endpoint) in state.endpoints.values().filter(|(of, _)| of == node) {
         compiler.apply(Event::EndpointAttached(endpoint.clone()));
