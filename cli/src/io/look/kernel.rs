@@ -26,7 +26,7 @@ fn tried() -> anyhow::Result<Facts> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let table = runtime.block_on(nft::trial()).map_err(|error| error.to_string());
     // Of nobody (RFC 5737), so that all are listed and none is forgotten.
-    let connections = conntrack::forget(&[IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))]);
+    let connections = conntrack::forget_addresses(&[IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))]);
     let routes = twill_bgpd::io::netlink::trial().context("netlink does not answer")?;
     let works = |words: Option<String>| words.map_or(Ok(()), Err);
     Ok(Facts {
