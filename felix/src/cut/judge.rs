@@ -36,7 +36,9 @@ impl<'a> Judge<'a> {
     pub fn forbids(&self, flow: &Flow) -> bool {
         let [source, destination] = flow.ends();
         let (from, to) = (self.workloads.get(&source), self.workloads.get(&destination));
-        if from.is_none() && (to.is_none() || self.host.contains(&source)) {
+        // All of 127.0.0.0/8 is the host, though not each address stands on an interface.
+        let of_host = self.host.contains(&source) || source.is_loopback();
+        if from.is_none() && (to.is_none() || of_host) {
             return false;
         }
         let to_host = to.is_none() && self.host.contains(&destination);
@@ -97,6 +99,7 @@ mod tests {
         assert!(forbids("10.0.0.2:4000", "10.0.0.1:80"), "its egress");
         assert!(forbids("10.0.0.2:4000", "192.0.2.1:80"), "to the host");
         assert!(!forbids("192.0.2.1:4000", "10.0.0.2:81"), "the host reaches its pods");
+        assert!(!forbids("127.0.0.9:4000", "10.0.0.2:81"), "also by a port of its own that was translated");
         assert!(forbids("198.51.100.1:4000", "10.0.0.2:81") && !forbids("198.51.100.1:4000", "10.0.0.2:80"));
         assert!(!forbids("10.0.9.1:4000", "10.0.9.2:81"), "of nobody here");
     }

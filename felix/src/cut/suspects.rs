@@ -2,6 +2,7 @@
 
 use crate::base;
 use crate::ruleset::{Action, Delta, Key, KeyType, Name, Ruleset, Verdict};
+use rustc_hash::FxHashSet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -28,6 +29,7 @@ impl Suspects {
             return Self::All;
         }
         let mut all = BTreeSet::new();
+        let denying = denying(ruleset);
         let new = delta.elements.get(base::KNOWN);
         let had_none = |key: &&Key| new.is_some_and(|known| known.add.contains_key(*key));
         for (name, change) in &delta.elements {
@@ -41,7 +43,7 @@ impl Suspects {
             let address = |key: &Key| address(*set.key.first()?, key);
             // Whoever leaves a set loses what it allowed; who enters loses something only if a rule on it does more than allow.
             all.extend(change.remove.keys().filter_map(address));
-            if !change.add.is_empty() && !only_allows(ruleset, name) {
+            if denying.contains(name) {
                 all.extend(change.add.keys().filter_map(address));
             }
         }
@@ -80,10 +82,10 @@ fn is_policy(name: &Name) -> bool {
     name.contains('_')
 }
 
-fn only_allows(ruleset: &Ruleset, set: &Name) -> bool {
+/// The sets on which a rule does more than allow: few, for a NetworkPolicy has none.
+fn denying(ruleset: &Ruleset) -> FxHashSet<&Name> {
     let rules = ruleset.chains.values().flat_map(|chain| &chain.rules);
-    let mut on_set = rules.filter(|rule| rule.sets().any(|name| name == set));
-    on_set.all(|rule| rule.action == Action::Verdict(Verdict::Return))
+    rules.filter(|rule| rule.action != Action::Verdict(Verdict::Return)).flat_map(|rule| rule.sets()).collect()
 }
 
 fn address(kind: KeyType, key: &Key) -> Option<IpAddr> {
