@@ -23,7 +23,7 @@ use crate::ruleset::{Delta, Family, Key, Name, Ruleset, Value, Verdict};
 use desired::Desired;
 pub use inherited::Inherited;
 use lists::{ChainPlan, TierList};
-use rules::Draft;
+use rules::{Draft, Families};
 use rustc_hash::FxHashMap;
 use sets::{SetSpec, range_elements};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +42,8 @@ pub struct Compiler {
     /// What each pod contributed to the sets that follow it.
     contributed: FxHashMap<ItemId, Contribution>,
     drafts: FxHashMap<PolicyKey, PolicyDrafts>,
+    /// Of the addresses of this node's workloads: of others no packet comes here to be judged, so rules for them would be idle.
+    families: Families,
 }
 
 #[derive(Debug)]
@@ -94,7 +96,8 @@ impl Compiler {
 
     /// Compiles what the events since the last call touched.
     pub fn commit(&mut self) -> Delta {
-        let changes = self.index.take_changes();
+        let mut changes = self.index.take_changes();
+        self.follow_families(&mut changes);
         self.update_elements(&changes);
         let mut given_up = Vec::new();
         for ifname in &changes.endpoints {
@@ -141,6 +144,20 @@ impl Compiler {
     #[must_use]
     pub fn is_live(&self, ifname: &str) -> bool {
         self.endpoints.contains_key(ifname)
+    }
+
+    /// The first workload of a family, and the last, make every list another.
+    fn follow_families(&mut self, changes: &mut Changes) {
+        if changes.endpoints.is_empty() {
+            return;
+        }
+        let addresses = || self.index.endpoints().flat_map(|endpoint| &endpoint.addresses);
+        let families = Families { v4: addresses().any(IpAddr::is_ipv4), v6: addresses().any(IpAddr::is_ipv6) };
+        if families != self.families {
+            self.families = families;
+            self.drafts.clear();
+            changes.endpoints.extend(self.endpoints.keys().cloned());
+        }
     }
 
     /// Moves elements of existing sets. All that goes, goes first: an address may change hands inside one set.
@@ -249,8 +266,8 @@ impl Compiler {
             None => {
                 let drafts = PolicyDrafts {
                     policy: policy.clone(),
-                    ingress: Arc::new(rules::drafts(policy, Direction::Ingress)),
-                    egress: Arc::new(rules::drafts(policy, Direction::Egress)),
+                    ingress: Arc::new(rules::drafts(policy, Direction::Ingress, self.families)),
+                    egress: Arc::new(rules::drafts(policy, Direction::Egress, self.families)),
                 };
                 self.drafts.insert(policy.key.clone(), drafts);
                 &self.drafts[&policy.key]

@@ -23,12 +23,12 @@ pub(super) struct Draft {
     pub(super) comment: String,
 }
 
-/// All rules of a policy for a direction.
-pub(super) fn drafts(policy: &Policy, direction: Direction) -> Vec<Draft> {
+/// All rules of a policy for a direction, as far as packets of these families can meet them.
+pub(super) fn drafts(policy: &Policy, direction: Direction, families: Families) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for (i, rule) in policy.rules(direction).unwrap_or_default().iter().enumerate() {
         let comment = short(format!("{} {direction}[{i}]", policy.key));
-        for condition in conditions(rule, direction, &policy.subject) {
+        for condition in conditions(rule, direction, &policy.subject, families) {
             let Condition { matches, sets, .. } = condition;
             let condition = matches.iter().map(Match::to_string).collect::<Vec<_>>().join(" ");
             drafts.push(Draft { action: rule.action, matches, condition, sets, comment: comment.clone() });
@@ -56,12 +56,25 @@ impl Condition {
     }
 }
 
-const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+/// Which families there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Families {
+    /// IPv4.
+    pub(super) v4: bool,
+    /// IPv6.
+    pub(super) v6: bool,
+}
+
+impl Families {
+    fn iter(self) -> impl Iterator<Item = Family> {
+        [(Family::V4, self.v4), (Family::V6, self.v6)].into_iter().filter_map(|(family, is)| is.then_some(family))
+    }
+}
 
 /// The rule as a disjunction.
-fn conditions(rule: &Rule, direction: Direction, subject: &PodSelector) -> Vec<Condition> {
+fn conditions(rule: &Rule, direction: Direction, subject: &PodSelector, families: Families) -> Vec<Condition> {
     let source = direction == Direction::Ingress;
-    let peers = peer_conditions(&rule.peers, source);
+    let peers = peer_conditions(&rule.peers, source, families);
     let Ports::Of(ports) = &rule.ports else { return peers };
     let mut all = Vec::new();
     for port in numbered(ports) {
@@ -79,18 +92,20 @@ fn conditions(rule: &Rule, direction: Direction, subject: &PodSelector) -> Vec<C
         match (direction, &rule.peers) {
             // The port is resolved at the pod that the packet arrives at, which is one of the policy's subjects.
             (Direction::Ingress, _) => all.extend(peers.iter().flat_map(|peer| {
-                let families = FAMILIES.into_iter().filter(|f| peer.family.is_none_or(|own| own == *f));
+                let families = families.iter().filter(|f| peer.family.is_none_or(|own| own == *f));
                 families.map(|family| peer.clone().lookup(spec(subject, family), false)).collect::<Vec<_>>()
             })),
             (Direction::Egress, Peers::Any) => {
                 let everything = PodSelector::everything();
-                all.extend(FAMILIES.map(|family| Condition::default().lookup(spec(&everything, family), false)));
+                all.extend(families.iter().map(|family| Condition::default().lookup(spec(&everything, family), false)));
             }
             // The set of ports holds addresses of the peer's pods only, so it says all. Blocks and nodes have no named ports.
             (Direction::Egress, Peers::Of(of)) => {
                 for peer in of {
                     if let Peer::Pods(selector) = peer {
-                        all.extend(FAMILIES.map(|family| Condition::default().lookup(spec(selector, family), false)));
+                        let of =
+                            families.iter().map(|family| Condition::default().lookup(spec(selector, family), false));
+                        all.extend(of);
                     }
                 }
             }
@@ -99,25 +114,26 @@ fn conditions(rule: &Rule, direction: Direction, subject: &PodSelector) -> Vec<C
     all
 }
 
-fn peer_conditions(peers: &Peers, source: bool) -> Vec<Condition> {
+fn peer_conditions(peers: &Peers, source: bool, families: Families) -> Vec<Condition> {
     let Peers::Of(peers) = peers else { return vec![Condition::default()] };
     let mut all = Vec::new();
     let mut blocks = Vec::new();
     for peer in peers {
         match peer {
             Peer::Block(ranges) => blocks.push(ranges),
-            Peer::Pods(selector) => all.extend(addresses(&Content::Pods(selector.clone()), source)),
-            Peer::Nodes(selector) => all.extend(addresses(&Content::Nodes(selector.clone()), source)),
+            Peer::Pods(selector) => all.extend(addresses(&Content::Pods(selector.clone()), source, families)),
+            Peer::Nodes(selector) => all.extend(addresses(&Content::Nodes(selector.clone()), source, families)),
         }
     }
     let blocks = Ranges::union(blocks);
-    all.extend(FAMILIES.into_iter().filter_map(|family| block_condition(&blocks, family, source)));
+    all.extend(families.iter().filter_map(|family| block_condition(&blocks, family, source)));
     all
 }
 
-/// One of these addresses, of either family.
-fn addresses(content: &Content, source: bool) -> [Condition; 2] {
-    FAMILIES.map(|family| Condition::default().lookup(SetSpec { content: content.clone(), family }, source))
+/// One of these addresses.
+fn addresses(content: &Content, source: bool, families: Families) -> impl Iterator<Item = Condition> {
+    let spec = move |family| SetSpec { content: content.clone(), family };
+    families.iter().map(move |family| Condition::default().lookup(spec(family), source))
 }
 
 /// Addresses of one family: a set only if one network cannot say it.
@@ -200,7 +216,7 @@ mod tests {
             let words = draft.condition.split(' ').map(|w| w.split('_').next().unwrap().to_owned()).collect::<Vec<_>>();
             words.join(" ")
         };
-        drafts(&policy, direction).iter().map(text).collect()
+        drafts(&policy, direction, Families { v4: true, v6: true }).iter().map(text).collect()
     }
 
     #[test]

@@ -155,6 +155,11 @@ impl Index {
         self.policies.get(key).map(|(policy, _)| policy)
     }
 
+    /// All interfaces of workloads here, with or without a pod that is known.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.values()
+    }
+
     /// All nodes.
     pub(crate) fn nodes(&self) -> &[Node] {
         &self.nodes
