@@ -1,6 +1,6 @@
 //! Namespaces, nodes and pods that a case begins with.
 
-use crate::Protocol;
+use crate::{Case, Protocol};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -39,10 +39,39 @@ impl Universe {
         universe
     }
 
+    /// One universe in which all cases of a suite can run, one after the other: every node, namespace and pod of theirs, each pod with
+    /// all the ports that it has in any. Nothing that a case asks depends on what else there is.
+    #[must_use]
+    pub fn of_all(cases: &[Case]) -> Self {
+        let mut all = Self::default();
+        for universe in cases.iter().map(|case| &case.universe) {
+            universe.nodes.iter().for_each(|node| add(&mut all.nodes, node));
+            universe.namespaces.iter().for_each(|namespace| add(&mut all.namespaces, namespace));
+            universe.pods.iter().for_each(|pod| add(&mut all.pods, pod));
+        }
+        all
+    }
+
     /// The pods, as `namespace/name`.
     #[must_use]
     pub fn pod_names(&self) -> Vec<String> {
         self.pods.iter().map(full_name).collect()
+    }
+}
+
+/// Adds an object, or to the one of its name the ports that it lacks.
+fn add(objects: &mut Vec<Value>, object: &Value) {
+    const PORTS: &str = "/spec/containers/0/ports";
+    let Some(known) = objects.iter_mut().find(|known| full_name(known) == full_name(object)) else {
+        return objects.push(object.clone());
+    };
+    let wanted = object.pointer(PORTS).and_then(Value::as_array);
+    if let Some(ports) = known.pointer_mut(PORTS).and_then(Value::as_array_mut) {
+        for port in wanted.into_iter().flatten() {
+            if !ports.contains(port) {
+                ports.push(port.clone());
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod away;
 pub(crate) mod capture;
+pub(crate) mod cases;
 pub(crate) mod image;
 pub(crate) mod machine;
 pub(crate) mod traffic;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use twill_crds::{Namespace, NetworkPolicy, Node, Object, Pod};
+use twill_crds::{ClusterNetworkPolicy, Namespace, NetworkPolicy, Node, Object, Pod};
 use twill_datastore::{Datastore, Filter};
 use twill_e2e::{Lab, Probe};
 use twill_lab::io::netns;
@@ -114,7 +115,8 @@ pub(crate) fn put_status(lab: &Lab, node: &serde_json::Value) {
     });
 }
 
-fn cluster(url: &str) -> Cluster {
+/// Everything that a datastore holds, as the oracle takes it.
+pub(crate) fn cluster(url: &str) -> Cluster {
     async fn all<K: Object>(store: &Datastore) -> Vec<K> {
         store.list(&Filter::default()).await.unwrap().items
     }
@@ -125,10 +127,16 @@ fn cluster(url: &str) -> Cluster {
             namespaces: all::<Namespace>(&store).await,
             pods: all::<Pod>(&store).await,
             policies: all::<NetworkPolicy>(&store).await,
+            cluster_policies: all::<ClusterNetworkPolicy>(&store).await.iter().map(foreign).collect(),
             nodes: all::<Node>(&store).await,
-            ..Cluster::default()
+            attachments: Vec::new(),
         }
     })
+}
+
+/// The oracle reads the API by types of its own.
+fn foreign(policy: &ClusterNetworkPolicy) -> twill_policy_oracle::v1alpha2::ClusterNetworkPolicy {
+    serde_json::from_value(serde_json::to_value(policy).unwrap()).unwrap()
 }
 
 /// Counts the datagrams that arrive on a port inside a namespace, and remembers the greatest number in one.
