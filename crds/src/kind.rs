@@ -26,10 +26,12 @@ impl Kind {
         if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
     }
 
-    /// Whether a cluster may be without the kind: its definition is neither Kubernetes' own nor ours. There are no objects of it then.
+    /// Whether a cluster may be without the kind: its definition is neither Kubernetes' own nor ours, or a release of ours had none and
+    /// whoever upgraded it left definitions alone, as `helm upgrade` does. There are no objects of it then.
     #[must_use]
     pub fn is_optional(&self) -> bool {
         self.group == crate::names::POLICY_GROUP
+            || (self.group == crate::names::GROUP && self.kind == "NamespaceIsolation")
     }
 }
 
@@ -85,6 +87,14 @@ object!(
 );
 object!(crate::BGPPeer, crate::names::GROUP, crate::names::VERSION, "BGPPeer", "bgppeers", false);
 object!(crate::NodeNetwork, crate::names::GROUP, crate::names::VERSION, "NodeNetwork", "nodenetworks", false);
+object!(
+    crate::NamespaceIsolation,
+    crate::names::GROUP,
+    crate::names::VERSION,
+    "NamespaceIsolation",
+    "namespaceisolations",
+    false
+);
 object!(crate::Namespace, "", "v1", "Namespace", "namespaces", false);
 object!(crate::Node, "", "v1", "Node", "nodes", false);
 object!(crate::Pod, "", "v1", "Pod", "pods", true);

@@ -12,6 +12,7 @@ const KINDS: &[Row] = &[
     (names::GROUP, names::VERSION, "BGPConfiguration", "bgpconfigurations", false, &["bgpconfig"]),
     (names::GROUP, names::VERSION, "BGPPeer", "bgppeers", false, &["peer"]),
     (names::GROUP, names::VERSION, "NodeNetwork", "nodenetworks", false, &["nodenet"]),
+    (names::GROUP, names::VERSION, "NamespaceIsolation", "namespaceisolations", false, &["nsiso"]),
     ("", "v1", "Namespace", "namespaces", false, &["ns"]),
     ("", "v1", "Node", "nodes", false, &["no"]),
     ("", "v1", "Pod", "pods", true, &["po"]),

@@ -13,6 +13,7 @@ pub mod kind;
 pub mod known;
 pub mod manifest;
 pub mod names;
+pub mod namespace_isolation;
 pub mod node_network;
 pub mod selector;
 pub mod validate;
@@ -23,6 +24,7 @@ pub use bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec};
 pub use cluster_network_policy::ClusterNetworkPolicy;
 pub use ippool::{Encapsulation, IPBlock, IPBlockSpec, IPPool, IPPoolSpec, Protocol, When};
 pub use kind::{Kind, Object};
+pub use namespace_isolation::{NamespaceIsolation, NamespaceIsolationSpec};
 pub use node_network::{NodeNetwork, NodeNetworkSpec, NodeNetworkStatus};
 
 pub use k8s_openapi::api::core::v1::{Namespace, Node, Pod};

@@ -6,6 +6,7 @@
 
 mod bgp;
 mod cluster_policy;
+mod isolation;
 mod metadata;
 mod pod;
 mod policy;
@@ -80,6 +81,7 @@ pub(crate) fn admit_fields(kind: &Kind, object: &mut Value, old: Option<&Value>)
         (names::GROUP, "BGPConfiguration") => bgp::configuration(&ours(object)?),
         (names::GROUP, "BGPPeer") => bgp::peer(&ours(object)?),
         (names::GROUP, "NodeNetwork") => ours::<crate::NodeNetwork>(object).map(drop),
+        (names::GROUP, "NamespaceIsolation") => isolation::check(&ours(object)?),
         ("networking.k8s.io", "NetworkPolicy") => {
             policy::default(object);
             policy::check(&decode(object)?)

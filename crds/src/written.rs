@@ -14,10 +14,17 @@ pub(crate) fn range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet,
 
 /// An address that may be left out.
 pub(crate) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
-    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    Option::<String>::deserialize(deserializer)?.map(|text| read(&text)).transpose()
+}
+
+/// Addresses.
+pub(crate) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    Vec::<String>::deserialize(deserializer)?.iter().map(|text| read(text)).collect()
+}
+
+fn read<E: Error>(text: &str) -> Result<IpAddr, E> {
     let address = text.parse::<IpAddr>().ok().filter(|address| !is_mapped(*address));
-    let problem = || format!("\"{text}\" is no address; write it like 172.31.1.1 or fd00::1");
-    address.map(Some).ok_or_else(|| D::Error::custom(problem()))
+    address.ok_or_else(|| E::custom(format!("\"{text}\" is no address; write it like 172.31.1.1 or fd00::1")))
 }
 
 /// An IPv4 address in the dress of IPv6 (RFC 4291 section 2.5.5.2): no host has it, and Kubernetes does not take it.

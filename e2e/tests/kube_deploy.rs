@@ -201,6 +201,7 @@ fn each_account_may_do_what_its_code_does_and_not_more() {
         "namespaces",
         "networkpolicies",
         "clusternetworkpolicies.policy.networking.k8s.io",
+        "namespaceisolations",
         "ippools",
         "ipblocks",
         "bgppeers",

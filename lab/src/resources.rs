@@ -55,12 +55,13 @@ pub struct Desired {
 }
 
 /// Kinds that something in the lab acts on.
-const LIVE: [&str; 13] = [
+const LIVE: [&str; 14] = [
     "Namespace",
     "Pod",
     "Deployment",
     "NetworkPolicy",
     "ClusterNetworkPolicy",
+    "NamespaceIsolation",
     "Node",
     "IPPool",
     "IPBlock",

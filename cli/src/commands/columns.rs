@@ -49,6 +49,11 @@ pub(super) fn of(kind: &Kind) -> &'static [Column] {
             &[("PODS", |o| map(o, "/spec/podSelector/matchLabels")), ("TYPES", |o| list(o, "/spec/policyTypes", ""))]
         }
         "ClusterNetworkPolicy" => &[("TIER", |o| text(o, "/spec/tier")), ("PRIORITY", |o| text(o, "/spec/priority"))],
+        "NamespaceIsolation" => &[
+            ("NAMESPACES", |o| map(o, "/spec/namespaceSelector/matchLabels")),
+            ("DIRECTIONS", |o| list(o, "/spec/directions", "")),
+            ("ALLOW", |o| list(o, "/spec/allow", "")),
+        ],
         "Lease" => &[("HOLDER", |o| text(o, "/spec/holderIdentity"))],
         "Event" => &[
             ("TYPE", |o| text(o, "/type")),

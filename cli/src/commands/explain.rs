@@ -8,7 +8,7 @@ use crate::output::{Format, print_line, print_value};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::process::ExitCode;
-use twill_crds::{ClusterNetworkPolicy, NetworkPolicy, Node, Pod};
+use twill_crds::{ClusterNetworkPolicy, NamespaceIsolation, NetworkPolicy, Node, Pod};
 use twill_datastore::{Datastore, Filter};
 use twill_felix::evaluate::{Explanation, Objects, Party, Universe};
 use twill_felix::model::{PodKey, Protocol};
@@ -24,11 +24,13 @@ pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
         let namespaces = all::<twill_crds::Namespace>(&store).await?;
         let (policies, nodes) = (all::<NetworkPolicy>(&store).await?, all::<Node>(&store).await?);
         let of_cluster = all::<ClusterNetworkPolicy>(&store).await?;
+        let isolations = all::<NamespaceIsolation>(&store).await?;
         let universe = Universe::new(&Objects {
             pods: &pods,
             namespaces: &namespaces,
             network_policies: &policies,
             cluster_network_policies: &of_cluster,
+            namespace_isolations: &isolations,
             nodes: &nodes,
         });
         let explained: Result<Vec<Explanation>, _> =

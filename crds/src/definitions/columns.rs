@@ -52,6 +52,9 @@ pub(super) fn of(kind: &Kind) -> Value {
             ("Policy", "string", ".status.felix.conditions[?(@.type==\"PolicySynced\")].status", false),
             ("Drain", "boolean", ".spec.drain", true),
         ],
+        "NamespaceIsolation" => {
+            &[("Directions", "string", ".spec.directions", false), ("Allow", "string", ".spec.allow", false)]
+        }
         _ => &[],
     };
     columns.iter().chain([&AGE]).map(column).collect()

@@ -4,6 +4,7 @@
 mod addresses;
 mod bgp;
 mod blocks;
+mod isolation;
 mod pools;
 mod selectors;
 
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 pub(super) use bgp::{bgp_configuration, bgp_peer};
 pub(super) use blocks::block;
+pub(super) use isolation::namespace_isolation;
 pub(super) use pools::pool;
 
 /// A rule as a kind's schema carries it.

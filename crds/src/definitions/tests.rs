@@ -153,7 +153,9 @@ fn every_field_is_described_in_whole_sentences_without_words_of_rust() {
 #[test]
 fn every_rule_is_shown_to_refuse_and_to_accept() {
     let mut rules = BTreeSet::new();
-    for placed in [rules::pool(), rules::block(), rules::bgp_configuration(), rules::bgp_peer()].into_iter().flatten() {
+    let kinds =
+        [rules::pool(), rules::block(), rules::bgp_configuration(), rules::bgp_peer(), rules::namespace_isolation()];
+    for placed in kinds.into_iter().flatten() {
         rules.insert(placed.rule.name);
     }
     let all = cases::all();
@@ -178,7 +180,7 @@ fn selectors_have_the_same_rules_wherever_they_stand() {
             found += 1;
         }
     });
-    assert_eq!(found, 3);
+    assert_eq!(found, 10);
 }
 
 /// The object as it is stored, or the field at fault and the refusal.
@@ -246,6 +248,7 @@ fn all_engines_fill_in_the_same_defaults() {
             "BGPConfiguration" => json!(serde_json::from_value::<BGPConfiguration>(object).unwrap()),
             "BGPPeer" => json!(serde_json::from_value::<BGPPeer>(object).unwrap()),
             "NodeNetwork" => json!(serde_json::from_value::<NodeNetwork>(object).unwrap()),
+            "NamespaceIsolation" => json!(serde_json::from_value::<NamespaceIsolation>(object).unwrap()),
             other => panic!("{other} is no kind of ours"),
         };
         assert_eq!(seen(bare), seen(filled), "{}", case.case);
@@ -253,7 +256,9 @@ fn all_engines_fill_in_the_same_defaults() {
 }
 
 fn without_nulls(value: &Value) -> Value {
-    as_stored_by(&json!({"x-kubernetes-preserve-unknown-fields": true}), value)
+    let Value::Object(fields) = value else { return value.clone() };
+    let kept = fields.iter().filter(|(_, field)| !field.is_null());
+    kept.map(|(name, field)| (name.clone(), without_nulls(field))).collect::<Map<_, _>>().into()
 }
 
 #[test]
@@ -292,6 +297,12 @@ fn nothing_that_a_program_writes_is_pruned() {
     let bgp = json!({"addresses": ["10.0.0.1"], "asn": 1, "tunnelAddresses": ["fd00::1"], "conditions": conditions});
     let status = json!({"bgp": bgp, "felix": {"conditions": conditions}});
     check::<NodeNetwork>(&make("NodeNetwork", &json!({"drain": true, "uninstall": true}), &status));
+    let pods = json!({"namespaceSelector": selector, "podSelector": selector});
+    let isolation = json!({"namespaceSelector": selector, "directions": ["Ingress", "Egress"],
+        "allow": ["SameNamespace", "DNS", "APIServer", "IngressControllers", "Metrics"], "dns": pods,
+        "apiServer": {"addresses": ["10.0.0.1", "fd00::1"]}, "ingressControllers": pods, "metrics": pods});
+    let written: NamespaceIsolation = make("NamespaceIsolation", &isolation, &Value::Null);
+    check(&json!({"kind": "NamespaceIsolation", "spec": written.spec, "status": {}}));
 }
 
 #[test]

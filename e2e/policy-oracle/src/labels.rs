@@ -41,9 +41,10 @@ pub(crate) fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
     true
 }
 
-/// "An empty label selector matches all objects."
+/// "An empty label selector matches all objects." What is left out makes no selector less empty.
 fn is_empty(selector: &LabelSelector) -> bool {
-    selector.match_labels.iter().flatten().count() == 0 && selector.match_expressions.iter().flatten().count() == 0
+    let expressions = selector.match_expressions.iter().flatten();
+    selector.match_labels.iter().flatten().count() == 0 && !expressions.into_iter().any(is_valid_requirement)
 }
 
 /// Whether the API would accept it.

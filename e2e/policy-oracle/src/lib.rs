@@ -1,16 +1,18 @@
-//! NetworkPolicy and ClusterNetworkPolicy, judged straight from the text of their APIs.
+//! NetworkPolicy, ClusterNetworkPolicy and NamespaceIsolation, judged straight from the text of their APIs.
 //!
 //! In flow raw Kubernetes objects and one packet's ends; out flows whether it may go. See the crate's README for what the
 //! APIs leave open. This shares no code with the compiler that it holds to account.
 
 mod block;
 mod cluster_policy;
+pub mod isolation;
 mod labels;
 mod limits;
 mod policy;
 mod ports;
 pub mod v1alpha2;
 
+use isolation::NamespaceIsolation;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use std::net::IpAddr;
@@ -27,6 +29,8 @@ pub struct Cluster {
     pub policies: Vec<NetworkPolicy>,
     /// ClusterNetworkPolicies of both tiers.
     pub cluster_policies: Vec<ClusterNetworkPolicy>,
+    /// NamespaceIsolations.
+    pub isolations: Vec<NamespaceIsolation>,
     /// Nodes, for their addresses and labels.
     pub nodes: Vec<Node>,
     /// What is plugged in on the node that judges; empty means: nothing known but the objects.
@@ -94,7 +98,9 @@ pub fn allowed(cluster: &Cluster, src: &Endpoint, dst: &Endpoint, protocol: Prot
 /// communicate with each other."
 fn ingress_allows(cluster: &Cluster, pod: &Pod, packet: &Packet<'_>) -> bool {
     cluster_policy::ingress_decides(cluster, "Admin", pod, packet)
-        .or_else(|| policy::ingress_decides(cluster, pod, packet))
+        .or_else(|| {
+            either(policy::ingress_decides(cluster, pod, packet), isolation::ingress_decides(cluster, pod, packet))
+        })
         .or_else(|| cluster_policy::ingress_decides(cluster, "Baseline", pod, packet))
         .unwrap_or(true)
 }
@@ -102,9 +108,16 @@ fn ingress_allows(cluster: &Cluster, pod: &Pod, packet: &Packet<'_>) -> bool {
 /// The same order, for what a pod sends: a decision here leaves the receiver's ingress to be judged.
 fn egress_allows(cluster: &Cluster, pod: &Pod, packet: &Packet<'_>) -> bool {
     cluster_policy::egress_decides(cluster, "Admin", pod, packet)
-        .or_else(|| policy::egress_decides(cluster, pod, packet))
+        .or_else(|| {
+            either(policy::egress_decides(cluster, pod, packet), isolation::egress_decides(cluster, pod, packet))
+        })
         .or_else(|| cluster_policy::egress_decides(cluster, "Baseline", pod, packet))
         .unwrap_or(true)
+}
+
+/// Of what only allows beyond its isolation: it passes if one of both lets it, and is open where neither isolates.
+fn either(a: Option<bool>, b: Option<bool>) -> Option<bool> {
+    a.max(b)
 }
 
 /// What is judged.

@@ -3,16 +3,16 @@
 use super::judge::{Judgement, judge};
 use super::story::Explanation;
 use crate::model::{
-    Direction, Labels, Node, Pod, PodKey, Policy, Protocol, Selector, cluster_network_policy, namespace_labels,
-    network_policy,
+    Direction, Isolation, Labels, Node, Pod, PodKey, Policy, Protocol, Selector, cluster_network_policy,
+    namespace_isolation, namespace_labels, network_policy,
 };
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
-use twill_crds::ClusterNetworkPolicy;
+use twill_crds::{ClusterNetworkPolicy, NamespaceIsolation};
 
 /// All pods, namespaces, policies and nodes at one moment.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Universe {
     nodes: BTreeMap<String, Node>,
     owners: BTreeMap<IpAddr, PodKey>,
     hosts: BTreeMap<IpAddr, String>,
+    /// Problems of objects that are not told by one policy.
+    problems: Vec<String>,
 }
 
 /// All objects that policy depends on, as the datastore has them.
@@ -36,6 +38,8 @@ pub struct Objects<'a> {
     pub network_policies: &'a [NetworkPolicy],
     /// ClusterNetworkPolicies.
     pub cluster_network_policies: &'a [ClusterNetworkPolicy],
+    /// NamespaceIsolations.
+    pub namespace_isolations: &'a [NamespaceIsolation],
     /// Nodes.
     pub nodes: &'a [core::Node],
 }
@@ -138,13 +142,15 @@ impl Universe {
     #[must_use]
     pub fn new(objects: &Objects<'_>) -> Self {
         let named = |namespace: &core::Namespace| namespace.metadata.name.clone().unwrap_or_default();
+        let namespaces: BTreeMap<String, Labels> =
+            objects.namespaces.iter().map(|one| (named(one), namespace_labels(one))).collect();
+        let pods: Vec<Pod> = objects.pods.iter().map(Pod::read).collect();
+        let isolations: Vec<Isolation> = objects.namespace_isolations.iter().map(namespace_isolation).collect();
         let policies = objects.network_policies.iter().map(network_policy);
-        Self::of(
-            objects.pods.iter().map(Pod::read),
-            objects.namespaces.iter().map(|one| (named(one), namespace_labels(one))).collect(),
-            policies.chain(objects.cluster_network_policies.iter().map(cluster_network_policy)),
-            objects.nodes.iter().map(Node::read),
-        )
+        let policies = policies.chain(objects.cluster_network_policies.iter().map(cluster_network_policy));
+        let policies: Vec<Policy> = policies.chain(isolating(&isolations, &namespaces, &pods)).collect();
+        let problems = isolations.into_iter().flat_map(|one| one.problems).collect();
+        Self { problems, ..Self::of(pods, namespaces, policies, objects.nodes.iter().map(Node::read)) }
     }
 
     /// The same from the model's own values; policies may be of any tier.
@@ -179,7 +185,7 @@ impl Universe {
 
     /// What is wrong with policies, one sentence each.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
-        self.policies.iter().flat_map(|p| p.problems.iter().map(String::as_str))
+        self.policies.iter().flat_map(|p| &p.problems).chain(&self.problems).map(String::as_str)
     }
 
     /// Whether an address is one of the selected nodes'.
@@ -300,4 +306,15 @@ impl Universe {
             (Party::Address(address), None) => self.side(party, *address),
         }
     }
+}
+
+/// The policies of NamespaceIsolations: of each namespace that there is, or that a pod is in.
+fn isolating(isolations: &[Isolation], namespaces: &BTreeMap<String, Labels>, pods: &[Pod]) -> Vec<Policy> {
+    let names: BTreeSet<&String> = namespaces.keys().chain(pods.iter().map(|pod| &pod.key.namespace)).collect();
+    let selected = |name: &String| {
+        let labels = namespaces.get(name).map(AsRef::as_ref);
+        let of = isolations.iter().filter(move |one| one.selects(name, labels));
+        of.map(|one| one.policy(name)).collect::<Vec<_>>()
+    };
+    names.into_iter().flat_map(selected).collect()
 }

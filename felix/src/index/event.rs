@@ -1,6 +1,6 @@
 //! What can happen.
 
-use crate::model::{Labels, Node, Pod, PodKey, Policy, PolicyKey};
+use crate::model::{Isolation, Labels, Node, Pod, PodKey, Policy, PolicyKey};
 use ipnet::IpNet;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +46,12 @@ pub enum Event {
         /// The policies.
         policies: Vec<Policy>,
     },
+    /// A NamespaceIsolation was created or changed.
+    IsolationApplied(Isolation),
+    /// The NamespaceIsolation of this name was deleted.
+    IsolationDeleted(String),
+    /// These are all NamespaceIsolations.
+    IsolationsReplaced(Vec<Isolation>),
     /// A workload interface exists on this node.
     EndpointAttached(Endpoint),
     /// It is gone.

@@ -5,6 +5,7 @@
 
 mod event;
 mod labels;
+mod namespaces;
 mod owners;
 
 pub use event::{Endpoint, Event, Pool};
@@ -12,6 +13,7 @@ pub use event::{Endpoint, Event, Pool};
 use crate::model::{Direction, Few, Labels, Node, Pod, PodKey, PodSelector, Policy, PolicyKey};
 use labels::LabelIndex;
 pub(crate) use labels::{ItemId, SelectorId};
+use namespaces::{Change, Namespaces};
 use owners::{Claim, Owners};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +29,7 @@ pub(crate) struct Index {
     /// Labels of pods, each once: those of a ReplicaSet are the same. Cleared of what nobody has any more now and then.
     labels: FxHashSet<Labels>,
     clear_labels_at: usize,
-    namespaces: BTreeSet<String>,
+    namespaces: Namespaces,
     policies: BTreeMap<PolicyKey, (Arc<Policy>, SelectorId)>,
     by_subject: FxHashMap<SelectorId, BTreeSet<PolicyKey>>,
     endpoints: BTreeMap<String, Endpoint>,
@@ -76,11 +78,12 @@ impl Index {
             Event::NamespaceApplied { name, labels } => {
                 self.subjects.put_namespace(&name, Some(&labels));
                 self.peers.put_namespace(&name, Some(&labels));
-                self.namespaces.insert(name);
+                let changes = self.namespaces.put(name, labels);
+                self.perform(changes);
             }
             Event::NamespaceDeleted { name } => self.remove_namespace(&name),
             Event::NamespacesReplaced(all) => {
-                let gone: Vec<String> = self.namespaces.iter().filter(|n| !all.contains_key(*n)).cloned().collect();
+                let gone: Vec<String> = self.namespaces.known().filter(|n| !all.contains_key(*n)).cloned().collect();
                 gone.iter().for_each(|name| self.remove_namespace(name));
                 for (name, labels) in all {
                     self.apply(Event::NamespaceApplied { name, labels });
@@ -94,6 +97,20 @@ impl Index {
                 let gone: Vec<PolicyKey> = self.policies.keys().filter(goes).cloned().collect();
                 gone.iter().for_each(|key| self.remove_policy(key));
                 policies.into_iter().for_each(|policy| self.put_policy(policy));
+            }
+            Event::IsolationApplied(isolation) => {
+                let changes = self.namespaces.isolate(isolation);
+                self.perform(changes);
+            }
+            Event::IsolationDeleted(name) => {
+                let changes = self.namespaces.release(&name);
+                self.perform(changes);
+            }
+            Event::IsolationsReplaced(all) => {
+                let kept: BTreeSet<&String> = all.iter().map(|one| &one.name).collect();
+                let gone: Vec<String> = self.namespaces.isolations().filter(|n| !kept.contains(n)).cloned().collect();
+                gone.into_iter().for_each(|name| self.apply(Event::IsolationDeleted(name)));
+                all.into_iter().for_each(|one| self.apply(Event::IsolationApplied(one)));
             }
             Event::EndpointAttached(endpoint) => self.attach(endpoint),
             Event::EndpointDetached { ifname } => self.detach(&ifname),
@@ -173,14 +190,11 @@ impl Index {
     /// What is wrong with objects, one sentence each.
     pub(crate) fn problems(&self) -> Vec<String> {
         let policies = self.policies.values().flat_map(|(p, _)| p.problems.iter().cloned());
-        policies.chain(self.owners.problems()).collect()
+        policies.chain(self.namespaces.problems()).chain(self.owners.problems()).collect()
     }
 
     fn put_pod(&mut self, mut pod: Pod) {
-        let id = *self.ids.entry(pod.key.clone()).or_insert_with(|| {
-            self.next += 1;
-            self.next
-        });
+        let id = self.ids.get(&pod.key).copied().unwrap_or_else(|| self.number(&pod.key));
         if self.pods.get(&id).is_some_and(|old| **old == pod) {
             return;
         }
@@ -190,6 +204,15 @@ impl Index {
         }
         self.pods.insert(id, Arc::new(pod));
         self.refresh(id);
+    }
+
+    /// A number for a pod that has none.
+    fn number(&mut self, key: &PodKey) -> ItemId {
+        self.next += 1;
+        self.ids.insert(key.clone(), self.next);
+        let changes = self.namespaces.enter(&key.namespace);
+        self.perform(changes);
+        self.next
     }
 
     fn interned(&mut self, labels: Labels) -> Labels {
@@ -217,6 +240,8 @@ impl Index {
         self.changes.pods.insert(id);
         self.ids.remove(key);
         self.pods.remove(&id);
+        let changes = self.namespaces.leave(&key.namespace);
+        self.perform(changes);
     }
 
     /// Files a pod anew after it or its endpoints changed.
@@ -291,7 +316,17 @@ impl Index {
     fn remove_namespace(&mut self, name: &str) {
         self.subjects.put_namespace(name, None);
         self.peers.put_namespace(name, None);
-        self.namespaces.remove(name);
+        let changes = self.namespaces.remove(name);
+        self.perform(changes);
+    }
+
+    fn perform(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Put(policy) => self.put_policy(policy),
+                Change::Remove(key) => self.remove_policy(&key),
+            }
+        }
     }
 
     fn put_policy(&mut self, policy: Policy) {

@@ -2,7 +2,9 @@
 
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use twill_crds::{ClusterNetworkPolicy, IPBlock, IPPool, Namespace, NetworkPolicy, Node, Object, Pod};
+use twill_crds::{
+    ClusterNetworkPolicy, IPBlock, IPPool, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod,
+};
 use twill_datastore::{Datastore, Filter, Followed, Freshness, Key, Scope, follow};
 
 /// What one kind has told.
@@ -22,6 +24,8 @@ pub enum Fact {
     Block(Box<Followed<IPBlock>>),
     /// About the cluster's own policies.
     ClusterNetworkPolicy(Box<Followed<ClusterNetworkPolicy>>),
+    /// About namespaces that are closed.
+    NamespaceIsolation(Box<Followed<NamespaceIsolation>>),
 }
 
 impl Fact {
@@ -36,6 +40,7 @@ impl Fact {
             Self::Pool(f) => matches!(**f, Followed::Bookmark(_)),
             Self::Block(f) => matches!(**f, Followed::Bookmark(_)),
             Self::ClusterNetworkPolicy(f) => matches!(**f, Followed::Bookmark(_)),
+            Self::NamespaceIsolation(f) => matches!(**f, Followed::Bookmark(_)),
         }
     }
 
@@ -50,6 +55,7 @@ impl Fact {
             Self::Pool(_) => 4,
             Self::Block(_) => 5,
             Self::ClusterNetworkPolicy(_) => 6,
+            Self::NamespaceIsolation(_) => 7,
         }
     }
 
@@ -63,6 +69,7 @@ impl Fact {
             Self::Pool(f) => freshness.take(f),
             Self::Block(f) => freshness.take(f),
             Self::ClusterNetworkPolicy(f) => freshness.take(f),
+            Self::NamespaceIsolation(f) => freshness.take(f),
         };
     }
 }
@@ -78,17 +85,19 @@ pub fn scopes() -> Vec<Scope> {
         Scope::all::<IPPool>(),
         Scope::all::<IPBlock>(),
         Scope::all::<ClusterNetworkPolicy>(),
+        Scope::all::<NamespaceIsolation>(),
     ]
 }
 
 /// That of which an ADD must know everything until its start: the pod, its namespace, and the policies that can select it.
 #[must_use]
-pub fn scopes_of(pod: &Key) -> [Scope; 4] {
+pub fn scopes_of(pod: &Key) -> [Scope; 5] {
     [
         Scope::object::<Pod>(pod),
         Scope::object::<Namespace>(&Key::cluster(&pod.namespace)),
         Scope::namespace::<NetworkPolicy>(&pod.namespace),
         Scope::all::<ClusterNetworkPolicy>(),
+        Scope::all::<NamespaceIsolation>(),
     ]
 }
 
@@ -103,6 +112,7 @@ pub fn follow_all(store: &Datastore) -> mpsc::Receiver<Fact> {
     spawn(store, &sender, Fact::Pool);
     spawn(store, &sender, Fact::Block);
     spawn(store, &sender, Fact::ClusterNetworkPolicy);
+    spawn(store, &sender, Fact::NamespaceIsolation);
     receiver
 }
 

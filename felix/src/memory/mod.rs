@@ -8,11 +8,13 @@ mod record;
 use crate::model;
 use serde_json::json;
 use std::collections::BTreeMap;
-use twill_crds::{ClusterNetworkPolicy, IPBlock, IPPool, Kind, Namespace, NetworkPolicy, Node, Object, Pod};
+use twill_crds::{
+    ClusterNetworkPolicy, IPBlock, IPPool, Kind, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod,
+};
 use twill_datastore::{Followed, Key};
 
 /// How many kinds are kept; their numbers are those of [`crate::io::heard::Fact::kind`].
-pub const KINDS: usize = 7;
+pub const KINDS: usize = 8;
 
 const POD: usize = 0;
 const NAMESPACE: usize = 1;
@@ -21,6 +23,7 @@ const NODE: usize = 3;
 const POOL: usize = 4;
 const BLOCK: usize = 5;
 const CLUSTER_NETWORK_POLICY: usize = 6;
+const NAMESPACE_ISOLATION: usize = 7;
 
 /// An object of which something is kept.
 pub trait Kept: Object {
@@ -49,6 +52,12 @@ impl Kept for NetworkPolicy {
 }
 
 impl Kept for ClusterNetworkPolicy {
+    fn line(&self) -> String {
+        typed(&Self::kind(), &json!({"name": self.metadata.name}), &json!(self.spec))
+    }
+}
+
+impl Kept for NamespaceIsolation {
     fn line(&self) -> String {
         typed(&Self::kind(), &json!({"name": self.metadata.name}), &json!(self.spec))
     }
@@ -145,6 +154,8 @@ pub struct Remembered {
     pub blocks: Vec<IPBlock>,
     /// The cluster's own policies.
     pub cluster_policies: Vec<ClusterNetworkPolicy>,
+    /// What closes namespaces.
+    pub isolations: Vec<NamespaceIsolation>,
 }
 
 impl Remembered {
@@ -162,6 +173,7 @@ impl Remembered {
             POOL => self.pools.push(serde_json::from_str(line).map_err(wrong)?),
             BLOCK => self.blocks.push(serde_json::from_str(line).map_err(wrong)?),
             CLUSTER_NETWORK_POLICY => self.cluster_policies.push(serde_json::from_str(line).map_err(wrong)?),
+            NAMESPACE_ISOLATION => self.isolations.push(serde_json::from_str(line).map_err(wrong)?),
             other => return Err(format!("{key}: there is no kind {other}")),
         }
         Ok(())

@@ -46,6 +46,8 @@ fn every_kind_comes_back_with_what_felix_reads_of_it() {
         "spec": {"cidr": "10.42.0.0/16", "natOutgoing": true}}));
     let block: IPBlock = object(json!({"metadata": {"name": "10-42-0-0-26", "uid": "b"},
         "spec": {"cidr": "10.42.0.0/26", "node": "n1", "claimant": "c"}, "status": {"used": 7}}));
+    let isolation: NamespaceIsolation = object(json!({"metadata": {"name": "tenants", "uid": "c"},
+        "spec": {"namespaceSelector": {"matchLabels": {"tier": "gold"}}, "allow": ["DNS"], "dns": {"addresses": ["fd00::53"]}}}));
     let mut back = Remembered::default();
     let name = |name: &str| Key::cluster(name);
     back.read(NAMESPACE, name("shop"), &namespace.line()).unwrap();
@@ -53,6 +55,8 @@ fn every_kind_comes_back_with_what_felix_reads_of_it() {
     back.read(NODE, name("n1"), &node.line()).unwrap();
     back.read(POOL, name("p4"), &pool.line()).unwrap();
     back.read(BLOCK, name("10-42-0-0-26"), &block.line()).unwrap();
+    back.read(NAMESPACE_ISOLATION, name("tenants"), &isolation.line()).unwrap();
+    assert_eq!(model::namespace_isolation(&back.isolations[0]), model::namespace_isolation(&isolation));
     assert_eq!(model::namespace_labels(&back.namespaces[0]), model::namespace_labels(&namespace));
     assert_eq!(model::network_policy(&back.policies[0]), model::network_policy(&policy));
     assert_eq!(model::Node::read(&back.nodes[0]), model::Node::read(&node));

@@ -7,6 +7,7 @@
 mod address;
 mod cluster_network_policy;
 mod few;
+mod namespace_isolation;
 mod network_policy;
 mod pod;
 mod policy;
@@ -16,6 +17,7 @@ mod selector;
 pub use address::Ranges;
 pub use cluster_network_policy::cluster_network_policy;
 pub use few::Few;
+pub use namespace_isolation::{Isolation, NAMESPACE_ISOLATION, namespace_isolation};
 pub use network_policy::network_policy;
 pub use pod::{NamedPort, Node, Pod, PodKey, namespace_labels};
 pub use policy::{Action, Direction, Peer, Peers, Policy, PolicyKey, Port, PortNumber, Ports, Rule, Tier};

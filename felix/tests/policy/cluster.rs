@@ -1,6 +1,6 @@
 //! Evaluator B: every node's compiled ruleset, and the way of a packet through them.
 
-use crate::universe::{State, cluster_policy_of, interface, node_address};
+use crate::universe::{State, cluster_policy_of, interface, isolation_of, node_address};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use twill_felix::base::{Settings, skeleton};
@@ -8,7 +8,8 @@ use twill_felix::compile::Compiler;
 use twill_felix::compile::interpret::{Fate, Packet, interpret};
 use twill_felix::index::{Event, Pool};
 use twill_felix::model::{
-    Node, Pod, PodKey, Policy, Protocol, cluster_network_policy, namespace_labels, network_policy,
+    Isolation, Node, Pod, PodKey, Policy, Protocol, cluster_network_policy, namespace_isolation, namespace_labels,
+    network_policy,
 };
 use twill_felix::ruleset::{Hook, Ruleset};
 
@@ -26,16 +27,20 @@ pub fn pools() -> Vec<Pool> {
 
 /// A compiler of a node that has heard all of a state, kind by kind.
 pub fn compiled(state: &State, node: &str) -> Compiler {
-    compiled_with(state, node, all_policies(state))
+    compiled_from(replaced(state), state, node)
 }
 
-/// The same with other policies.
-fn compiled_with(state: &State, node: &str, policies: Vec<Policy>) -> Compiler {
+/// The same with other policies, which are all.
+fn compiled_with(state: &State, node: &str, policies: &[Policy]) -> Compiler {
+    let of_policy = |event: &Event| matches!(event, Event::PoliciesReplaced { .. } | Event::IsolationsReplaced(_));
+    let others = replaced(state).into_iter().filter(|event| !of_policy(event));
+    compiled_from(others.chain(policies.iter().cloned().map(Event::PolicyApplied)), state, node)
+}
+
+fn compiled_from(events: impl IntoIterator<Item = Event>, state: &State, node: &str) -> Compiler {
     let mut compiler = Compiler::new(skeleton(&Settings::default()));
     compiler.apply(Event::PoolsChanged(pools()));
-    let objects = replaced(state).into_iter().filter(|event| !matches!(event, Event::PoliciesReplaced { .. }));
-    objects.for_each(|event| compiler.apply(event));
-    policies.into_iter().for_each(|policy| compiler.apply(Event::PolicyApplied(policy)));
+    events.into_iter().for_each(|event| compiler.apply(event));
     for (_, endpoint) in state.endpoints.values().filter(|(of, _)| of == node) {
         compiler.apply(Event::EndpointAttached(endpoint.clone()));
     }
@@ -43,19 +48,18 @@ fn compiled_with(state: &State, node: &str, policies: Vec<Policy>) -> Compiler {
     compiler
 }
 
-/// A state's policies in the internal form.
+/// A state's NetworkPolicies in the internal form.
 pub fn policies(state: &State) -> Vec<Policy> {
     state.policies.values().map(network_policy).collect()
-}
-
-/// Those of both kinds.
-pub fn all_policies(state: &State) -> Vec<Policy> {
-    policies(state).into_iter().chain(cluster_policies(state)).collect()
 }
 
 fn cluster_policies(state: &State) -> impl Iterator<Item = Policy> {
     let read = |(name, spec): (&String, &_)| cluster_network_policy(&cluster_policy_of(name, spec));
     state.cluster_policies.iter().map(read)
+}
+
+pub fn isolations(state: &State) -> Vec<Isolation> {
+    state.isolations.iter().map(|(name, spec)| namespace_isolation(&isolation_of(name, spec))).collect()
 }
 
 /// A state as the events that replace all there was, endpoints apart.
@@ -67,19 +71,24 @@ pub fn replaced(state: &State) -> Vec<Event> {
         Event::PodsReplaced(state.pods.values().map(Pod::read).collect()),
         Event::PoliciesReplaced { kind: "NetworkPolicy".into(), policies: policies(state) },
         Event::PoliciesReplaced { kind: "ClusterNetworkPolicy".into(), policies: cluster_policies(state).collect() },
+        Event::IsolationsReplaced(isolations(state)),
     ]
 }
 
 impl Cluster {
     pub fn of(state: &State) -> Self {
-        Self::with(state, &all_policies(state))
+        Self::by(state, |node| compiled(state, node))
     }
 
-    /// A state with other policies.
+    /// A state with other policies, which are all.
     pub fn with(state: &State, policies: &[Policy]) -> Self {
+        Self::by(state, |node| compiled_with(state, node, policies))
+    }
+
+    fn by(state: &State, compiled: impl Fn(&str) -> Compiler) -> Self {
         let rulesets = state.nodes.iter().map(|n| {
             let name = n.metadata.name.clone().unwrap_or_default();
-            let ruleset = compiled_with(state, &name, policies.to_vec()).ruleset().clone();
+            let ruleset = compiled(&name).ruleset().clone();
             ruleset.check().expect("a compiled ruleset is sound");
             (name, ruleset)
         });

@@ -2,21 +2,25 @@
 //! nodes; and the one that tells stories. They must agree on every cluster.
 
 use crate::cluster::Cluster;
-use crate::universe::{State, cluster_policy_of, state};
+use crate::universe::{State, cluster_policy_of, isolation_of, state};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use twill_crds::ClusterNetworkPolicy;
+use twill_crds::{ClusterNetworkPolicy, NamespaceIsolation};
 use twill_felix::evaluate::{Objects, Party, Universe};
 use twill_felix::model::Protocol;
 use twill_policy_oracle as oracle;
 
-pub const QUESTIONS: [(Protocol, oracle::Protocol, u16); 7] = [
+pub const QUESTIONS: [(Protocol, oracle::Protocol, u16); 11] = [
     (Protocol::TCP, oracle::Protocol::Tcp, 80),
     (Protocol::TCP, oracle::Protocol::Tcp, 81),
     (Protocol::TCP, oracle::Protocol::Tcp, 8080),
     (Protocol::UDP, oracle::Protocol::Udp, 80),
     (Protocol::UDP, oracle::Protocol::Udp, 443),
     (Protocol::SCTP, oracle::Protocol::Sctp, 81),
+    (Protocol::UDP, oracle::Protocol::Udp, 53),
+    (Protocol::TCP, oracle::Protocol::Tcp, 53),
+    (Protocol::TCP, oracle::Protocol::Tcp, 443),
+    (Protocol::TCP, oracle::Protocol::Tcp, 6443),
     (Protocol::ICMP, oracle::Protocol::Other, 0),
 ];
 
@@ -26,6 +30,7 @@ pub fn raw(state: &State) -> oracle::Cluster {
         pods: state.pods.values().cloned().collect(),
         policies: state.policies.values().cloned().collect(),
         cluster_policies: state.cluster_policies.iter().map(|(name, spec)| cluster_policy_of(name, spec)).collect(),
+        isolations: state.isolations.iter().map(|(name, spec)| isolation_of(name, spec)).collect(),
         nodes: state.nodes.clone(),
         ..oracle::Cluster::default()
     }
@@ -36,11 +41,14 @@ pub fn stories(state: &State) -> Universe {
     let all = raw(state);
     let cluster: Vec<ClusterNetworkPolicy> =
         state.cluster_policies.iter().map(|(name, spec)| cluster_policy_of(name, spec)).collect();
+    let isolations: Vec<NamespaceIsolation> =
+        state.isolations.iter().map(|(name, spec)| isolation_of(name, spec)).collect();
     Universe::new(&Objects {
         pods: &all.pods,
         namespaces: &all.namespaces,
         network_policies: &all.policies,
         cluster_network_policies: &cluster,
+        namespace_isolations: &isolations,
         nodes: &all.nodes,
     })
 }

@@ -6,6 +6,7 @@ mod boutique;
 mod cluster;
 mod cluster_policies;
 mod differential;
+mod isolations;
 mod metamorphic;
 mod sequences;
 mod tiers;

@@ -2,7 +2,7 @@
 //! steps squashed and with gaps, and after each commit the ruleset is what a new compiler makes of the state, and what the
 //! deltas made of the kernel's.
 
-use crate::cluster::{compiled, pools, replaced};
+use crate::cluster::{compiled, isolations, pools, replaced};
 use crate::universe::{State, cluster_policy_of, state};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -69,6 +69,11 @@ impl Agent {
             let key = PolicyKey { kind: "ClusterNetworkPolicy", namespace: String::new(), name: name.clone() };
             events.push(Event::PolicyDeleted(key));
         }
+        let were = isolations(&old);
+        let changed = isolations(next).into_iter().filter(|one| !were.contains(one));
+        events.extend(changed.map(Event::IsolationApplied));
+        let gone = old.isolations.keys().filter(|name| !next.isolations.contains_key(*name));
+        events.extend(gone.cloned().map(Event::IsolationDeleted));
         for raw in next.pods.iter().filter(|(k, v)| old.pods.get(*k) != Some(v)).map(|x| x.1) {
             events.push(Event::PodApplied(Pod::read(raw)));
         }
@@ -136,7 +141,7 @@ fn sorted(mut all: Vec<String>) -> Vec<String> {
 /// A state and its successors, each with one part taken from another state: what stays shows whether what changes is done
 /// where it belongs, and not by doing everything anew.
 fn states() -> impl Strategy<Value = Vec<State>> {
-    (state(false), vec((0..8_u8, state(false)), 1..6)).prop_map(|(first, patches)| {
+    (state(false), vec((0..9_u8, state(false)), 1..6)).prop_map(|(first, patches)| {
         let mut states = vec![first];
         for (part, other) in patches {
             let mut next = states.last().cloned().unwrap_or_default();
@@ -148,6 +153,7 @@ fn states() -> impl Strategy<Value = Vec<State>> {
                 4 => next.endpoints = other.endpoints,
                 5 => next.cluster_policies = other.cluster_policies,
                 6 => next.nodes = other.nodes,
+                7 => next.isolations = other.isolations,
                 _ => (next.pods, next.endpoints) = (other.pods, other.endpoints),
             }
             states.push(next);

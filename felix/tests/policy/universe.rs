@@ -1,6 +1,7 @@
 //! Random small clusters. The alphabet is tiny so that selectors, addresses and port names collide.
 
 use crate::cluster_policies::cluster_policy;
+use crate::isolations::isolation;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use proptest::collection::{btree_map, vec};
@@ -21,6 +22,8 @@ pub struct State {
     pub policies: BTreeMap<(String, String), NetworkPolicy>,
     /// As they were written: each evaluator has a type of its own for them.
     pub cluster_policies: BTreeMap<String, Value>,
+    /// The same.
+    pub isolations: BTreeMap<String, Value>,
     pub endpoints: BTreeMap<String, (String, Endpoint)>,
     pub nodes: Vec<core::Node>,
 }
@@ -69,16 +72,19 @@ pub fn state(steady: bool) -> impl Strategy<Value = State> {
     let pods = vec(option::weighted(0.8, pod(steady)), 0..7);
     let policies = vec((0..NAMESPACES.len(), policy()), 0..5);
     let cluster = prop_oneof![1 => Just(Vec::new()), 2 => vec(cluster_policy(), 1..4)];
-    let racks = vec(option::of(select(vec!["1", "2"])), NODES.len());
-    (namespaces, pods, policies, cluster, racks).prop_map(|(namespaces, pods, policies, cluster, racks)| {
+    let isolations = prop_oneof![1 => Just(Vec::new()), 1 => vec(isolation(), 1..3)];
+    let racks = vec((option::of(select(vec!["1", "2"])), any::<bool>()), NODES.len());
+    let all = (namespaces, pods, policies, cluster, isolations, racks);
+    all.prop_map(|(namespaces, pods, policies, cluster, isolations, racks)| {
         let mut state = build(&namespaces, &pods, policies);
-        state.nodes = (0..).zip(&racks).map(|(i, rack)| node(i, *rack)).collect();
+        state.nodes = (0..).zip(&racks).map(|(i, (rack, control_plane))| node(i, *rack, *control_plane)).collect();
+        state.isolations = (0..).zip(isolations).map(|(i, spec): (usize, _)| (format!("i{i}"), spec)).collect();
         state.cluster_policies = (0..).zip(cluster).map(|(i, spec): (usize, _)| (format!("c{i}"), spec)).collect();
         state
     })
 }
 
-fn labels() -> impl Strategy<Value = BTreeMap<&'static str, &'static str>> {
+pub fn labels() -> impl Strategy<Value = BTreeMap<&'static str, &'static str>> {
     btree_map(select(vec!["a", "b"]), select(vec!["1", "2"]), 0..3)
 }
 
@@ -236,9 +242,15 @@ fn build(
     state
 }
 
-fn node(i: usize, rack: Option<&str>) -> core::Node {
+fn node(i: usize, rack: Option<&str>, control_plane: bool) -> core::Node {
     let addresses = [true, false].map(|v4| json!({"type": "InternalIP", "address": node_address(i, v4)}));
-    let labels = rack.map(|rack| json!({"rack": rack}));
+    let mut labels = json!({});
+    if let Some(rack) = rack {
+        labels["rack"] = json!(rack);
+    }
+    if control_plane {
+        labels["node-role.kubernetes.io/control-plane"] = json!("");
+    }
     parse(json!({"metadata": {"name": NODES[i], "labels": labels}, "status": {"addresses": addresses}}))
 }
 
@@ -246,6 +258,13 @@ fn node(i: usize, rack: Option<&str>) -> core::Node {
 pub fn cluster_policy_of<T: serde::de::DeserializeOwned>(name: &str, spec: &Value) -> T {
     parse(json!({"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
         "metadata": {"name": name}, "spec": spec}))
+}
+
+/// A NamespaceIsolation as a type.
+pub fn isolation_of<T: serde::de::DeserializeOwned>(name: &str, spec: &Value) -> T {
+    parse(
+        json!({"apiVersion": "twill.network/v1", "kind": "NamespaceIsolation", "metadata": {"name": name}, "spec": spec}),
+    )
 }
 
 /// A pod that has run to its end, or has no interface, may claim the address of another; pods that run on an interface never

@@ -10,7 +10,7 @@ use crate::state::State;
 use anyhow::ensure;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use twill_crds::{ClusterNetworkPolicy, Namespace, NetworkPolicy, Node, Object, Pod};
+use twill_crds::{ClusterNetworkPolicy, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod};
 use twill_felix::evaluate::{Objects, Party, Universe};
 
 /// What is tried.
@@ -40,6 +40,7 @@ pub fn probe(cluster: &Cluster, selection: &Selection) -> anyhow::Result<Vec<Cel
         namespaces: &cluster.list::<Namespace>()?,
         network_policies: &cluster.list::<NetworkPolicy>()?,
         cluster_network_policies: &cluster.list::<ClusterNetworkPolicy>()?,
+        namespace_isolations: &cluster.list::<NamespaceIsolation>()?,
         nodes: &cluster.list::<Node>()?,
     });
     let running = pods.iter().filter(|p| runs(p)).collect::<Vec<_>>();

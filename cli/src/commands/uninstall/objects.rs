@@ -1,7 +1,9 @@
 //! What the datastore holds of a node, and of Twill.
 
 use std::collections::BTreeSet;
-use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Kind, NodeNetwork, NodeNetworkSpec, Object};
+use twill_crds::{
+    BGPConfiguration, BGPPeer, IPBlock, IPPool, Kind, NamespaceIsolation, NodeNetwork, NodeNetworkSpec, Object,
+};
 use twill_datastore::{Datastore, Error, Filter, Key, Preconditions, Revision};
 
 /// How often what somebody changes meanwhile is read again.
@@ -90,7 +92,14 @@ pub(super) async fn known(store: &Datastore, node: &str) -> Result<bool, Error> 
 /// Deletes every object of Twill's own kinds: pools first, so that nobody claims a block of one. Returns how many went.
 pub(super) async fn forget_all(store: &Datastore) -> Result<usize, Error> {
     let mut gone = 0;
-    for kind in [IPPool::kind(), IPBlock::kind(), BGPPeer::kind(), BGPConfiguration::kind(), NodeNetwork::kind()] {
+    for kind in [
+        IPPool::kind(),
+        IPBlock::kind(),
+        BGPPeer::kind(),
+        BGPConfiguration::kind(),
+        NamespaceIsolation::kind(),
+        NodeNetwork::kind(),
+    ] {
         gone += forget_kind(store, &kind).await?;
     }
     Ok(gone)
@@ -98,7 +107,11 @@ pub(super) async fn forget_all(store: &Datastore) -> Result<usize, Error> {
 
 async fn forget_kind(store: &Datastore, kind: &Kind) -> Result<usize, Error> {
     let mut gone = 0;
-    for object in store.engine().list(kind, &Filter::default()).await?.items {
+    let objects = match store.engine().list(kind, &Filter::default()).await {
+        Err(Error::UnknownKind(_)) if kind.is_optional() => return Ok(0),
+        objects => objects?.items,
+    };
+    for object in objects {
         let key = Key::cluster(object["metadata"]["name"].as_str().unwrap_or_default());
         match store.engine().delete(kind, &key, &Preconditions::default()).await {
             Ok(()) => gone += 1,

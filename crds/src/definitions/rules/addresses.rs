@@ -28,10 +28,14 @@ pub(super) const RANGE: &[Rule] = &[
     ),
 ];
 
+/// The rule of any address.
+pub(super) const SYNTAX: Rule =
+    Rule::new("address-syntax", "isIP(self)", "is no address; write it like 172.31.1.1 or fd00::1")
+        .detail("'\"' + self + '\" is no address; write it like 172.31.1.1 or fd00::1'");
+
 /// Rules of the address of a router.
 pub(super) const ROUTER: &[Rule] = &[
-    Rule::new("address-syntax", "isIP(self)", "is no address; write it like 172.31.1.1 or fd00::1")
-        .detail("'\"' + self + '\" is no address; write it like 172.31.1.1 or fd00::1'"),
+    SYNTAX,
     Rule::new(
         "address-of-one",
         "!isIP(self) || !(ip(self).isUnspecified() || self == '255.255.255.255' || ['224.0.0.0/4', 'ff00::/8'].exists(group, \

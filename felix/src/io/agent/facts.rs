@@ -2,7 +2,7 @@
 
 use crate::index::Event;
 use crate::model::{self, Policy};
-use twill_crds::{ClusterNetworkPolicy, Namespace, NetworkPolicy, Object, Pod};
+use twill_crds::{ClusterNetworkPolicy, Namespace, NamespaceIsolation, NetworkPolicy, Object, Pod};
 use twill_datastore::Followed;
 
 /// A kind that the compiler hears of, object by object.
@@ -71,6 +71,18 @@ impl Compiled for ClusterNetworkPolicy {
     }
     fn deleted(&self) -> Event {
         Event::PolicyDeleted(model::cluster_network_policy(self).key)
+    }
+}
+
+impl Compiled for NamespaceIsolation {
+    fn replaced(all: &[Self]) -> Event {
+        Event::IsolationsReplaced(all.iter().map(model::namespace_isolation).collect())
+    }
+    fn applied(&self) -> Event {
+        Event::IsolationApplied(model::namespace_isolation(self))
+    }
+    fn deleted(&self) -> Event {
+        Event::IsolationDeleted(self.name().to_owned())
     }
 }
 

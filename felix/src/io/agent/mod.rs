@@ -355,6 +355,10 @@ impl Agent {
                 self.memory.hear(kind, &followed);
                 self.compiler_hears(&followed);
             }
+            Fact::NamespaceIsolation(followed) => {
+                self.memory.hear(kind, &followed);
+                self.compiler_hears(&followed);
+            }
             Fact::Node(followed) => {
                 self.memory.hear(kind, &followed);
                 self.hear_nodes(*followed);

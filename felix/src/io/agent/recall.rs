@@ -14,7 +14,7 @@ use crate::memory::Remembered;
 use crate::ruleset::{Delta, Ruleset};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use twill_crds::{ClusterNetworkPolicy, IPBlock, IPPool, Namespace, NetworkPolicy, Node, Pod};
+use twill_crds::{ClusterNetworkPolicy, IPBlock, IPPool, Namespace, NamespaceIsolation, NetworkPolicy, Node, Pod};
 use twill_datastore::{Followed, Revision};
 
 /// What felix goes on with.
@@ -40,7 +40,8 @@ impl Recall {
 impl Agent {
     /// Goes on with what an earlier felix heard, until the datastore has been heard whole.
     pub fn remember(&mut self, remembered: Remembered) {
-        let Remembered { identity, pods, namespaces, policies, nodes, pools, blocks, cluster_policies } = remembered;
+        let Remembered { identity, pods, namespaces, policies, nodes, pools, blocks, cluster_policies, isolations } =
+            remembered;
         fn all<K>(items: Vec<K>) -> Followed<K> {
             Followed::Synced { items, revision: Revision::default() }
         }
@@ -48,6 +49,7 @@ impl Agent {
         self.compiler.apply(Namespace::replaced(&namespaces));
         self.compiler.apply(NetworkPolicy::replaced(&policies));
         self.compiler.apply(ClusterNetworkPolicy::replaced(&cluster_policies));
+        self.compiler.apply(NamespaceIsolation::replaced(&isolations));
         self.supply.namespaces.apply(all(namespaces));
         self.hear_nodes(all(nodes));
         self.hear_pools(all(pools));
@@ -94,6 +96,9 @@ impl Agent {
         }
         if !self.heard.has::<ClusterNetworkPolicy>() {
             self.compiler.apply(ClusterNetworkPolicy::replaced(&[]));
+        }
+        if !self.heard.has::<NamespaceIsolation>() {
+            self.compiler.apply(NamespaceIsolation::replaced(&[]));
         }
         if !self.heard.has::<Node>() {
             self.hear_nodes(none());
