@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use twill_crds::{ClusterNetworkPolicy, Namespace, NetworkPolicy, Node, Object, Pod};
+use twill_crds::{ClusterNetworkPolicy, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod};
 use twill_datastore::{Datastore, Filter};
 use twill_e2e::{Lab, Probe};
 use twill_lab::io::netns;
@@ -128,6 +128,7 @@ pub(crate) fn cluster(url: &str) -> Cluster {
             pods: all::<Pod>(&store).await,
             policies: all::<NetworkPolicy>(&store).await,
             cluster_policies: all::<ClusterNetworkPolicy>(&store).await.iter().map(foreign).collect(),
+            isolations: all::<NamespaceIsolation>(&store).await.iter().map(foreign).collect(),
             nodes: all::<Node>(&store).await,
             attachments: Vec::new(),
         }
@@ -135,8 +136,8 @@ pub(crate) fn cluster(url: &str) -> Cluster {
 }
 
 /// The oracle reads the API by types of its own.
-fn foreign(policy: &ClusterNetworkPolicy) -> twill_policy_oracle::v1alpha2::ClusterNetworkPolicy {
-    serde_json::from_value(serde_json::to_value(policy).unwrap()).unwrap()
+fn foreign<K: Object, T: serde::de::DeserializeOwned>(object: &K) -> T {
+    serde_json::from_value(serde_json::to_value(object).unwrap()).unwrap()
 }
 
 /// Counts the datagrams that arrive on a port inside a namespace, and remembers the greatest number in one.
