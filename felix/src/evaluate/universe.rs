@@ -1,10 +1,11 @@
 //! Everything that counts for policy, and who is behind an address.
 
 use super::judge::{Judgement, judge};
+use super::packet::Packet;
 use super::story::Explanation;
 use crate::model::{
-    Direction, Labels, Node, Pod, PodKey, Policy, Protocol, Selector, cluster_network_policy, namespace_labels,
-    network_policy,
+    Direction, Labels, Node, Pod, PodKey, Policy, PolicyKey, Protocol, Selector, cluster_network_policy,
+    namespace_labels, network_policy,
 };
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -20,9 +21,11 @@ pub struct Universe {
     pub(super) pods: BTreeMap<PodKey, Pod>,
     pub(super) namespaces: BTreeMap<String, Labels>,
     pub(super) policies: Vec<Policy>,
-    nodes: BTreeMap<String, Node>,
-    owners: BTreeMap<IpAddr, PodKey>,
-    hosts: BTreeMap<IpAddr, String>,
+    /// What rules are called that have a name.
+    pub(super) names: BTreeMap<(PolicyKey, Direction, usize), String>,
+    pub(super) nodes: BTreeMap<String, Node>,
+    pub(super) owners: BTreeMap<IpAddr, PodKey>,
+    pub(super) hosts: BTreeMap<IpAddr, String>,
 }
 
 /// All objects that policy depends on, as the datastore has them.
@@ -139,12 +142,13 @@ impl Universe {
     pub fn new(objects: &Objects<'_>) -> Self {
         let named = |namespace: &core::Namespace| namespace.metadata.name.clone().unwrap_or_default();
         let policies = objects.network_policies.iter().map(network_policy);
-        Self::of(
+        let universe = Self::of(
             objects.pods.iter().map(Pod::read),
             objects.namespaces.iter().map(|one| (named(one), namespace_labels(one))).collect(),
             policies.chain(objects.cluster_network_policies.iter().map(cluster_network_policy)),
             objects.nodes.iter().map(Node::read),
-        )
+        );
+        Self { names: objects.cluster_network_policies.iter().flat_map(rule_names).collect(), ..universe }
     }
 
     /// The same from the model's own values; policies may be of any tier.
@@ -212,7 +216,7 @@ impl Universe {
             (Side::Pod { pod: a, .. }, Side::Pod { pod: b, .. }) if a.key == b.key => {
                 Judgement::NotJudged("a pod's packets to itself never leave it".to_owned())
             }
-            (Side::Pod { pod, .. }, _) => judge(self, Direction::Egress, pod, dst, dst, port, protocol),
+            (Side::Pod { pod, .. }, _) => judge(&self.packet(Direction::Egress, pod, dst, dst, (port, protocol))),
             (Side::Node { .. }, _) => {
                 Judgement::NotJudged("what a node sends is not subject to NetworkPolicy".to_owned())
             }
@@ -230,12 +234,24 @@ impl Universe {
             (Side::Node { node, .. }, Side::Pod { pod, .. }) if *node == pod.node => {
                 Judgement::NotJudged("a node always reaches its own pods".to_owned())
             }
-            (_, Side::Pod { pod, .. }) => judge(self, Direction::Ingress, pod, src, dst, port, protocol),
+            (_, Side::Pod { pod, .. }) => judge(&self.packet(Direction::Ingress, pod, src, dst, (port, protocol))),
             (_, Side::Node { .. }) => {
                 Judgement::NotJudged("what a node receives is not subject to NetworkPolicy".to_owned())
             }
             (_, Side::Outside(_)) => Judgement::NotJudged("the receiver is outside the cluster".to_owned()),
         }
+    }
+
+    /// One direction of a connection, ready to be judged.
+    pub(super) fn packet<'a>(
+        &'a self,
+        direction: Direction,
+        subject: &'a Pod,
+        peer: &'a Side,
+        dst: &'a Side,
+        (port, protocol): (u16, Protocol),
+    ) -> Packet<'a> {
+        Packet { universe: self, direction, subject, peer, dst, port, protocol }
     }
 
     /// Both ends with addresses of one family.
@@ -300,4 +316,18 @@ impl Universe {
             (Party::Address(address), None) => self.side(party, *address),
         }
     }
+}
+
+/// The names that a ClusterNetworkPolicy gives its rules.
+pub(super) fn rule_names(raw: &ClusterNetworkPolicy) -> Vec<((PolicyKey, Direction, usize), String)> {
+    let key = cluster_network_policy(raw).key;
+    let ingress =
+        raw.spec.ingress.iter().map(|rule| &rule.name).enumerate().map(|(i, name)| (Direction::Ingress, i, name));
+    let egress =
+        raw.spec.egress.iter().map(|rule| &rule.name).enumerate().map(|(i, name)| (Direction::Egress, i, name));
+    let named = ingress.chain(egress).filter_map(|(direction, i, name)| {
+        let name = name.clone().filter(|name| !name.is_empty())?;
+        Some(((key.clone(), direction, i), name))
+    });
+    named.collect()
 }

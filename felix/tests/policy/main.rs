@@ -5,7 +5,9 @@
 mod boutique;
 mod cluster;
 mod cluster_policies;
+mod diff;
 mod differential;
+mod fixes;
 mod metamorphic;
 mod sequences;
 mod tiers;
