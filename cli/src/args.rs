@@ -117,7 +117,7 @@ pub(crate) enum Command {
     /// Look at addresses.
     #[command(subcommand)]
     Ipam(Ipam),
-    /// Look at policy.
+    /// Look at policy, test it, and see what a change of it would do.
     #[command(subcommand)]
     Policy(Policy),
     /// Print the CustomResourceDefinitions of Twill's kinds, for `kubectl apply -f -`; as a table, what they are called.
@@ -171,6 +171,39 @@ pub(crate) enum Policy {
         #[command(flatten)]
         output: Output,
     },
+    /// Say whether what PolicyTests in files assert is so, by policy and pods of the same files; no cluster is needed. Exit 2 if
+    /// something is not.
+    Test(PolicyTest),
+    /// List what policies in files would open and close, were they applied; exit 2 if it is anything.
+    Diff(PolicyDiff),
+}
+
+/// `twill policy test`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PolicyTest {
+    /// Manifests and PolicyTests, or directories of them; `-` is standard input.
+    #[arg(required = true)]
+    pub(crate) file: Vec<PathBuf>,
+    /// A datastore whose objects count, too; those in files take the place of its objects of the same name.
+    #[arg(long)]
+    pub(crate) datastore: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `twill policy diff`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PolicyDiff {
+    /// Manifests whose policies and namespaces are to be applied, or directories of them; `-` is standard input.
+    #[arg(required_unless_present = "delete")]
+    pub(crate) file: Vec<PathBuf>,
+    /// A policy that is to go: KIND/NAME or KIND/NAMESPACE/NAME, e.g. networkpolicy/shop/cart. May be repeated.
+    #[arg(long, value_name = "KIND/NAME")]
+    pub(crate) delete: Vec<String>,
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// `twill apply`.

@@ -29,7 +29,8 @@ impl FromStr for Destination {
     }
 }
 
-fn port_of(text: &str) -> Result<(u16, Protocol), String> {
+/// `PORT[/PROTOCOL]`, or a protocol without ports.
+pub(crate) fn port_of(text: &str) -> Result<(u16, Protocol), String> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     if let (Err(_), Ok(protocol)) = (port.parse::<u64>(), port.parse::<Protocol>())
         && !protocol.has_ports()

@@ -35,18 +35,70 @@ pub struct ManifestError {
     pub problem: String,
 }
 
+/// A document of a file format of ours, whose kind no datastore has.
+#[derive(Debug)]
+pub struct Document {
+    tree: Tree,
+    file: String,
+}
+
+impl Document {
+    /// As its type.
+    ///
+    /// # Errors
+    /// The first field that is not of its type, with its line.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, ManifestError> {
+        words::decode(&self.tree.value())
+            .map_err(|problem| self.refused(&problem.field, format!("{}: {}", problem.field, problem.problem)))
+    }
+
+    /// Line of the field at a path such as `cases[0].from`; of the nearest that there is.
+    #[must_use]
+    pub fn line_of(&self, field: &str) -> u64 {
+        self.tree.line_of(field)
+    }
+
+    /// That something is wrong with a field.
+    #[must_use]
+    pub fn refused(&self, field: &str, problem: String) -> ManifestError {
+        ManifestError { file: self.file.clone(), line: self.line_of(field), problem }
+    }
+
+    /// The file that it stands in, as it was given.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+}
+
 /// Reads all objects of a text. `file` is for messages. Documents that are empty are skipped, `List`s are taken apart.
 ///
 /// # Errors
 /// The first thing that is wrong.
 pub fn parse(text: &str, file: &str) -> Result<Vec<Manifest>, ManifestError> {
+    read(text, file, None).map(|(manifests, _)| manifests)
+}
+
+/// The same for a text that also has documents of another kind of ours, which are given apart.
+///
+/// # Errors
+/// The first thing that is wrong with an object.
+pub fn parse_with(text: &str, file: &str, other: &str) -> Result<(Vec<Manifest>, Vec<Document>), ManifestError> {
+    read(text, file, Some(other))
+}
+
+fn read(text: &str, file: &str, other: Option<&str>) -> Result<(Vec<Manifest>, Vec<Document>), ManifestError> {
     let error = |line: u64, problem: String| ManifestError { file: file.to_owned(), line, problem };
     let documents = tree::documents(text).map_err(|(line, problem)| error(line, problem))?;
-    let mut manifests = Vec::new();
-    for document in documents.into_iter().flat_map(items) {
-        manifests.push(manifest(&document).map_err(|(line, problem)| error(line, problem))?);
+    let (mut manifests, mut others) = (Vec::new(), Vec::new());
+    for tree in documents.into_iter().flat_map(items) {
+        if other.is_some() && tree.text("kind") == other {
+            others.push(Document { tree, file: file.to_owned() });
+        } else {
+            manifests.push(manifest(&tree).map_err(|(line, problem)| error(line, problem))?);
+        }
     }
-    Ok(manifests)
+    Ok((manifests, others))
 }
 
 /// Reads a text that is one document of a type of its own, a lab file, say. `file` is for messages.
@@ -56,11 +108,11 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Manifest>, ManifestError> {
 pub fn document<T: DeserializeOwned>(text: &str, file: &str) -> Result<T, ManifestError> {
     let error = |line: u64, problem: String| ManifestError { file: file.to_owned(), line, problem };
     let documents = tree::documents(text).map_err(|(line, problem)| error(line, problem))?;
-    let [tree] = documents.as_slice() else {
-        return Err(error(1, format!("the file has {} documents; it must have one", documents.len())));
+    let count = documents.len();
+    let Ok([tree]) = <[Tree; 1]>::try_from(documents) else {
+        return Err(error(1, format!("the file has {count} documents; it must have one")));
     };
-    words::decode(&tree.value())
-        .map_err(|problem| error(tree.line_of(&problem.field), format!("{}: {}", problem.field, problem.problem)))
+    Document { tree, file: file.to_owned() }.decode()
 }
 
 /// The items of a `List` or of a list of one kind (`PodList`), or the document itself.

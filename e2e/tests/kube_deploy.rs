@@ -189,6 +189,10 @@ fn a_node_writes_only_what_is_its_own() {
 #[ignore = "needs a Kubernetes API server: make test-kubernetes"]
 fn each_account_may_do_what_its_code_does_and_not_more() {
     let server = deployed();
+    let optional = repository().join("e2e/tests/support/cluster_network_policies.yaml");
+    server.apply(&fs::read_to_string(optional).unwrap()).unwrap();
+    succeeded(server.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).unwrap())
+        .unwrap();
     let may = |account: &str, verb: &str, what: &str| {
         let who = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
         let (what, part) = what.split_once('/').unwrap_or((what, ""));

@@ -1,6 +1,7 @@
 //! A real API server, and what it says of itself.
 #![allow(unreachable_pub)]
 
+use nix::sys::resource::UsageWho;
 use std::io::{Read, Write};
 use std::time::Duration;
 use twill_control_plane::ApiServer;
@@ -105,9 +106,9 @@ pub fn established(port: u16) -> usize {
     table.lines().skip(1).filter(|line| is_ours(&line.split_whitespace().collect::<Vec<_>>())).count()
 }
 
-/// What this process has used of a processor.
-pub fn cpu() -> Duration {
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap();
+/// What this process, or this thread, has used of a processor.
+pub fn cpu(of: UsageWho) -> Duration {
+    let usage = nix::sys::resource::getrusage(of).unwrap();
     let time =
         |value: nix::sys::time::TimeVal| Duration::from_micros((value.tv_sec() * 1_000_000 + value.tv_usec()) as u64);
     time(usage.user_time()) + time(usage.system_time())

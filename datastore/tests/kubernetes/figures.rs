@@ -3,6 +3,7 @@
 use crate::api::{Api, cpu, peak, resident};
 use crate::suite::{next, pod};
 use futures::StreamExt;
+use nix::sys::resource::UsageWho;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -11,12 +12,12 @@ use twill_datastore::{Filter, Followed, Key, Scope, WatchEvent, follow};
 
 /// Says what a work took. What earlier ones had given back counts as memory that it did not need.
 async fn measured<T>(what: &str, api: &Api, work: impl Future<Output = T>) -> T {
-    let (memory, served, busy, began) = (resident(), api.cpu(), cpu(), Instant::now());
+    let (memory, served, busy, began) = (resident(), api.cpu(), cpu(UsageWho::RUSAGE_SELF), Instant::now());
     let done = work.await;
     println!(
         "{what}: {:?}, of that {:?} here and {:?} at the server; {} MiB more, peak {} MiB more",
         began.elapsed(),
-        cpu() - busy,
+        cpu(UsageWho::RUSAGE_SELF) - busy,
         api.cpu() - served,
         resident().saturating_sub(memory) >> 20,
         (peak() - memory) >> 20

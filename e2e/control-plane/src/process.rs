@@ -67,6 +67,21 @@ impl Process {
     /// It answers nobody any more, and its connections stay.
     pub(crate) fn pause(&self) {
         self.signal(Signal::SIGSTOP);
+        // Its threads stop one after the other, each when it runs next.
+        let end = Instant::now() + Duration::from_secs(10);
+        while !self.is_stopped() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether every thread is stopped (`T` in `/proc/PID/task/*/stat`), or it is gone.
+    fn is_stopped(&self) -> bool {
+        let Some(tasks) = self.pid().and_then(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).ok()) else {
+            return true;
+        };
+        let stats = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+        // The state stands behind the name, which is in brackets and may be anything.
+        stats.into_iter().all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
     }
 
     pub(crate) fn resume(&self) {

@@ -3,14 +3,21 @@
 //! In flow all pods, namespaces, policies and nodes, and two ends; out flows an [`Explanation`]. It reads the model alone and
 //! knows nothing of sets and chains: `twill explain` shows it, the lab prints it as the expected matrix, and tests hold the
 //! compiled ruleset against it.
+//!
+//! [`diff`] asks the same of two moments at once: what a change of policies opens and closes.
 
+mod diff;
+mod fix;
 mod judge;
+mod packet;
 mod story;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 mod universe;
 
-pub use judge::{Judgement, Miss, RuleRef};
+pub use diff::{Change, Diff, Group, Span, diff};
+pub use fix::Fix;
+pub use judge::{Isolating, Judgement, Miss, RuleRef};
 pub use story::Explanation;
 pub use universe::{Objects, Party, Side, Universe, UnknownParty};

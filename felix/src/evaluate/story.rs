@@ -1,8 +1,8 @@
 //! An explanation, as a value and as a text that fits on a screen.
 
-use super::judge::Judgement;
+use super::judge::{Isolating, Judgement, RuleRef};
 use super::universe::Side;
-use crate::model::{PolicyKey, Protocol};
+use crate::model::Protocol;
 use std::fmt;
 
 /// What policy says of one connection, and why.
@@ -37,41 +37,48 @@ impl fmt::Display for Explanation {
     }
 }
 
+/// Where what belongs to a judgement is written.
+const INDENT: &str = "\n             ";
+
 impl fmt::Display for Judgement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const INDENT: &str = "\n             ";
         match self {
             Self::NotJudged(why) => write!(f, "allowed: {why}"),
             Self::Impossible(why) => write!(f, "impossible: {why}"),
             Self::NotIsolated => write!(f, "allowed: no policy isolates the pod in this direction"),
-            Self::Allowed { isolating, by } => {
+            Self::Allowed { isolating, passed, by } => {
                 match by {
                     Some(rule) => write!(f, "allowed by {rule}")?,
                     None => write!(f, "allowed: no rule decides")?,
                 }
-                write!(f, "{INDENT}isolated by {}", list(isolating))
+                governed(f, isolating, passed)
             }
-            Self::Denied { isolating, by, nearest } => {
+            Self::Denied { isolating, passed, by, nearest, fix } => {
                 match by {
                     Some(rule) => write!(f, "denied by {rule}")?,
                     None => write!(f, "denied: no rule allows it")?,
                 }
-                write!(f, "{INDENT}isolated by {}", list(isolating))?;
-                match nearest {
-                    Some(miss) => write!(f, "{INDENT}nearest: {} {}", miss.rule, miss.why),
-                    None => Ok(()),
+                governed(f, isolating, passed)?;
+                if let Some(miss) = nearest {
+                    write!(f, "{INDENT}nearest: {} {}", miss.rule, miss.why)?;
                 }
+                fix.as_ref().map_or(Ok(()), |fix| write!(f, "{INDENT}fix: {fix}"))
             }
         }
     }
 }
 
+fn governed(f: &mut fmt::Formatter<'_>, isolating: &[Isolating], passed: &[RuleRef]) -> fmt::Result {
+    write!(f, "{INDENT}isolated by {}", list(isolating))?;
+    passed.iter().try_for_each(|rule| write!(f, "{INDENT}passed on by {rule}"))
+}
+
 /// The first few names: the text has to fit on a screen.
-fn list(keys: &[PolicyKey]) -> String {
+fn list(policies: &[Isolating]) -> String {
     const SHOWN: usize = 8;
-    let mut text = keys.iter().take(SHOWN).map(PolicyKey::to_string).collect::<Vec<_>>().join(", ");
-    if keys.len() > SHOWN {
-        text.push_str(&format!(" and {} more", keys.len() - SHOWN));
+    let mut text = policies.iter().take(SHOWN).map(Isolating::to_string).collect::<Vec<_>>().join(", ");
+    if policies.len() > SHOWN {
+        text.push_str(&format!(" and {} more", policies.len() - SHOWN));
     }
     text
 }

@@ -76,7 +76,10 @@ shop/front (10.0.0.1) -> shop/cart (10.0.0.2) 8080/TCP: allowed
 fn a_denied_connection_names_what_came_nearest() {
     let story = told(&shop(), "shop/front", "shop/cart", 80);
     assert!(
-        story.ends_with("nearest: NetworkPolicy shop/cart ingress[0] knows this peer, but allows it web/TCP only"),
+        story.ends_with(
+            "nearest: NetworkPolicy shop/cart ingress[0] knows this peer, but allows it web/TCP only
+             fix: add {port: 80, protocol: TCP} to NetworkPolicy shop/cart ingress[0].ports"
+        ),
         "{story}"
     );
     let story = told(&shop(), "203.0.113.1", "shop/cart", 8080);
@@ -84,8 +87,14 @@ fn a_denied_connection_names_what_came_nearest() {
         story.contains("nearest: NetworkPolicy shop/cart ingress[0] allows this port, but only from pods app=front in namespace shop"),
         "{story}"
     );
+    assert!(
+        story.ends_with("fix: add {ipBlock: {cidr: \"203.0.113.1/32\"}} to NetworkPolicy shop/cart ingress[0].from"),
+        "{story}"
+    );
     let story = told(&shop(), "shop/cart", "203.0.113.1", 80);
     assert!(story.contains("egress   denied: no rule allows it\n"), "{story}");
+    let fix = "fix: add {to: [{ipBlock: {cidr: \"203.0.113.1/32\"}}], ports: [{port: 80, protocol: TCP}]} to NetworkPolicy shop/deny-all egress";
+    assert!(story.contains(fix), "{story}");
     assert!(story.contains("203.0.113.1 (outside the cluster)"), "{story}");
 }
 
@@ -118,4 +127,51 @@ fn a_pod_that_does_not_exist_is_an_error_and_so_is_what_is_no_party() {
     for wrong in ["cart", "a/b/c", "/x", "10.0.0.300"] {
         assert!(wrong.parse::<Party>().is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn a_policy_of_the_cluster_is_told_with_its_tier_and_the_names_of_its_rules() {
+    let spec = json!({"tier": "Admin", "priority": 5, "subject": {"namespaces": {}}, "ingress": [
+        {"name": "monitoring passes", "action": "Pass", "from": [{"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "front"}}}}]},
+        {"action": "Deny", "from": [{"namespaces": {}}]},
+        {"action": "Deny", "from": [{"galaxies": {}}]}
+    ]});
+    let guard = serde_json::from_value(json!({"metadata": {"name": "guard"}, "spec": spec})).unwrap();
+    let mut shop = shop();
+    shop.names = universe::rule_names(&guard).into_iter().collect();
+    shop.policies.insert(0, crate::model::cluster_network_policy(&guard));
+    let story = told(&shop, "shop/front", "shop/cart", 80);
+    let passed = "isolated by ClusterNetworkPolicy guard (Admin), NetworkPolicy shop/cart, NetworkPolicy shop/deny-all
+             passed on by ClusterNetworkPolicy guard ingress[0] \"monitoring passes\"
+             nearest:";
+    assert!(story.contains(passed), "{story}");
+    let story = told(&shop, "shop/cart", "shop/front", 80);
+    assert!(story.contains("ingress  denied by ClusterNetworkPolicy guard ingress[1]\n"), "{story}");
+    let fix = "fix: change ClusterNetworkPolicy guard ingress[1], which denies it, or allow it in a rule before";
+    assert!(story.ends_with(fix), "{story}");
+    let story = told(&shop, "203.0.113.1", "shop/cart", 80);
+    assert!(story.contains("fix: mend ClusterNetworkPolicy guard: spec.ingress[2]"), "{story}");
+}
+
+#[test]
+fn a_fix_for_another_namespace_names_it_and_leaves_out_labels_of_one_pod() {
+    let mut shop = shop();
+    let labels = json!({"app": "1", "pod-template-hash": "abc"});
+    let raw = json!({"metadata": {"namespace": "ops", "name": "scraper", "labels": labels},
+        "spec": {"containers": []}, "status": {"podIPs": [{"ip": "10.0.0.9"}]}});
+    let pod = crate::model::Pod::read(&serde_json::from_value(raw).unwrap());
+    shop.owners.insert("10.0.0.9".parse().unwrap(), pod.key.clone());
+    shop.pods.insert(pod.key.clone(), pod);
+    let fix = |universe: &Universe| {
+        told(universe, "ops/scraper", "shop/cart", 8080).split("fix: ").nth(1).unwrap().to_owned()
+    };
+    assert!(fix(&shop).starts_with("add {ipBlock: "), "a namespace that is not known is not selected by its name");
+    shop.namespaces.insert(
+        "ops".into(),
+        std::sync::Arc::new([("kubernetes.io/metadata.name".to_owned(), "ops".to_owned())].into()),
+    );
+    assert_eq!(
+        fix(&shop),
+        "add {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ops}}, podSelector: {matchLabels: {app: \"1\"}}} to NetworkPolicy shop/cart ingress[0].from"
+    );
 }

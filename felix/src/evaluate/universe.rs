@@ -1,9 +1,10 @@
 //! Everything that counts for policy, and who is behind an address.
 
 use super::judge::{Judgement, judge};
+use super::packet::Packet;
 use super::story::Explanation;
 use crate::model::{
-    Direction, Isolation, Labels, Node, Pod, PodKey, Policy, Protocol, Selector, cluster_network_policy,
+    Direction, Isolation, Labels, Node, Pod, PodKey, Policy, PolicyKey, Protocol, Selector, cluster_network_policy,
     namespace_isolation, namespace_labels, network_policy,
 };
 use k8s_openapi::api::core::v1 as core;
@@ -20,9 +21,11 @@ pub struct Universe {
     pub(super) pods: BTreeMap<PodKey, Pod>,
     pub(super) namespaces: BTreeMap<String, Labels>,
     pub(super) policies: Vec<Policy>,
-    nodes: BTreeMap<String, Node>,
-    owners: BTreeMap<IpAddr, PodKey>,
-    hosts: BTreeMap<IpAddr, String>,
+    /// What rules are called that have a name.
+    pub(super) names: BTreeMap<(PolicyKey, Direction, usize), String>,
+    pub(super) nodes: BTreeMap<String, Node>,
+    pub(super) owners: BTreeMap<IpAddr, PodKey>,
+    pub(super) hosts: BTreeMap<IpAddr, String>,
     /// Problems of objects that are not told by one policy.
     problems: Vec<String>,
 }
@@ -150,7 +153,8 @@ impl Universe {
         let policies = policies.chain(objects.cluster_network_policies.iter().map(cluster_network_policy));
         let policies: Vec<Policy> = policies.chain(isolating(&isolations, &namespaces, &pods)).collect();
         let problems = isolations.into_iter().flat_map(|one| one.problems).collect();
-        Self { problems, ..Self::of(pods, namespaces, policies, objects.nodes.iter().map(Node::read)) }
+        let names = objects.cluster_network_policies.iter().flat_map(rule_names).collect();
+        Self { problems, names, ..Self::of(pods, namespaces, policies, objects.nodes.iter().map(Node::read)) }
     }
 
     /// The same from the model's own values; policies may be of any tier.
@@ -218,7 +222,7 @@ impl Universe {
             (Side::Pod { pod: a, .. }, Side::Pod { pod: b, .. }) if a.key == b.key => {
                 Judgement::NotJudged("a pod's packets to itself never leave it".to_owned())
             }
-            (Side::Pod { pod, .. }, _) => judge(self, Direction::Egress, pod, dst, dst, port, protocol),
+            (Side::Pod { pod, .. }, _) => judge(&self.packet(Direction::Egress, pod, dst, dst, (port, protocol))),
             (Side::Node { .. }, _) => {
                 Judgement::NotJudged("what a node sends is not subject to NetworkPolicy".to_owned())
             }
@@ -236,12 +240,24 @@ impl Universe {
             (Side::Node { node, .. }, Side::Pod { pod, .. }) if *node == pod.node => {
                 Judgement::NotJudged("a node always reaches its own pods".to_owned())
             }
-            (_, Side::Pod { pod, .. }) => judge(self, Direction::Ingress, pod, src, dst, port, protocol),
+            (_, Side::Pod { pod, .. }) => judge(&self.packet(Direction::Ingress, pod, src, dst, (port, protocol))),
             (_, Side::Node { .. }) => {
                 Judgement::NotJudged("what a node receives is not subject to NetworkPolicy".to_owned())
             }
             (_, Side::Outside(_)) => Judgement::NotJudged("the receiver is outside the cluster".to_owned()),
         }
+    }
+
+    /// One direction of a connection, ready to be judged.
+    pub(super) fn packet<'a>(
+        &'a self,
+        direction: Direction,
+        subject: &'a Pod,
+        peer: &'a Side,
+        dst: &'a Side,
+        (port, protocol): (u16, Protocol),
+    ) -> Packet<'a> {
+        Packet { universe: self, direction, subject, peer, dst, port, protocol }
     }
 
     /// Both ends with addresses of one family.
@@ -317,4 +333,18 @@ fn isolating(isolations: &[Isolation], namespaces: &BTreeMap<String, Labels>, po
         of.map(|one| one.policy(name)).collect::<Vec<_>>()
     };
     names.into_iter().flat_map(selected).collect()
+}
+
+/// The names that a ClusterNetworkPolicy gives its rules.
+pub(super) fn rule_names(raw: &ClusterNetworkPolicy) -> Vec<((PolicyKey, Direction, usize), String)> {
+    let key = cluster_network_policy(raw).key;
+    let ingress =
+        raw.spec.ingress.iter().map(|rule| &rule.name).enumerate().map(|(i, name)| (Direction::Ingress, i, name));
+    let egress =
+        raw.spec.egress.iter().map(|rule| &rule.name).enumerate().map(|(i, name)| (Direction::Egress, i, name));
+    let named = ingress.chain(egress).filter_map(|(direction, i, name)| {
+        let name = name.clone().filter(|name| !name.is_empty())?;
+        Some(((key.clone(), direction, i), name))
+    });
+    named.collect()
 }

@@ -46,6 +46,17 @@ impl Ranges {
         Self::subtract(net, &[])
     }
 
+    /// Of one family, from first and last addresses as numbers.
+    #[must_use]
+    pub(crate) fn from_bounds(v4: bool, bounds: Vec<(u128, u128)>) -> Self {
+        if v4 { Self { v4: join(bounds), v6: Vec::new() } } else { Self { v4: Vec::new(), v6: join(bounds) } }
+    }
+
+    /// First and last addresses of one family, as numbers.
+    pub(crate) fn bounds(&self, v4: bool) -> &[(u128, u128)] {
+        if v4 { &self.v4 } else { &self.v6 }
+    }
+
     /// What is in any of them.
     #[must_use]
     pub fn union<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {

@@ -53,6 +53,11 @@ pub fn policies(state: &State) -> Vec<Policy> {
     state.policies.values().map(network_policy).collect()
 }
 
+/// Those and the ClusterNetworkPolicies; what NamespaceIsolations make is left out.
+pub fn all_policies(state: &State) -> Vec<Policy> {
+    policies(state).into_iter().chain(cluster_policies(state)).collect()
+}
+
 fn cluster_policies(state: &State) -> impl Iterator<Item = Policy> {
     let read = |(name, spec): (&String, &_)| cluster_network_policy(&cluster_policy_of(name, spec));
     state.cluster_policies.iter().map(read)

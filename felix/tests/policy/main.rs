@@ -5,7 +5,9 @@
 mod boutique;
 mod cluster;
 mod cluster_policies;
+mod diff;
 mod differential;
+mod fixes;
 mod isolations;
 mod metamorphic;
 mod sequences;

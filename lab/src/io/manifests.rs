@@ -11,19 +11,28 @@ use twill_crds::manifest::{self, Manifest};
 /// The first thing that is wrong, with file and line.
 pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
-    for path in paths {
-        if path.is_dir() {
-            for file in files(path)? {
-                manifests.extend(parse(&file)?);
-            }
-        } else {
-            manifests.extend(parse(path)?);
-        }
+    for (file, text) in texts(paths)? {
+        manifests.extend(manifest::parse(&text, &file)?);
     }
     Ok(manifests)
 }
 
-fn parse(path: &Path) -> anyhow::Result<Vec<Manifest>> {
+/// Names and texts of these files, in order; of directories as [`read`] says.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn texts(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, String)>> {
+    let mut texts = Vec::new();
+    for path in paths {
+        let all = if path.is_dir() { files(path)? } else { vec![path.clone()] };
+        for file in all {
+            texts.push((file.display().to_string(), text(&file)?));
+        }
+    }
+    Ok(texts)
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
     let file = path.display();
     let text = if path == Path::new("-") {
         let mut text = String::new();
@@ -31,7 +40,7 @@ fn parse(path: &Path) -> anyhow::Result<Vec<Manifest>> {
     } else {
         std::fs::read_to_string(path)
     };
-    Ok(manifest::parse(&text.with_context(|| format!("{file} cannot be read"))?, &file.to_string())?)
+    text.with_context(|| format!("{file} cannot be read"))
 }
 
 fn files(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -1,6 +1,6 @@
-//! `twill policy`: what felix means the kernel to hold.
+//! `twill policy show`: what felix means the kernel to hold.
 
-use crate::args::Policy;
+use crate::args::{Node, Output};
 use crate::io::control::ask;
 use crate::output::{Format, print_line, print_value};
 use serde_json::Value;
@@ -8,8 +8,7 @@ use std::process::ExitCode;
 use twill_crds::control::FelixRequest;
 use twill_crds::names::FELIX_SOCKET;
 
-pub(crate) fn run(command: Policy) -> anyhow::Result<ExitCode> {
-    let Policy::Show { node, output } = command;
+pub(crate) fn run(node: &Node, output: &Output) -> anyhow::Result<ExitCode> {
     let ruleset: Value = ask(&node.run_dir.join(FELIX_SOCKET), &FelixRequest::Ruleset)?;
     match (output.output, ruleset.get("text").and_then(Value::as_str)) {
         (Format::Table, Some(text)) => print_line(text)?,

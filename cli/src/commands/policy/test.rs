@@ -1,0 +1,97 @@
+//! `twill policy test`: assertions about who reaches whom, held against the evaluator that enforcement is held to.
+
+mod cases;
+
+use super::Cluster;
+use crate::args::PolicyTest;
+use crate::commands::{counted, exit, explain};
+use crate::io::{manifests, with_store};
+use crate::output::{Format, print_line, print_value};
+use anyhow::ensure;
+use cases::{Assertion, Expectation};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+use twill_felix::evaluate::{Explanation, Judgement, Universe};
+
+/// Kind of the documents that hold assertions.
+const KIND: &str = "PolicyTest";
+
+pub(crate) fn run(args: &PolicyTest) -> anyhow::Result<ExitCode> {
+    let (manifests, tests) = manifests::read_with(&args.file, KIND)?;
+    ensure!(!tests.is_empty(), "the files hold no {KIND}; write one with apiVersion: twill.network/v1 and cases");
+    let mut cluster = match &args.datastore {
+        Some(url) => with_store(url, async |store| Cluster::of(&store).await)?,
+        None => Cluster::default(),
+    };
+    for manifest in &manifests {
+        cluster.put(manifest)?;
+    }
+    cluster.complete()?;
+    let universe = cluster.universe();
+    let mut outcomes = Vec::new();
+    for test in &tests {
+        for case in cases::read(test, &cluster.pods)? {
+            let asked: Result<Vec<_>, _> = case.assertions.iter().map(|one| ask(&universe, one)).collect();
+            let failed = asked?.into_iter().filter(|story| !holds(story, case.expect)).collect();
+            outcomes.push(Outcome { case, failed });
+        }
+    }
+    universe.problems().for_each(|problem| eprintln!("warning: {problem}"));
+    match args.output.output {
+        Format::Table => table(&outcomes)?,
+        format => print_value(format, &value(&outcomes))?,
+    }
+    Ok(exit(outcomes.iter().all(|outcome| outcome.failed.is_empty())))
+}
+
+/// How a case went.
+struct Outcome {
+    case: cases::Case,
+    /// Stories of the connections that are not as expected.
+    failed: Vec<Explanation>,
+}
+
+fn ask(universe: &Universe, assertion: &Assertion) -> anyhow::Result<Explanation> {
+    let (port, protocol) = assertion.port;
+    Ok(universe.explain(&assertion.from, &assertion.to, port, protocol)?)
+}
+
+/// A connection that cannot be is neither allowed nor denied by policy: whoever asserts something of it is mistaken.
+fn holds(story: &Explanation, expect: Expectation) -> bool {
+    let impossible = [&story.egress, &story.ingress].iter().any(|j| matches!(j, Judgement::Impossible(_)));
+    !impossible && story.allowed == (expect == Expectation::Allow)
+}
+
+fn table(outcomes: &[Outcome]) -> anyhow::Result<()> {
+    for Outcome { case, failed } in outcomes {
+        for story in failed {
+            print_line(&format!("FAILED {}: expected {:?}\n{story}", case.place(), case.expect))?;
+        }
+    }
+    let (all, failed) = totals(outcomes);
+    let cases = counted(outcomes.len(), "case");
+    print_line(&match failed {
+        0 => format!("{} of {cases}: all hold", counted(all, "assertion")),
+        _ => format!("{} of {cases}: {failed} failed", counted(all, "assertion")),
+    })
+}
+
+fn totals(outcomes: &[Outcome]) -> (usize, usize) {
+    let all = outcomes.iter().map(|outcome| outcome.case.assertions.len()).sum();
+    (all, outcomes.iter().map(|outcome| outcome.failed.len()).sum())
+}
+
+fn value(outcomes: &[Outcome]) -> Value {
+    let (all, failed) = totals(outcomes);
+    let cases = outcomes.iter().map(|Outcome { case, failed }| {
+        json!({
+            "file": case.file,
+            "line": case.line,
+            "name": case.name,
+            "expect": case.expect,
+            "assertions": case.assertions.len(),
+            "failed": failed.iter().map(explain::value).collect::<Vec<_>>(),
+        })
+    });
+    json!({"cases": cases.collect::<Vec<_>>(), "assertions": all, "failed": failed})
+}

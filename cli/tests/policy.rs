@@ -1,0 +1,235 @@
+//! `twill policy test` and `twill policy diff`, by the executable.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+use tempfile::TempDir;
+
+const SHOP: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: front, namespace: shop, labels: {app: front}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 80}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: cart-0, namespace: shop, labels: {app: cart}}
+spec: {nodeName: n1, containers: [{name: c, ports: [{name: web, containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: cart-1, namespace: shop, labels: {app: cart}}
+spec: {nodeName: n2, containers: [{name: c, ports: [{name: web, containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+";
+
+const CART: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: cart, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: cart}}
+  ingress:
+  - from: [{podSelector: {matchLabels: {app: front}}}]
+    ports: [{port: web}]
+";
+
+const TEST: &str = "
+apiVersion: twill.network/v1
+kind: PolicyTest
+cases:
+- name: the front reaches every cart
+  from: shop/front
+  to: {namespace: shop, labels: {app: cart}}
+  expect: Allow
+- name: carts do not reach each other
+  from: {labels: {app: cart}}
+  to: {labels: {app: cart}}
+  ports: [8080, 53/UDP, icmp]
+  expect: Deny
+- from: 203.0.113.1
+  to: shop/cart-0
+  port: 8080
+  protocol: TCP
+  expect: Deny
+";
+
+/// Exit code, standard output, standard error.
+fn run(directory: &Path, args: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_twill"))
+        .args(args)
+        .env("TWILL_DATASTORE", format!("sqlite:{}/t.db", directory.display()))
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn files() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in [("shop.yaml", SHOP), ("cart.yaml", CART), ("test.yaml", TEST)] {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn assertions_hold_without_a_cluster_and_a_datastore_is_not_looked_for() {
+    let directory = files();
+    let (code, out, err) = run(directory.path(), &["policy", "test", "shop.yaml", "cart.yaml", "test.yaml"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "9 assertions of 3 cases: all hold\n", ""));
+    let (code, out, _) = run(directory.path(), &["policy", "test", ".", "-o", "json"]);
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &told["assertions"], &told["failed"]), (0, &9.into(), &0.into()));
+    assert_eq!((&told["cases"][1]["line"], &told["cases"][1]["assertions"]), (&9.into(), &6.into()));
+}
+
+#[test]
+fn an_assertion_that_does_not_hold_is_explained_with_its_line_and_exits_2() {
+    let directory = files();
+    let (code, out, _) = run(directory.path(), &["policy", "test", "shop.yaml", "test.yaml"]);
+    assert_eq!(code, 2, "{out}");
+    assert!(out.contains("FAILED test.yaml:9: carts do not reach each other: expected Deny\nshop/cart-0 ("), "{out}");
+    assert!(out.ends_with("9 assertions of 3 cases: 7 failed\n"), "{out}");
+    std::fs::write(directory.path().join("cart.yaml"), CART.replace("app: front", "app: back")).unwrap();
+    let (code, out, _) = run(directory.path(), &["policy", "test", "shop.yaml", "test.yaml", "cart.yaml"]);
+    assert_eq!(code, 2, "{out}");
+    let fix = "fix: add {podSelector: {matchLabels: {app: front}}} to NetworkPolicy shop/cart ingress[0].from";
+    assert_eq!(out.matches(fix).count(), 2, "{out}");
+    let (_, out, _) = run(directory.path(), &["policy", "test", "shop.yaml", "test.yaml", "cart.yaml", "-o", "yaml"]);
+    let told: Value = serde_saphyr::from_str(&out).unwrap();
+    assert_eq!(told["cases"][0]["failed"][0]["ingress"]["allowed"], false);
+}
+
+#[test]
+fn a_case_about_nobody_and_what_is_misspelt_are_errors_with_file_and_line() {
+    let directory = files();
+    let wrong = [
+        (
+            "{labels: {app: cart}}\n  to",
+            "{labels: {app: card}}\n  to",
+            "test.yaml:10: cases[1].from: no running pod with app=card",
+        ),
+        ("shop/cart-0", "shop/cart-9", "test.yaml:15: cases[2].to: there is no pod shop/cart-9"),
+        ("from: 203.0.113.1", "from: [1]", "test.yaml:14: cases[2].from: must be NAMESPACE/POD, an address"),
+        ("53/UDP", "99999", "test.yaml:12: cases[1].ports: \"99999\" is no port"),
+        ("port: 8080", "prot: 8080", "test.yaml:16: cases[2].prot: is no field here"),
+        ("expect: Allow", "expect: Yes", "test.yaml:8: cases[0].expect: "),
+        ("network/v1", "network/v2", "test.yaml:2: apiVersion: is twill.network/v2; use twill.network/v1"),
+        (
+            "to: shop/cart-0\n  port: 8080\n  protocol: TCP",
+            "to: shop/cart-0\n  protocol: TCP",
+            "test.yaml:16: cases[2].protocol: \"TCP\" needs a port",
+        ),
+    ];
+    for (old, new, sentence) in wrong {
+        assert!(TEST.contains(old), "{old}");
+        std::fs::write(directory.path().join("test.yaml"), TEST.replacen(old, new, 1)).unwrap();
+        let (code, out, err) = run(directory.path(), &["policy", "test", "shop.yaml", "cart.yaml", "test.yaml"]);
+        assert_eq!((code, out.as_str(), err.lines().count()), (1, "", 1), "{err}");
+        assert!(err.starts_with(&format!("twill: {sentence}")), "{err}");
+    }
+    let (code, _, err) = run(directory.path(), &["policy", "test", "shop.yaml"]);
+    assert!(code == 1 && err.contains("the files hold no PolicyTest"), "{err}");
+    assert_eq!(run(directory.path(), &["policy", "test"]).0, 3);
+}
+
+/// A pod that has run to its end cannot be reached, which is no policy's doing.
+#[test]
+fn nothing_is_asserted_of_a_connection_that_cannot_be() {
+    let directory = files();
+    let shop = SHOP.replacen("[{containerPort: 80}]}]}", "[{containerPort: 80}]}]}\nstatus: {phase: Succeeded}", 1);
+    std::fs::write(directory.path().join("shop.yaml"), shop).unwrap();
+    let test = "apiVersion: twill.network/v1\nkind: PolicyTest\ncases:\n- {from: shop/front, to: shop/cart-0, port: 1, expect: Deny}\n";
+    std::fs::write(directory.path().join("test.yaml"), test).unwrap();
+    let (code, out, _) = run(directory.path(), &["policy", "test", "shop.yaml", "cart.yaml", "test.yaml"]);
+    assert_eq!(code, 2, "{out}");
+    assert!(out.contains("impossible: shop/front has run to its end"), "{out}");
+}
+
+/// The shop in a datastore, its pods with addresses.
+fn stored(directory: &Path) {
+    assert_eq!(run(directory, &["apply", "-f", "shop.yaml"]).0, 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = twill_datastore::Datastore::open(&format!("sqlite:{}/t.db", directory.display())).await.unwrap();
+        for (pod, ip) in [("front", "10.42.0.1"), ("cart-0", "10.42.0.2"), ("cart-1", "10.42.0.3")] {
+            let key = twill_datastore::Key::namespaced("shop", pod);
+            let mut object: twill_crds::Pod = store.get(&key).await.unwrap().unwrap();
+            let status = serde_json::json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]});
+            object.status = Some(serde_json::from_value(status).unwrap());
+            store.update_status(&object).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_diff_tells_what_closes_and_a_deletion_what_opens() {
+    let directory = files();
+    stored(directory.path());
+    let (code, out, err) = run(directory.path(), &["policy", "diff", "cart.yaml"]);
+    assert_eq!((code, err.as_str()), (2, ""), "{out}");
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+    let lines: Vec<String> = out.lines().map(words).collect();
+    assert_eq!(
+        lines[2],
+        "closes shop/front shop/cart-0, shop/cart-1 [app=cart] 1-8079/TCP, 8081-65535/TCP, all UDP, all SCTP, protocols without ports 2"
+    );
+    assert_eq!(
+        lines[1],
+        "closes shop/cart-0, shop/cart-1 [app=cart] shop/cart-0, shop/cart-1 [app=cart] all 8080/TCP 2"
+    );
+    assert!(out.ends_with("0 pairs open, 6 pairs close, in whole or in part\n"), "{out}");
+    assert_eq!(run(directory.path(), &["apply", "-f", "cart.yaml"]).0, 0);
+    let (code, out, _) = run(directory.path(), &["policy", "diff", "cart.yaml"]);
+    assert_eq!((code, out.as_str()), (0, "nothing opens or closes\n"));
+    let (code, out, _) =
+        run(directory.path(), &["policy", "diff", "--delete", "networkpolicy/shop/cart", "-o", "json"]);
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, told.as_array().unwrap().len()), (2, 3));
+    assert_eq!((&told[0]["change"], &told[0]["to"]["pods"][1]), (&"Opens".into(), &"shop/cart-1".into()));
+    assert_eq!(told[0]["declaredPorts"][0], "8080/TCP");
+}
+
+#[test]
+fn a_diff_needs_policies_and_names_what_is_not_there() {
+    let directory = files();
+    stored(directory.path());
+    assert_eq!(run(directory.path(), &["policy", "diff"]).0, 3);
+    for (word, sentence) in [
+        ("networkpolicy/shop/none", "there is no NetworkPolicy shop/none"),
+        ("pod/shop/front", "Pod is no kind of policy"),
+        ("cart", "write KIND/NAME"),
+    ] {
+        let (code, _, err) = run(directory.path(), &["policy", "diff", "--delete", word]);
+        assert!(code == 1 && err.contains(sentence), "{err}");
+    }
+    let (code, _, err) = run(directory.path(), &["policy", "diff", "shop.yaml"]);
+    assert_eq!(
+        (code, err.as_str()),
+        (0, "warning: 4 objects in the files passed over: neither a policy nor a namespace\n")
+    );
+}
+
+#[test]
+fn a_datastores_objects_are_the_base_of_a_test_and_those_of_files_replace_them() {
+    let directory = files();
+    stored(directory.path());
+    assert_eq!(run(directory.path(), &["apply", "-f", "cart.yaml"]).0, 0);
+    let url = format!("sqlite:{}/t.db", directory.path().display());
+    let (code, out, err) = run(directory.path(), &["policy", "test", "test.yaml", "--datastore", &url]);
+    assert_eq!(code, 0, "{out}{err}");
+    std::fs::write(directory.path().join("cart.yaml"), CART.replace("app: front", "app: back")).unwrap();
+    let (code, out, _) = run(directory.path(), &["policy", "test", "test.yaml", "cart.yaml", "--datastore", &url]);
+    assert_eq!(code, 2, "{out}");
+    assert!(out.contains("shop/front (10.42.0.1) -> shop/cart-0 (10.42.0.2) 8080/TCP: denied"), "{out}");
+}

@@ -1,0 +1,206 @@
+//! Ends of connections that no policy tells apart.
+
+use crate::evaluate::packet::Governing;
+use crate::evaluate::universe::{Side, Universe};
+use crate::model::{Direction, NamedPort, Peer, Peers, Pod, PodSelector, Policy, Ranges, Rule, Selector};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An address and who is behind it.
+#[derive(Clone, Copy)]
+pub(super) struct End<'a> {
+    /// The pod, if it has a network of its own.
+    pub(super) pod: Option<&'a Pod>,
+    /// The node, if it is an address of one.
+    pub(super) node: Option<&'a str>,
+    /// Whether packets from there count as that node's own.
+    pub(super) is_host: bool,
+    pub(super) address: IpAddr,
+}
+
+impl End<'_> {
+    pub(super) fn side(&self) -> Side {
+        let address = self.address;
+        match (self.pod, self.node) {
+            (Some(pod), _) => Side::Pod { pod: pod.clone(), address },
+            (None, Some(node)) if self.is_host => Side::Node { node: node.to_owned(), pod: None, address },
+            (None, _) => Side::Outside(address),
+        }
+    }
+}
+
+/// Ends of one family that fare alike.
+pub(super) struct Class<'a> {
+    pub(super) v4: bool,
+    /// At least one; outside, one for all.
+    pub(super) ends: Vec<End<'a>>,
+    /// The addresses, where it is outside the cluster.
+    pub(super) outside: Option<Ranges>,
+    /// Whether no policy names its addresses.
+    pub(super) unnamed: bool,
+    pub(super) universes: [&'a Universe; 2],
+    /// Policies about it: egress before and after, ingress before and after.
+    governing: [[Governing<'a>; 2]; 2],
+    changed: [bool; 2],
+}
+
+impl<'a> Class<'a> {
+    pub(super) fn governing(&self, direction: Direction, moment: usize) -> &Governing<'a> {
+        &self.governing[place(direction)][moment]
+    }
+
+    /// Whether what is said about it in this direction may have changed.
+    pub(super) fn changed(&self, direction: Direction) -> bool {
+        self.changed[place(direction)]
+    }
+
+    /// Ports that its pods have names for.
+    pub(super) fn named_ports(&self) -> &[NamedPort] {
+        self.ends.first().and_then(|end| end.pod).map_or(&[], |pod| &pod.ports)
+    }
+}
+
+fn place(direction: Direction) -> usize {
+    usize::from(direction == Direction::Ingress)
+}
+
+/// Everything that a policy of either moment tells ends apart by.
+#[derive(Default)]
+struct Predicates<'a> {
+    pods: BTreeSet<&'a PodSelector>,
+    nodes: BTreeSet<&'a Selector>,
+    blocks: BTreeSet<&'a Ranges>,
+}
+
+impl<'a> Predicates<'a> {
+    fn of(universes: [&'a Universe; 2]) -> Self {
+        let mut all = Self::default();
+        for policy in universes.into_iter().flat_map(|universe| &universe.policies) {
+            all.pods.insert(&policy.subject);
+            let rules = policy.ingress.iter().chain(&policy.egress).flatten();
+            let peers = rules.filter_map(|rule| match &rule.peers {
+                Peers::Of(peers) => Some(peers),
+                Peers::Any => None,
+            });
+            for peer in peers.flatten() {
+                match peer {
+                    Peer::Pods(selector) => all.pods.insert(selector),
+                    Peer::Nodes(selector) => all.nodes.insert(selector),
+                    Peer::Block(ranges) => all.blocks.insert(ranges),
+                };
+            }
+        }
+        all
+    }
+
+    /// Which of them hold: of the address, then of the pod at both moments.
+    fn signature(&self, end: &End<'_>, universes: [&Universe; 2]) -> Vec<bool> {
+        let blocks = self.blocks.iter().map(|ranges| ranges.contains(end.address));
+        let nodes = self.nodes.iter().map(|selector| universes[1].is_node(selector, end.address));
+        let pods = universes.into_iter().flat_map(|universe| {
+            self.pods.iter().map(|selector| end.pod.is_some_and(|pod| universe.selects(selector, pod)))
+        });
+        blocks.chain(nodes).chain(pods).collect()
+    }
+
+    /// Where in a family of addresses ranges begin, or have just ended.
+    fn bounds(&self, v4: bool) -> BTreeSet<u128> {
+        let ranges = self.blocks.iter().flat_map(|ranges| ranges.bounds(v4));
+        ranges.flat_map(|(from, to)| [Some(*from), to.checked_add(1)]).flatten().collect()
+    }
+}
+
+/// All classes of two universes with the same pods and nodes, and all addresses of these.
+pub(super) fn classes<'a>(before: &'a Universe, after: &'a Universe) -> (Vec<Class<'a>>, BTreeSet<IpAddr>) {
+    let universes = [before, after];
+    let predicates = Predicates::of(universes);
+    let ends = ends(after);
+    let inside: BTreeSet<IpAddr> = ends.iter().map(|end| end.address).collect();
+    let mut alike: BTreeMap<_, Vec<End<'_>>> = BTreeMap::new();
+    for end in ends {
+        let of = end.pod.map(|pod| (pod.key.namespace.as_str(), &pod.ports));
+        let key = (end.address.is_ipv4(), of, end.is_host, predicates.signature(&end, universes));
+        alike.entry(key).or_default().push(end);
+    }
+    let same_namespaces = before.namespaces == after.namespaces;
+    let mut classes: Vec<Class<'_>> =
+        alike.into_values().map(|ends| class(ends, None, false, universes, same_namespaces)).collect();
+    for v4 in [true, false] {
+        for (signature, (ranges, address)) in outside(&predicates, v4, &inside) {
+            let end = End { pod: None, node: None, is_host: false, address };
+            let unnamed = !signature.contains(&true);
+            classes.push(class(vec![end], Some(ranges), unnamed, universes, same_namespaces));
+        }
+    }
+    (classes, inside)
+}
+
+fn ends(universe: &Universe) -> Vec<End<'_>> {
+    let pods = universe.owners.iter().filter_map(|(address, key)| {
+        Some(End { pod: Some(universe.pods.get(key)?), node: None, is_host: false, address: *address })
+    });
+    let own = |address: &IpAddr| universe.owners.contains_key(address);
+    let hosts = universe.hosts.iter().filter(|(address, _)| !own(address));
+    let hosts = hosts.map(|(address, node)| End { pod: None, node: Some(node), is_host: true, address: *address });
+    // Addresses by which policy knows nodes, but from which their packets do not come.
+    let mut other: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    for node in universe.nodes.values() {
+        let known = node.known_as.iter().filter(|address| !own(address) && !universe.hosts.contains_key(address));
+        other.extend(known.map(|address| (*address, node.name.as_str())));
+    }
+    let other = other.into_iter().map(|(address, node)| End { pod: None, node: Some(node), is_host: false, address });
+    pods.chain(hosts).chain(other).collect()
+}
+
+fn class<'a>(
+    ends: Vec<End<'a>>,
+    outside: Option<Ranges>,
+    unnamed: bool,
+    universes: [&'a Universe; 2],
+    same_namespaces: bool,
+) -> Class<'a> {
+    let pod = ends.first().and_then(|end| end.pod);
+    let governing = [Direction::Egress, Direction::Ingress].map(|direction| {
+        universes.map(|universe| pod.map(|pod| universe.governing(direction, pod)).unwrap_or_default())
+    });
+    let tiers = |governing: &Governing<'a>| -> Vec<_> { governing.iter().map(|(p, rules)| (p.tier, *rules)).collect() };
+    let changed = [0, 1].map(|i| {
+        let [before, after] = &governing[i];
+        // Other labels of a namespace may be another meaning of the same rule.
+        let governed = !before.is_empty() || !after.is_empty();
+        tiers(before) != tiers(after) || (governed && !same_namespaces)
+    });
+    let v4 = ends.first().is_some_and(|end| end.address.is_ipv4());
+    Class { v4, ends, outside, unnamed, universes, governing, changed }
+}
+
+/// Addresses outside the cluster by the blocks that they are in, each with one that is nobody's.
+fn outside(predicates: &Predicates<'_>, v4: bool, inside: &BTreeSet<IpAddr>) -> BTreeMap<Vec<bool>, (Ranges, IpAddr)> {
+    let last = if v4 { u128::from(u32::MAX) } else { u128::MAX };
+    let mut starts = predicates.bounds(v4);
+    starts.insert(0);
+    let starts: Vec<u128> = starts.into_iter().filter(|start| *start <= last).collect();
+    let mut alike = BTreeMap::new();
+    for (i, from) in starts.iter().enumerate() {
+        let to = starts.get(i + 1).map_or(last, |next| next - 1);
+        let Some(address) = (*from..=to).map(|number| address(v4, number)).find(|a| !inside.contains(a)) else {
+            continue;
+        };
+        let signature: Vec<bool> = predicates.blocks.iter().map(|ranges| ranges.contains(address)).collect();
+        alike.entry(signature).or_insert((Vec::new(), address)).0.push((*from, to));
+    }
+    alike.into_iter().map(|(signature, (bounds, a))| (signature, (Ranges::from_bounds(v4, bounds), a))).collect()
+}
+
+fn address(v4: bool, number: u128) -> IpAddr {
+    match u32::try_from(number) {
+        Ok(number) if v4 => Ipv4Addr::from_bits(number).into(),
+        _ => Ipv6Addr::from_bits(number).into(),
+    }
+}
+
+/// Rules of all policies about a class in one direction, at both moments.
+pub(super) fn rules<'c>(class: &'c Class<'_>, direction: Direction) -> impl Iterator<Item = &'c Rule> {
+    let all = class.governing[place(direction)].iter().flatten();
+    all.flat_map(|(_, rules): &(&Policy, &[Rule])| rules.iter())
+}

@@ -1,0 +1,92 @@
+//! The fix that a story tells is one.
+
+use crate::cluster::{Cluster, all_policies};
+use crate::differential::{QUESTIONS, raw};
+use crate::universe::{State, state};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use twill_felix::evaluate::{Explanation, Fix, Judgement, Party, RuleRef, Universe};
+use twill_felix::model::{Action, Direction, Node, Peers, Pod, Policy, PolicyKey, Ports, Rule, namespace_labels};
+
+fn universe(state: &State, policies: Vec<Policy>) -> Universe {
+    let objects = raw(state);
+    let namespaces =
+        objects.namespaces.iter().map(|n| (n.metadata.name.clone().unwrap_or_default(), namespace_labels(n))).collect();
+    Universe::of(objects.pods.iter().map(Pod::read), namespaces, policies, objects.nodes.iter().map(Node::read))
+}
+
+/// The policies after it; none if a person has to decide.
+fn fixed(mut policies: Vec<Policy>, fix: &Fix) -> Option<Vec<Policy>> {
+    let list = |policies: &mut Vec<Policy>, key: &PolicyKey, direction| {
+        let policy =
+            policies.iter().position(|policy| policy.key == *key).expect("the fix names a policy that is there");
+        match direction {
+            Direction::Ingress => std::mem::take(&mut policies[policy].ingress).map(|rules| (policy, rules)),
+            Direction::Egress => std::mem::take(&mut policies[policy].egress).map(|rules| (policy, rules)),
+        }
+        .expect("the policy governs the direction")
+    };
+    let (direction, (policy, rules)) = match fix {
+        Fix::AddPeer { rule: RuleRef { policy, direction, index, .. }, peer } => {
+            let (at, mut rules) = list(&mut policies, policy, *direction);
+            let Peers::Of(peers) = &mut rules[*index].peers else { panic!("the rule has everybody already") };
+            peers.push(peer.clone());
+            (direction, (at, rules))
+        }
+        Fix::AddPort { rule: RuleRef { policy, direction, index, .. }, port } => {
+            let (at, mut rules) = list(&mut policies, policy, *direction);
+            let Ports::Of(ports) = &mut rules[*index].ports else { panic!("the rule has all ports already") };
+            ports.push(port.clone());
+            (direction, (at, rules))
+        }
+        Fix::AddRule { policy, direction, peer, port } => {
+            let (at, mut rules) = list(&mut policies, policy, *direction);
+            let ports = port.clone().map_or(Ports::All, |port| Ports::Of(vec![port]));
+            rules.push(Rule { action: Action::Allow, peers: Peers::Of(vec![peer.clone()]), ports });
+            (direction, (at, rules))
+        }
+        Fix::ChangeRule(_) | Fix::Mend(_) => return None,
+    };
+    match direction {
+        Direction::Ingress => policies[policy].ingress = Some(rules),
+        Direction::Egress => policies[policy].egress = Some(rules),
+    }
+    Some(policies)
+}
+
+fn true_fixes(state: &State) -> Result<usize, TestCaseError> {
+    let before = universe(state, all_policies(state));
+    let mut tried = 0;
+    for (src, dst) in Cluster::of(state).pairs() {
+        for (protocol, _, port) in QUESTIONS.into_iter().step_by(2) {
+            let ask = |universe: &Universe| -> Explanation {
+                universe
+                    .explain(&Party::Address(src), &Party::Address(dst), port, protocol)
+                    .expect("addresses are known")
+            };
+            let story = ask(&before);
+            for (of, judgement) in [("egress", &story.egress), ("ingress", &story.ingress)] {
+                let Judgement::Denied { fix, .. } = judgement else { continue };
+                let fix = fix.as_ref().ok_or_else(|| TestCaseError::fail(format!("no fix for {of} of {story}")))?;
+                let Some(policies) = fixed(all_policies(state), fix) else { continue };
+                let after = ask(&universe(state, policies));
+                let after_it = if of == "egress" { &after.egress } else { &after.ingress };
+                prop_assert!(after_it.allows(), "{}: {} does not help: {}", of, fix, after);
+                tried += 1;
+            }
+        }
+    }
+    Ok(tried)
+}
+
+#[test]
+fn every_fix_that_is_told_lets_the_packet_go() {
+    let config = Config { cases: 300, failure_persistence: None, ..Config::default() };
+    let tried = std::cell::Cell::new(0);
+    let test = |state: State| {
+        tried.set(tried.get() + true_fixes(&state)?);
+        Ok(())
+    };
+    TestRunner::new(config).run(&state(true), test).unwrap_or_else(|error| panic!("{error}"));
+    assert!(tried.get() > 1000, "only {} fixes were tried", tried.get());
+}
