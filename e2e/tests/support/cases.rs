@@ -22,7 +22,7 @@ use twill_policy_oracle::{self as oracle, Endpoint, allowed};
 /// How long silence is listened to where whatever may come has come.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// The same where something that may come has not: the machine is busy, and then silence proves nothing.
-const SECOND_PATIENCE: Duration = Duration::from_secs(5);
+const SECOND_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a suite was like.
 #[derive(Debug, Default)]

@@ -50,6 +50,13 @@ pub(super) struct Cutting {
     pub(super) total: u64,
 }
 
+impl Cutting {
+    /// Whether every connection that had to be judged has been, and what is forbidden is held back.
+    pub(super) fn is_idle(&self) -> bool {
+        self.due == Suspects::None && !self.looking
+    }
+}
+
 impl Agent {
     /// Says what becomes of live connections.
     pub fn treat(&mut self, existing: ExistingConnections) {
@@ -112,6 +119,7 @@ impl Agent {
             });
         }
         self.look_at_connections();
+        self.answer_reached();
     }
 
     fn forbidden(&self, look: Look) -> Vec<Connection> {

@@ -246,7 +246,7 @@ impl Agent {
                 let released = self.release(&sandbox).await;
                 drop(reply.send(released));
             }
-            Ask::Reached { marks, reply } if self.in_sync() && self.heard.reached(&marks) => drop(reply.send(())),
+            Ask::Reached { marks, reply } if self.in_sync() && self.is_in_force(&marks) => drop(reply.send(())),
             Ask::Reached { marks, reply } => self.reached.push((marks, reply)),
             Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),
             Ask::Addresses(reply) => drop(reply.send(self.addresses())),
@@ -282,15 +282,24 @@ impl Agent {
         self.follow_isolation().await;
         self.applied = self.applied.max(heard);
         self.keep_memory();
+        self.answer_reached();
+        self.retry_pending().await;
+    }
+
+    /// Whether all that the marks stand for is in the kernel, and holds for live connections, too.
+    fn is_in_force(&self, marks: &[Mark]) -> bool {
+        self.heard.reached(marks) && self.cutting.is_idle()
+    }
+
+    fn answer_reached(&mut self) {
         self.reached.retain(|(_, reply)| !reply.is_closed());
         for (marks, reply) in std::mem::take(&mut self.reached) {
-            if self.heard.reached(&marks) {
+            if self.is_in_force(&marks) {
                 let _ = reply.send(());
             } else {
                 self.reached.push((marks, reply));
             }
         }
-        self.retry_pending().await;
     }
 
     /// One transaction with all that changed. After a failure the next one compares everything.
