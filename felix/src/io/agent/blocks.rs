@@ -50,6 +50,8 @@ pub enum Done {
     Identified(Result<String, Error>),
     /// Live connections were looked at, or why they were not, and whose they are.
     Looked(Result<Look, (String, Suspects)>),
+    /// They may be looked at again.
+    LookDue,
 }
 
 /// What is going on with blocks.
@@ -201,6 +203,7 @@ impl Agent {
             Done::Freed { cidr, uid, outcome } => self.freed(cidr, &uid, outcome),
             Done::Identified(identity) => self.identified(identity),
             Done::Looked(outcome) => return self.looked(outcome).await,
+            Done::LookDue => return self.look_due(),
         }
         self.check_blocks();
         self.retry_pending().await;

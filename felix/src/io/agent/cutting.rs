@@ -42,6 +42,8 @@ pub(super) struct Cutting {
     due: Suspects,
     looking: bool,
     not_before: Option<Instant>,
+    /// Somebody says when that is.
+    waking: bool,
     /// In the sets, until then.
     held: BTreeMap<Flow, Instant>,
     /// What is held must be put into the sets again.
@@ -82,8 +84,18 @@ impl Agent {
     /// Looks at the kernel's connections if somebody is suspect and no look is under way.
     pub(super) fn look_at_connections(&mut self) {
         let cutting = &mut self.cutting;
-        let early = cutting.not_before.is_some_and(|at| Instant::now() < at);
-        if cutting.due == Suspects::None || cutting.looking || early || self.recall.is_some() {
+        if cutting.due == Suspects::None || cutting.looking || self.recall.is_some() {
+            return;
+        }
+        let early = cutting.not_before.map(|at| at.saturating_duration_since(Instant::now()));
+        if let Some(pause) = early.filter(|pause| !pause.is_zero()) {
+            if !std::mem::replace(&mut cutting.waking, true) {
+                let done = self.done.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    let _ = done.send(Done::LookDue);
+                });
+            }
             return;
         }
         cutting.looking = true;
@@ -93,6 +105,12 @@ impl Agent {
         tokio::task::spawn_blocking(move || {
             let _ = done.send(Done::Looked(look(&suspects, &local).map_err(|error| (error.to_string(), suspects))));
         });
+    }
+
+    /// The pause after a look is over.
+    pub(super) fn look_due(&mut self) {
+        self.cutting.waking = false;
+        self.look_at_connections();
     }
 
     /// Cuts what a look found and policy forbids.
