@@ -88,5 +88,5 @@ fn every_fix_that_is_told_lets_the_packet_go() {
         Ok(())
     };
     TestRunner::new(config).run(&state(true), test).unwrap_or_else(|error| panic!("{error}"));
-    assert!(tried.get() > 1000, "only {} fixes were tried", tried.get());
+    assert!(tried.get() > 500, "only {} fixes were tried", tried.get());
 }
