@@ -13,7 +13,7 @@ VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-syst
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
-.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-kubernetes test-kubelet bench-bgp bench-policy bench-kubernetes lint
+.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-restarts test-kubernetes test-kubelet bench-bgp bench-policy bench-kubernetes lint
 
 help:
 	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up,"
@@ -21,6 +21,7 @@ help:
 	@echo "make test       all tests, in the kernel too and on an older one in a virtual machine (root)"
 	@echo "make test-unit  the tests that need no root"
 	@echo "make test-vm    the tests that need another kernel, in a virtual machine (root)"
+	@echo "make test-restarts  daemons killed under traffic, with every speaker as ToR or neighbour, ten minutes (root)"
 	@echo "make test-sctp  policy on SCTP, in a virtual machine, a quarter of an hour (root)"
 	@echo "make test-kubernetes  the tests that need a Kubernetes API server: etcd, kube-apiserver and kubectl in"
 	@echo "                \$$KUBEBUILDER_ASSETS or /usr/local/kubebuilder/bin (root)"
@@ -83,6 +84,13 @@ test-root:
 	$(if $(EXAMPLES),TWILL_EXAMPLES=$(abspath $(EXAMPLES))) $(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast -- \
 	  --ignored $$(scripts/ignored-tests $(ROOT_TESTS))
 	@$(if $(EXAMPLES),,echo "Not run without TWILL_EXAMPLES=DIR:" $$(scripts/ignored-tests "needs the published manifests"))
+
+# Daemons killed under traffic, eight labs, each for minutes; on a busy machine traffic itself stands still now and then.
+test-restarts:
+	$(call ROOT,its tests make network namespaces.)
+	@scripts/need $(TEST_TOOLS)
+	$(CARGO) build --locked -p twill -p twill-cni
+	$(CARGO) test --locked -p twill-e2e --test root_restarts -- --ignored
 
 # A quarter of an hour on an emulated processor, so not part of `make test`.
 test-sctp:

@@ -111,22 +111,34 @@ fn drained(software: &str, topology: &str) {
     assert_eq!((counter.count(), refused), (sent, 0), "b and c never noticed");
 }
 
-macro_rules! drained {
-    ($($name:ident: $software:literal, $topology:literal;)*) => {$(
-        #[test]
-        #[ignore = "needs root: make test"]
-        fn $name() {
-            drained($software, $topology);
-        }
-    )*};
+#[test]
+#[ignore = "needs root: make test"]
+fn from_a_mesh() {
+    drained("twill", "Mesh");
 }
 
-drained! {
-    from_a_mesh: "twill", "Mesh";
-    from_a_fabric_of_twill: "twill", "Fabric";
-    from_a_fabric_of_bird: "bird", "Fabric";
-    from_a_fabric_of_frr: "frr", "Fabric";
-    from_a_fabric_of_gobgp: "gobgp", "Fabric";
+#[test]
+#[ignore = "needs root: make test"]
+fn from_a_fabric_of_twill() {
+    drained("twill", "Fabric");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn from_a_fabric_of_bird() {
+    drained("bird", "Fabric");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn from_a_fabric_of_frr() {
+    drained("frr", "Fabric");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn from_a_fabric_of_gobgp() {
+    drained("gobgp", "Fabric");
 }
 
 #[test]

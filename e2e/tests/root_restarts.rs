@@ -191,23 +191,50 @@ spec: {remote: {address: 172.31.1.99}, asn: 65999}
     assert!(losses.iter().all(|(_, _, lost)| *lost == 0), "{losses:?}");
 }
 
-macro_rules! killed {
-    ($($name:ident: $software:literal, $topology:literal;)*) => {$(
-        #[test]
-        #[ignore = "needs root: make test"]
-        fn $name() {
-            killed_under_traffic($software, $topology);
-        }
-    )*};
+#[test]
+#[ignore = "takes ten minutes and root: make test-restarts"]
+fn kills_in_a_mesh_beside_twill() {
+    killed_under_traffic("twill", "Mesh");
 }
 
-killed! {
-    in_a_mesh_under_twill: "twill", "Mesh";
-    in_a_mesh_under_bird: "bird", "Mesh";
-    in_a_mesh_under_frr: "frr", "Mesh";
-    in_a_fabric_of_twill: "twill", "Fabric";
-    in_a_fabric_of_bird: "bird", "Fabric";
-    in_a_fabric_of_frr: "frr", "Fabric";
-    in_a_mesh_under_gobgp: "gobgp", "Mesh";
-    in_a_fabric_of_gobgp: "gobgp", "Fabric";
+#[test]
+#[ignore = "takes ten minutes and root: make test-restarts"]
+fn kills_in_a_mesh_beside_bird() {
+    killed_under_traffic("bird", "Mesh");
+}
+
+#[test]
+#[ignore = "takes ten minutes and root: make test-restarts"]
+fn kills_in_a_mesh_beside_frr() {
+    killed_under_traffic("frr", "Mesh");
+}
+
+#[test]
+#[ignore = "takes ten minutes and root: make test-restarts"]
+fn kills_in_a_fabric_with_twill() {
+    killed_under_traffic("twill", "Fabric");
+}
+
+#[test]
+#[ignore = "takes ten minutes and root: make test-restarts"]
+fn kills_in_a_fabric_with_bird() {
+    killed_under_traffic("bird", "Fabric");
+}
+
+#[test]
+#[ignore = "takes ten minutes and root: make test-restarts"]
+fn kills_in_a_fabric_with_frr() {
+    killed_under_traffic("frr", "Fabric");
+}
+
+#[test]
+#[ignore = "takes ten minutes and root: make test-restarts"]
+fn kills_in_a_mesh_beside_gobgp() {
+    killed_under_traffic("gobgp", "Mesh");
+}
+
+#[test]
+#[ignore = "takes ten minutes and root: make test-restarts"]
+fn kills_in_a_fabric_with_gobgp() {
+    killed_under_traffic("gobgp", "Fabric");
 }
