@@ -216,13 +216,13 @@ fn kills_in_a_fabric_with_twill() {
 }
 
 #[test]
-#[ignore = "takes ten minutes and root: make test-restarts"]
+#[ignore = "needs root: make test"]
 fn kills_in_a_fabric_with_bird() {
     killed_under_traffic("bird", "Fabric");
 }
 
 #[test]
-#[ignore = "takes ten minutes and root: make test-restarts"]
+#[ignore = "needs root: make test"]
 fn kills_in_a_fabric_with_frr() {
     killed_under_traffic("frr", "Fabric");
 }
@@ -234,7 +234,7 @@ fn kills_in_a_mesh_beside_gobgp() {
 }
 
 #[test]
-#[ignore = "takes ten minutes and root: make test-restarts"]
+#[ignore = "needs root: make test"]
 fn kills_in_a_fabric_with_gobgp() {
     killed_under_traffic("gobgp", "Fabric");
 }
