@@ -17,7 +17,7 @@ pub(super) struct ChainPlan {
     /// What it is.
     pub(super) chain: Chain,
     /// The sets that it looks into.
-    pub(super) sets: Vec<(Name, SetSpec)>,
+    pub(super) sets: Vec<SetSpec>,
     /// The chain of the next tier, if it leads there.
     pub(super) next: Option<Name>,
 }

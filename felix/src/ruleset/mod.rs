@@ -279,6 +279,8 @@ pub enum Field {
     SourcePort,
     /// Destination port; the same caveat.
     DestinationPort,
+    /// No field but a constant: which of the selectors that share a set. nft shows it as two numbers.
+    Selector(u64),
 }
 
 impl Field {
@@ -291,6 +293,7 @@ impl Field {
             Field::SourceV6 | Field::DestinationV6 => KeyType::V6,
             Field::Protocol => KeyType::Protocol,
             Field::SourcePort | Field::DestinationPort => KeyType::Port,
+            Field::Selector(_) => KeyType::Selector,
         }
     }
 

@@ -5,5 +5,6 @@
 mod figures;
 mod packets;
 mod repair;
+mod shared;
 mod structure;
 mod world;
