@@ -18,8 +18,8 @@ mod tests;
 mod used;
 
 use crate::base;
-use crate::index::{Changes, Event, Index, ItemId, SelectorId};
-use crate::model::{Direction, Few, Pod, PodKey, Policy, PolicyKey, Ranges};
+use crate::index::{Changes, Event, Index, ItemId};
+use crate::model::{Direction, Pod, PodKey, Policy, PolicyKey, Ranges};
 use crate::ruleset::{Delta, Family, Key, Name, Ruleset, Value, Verdict};
 use desired::Desired;
 pub use inherited::Inherited;
@@ -40,8 +40,6 @@ pub struct Compiler {
     chains: BTreeMap<Name, ChainUse>,
     sets: UsedSets,
     endpoints: BTreeMap<String, EndpointState>,
-    /// What each pod contributed to the sets that follow it.
-    contributed: FxHashMap<ItemId, Contribution>,
     drafts: FxHashMap<PolicyKey, PolicyDrafts>,
     /// Families are those of this node's workloads: of others no packet comes here to be judged, so rules for them would be idle.
     form: Form,
@@ -80,13 +78,6 @@ struct EndpointState {
 }
 
 #[derive(Debug)]
-struct Contribution {
-    addresses: Few<IpAddr>,
-    /// For its ports.
-    pod: Arc<Pod>,
-}
-
-#[derive(Debug)]
 struct PolicyDrafts {
     policy: Arc<Policy>,
     ingress: Arc<Vec<Draft>>,
@@ -115,7 +106,7 @@ impl Compiler {
     pub fn commit(&mut self) -> Delta {
         let mut changes = self.index.take_changes();
         self.follow_families(&mut changes);
-        self.update_elements(&changes);
+        self.sets.update(&changes, &self.index, &mut self.desired);
         self.update_endpoints(&changes.endpoints);
         self.follow_layout();
         if changes.nodes {
@@ -187,43 +178,6 @@ impl Compiler {
         self.drafts.clear();
         let all = self.endpoints.keys().cloned().collect();
         self.update_endpoints(&all);
-    }
-
-    /// Moves elements of existing sets. All that goes, goes first: an address may change hands inside one set.
-    fn update_elements(&mut self, changes: &Changes) {
-        let touched = changes.memberships.keys().map(|(_, pod)| *pod);
-        let pods: BTreeSet<ItemId> = changes.pods.iter().copied().chain(touched).collect();
-        let mut was: FxHashMap<ItemId, Vec<SelectorId>> = FxHashMap::default();
-        for ((selector, pod), member) in &changes.memberships {
-            if *member {
-                was.entry(*pod).or_default().push(*selector);
-            }
-        }
-        let (mut gone, mut come) = (Vec::new(), Vec::new());
-        for id in pods {
-            let new = self.index.owned(id).map(|(pod, addresses)| Contribution { addresses, pod: pod.clone() });
-            let old = self.contributed.remove(&id);
-            let left = was.get(&id).into_iter().flatten().copied();
-            let followed: BTreeSet<SelectorId> = self.index.peers.matched(id).chain(left).collect();
-            for selector in followed {
-                let is = self.index.peers.is_member(selector, id);
-                let was = changes.memberships.get(&(selector, id)).copied().unwrap_or(is);
-                for spec in self.sets.of_selector(selector) {
-                    let name = &spec.slot().set;
-                    let keys = |member: bool, c: &Option<Contribution>| match c {
-                        Some(c) if member => spec.elements(&c.addresses, &c.pod.ports),
-                        _ => Vec::new(),
-                    };
-                    gone.extend(keys(was, &old).into_iter().map(|key| (name.clone(), key)));
-                    come.extend(keys(is, &new).into_iter().map(|key| (name.clone(), key)));
-                }
-            }
-            if let Some(new) = new.filter(|new| !new.addresses.is_empty()) {
-                self.contributed.insert(id, new);
-            }
-        }
-        gone.iter().for_each(|(set, key)| self.desired.remove(set, key));
-        come.into_iter().for_each(|(set, key)| self.desired.put(&set, key, Value::Plain));
     }
 
     /// Compiles these endpoints anew.
