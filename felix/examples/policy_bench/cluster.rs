@@ -25,11 +25,15 @@ pub(crate) struct Size {
 impl Size {
     /// All there is, kind by kind, as an agent hears it at its start.
     pub(crate) fn events(self) -> impl Iterator<Item = Event> {
+        self.policies_apart().chain((0..self.policies).map(move |i| Event::PolicyApplied(self.policy(i, 8080))))
+    }
+
+    /// All but the policies.
+    pub(crate) fn policies_apart(self) -> impl Iterator<Item = Event> {
         let tier = |i| if i % 10 == 0 { "gold" } else { "tin" };
         let namespaces = (0..self.namespaces).map(move |i| self.namespace(i, tier(i)));
         let pods = (0..self.pods).map(move |i| Event::PodApplied(self.pod(i, self.app(i), address(i))));
-        let policies = (0..self.policies).map(move |i| Event::PolicyApplied(self.policy(i, 8080)));
-        namespaces.chain(pods).chain(policies).chain((0..self.local).map(move |i| self.endpoint(i)))
+        namespaces.chain(pods).chain((0..self.local).map(move |i| self.endpoint(i)))
     }
 
     /// The application that a pod is of.
@@ -84,7 +88,7 @@ impl Size {
         let spec = match i % self.per_namespace() {
             0 => r#"{"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}"#.to_owned(),
             1 => r#"{"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}], "egress": [{"to": [{"podSelector": {}}]}]}"#.to_owned(),
-            2 => format!(r#"{{"podSelector": {}, "ingress": [{{"from": [{{"namespaceSelector": {{"matchLabels": {{"tier": "gold"}}}}}}], "ports": [{{"port": "web"}}]}}]}}"#, app(0)),
+            2 => format!(r#"{{"podSelector": {}, "ingress": [{{"from": [{{"namespaceSelector": {{"matchLabels": {{"tier": "gold"}}}}}}], "ports": [{{"port": "web"}}, {{"port": 8080, "protocol": "UDP"}}]}}]}}"#, app(0)),
             3 => r#"{"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ns0"}}, "podSelector": {"matchLabels": {"app": "app2"}}}, {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}], "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53}]}]}"#.to_owned(),
             n if n < 4 + APPS => format!(r#"{{"podSelector": {}, "ingress": [{{"from": [{{"podSelector": {}}}], "ports": [{{"port": {port}}}]}}]}}"#, app(n), app(n + 1)),
             n => format!(r#"{{"podSelector": {}, "ingress": [{{"from": [{{"namespaceSelector": {{"matchLabels": {{"kubernetes.io/metadata.name": "ns{}"}}}}, "podSelector": {}}}], "ports": [{{"port": {port}}}]}}]}}"#, app(n), (i * 7) % self.namespaces, app(n + 1)),

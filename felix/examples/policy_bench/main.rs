@@ -4,6 +4,7 @@
 //! `make bench-policy`, or `cargo run --release -p twill-felix --example policy_bench -- PODS POLICIES NAMESPACES LOCAL` for one size (root).
 
 mod cluster;
+mod packets;
 
 use cluster::{APPS, Size, address, ifname};
 use nix::sched::{CloneFlags, unshare};
@@ -22,11 +23,16 @@ const SIZES: [[u32; 4]; 6] = [
     [10_000, 10_000, 1_000, 250],
     [100_000, 1_000, 1_000, 250],
     [100_000, 10_000, 1_000, 250],
-    // Forty policies a namespace: more selectors here than sets are good for.
-    [100_000, 10_000, 250, 250],
+    // Eighty policies a namespace: more selectors here than sets are good for.
+    [100_000, 20_000, 250, 400],
 ];
 
 fn main() -> anyhow::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("packets") {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        return runtime.block_on(packets::packets());
+    }
     let numbers: Vec<u32> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     if let [pods, policies, namespaces, local] = numbers[..] {
         unshare(CloneFlags::CLONE_NEWNET)?;
@@ -41,10 +47,15 @@ fn main() -> anyhow::Result<()> {
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     for size in SIZES {
-        let size = size.map(|number| number.to_string());
-        let status = std::process::Command::new(std::env::current_exe()?).args(size).status()?;
-        anyhow::ensure!(status.success(), "a size failed");
+        run(&size.map(|number| number.to_string()))?;
     }
+    run(&["packets".to_owned()])
+}
+
+/// In a process of its own.
+fn run(arguments: &[String]) -> anyhow::Result<()> {
+    let status = std::process::Command::new(std::env::current_exe()?).args(arguments).status()?;
+    anyhow::ensure!(status.success(), "{arguments:?} failed");
     Ok(())
 }
 
@@ -83,7 +94,9 @@ async fn one(size: Size) -> anyhow::Result<()> {
             _ => Event::PodApplied(size.pod(remote, size.app(remote), address(remote))),
         })
         .await?;
-    let relabelled = agent.measure(|i| Event::PodApplied(size.pod(remote, i % 2, address(remote)))).await?;
+    // Between a peer of a local pod's policy and none.
+    let peer = |i: u32| (size.app(5) + 1 + i % 2) % APPS;
+    let relabelled = agent.measure(|i| Event::PodApplied(size.pod(remote, peer(i), address(remote)))).await?;
     let namespace = agent.measure(|i| size.namespace(3, if i % 2 == 0 { "gold" } else { "tin" })).await?;
     let of_a_local_pod = 5 * size.per_namespace() + 4 + (size.app(5) + APPS - 4) % APPS;
     let policy = agent.measure(|i| Event::PolicyApplied(size.policy(of_a_local_pod, 8080 + i % 2))).await?;
