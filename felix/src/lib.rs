@@ -13,6 +13,7 @@ pub mod index;
 pub mod io;
 pub mod memory;
 pub mod model;
+pub mod refused;
 pub mod ruleset;
 pub mod workload;
 

@@ -15,8 +15,6 @@ const BY_INTERFACE: [&str; 5] = [base::KNOWN, base::SOURCE_V4, base::SOURCE_V6, 
 /// Sets that are neither about interfaces nor about pods.
 const OF_THE_CLUSTER: [&str; 6] =
     [base::POOLS_V4, base::POOLS_V6, base::NAT_V4, base::NAT_V6, base::NODES_V4, base::NODES_V6];
-/// Chains of policy, which other chains and maps lead to.
-const LIST: &str = "list_";
 
 /// The table as it was found.
 #[derive(Debug, Default)]
@@ -71,7 +69,9 @@ impl Inherited {
     pub fn with(&self, remembered: &Ruleset) -> Ruleset {
         let mut wanted = remembered.clone();
         let Some(left) = &self.left else { return wanted };
-        for (name, chain) in left.chains.iter().filter(|(name, chain)| chain.base.is_none() && name.starts_with(LIST)) {
+        for (name, chain) in
+            left.chains.iter().filter(|(name, chain)| chain.base.is_none() && name.starts_with(base::LIST))
+        {
             wanted.chains.entry(name.clone()).or_insert_with(|| chain.clone());
         }
         for (name, before) in &left.sets {
@@ -112,7 +112,7 @@ fn keep_used(wanted: &mut Ruleset, left: &Ruleset) {
     let verdicts = wanted.sets.values().flat_map(|set| set.elements.values());
     let mapped = verdicts.filter_map(|value| if let Value::Verdict(verdict) = value { verdict.chain() } else { None });
     let mut due: Vec<Name> =
-        mapped.chain(wanted.chains.keys().filter(|name| !name.starts_with(LIST))).cloned().collect();
+        mapped.chain(wanted.chains.keys().filter(|name| !name.starts_with(base::LIST))).cloned().collect();
     let (mut chains, mut sets) = (BTreeSet::new(), BTreeSet::new());
     while let Some(name) = due.pop() {
         let Some(chain) = wanted.chains.get(&name).filter(|_| chains.insert(name.clone())) else { continue };

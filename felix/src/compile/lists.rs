@@ -5,6 +5,7 @@
 
 use super::rules::Draft;
 use super::sets::{SetSpec, digest};
+use crate::base;
 use crate::model::{Action, Tier};
 use crate::ruleset::{self, Chain, Name, Rule, Verdict};
 use rustc_hash::FxHashSet;
@@ -92,6 +93,6 @@ fn chain(list: &TierList<'_>, next: Option<Name>) -> Option<ChainPlan> {
         Action::Pass => {}
     }
     let leads_on = rules.iter().any(|r| matches!(&r.action, ruleset::Action::Verdict(Verdict::Goto(_))));
-    let name = Name::from(format!("list_{}", digest(&rules)));
+    let name = Name::from(format!("{}{}", base::LIST, digest(&rules)));
     Some(ChainPlan { name, chain: Chain { base: None, rules }, sets, next: next.filter(|_| leads_on) })
 }

@@ -11,7 +11,7 @@ mod delta;
 mod key;
 mod text;
 
-pub use delta::{Delta, ElementChange, Fault};
+pub use delta::{Delta, ElementChange, Fault, Part};
 pub use key::{Key, KeyType};
 
 use ipnet::IpNet;

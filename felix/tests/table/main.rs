@@ -4,6 +4,7 @@
 
 mod figures;
 mod packets;
+mod refusals;
 mod repair;
 mod shared;
 mod structure;

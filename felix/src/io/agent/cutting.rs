@@ -143,7 +143,7 @@ impl Agent {
     fn forbidden(&self, look: Look) -> Vec<Connection> {
         let workloads = self.endpoints.values().filter(|live| self.compiler.is_live(&live.host_name));
         let workloads = workloads.map(|live| (live.host_name.as_str(), live.addresses.iter().copied()));
-        let judge = Judge::new(self.compiler.ruleset(), workloads, &look.host);
+        let judge = Judge::new(self.meant(), workloads, &look.host);
         look.found.into_iter().filter(|one| !one.expected && judge.forbids(&one.flow)).collect()
     }
 
@@ -180,7 +180,7 @@ impl Agent {
         self.cutting.held.retain(|_, until| *until > soon);
         let host = self.host_addresses();
         let workloads = self.endpoints.values().map(|live| (live.host_name.as_str(), live.addresses.iter().copied()));
-        let judge = Judge::new(self.compiler.ruleset(), workloads, &host);
+        let judge = Judge::new(self.meant(), workloads, &host);
         let released: Vec<Flow> = self.cutting.held.keys().filter(|flow| !judge.forbids(flow)).cloned().collect();
         for flow in released {
             self.cutting.held.remove(&flow);

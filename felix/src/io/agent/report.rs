@@ -73,6 +73,7 @@ impl Agent {
         problems.extend(self.blocks.problems());
         problems.extend(self.supply.rejected().iter().cloned());
         problems.extend(self.compiler.problems());
+        problems.extend(self.refused_problems());
         problems
     }
 
@@ -84,7 +85,7 @@ impl Agent {
         if !self.node_exists() {
             return Some(Conditions::new());
         }
-        let policy: Vec<String> = self.compiler.problems();
+        let policy: Vec<String> = self.compiler.problems().into_iter().chain(self.refused_problems()).collect();
         let synced = self.in_sync();
         let unready = self.unready();
         let addresses: Vec<String> = self.blocks.problems().chain(self.supply.rejected().iter().cloned()).collect();

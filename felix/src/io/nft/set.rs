@@ -94,13 +94,16 @@ pub(super) fn anonymous_declaration(w: &mut Writer, id: u32, set: &AnonymousSet)
     w.attribute(USERDATA, &byte_order(BIG_ENDIAN));
 }
 
-/// Attributes of NEWSETELEM for all of a set without a name.
-pub(super) fn anonymous_elements(w: &mut Writer, id: u32, set: &AnonymousSet) {
+/// Ranges of a set without a name in one message: two elements of 20 bytes each at most, in a list whose length is 16 bit.
+pub(super) const ANONYMOUS_RANGES: usize = 1_500;
+
+/// Attributes of NEWSETELEM for some ranges of a set without a name.
+pub(super) fn anonymous_elements(w: &mut Writer, id: u32, set: &AnonymousSet, ranges: &[(Vec<u8>, Vec<u8>)]) {
     w.string(TABLE, NFT_TABLE);
     w.string(LIST_SET, "__set%d");
     w.u32(LIST_SET_ID, id);
     w.nested(LIST_ELEMENTS, |w| {
-        for (first, last) in &set.ranges {
+        for (first, last) in ranges {
             let (first, last) = (Key::from_bytes(first), Key::from_bytes(last));
             if set.interval { range(w, &first, &last) } else { key_only(w, &first, None) }
         }
