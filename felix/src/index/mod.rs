@@ -7,6 +7,7 @@ mod event;
 mod labels;
 mod namespaces;
 mod owners;
+mod snapshot;
 
 pub use event::{Endpoint, Event, Pool};
 
@@ -16,6 +17,7 @@ pub(crate) use labels::{ItemId, SelectorId};
 use namespaces::{Change, Namespaces};
 use owners::{Claim, Owners};
 use rustc_hash::{FxHashMap, FxHashSet};
+pub(crate) use snapshot::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -162,6 +164,16 @@ impl Index {
         self.pods.get(self.ids.get(key)?).map(AsRef::as_ref)
     }
 
+    /// The pod that owns an address.
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<&Pod> {
+        self.pods.get(&self.owners.owner(address)?).map(AsRef::as_ref)
+    }
+
+    /// The pod of an interface here, if the interface is open.
+    pub(crate) fn behind(&self, ifname: &str) -> Option<(&PodKey, ItemId)> {
+        self.live(ifname).map(|(endpoint, id)| (&endpoint.pod, id))
+    }
+
     /// All pods.
     pub(crate) fn pods(&self) -> impl Iterator<Item = &Pod> {
         self.pods.values().map(AsRef::as_ref)
@@ -199,10 +211,14 @@ impl Index {
             return;
         }
         pod.labels = self.interned(pod.labels);
+        self.file_pod(id, Arc::new(pod));
+    }
+
+    fn file_pod(&mut self, id: ItemId, pod: Arc<Pod>) {
         if self.pods.get(&id).is_none_or(|old| old.ports != pod.ports) {
             self.changes.pods.insert(id);
         }
-        self.pods.insert(id, Arc::new(pod));
+        self.pods.insert(id, pod);
         self.refresh(id);
     }
 
@@ -329,8 +345,9 @@ impl Index {
         }
     }
 
-    fn put_policy(&mut self, policy: Policy) {
-        if self.policies.get(&policy.key).is_some_and(|(old, _)| **old == policy) {
+    fn put_policy(&mut self, policy: impl Into<Arc<Policy>>) {
+        let policy: Arc<Policy> = policy.into();
+        if self.policies.get(&policy.key).is_some_and(|(old, _)| *old == policy) {
             return;
         }
         self.changes.policies = true;
@@ -338,7 +355,7 @@ impl Index {
         self.remove_policy(&policy.key);
         self.touch_subjects(subject);
         self.by_subject.entry(subject).or_default().insert(policy.key.clone());
-        self.policies.insert(policy.key.clone(), (Arc::new(policy), subject));
+        self.policies.insert(policy.key.clone(), (policy, subject));
     }
 
     fn remove_policy(&mut self, key: &PolicyKey) {

@@ -81,6 +81,11 @@ impl Owners {
         self.owned.get(&pod).into_iter().flat_map(|owned| owned.iter()).copied()
     }
 
+    /// The pod that owns an address.
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<ItemId> {
+        strongest(self.claims.get(&address)?)
+    }
+
     /// One sentence for each address that several live pods claim.
     pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
         self.contested.iter().filter_map(|address| {

@@ -36,6 +36,8 @@ impl Agent {
         let scratch = compiled(&self.state, NODE);
         prop_assert_eq!(&self.kernel, self.compiler.ruleset());
         prop_assert_eq!(self.compiler.ruleset(), scratch.ruleset());
+        let copy = self.compiler.snapshot().compile(skeleton(&Settings::default()));
+        prop_assert_eq!(copy.ruleset(), scratch.ruleset(), "of a copy");
         prop_assert_eq!(sorted(self.compiler.problems()), sorted(scratch.problems()));
         prop_assert!(self.compiler.commit().is_empty(), "a second commit changes something");
         Ok(())
