@@ -174,7 +174,8 @@ pub(crate) enum Policy {
     /// Say whether what PolicyTests in files assert is so, by policy and pods of the same files; no cluster is needed. Exit 2 if
     /// something is not.
     Test(PolicyTest),
-    /// List what policies in files would open and close, were they applied; exit 2 if it is anything.
+    /// List what policies in files would open and close, were they applied, and on a node which live connections that would cut; exit 2
+    /// if it is anything.
     Diff(PolicyDiff),
 }
 
@@ -200,8 +201,13 @@ pub(crate) struct PolicyDiff {
     /// A policy that is to go: KIND/NAME or KIND/NAMESPACE/NAME, e.g. networkpolicy/shop/cart. May be repeated.
     #[arg(long, value_name = "KIND/NAME")]
     pub(crate) delete: Vec<String>,
+    /// Ask this node's felix, too, which live connections of its pods the change would cut.
+    #[arg(long)]
+    pub(crate) connections: bool,
     #[command(flatten)]
     pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) node: Node,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -213,11 +213,34 @@ fn a_diff_needs_policies_and_names_what_is_not_there() {
         let (code, _, err) = run(directory.path(), &["policy", "diff", "--delete", word]);
         assert!(code == 1 && err.contains(sentence), "{err}");
     }
+    let (code, _, err) = run(directory.path(), &["policy", "diff", "cart.yaml", "--connections", "--run-dir", "none"]);
+    assert!(code == 1 && err.contains("no daemon answers at none/felix.sock"), "{err}");
     let (code, _, err) = run(directory.path(), &["policy", "diff", "shop.yaml"]);
     assert_eq!(
         (code, err.as_str()),
         (0, "warning: 4 objects in the files passed over: neither a policy nor a namespace\n")
     );
+}
+
+#[test]
+fn a_diff_counts_isolations_of_namespaces_and_their_labels() {
+    let directory = files();
+    stored(directory.path());
+    let isolation = "
+apiVersion: twill.network/v1
+kind: NamespaceIsolation
+metadata: {name: closed}
+spec: {namespaceSelector: {matchLabels: {closed: 'yes'}}, allow: [SameNamespace]}
+";
+    let shop = "---\n{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {closed: 'yes'}}}\n";
+    std::fs::write(directory.path().join("closed.yaml"), isolation).unwrap();
+    let diff = |text: String| {
+        std::fs::write(directory.path().join("closed.yaml"), text).unwrap();
+        run(directory.path(), &["policy", "diff", "closed.yaml"])
+    };
+    assert_eq!(diff(isolation.to_owned()), (0, "nothing opens or closes\n".into(), String::new()));
+    let (code, out, err) = diff(format!("{isolation}{shop}"));
+    assert!(code == 2 && err.is_empty() && out.contains("closes"), "{out}{err}");
 }
 
 #[test]

@@ -22,8 +22,126 @@ pub enum FelixRequest {
     Addresses,
     /// The compiled ruleset as felix means it, for `twill policy show`; answered by a JSON object.
     Ruleset,
+    /// Which live connections of this node's workloads a change of policy would cut; answered by an [`Answer`] of [`Forecast`].
+    Forecast(PolicyChange),
     /// End, and leave the kernel as it is. Answered by [`FelixStatus`], or by the end of the connection: nothing is written any more.
     Leave,
+}
+
+/// What was asked for, or why there is no answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Answer<T> {
+    /// One sentence.
+    Failed {
+        /// The sentence.
+        error: String,
+    },
+    /// The answer.
+    Is(T),
+}
+
+/// A change of policy that has not been made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PolicyChange {
+    /// NetworkPolicies, ClusterNetworkPolicies, NamespaceIsolations and Namespaces as they would be, whole.
+    pub applied: Vec<serde_json::Value>,
+    /// Policies that would go.
+    pub deleted: Vec<ObjectName>,
+}
+
+/// An object by its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectName {
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace; empty if it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What a change of policy would do to the live connections of a node's workloads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// The node.
+    pub node: String,
+    /// Whether this node keeps live connections whatever policy says (`--existing-connections keep`): then none would be cut.
+    pub kept: bool,
+    /// Those that would be cut, ordered by their ends.
+    pub cut: Vec<DoomedConnection>,
+}
+
+/// A live connection that would be cut.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DoomedConnection {
+    /// Who opened it.
+    pub source: ConnectionEnd,
+    /// To whom, after destination NAT.
+    pub destination: ConnectionEnd,
+    /// `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6` or `protocol N`.
+    pub protocol: String,
+    /// Why.
+    pub denial: Denial,
+}
+
+/// One end of a connection or of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ConnectionEnd {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port; absent for a protocol without ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// `NAMESPACE/NAME` of the pod that has the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The node that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+impl std::fmt::Display for ConnectionEnd {
+    /// `NAMESPACE/NAME (ADDRESS:PORT)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let at = match self.port {
+            Some(port) => std::net::SocketAddr::new(self.address, port).to_string(),
+            None => self.address.to_string(),
+        };
+        match (&self.pod, &self.node) {
+            (Some(pod), _) => write!(f, "{pod} ({at})"),
+            (None, Some(node)) => write!(f, "node {node} ({at})"),
+            (None, None) => write!(f, "{at}"),
+        }
+    }
+}
+
+/// Why a packet is not let through.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    /// `egress` or `ingress` of the pod; absent where it is not policy that denies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<String>,
+    /// The pod whose policies deny it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The rule that denies it, or `no rule allows it`, or what else is wrong with it.
+    pub reason: String,
+    /// The policies that isolate the pod in this direction, in the order in which they are judged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
+}
+
+impl std::fmt::Display for Denial {
+    /// `ingress of shop/web: no rule allows it (NetworkPolicy shop/web)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let (Some(direction), Some(pod)) = (&self.direction, &self.pod) {
+            write!(f, "{direction} of {pod}: ")?;
+        }
+        f.write_str(&self.reason)?;
+        if self.policies.is_empty() { Ok(()) } else { write!(f, " ({})", self.policies.join(", ")) }
+    }
 }
 
 /// Whether all that the datastore had when it was asked has been applied, and the state then.

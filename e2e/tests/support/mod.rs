@@ -4,6 +4,7 @@
 pub(crate) mod away;
 pub(crate) mod capture;
 pub(crate) mod cases;
+pub(crate) mod flows;
 pub(crate) mod image;
 pub(crate) mod machine;
 pub(crate) mod traffic;

@@ -10,8 +10,10 @@ mod desired;
 mod inherited;
 pub mod interpret;
 mod lists;
+mod names;
 mod rules;
 mod sets;
+mod snapshot;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -24,9 +26,11 @@ use crate::ruleset::{Delta, Family, Key, Name, Ruleset, Value, Verdict};
 use desired::Desired;
 pub use inherited::Inherited;
 use lists::{ChainPlan, TierList};
+pub use names::{Blame, Who};
 use rules::{Draft, Form};
 use rustc_hash::FxHashMap;
 use sets::{Layout, Slot, range_elements};
+pub use snapshot::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -34,15 +34,27 @@ impl<'a> Judge<'a> {
     /// Whether a connection is of a workload here and may not be opened any more. What the host itself opens is never judged.
     #[must_use]
     pub fn forbids(&self, flow: &Flow) -> bool {
+        self.fate(flow) != Fate::Passed
+    }
+
+    /// The interfaces of this node's workloads that a connection is opened from and to.
+    #[must_use]
+    pub fn interfaces(&self, flow: &Flow) -> [Option<&'a str>; 2] {
+        flow.ends().map(|end| self.workloads.get(&end).copied())
+    }
+
+    /// What would become of a connection's first packet now.
+    #[must_use]
+    pub fn fate(&self, flow: &Flow) -> Fate {
         let [source, destination] = flow.ends();
-        let (from, to) = (self.workloads.get(&source), self.workloads.get(&destination));
+        let [from, to] = self.interfaces(flow);
         // All of 127.0.0.0/8 is the host, though not each address stands on an interface.
         let of_host = self.host.contains(&source) || source.is_loopback();
         if from.is_none() && (to.is_none() || of_host) {
-            return false;
+            return Fate::Passed;
         }
         let to_host = to.is_none() && self.host.contains(&destination);
-        let name = |workload: Option<&&str>| workload.map_or(OTHER, |name| *name).to_owned();
+        let name = |workload: Option<&str>| workload.unwrap_or(OTHER).to_owned();
         let packet = Packet {
             in_interface: Some(name(from)),
             out_interface: (!to_host).then(|| name(to)),
@@ -53,7 +65,7 @@ impl<'a> Judge<'a> {
             dst_port: flow.destination.port(),
         };
         let hook = if to_host { Hook::Input } else { Hook::Forward };
-        interpret(self.ruleset, hook, &packet) != Fate::Passed
+        interpret(self.ruleset, hook, &packet)
     }
 }
 

@@ -19,6 +19,12 @@ use std::net::{IpAddr, SocketAddr};
 /// ICMP and its like have no ports.
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 
+/// Whether connections of a protocol are told apart by ports.
+#[must_use]
+pub fn has_ports(protocol: u8) -> bool {
+    WITH_PORTS.contains(&protocol)
+}
+
 /// A connection as policy sees it: after destination NAT and before source NAT.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flow {
@@ -45,6 +51,6 @@ impl Flow {
             Key::addr(a.ip()).and_addr(b.ip()).and_protocol(self.protocol).and_port(a.port()).and_port(b.port())
         };
         let both = [(set, key(self.source, self.destination)), (set, key(self.destination, self.source))];
-        both.into_iter().filter(|_| WITH_PORTS.contains(&self.protocol))
+        both.into_iter().filter(|_| has_ports(self.protocol))
     }
 }

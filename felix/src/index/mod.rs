@@ -7,6 +7,7 @@ mod event;
 mod labels;
 mod namespaces;
 mod owners;
+mod snapshot;
 
 pub use event::{Endpoint, Event, Pool};
 
@@ -16,6 +17,7 @@ pub(crate) use labels::{ItemId, SelectorId};
 use namespaces::{Change, Namespaces};
 use owners::{Claim, Owners};
 use rustc_hash::{FxHashMap, FxHashSet};
+pub(crate) use snapshot::Snapshot;
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
@@ -187,6 +189,16 @@ impl Index {
         self.pods.get(self.ids.get(key)?).map(AsRef::as_ref)
     }
 
+    /// The pod that owns an address.
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<&Pod> {
+        self.pods.get(&self.owners.owner(address)?).map(AsRef::as_ref)
+    }
+
+    /// The pod of an interface here, if the interface is open.
+    pub(crate) fn behind(&self, ifname: &str) -> Option<(&PodKey, ItemId)> {
+        self.live(ifname).map(|(endpoint, id)| (&endpoint.pod, id))
+    }
+
     /// All pods.
     pub(crate) fn pods(&self) -> impl Iterator<Item = &Pod> {
         self.pods.values().map(AsRef::as_ref)
@@ -219,21 +231,22 @@ impl Index {
     }
 
     fn put_pod(&mut self, mut pod: Pod) {
-        let known = self.ids.get(&pod.key).copied();
-        let old = known.and_then(|id| self.pods.get(&id));
-        if old.is_some_and(|old| **old == pod) {
+        if self.pod(&pod.key) == Some(&pod) {
             return;
         }
-        let same_ports = old.is_some_and(|old| old.ports == pod.ports);
         pod.labels = self.interned(pod.labels);
+        self.file_pod(Arc::new(pod));
+    }
+
+    fn file_pod(&mut self, pod: Arc<Pod>) {
+        let known = self.ids.get(&pod.key).copied();
         let id = known.unwrap_or_else(|| {
             self.next += 1;
             self.next
         });
-        if !same_ports {
+        if self.pods.get(&id).is_none_or(|old| old.ports != pod.ports) {
             self.changes.pods.insert(id);
         }
-        let pod = Arc::new(pod);
         // The key in the map is a part of the pod: removed first, else the old pod would stay for it.
         self.ids.remove(&pod.key);
         self.ids.insert(ByKey(pod.clone()), id);
@@ -359,15 +372,15 @@ impl Index {
         }
     }
 
-    fn put_policy(&mut self, policy: Policy) {
-        if self.policies.get(&policy.key).is_some_and(|(old, _)| **old == policy) {
+    fn put_policy(&mut self, policy: impl Into<Arc<Policy>>) {
+        let policy: Arc<Policy> = policy.into();
+        if self.policies.get(&policy.key).is_some_and(|(old, _)| *old == policy) {
             return;
         }
         self.changes.policies = true;
         let subject = self.subjects.acquire(&policy.subject);
         self.remove_policy(&policy.key);
         self.touch_subjects(subject);
-        let policy = Arc::new(policy);
         self.by_subject.entry(subject).or_default().push(policy.clone());
         self.policies.insert(policy.key.clone(), (policy, subject));
     }

@@ -42,6 +42,16 @@ impl Namespaces {
         self.isolations.keys()
     }
 
+    /// Those that were told, with their labels.
+    pub(super) fn told(&self) -> impl Iterator<Item = (&String, &Labels)> {
+        self.all.iter().filter_map(|(name, namespace)| Some((name, namespace.labels.as_ref()?)))
+    }
+
+    /// All NamespaceIsolations.
+    pub(super) fn isolating(&self) -> impl Iterator<Item = &Isolation> {
+        self.isolations.values()
+    }
+
     /// What is wrong with NamespaceIsolations, one sentence each.
     pub(super) fn problems(&self) -> impl Iterator<Item = String> {
         self.isolations.values().flat_map(|isolation| isolation.problems.iter().cloned())

@@ -91,6 +91,11 @@ impl Owners {
         claimed.filter(move |address| owner(address).is_some_and(|claim| claim.id == pod))
     }
 
+    /// The pod that owns an address.
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<ItemId> {
+        self.claims.get(&address)?.last().map(|claim| claim.id)
+    }
+
     /// One sentence for each address that several live pods claim.
     pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
         self.contested.iter().filter_map(|address| {

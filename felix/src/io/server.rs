@@ -11,10 +11,13 @@ use std::{fs, io};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use twill_crds::cni::CniReply;
-use twill_crds::control::{FelixRequest, FelixStatus, Waited};
+use twill_crds::control::{Answer, FelixRequest, FelixStatus, Forecast, PolicyChange, Waited};
 
 /// Longest request.
 const LARGEST: u64 = 2 << 20;
+
+/// Longest wait for felix to have heard all that the datastore has.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// Pause after which a datastore that did not answer is asked again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -96,6 +99,7 @@ async fn handle(request: FelixRequest, calls: &Calls) -> Value {
         }
         FelixRequest::Addresses => Ok(calls.ask(Ask::Addresses).await.unwrap_or_default()),
         FelixRequest::Leave => serde_json::to_value(calls.ask(Ask::Leave).await.unwrap_or_default()),
+        FelixRequest::Forecast(change) => serde_json::to_value(forecast(calls, change).await),
         FelixRequest::Ruleset => Ok(calls.ask(Ask::Ruleset).await.unwrap_or_default()),
     };
     shown.unwrap_or_default()
@@ -108,6 +112,21 @@ async fn applied(calls: &Calls) -> bool {
             return calls.ask(|reply| Ask::Reached { marks, reply }).await.is_some();
         }
         tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// By what the datastore has now, not by what felix happens to have heard of it.
+async fn forecast(calls: &Calls, change: PolicyChange) -> Answer<Forecast> {
+    let failed = |error: &str| Answer::Failed { error: error.to_owned() };
+    if !tokio::time::timeout(FRESH, applied(calls)).await.unwrap_or(false) {
+        return failed(
+            "felix does not reach its datastore, so it cannot say what a change would do; twill status says more",
+        );
+    }
+    match calls.ask(|reply| Ask::Forecast { change, reply }).await {
+        Some(Ok(forecast)) => Answer::Is(forecast),
+        Some(Err(error)) => Answer::Failed { error },
+        None => failed("felix is stopping"),
     }
 }
 

@@ -44,6 +44,8 @@ impl Agent {
         } else {
             same_meaning(&self.state, self.compiler.ruleset(), scratch.ruleset())?;
         }
+        let copy = self.compiler.snapshot().compile(skeleton(&Settings::default()));
+        prop_assert_eq!(copy.ruleset(), self.compiler.ruleset(), "of a copy");
         prop_assert_eq!(sorted(self.compiler.problems()), sorted(scratch.problems()));
         prop_assert!(self.compiler.commit().is_empty(), "a second commit changes something");
         Ok(())

@@ -1,6 +1,6 @@
 //! `twill policy diff`: what policies in files would open and close in a cluster.
 
-use super::{Cluster, declared};
+use super::{Cluster, connections, declared};
 use crate::args::PolicyDiff;
 use crate::commands::{counted, exit, get};
 use crate::io::{manifests, with_store};
@@ -9,37 +9,52 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use twill_crds::control::{ObjectName, PolicyChange};
 use twill_crds::{Object, Pod};
 use twill_datastore::Datastore;
 use twill_felix::evaluate::{Change, Group, diff};
 use twill_felix::model::{PodKey, Protocol};
+
+/// Kinds that a change may be made of.
+const COUNTS: [&str; 4] = ["NetworkPolicy", "ClusterNetworkPolicy", "NamespaceIsolation", "Namespace"];
 
 pub(crate) fn run(args: &PolicyDiff) -> anyhow::Result<ExitCode> {
     let manifests = if args.file.is_empty() { Vec::new() } else { manifests::read(&args.file)? };
     with_store(&args.store.datastore, async |store| {
         let before = Cluster::of(&store).await?;
         let mut after = before.clone();
-        let mut passed_over = 0;
+        let (mut passed_over, mut change) = (0, PolicyChange::default());
         for manifest in &manifests {
-            let counts = matches!(manifest.kind.kind.as_ref(), "NetworkPolicy" | "ClusterNetworkPolicy" | "Namespace");
-            passed_over += usize::from(!(counts && after.put(manifest)?));
+            if COUNTS.contains(&manifest.kind.kind.as_ref()) && after.put(manifest)? {
+                change.applied.push(manifest.value.clone());
+            } else {
+                passed_over += 1;
+            }
         }
         if passed_over > 0 {
             let what = counted(passed_over, "object");
             eprintln!("warning: {what} in the files passed over: neither a policy nor a namespace");
         }
         for word in &args.delete {
-            remove(&store, &mut after, word).await?;
+            change.deleted.push(remove(&store, &mut after, word).await?);
         }
         let (old, new) = (before.universe(), after.universe());
         new.problems().for_each(|problem| eprintln!("warning: {problem}"));
         let changes = diff(&old, &new).changes;
         let pods = before.pods.iter().map(|pod| (key(pod), pod)).collect();
-        match args.output.output {
-            Format::Table => table(&changes, &pods)?,
-            format => print_value(format, &changes.iter().map(|change| value(change, &pods)).collect::<Vec<_>>())?,
+        let forecast = args.connections.then(|| connections::forecast(&args.node, change)).transpose()?;
+        let values = || changes.iter().map(|change| value(change, &pods)).collect::<Vec<_>>();
+        match (args.output.output, &forecast) {
+            (Format::Table, _) => table(&changes, &pods)?,
+            (format, None) => print_value(format, &values())?,
+            (format, Some(forecast)) => {
+                print_value(format, &json!({"changes": values(), "connections": forecast}))?;
+            }
         }
-        Ok(exit(changes.is_empty()))
+        if let Some(forecast) = forecast.as_ref().filter(|_| args.output.output == Format::Table) {
+            connections::table(forecast)?;
+        }
+        Ok(exit(changes.is_empty() && forecast.is_none_or(|forecast| forecast.cut.is_empty())))
     })
 }
 
@@ -48,7 +63,7 @@ fn key(pod: &Pod) -> PodKey {
 }
 
 /// Takes a policy away that `KIND/NAME` or `KIND/NAMESPACE/NAME` names.
-async fn remove(store: &Datastore, cluster: &mut Cluster, word: &str) -> anyhow::Result<()> {
+async fn remove(store: &Datastore, cluster: &mut Cluster, word: &str) -> anyhow::Result<ObjectName> {
     let (kind, name) = word.split_once('/').with_context(|| format!("--delete {word}: write KIND/NAME"))?;
     let kind = get::kind(store, kind).await?;
     let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
@@ -62,7 +77,8 @@ async fn remove(store: &Datastore, cluster: &mut Cluster, word: &str) -> anyhow:
     };
     let shown = if kind.namespaced { format!("{namespace}/{name}") } else { name.to_owned() };
     ensure!(gone, "--delete {word}: there is no {} {shown}", kind.kind);
-    Ok(())
+    let namespace = if kind.namespaced { namespace.to_owned() } else { String::new() };
+    Ok(ObjectName { kind: kind.kind.to_string(), namespace, name: name.to_owned() })
 }
 
 fn drop_from<K: Object>(objects: &mut Vec<K>, namespace: &str, name: &str) -> bool {

@@ -1,5 +1,6 @@
 //! `twill policy`: look at it, test it, see what a change of it would do.
 
+mod connections;
 mod diff;
 mod objects;
 mod show;

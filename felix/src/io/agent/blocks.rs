@@ -1,6 +1,6 @@
 //! The node's blocks: which are ours, which are claimed ahead of need, and what is to be said about them.
 
-use super::cutting::Look;
+use super::look::Look;
 use super::lost::Lost;
 use super::namesakes::Namesakes;
 use super::ready::Readiness;

@@ -4,13 +4,13 @@
 //! the ruleset of that moment. What is forbidden goes into the sets `cut4` and `cut6`, both directions, and only then is it forgotten: else
 //! the next segment, from either end, would open it anew. A connection that is allowed again leaves the sets at the next commit.
 
+use super::look::{Look, Workloads};
 use super::{Agent, Done};
 use crate::base;
 use crate::cut::{Flow, Judge, Suspects};
 use crate::io::conntrack::{self, Connection};
-use crate::io::link::{self, KernelError, Trying};
-use crate::io::rtnl::Rtnl;
-use crate::ruleset::{Delta, Key, Value};
+use crate::io::link;
+use crate::ruleset::{Delta, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -23,16 +23,6 @@ pub enum ExistingConnections {
     Reevaluate,
     /// They go on until they end by themselves.
     Keep,
-}
-
-/// What a look found.
-#[derive(Debug)]
-pub struct Look {
-    /// Connections of suspects.
-    found: Vec<Connection>,
-    /// The host's own addresses.
-    host: BTreeSet<IpAddr>,
-    took: Duration,
 }
 
 /// What is going on.
@@ -60,6 +50,11 @@ impl Cutting {
 }
 
 impl Agent {
+    /// This node's workloads.
+    pub(super) fn workloads(&self) -> Workloads {
+        Workloads::new(self.endpoints.values().map(|live| (live.host_name.clone(), live.addresses.clone())))
+    }
+
     /// Says what becomes of live connections.
     pub fn treat(&mut self, existing: ExistingConnections) {
         self.cutting.existing = existing;
@@ -74,11 +69,7 @@ impl Agent {
 
     /// Whom a delta may forbid something, once it is in the kernel.
     pub(super) fn suspects(&self, delta: &Delta) -> Suspects {
-        let by_key: BTreeMap<Key, &[IpAddr]> =
-            self.endpoints.values().map(|live| (Key::interface(&live.host_name), live.addresses.as_slice())).collect();
-        Suspects::after(delta, self.compiler.ruleset(), |key| {
-            by_key.get(key).map(|all| all.to_vec()).unwrap_or_default()
-        })
+        self.workloads().suspects(delta, self.compiler.ruleset())
     }
 
     /// Looks at the kernel's connections if somebody is suspect and no look is under way.
@@ -100,10 +91,10 @@ impl Agent {
         }
         cutting.looking = true;
         let suspects = std::mem::take(&mut cutting.due);
-        let local: BTreeSet<IpAddr> = self.endpoints.values().flat_map(|live| live.addresses.iter().copied()).collect();
+        let local = self.workloads().addresses();
         let done = self.done.clone();
         tokio::task::spawn_blocking(move || {
-            let _ = done.send(Done::Looked(look(&suspects, &local).map_err(|error| (error.to_string(), suspects))));
+            let _ = done.send(Done::Looked(Look::at(&suspects, &local).map_err(|error| (error.to_string(), suspects))));
         });
     }
 
@@ -125,8 +116,8 @@ impl Agent {
             }
         };
         // A table of millions of connections must not keep a core busy.
-        self.cutting.not_before = Some(Instant::now() + (look.took * 4).min(Duration::from_secs(1)));
-        let forbidden = self.forbidden(look);
+        self.cutting.not_before = Some(Instant::now() + (look.took() * 4).min(Duration::from_secs(1)));
+        let forbidden = look.forbidden(&look.judge(&self.compiler, self.meant(), &self.workloads()));
         if !forbidden.is_empty() && self.hold(&forbidden).await {
             self.cutting.total += forbidden.len() as u64;
             tracing::info!(connections = forbidden.len(), first = ?forbidden[0].flow, "policy forbids live connections; cut");
@@ -138,13 +129,6 @@ impl Agent {
         }
         self.look_at_connections();
         self.answer_reached();
-    }
-
-    fn forbidden(&self, look: Look) -> Vec<Connection> {
-        let workloads = self.endpoints.values().filter(|live| self.compiler.is_live(&live.host_name));
-        let workloads = workloads.map(|live| (live.host_name.as_str(), live.addresses.iter().copied()));
-        let judge = Judge::new(self.meant(), workloads, &look.host);
-        look.found.into_iter().filter(|one| !one.expected && judge.forbids(&one.flow)).collect()
     }
 
     /// Puts connections into the sets; whether the kernel has them there.
@@ -179,8 +163,8 @@ impl Agent {
         let soon = Instant::now() + Duration::from_secs(5);
         self.cutting.held.retain(|_, until| *until > soon);
         let host = self.host_addresses();
-        let workloads = self.endpoints.values().map(|live| (live.host_name.as_str(), live.addresses.iter().copied()));
-        let judge = Judge::new(self.meant(), workloads, &host);
+        let workloads = self.workloads();
+        let judge = Judge::new(self.meant(), workloads.iter(), &host);
         let released: Vec<Flow> = self.cutting.held.keys().filter(|flow| !judge.forbids(flow)).cloned().collect();
         for flow in released {
             self.cutting.held.remove(&flow);
@@ -210,16 +194,4 @@ impl Agent {
             .map(|all| all.into_iter().map(|(_, address)| address).collect())
             .unwrap_or_default()
     }
-}
-
-fn look(suspects: &Suspects, local: &BTreeSet<IpAddr>) -> Result<Look, KernelError> {
-    let begun = Instant::now();
-    let ours = |ends: [IpAddr; 2]| ends.iter().any(|end| local.contains(end));
-    let found = conntrack::find(|one| ours(one.flow.ends()) && suspects.holds(one.flow.ends()))?;
-    let mut host = BTreeSet::new();
-    if !found.is_empty() {
-        let mut rtnl = Rtnl::open().trying(|| "opening a netlink socket".to_owned())?;
-        host.extend(link::addresses(&mut rtnl)?.into_iter().map(|(_, address)| address));
-    }
-    Ok(Look { found, host, took: begun.elapsed() })
 }

@@ -8,7 +8,9 @@ mod attach;
 mod blocks;
 mod cutting;
 mod facts;
+mod forecast;
 mod isolation;
+mod look;
 mod lost;
 mod namesakes;
 mod ready;
@@ -19,7 +21,8 @@ mod report;
 
 pub use attach::Prepared;
 pub use blocks::Done;
-pub use cutting::{ExistingConnections, Look};
+pub use cutting::ExistingConnections;
+pub use look::Look;
 pub use report::Conditions;
 
 use crate::base::{Settings, skeleton};
@@ -37,12 +40,13 @@ use crate::workload::supply::{Now, Supply};
 use attach::Pending;
 use facts::Compiled;
 use ipnet::IpNet;
+use report::NOT_HEARD;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
-use twill_crds::control::FelixStatus;
+use twill_crds::control::{FelixStatus, Forecast, PolicyChange};
 use twill_datastore::{Datastore, Followed, Freshness, Mark};
 use twill_ipam::io::store::Store;
 use twill_ipam::{Owner, Sandbox};
@@ -101,6 +105,13 @@ pub enum Ask {
     Addresses(oneshot::Sender<Value>),
     /// The ruleset as it is meant.
     Ruleset(oneshot::Sender<Value>),
+    /// Which live connections a change of policy would cut, or why that cannot be said.
+    Forecast {
+        /// The change.
+        change: PolicyChange,
+        /// The answer.
+        reply: oneshot::Sender<Result<Forecast, String>>,
+    },
     /// The state, after which nothing is written any more: the daemon ends.
     Leave(oneshot::Sender<FelixStatus>),
 }
@@ -255,6 +266,7 @@ impl Agent {
             Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),
             Ask::Addresses(reply) => drop(reply.send(self.addresses())),
             Ask::Ruleset(reply) => drop(reply.send(self.ruleset())),
+            Ask::Forecast { change, reply } => self.forecast(&change, reply),
         }
     }
 

@@ -7,7 +7,7 @@ use twill_crds::control::FelixStatus;
 /// The conditions of felix in the node's NodeNetwork: type, whether it holds, and a sentence.
 pub type Conditions = Vec<(&'static str, bool, String)>;
 
-const NOT_HEARD: &str = "felix has not heard all of the datastore yet";
+pub(super) const NOT_HEARD: &str = "felix has not heard all of the datastore yet";
 const TABLE_NOT_OURS: &str = "table inet twill is not ours yet: another process owns it";
 
 impl Agent {
