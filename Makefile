@@ -13,7 +13,7 @@ VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-syst
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
-.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-restarts test-kubernetes test-kubelet bench-bgp bench-policy bench-kubernetes lint
+.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-restarts test-flood test-kubernetes test-kubelet bench-bgp bench-policy bench-kubernetes lint
 
 help:
 	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up,"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-unit  the tests that need no root"
 	@echo "make test-vm    the tests that need another kernel, in a virtual machine (root)"
 	@echo "make test-restarts  daemons killed under traffic, with every speaker as ToR or neighbour, ten minutes (root)"
+	@echo "make test-flood  policy under as many packets as the machine carries: 1000 changes, felix killed 20 times, two minutes (root)"
 	@echo "make test-sctp  policy on SCTP, in a virtual machine, a quarter of an hour (root)"
 	@echo "make test-kubernetes  the tests that need a Kubernetes API server: etcd, kube-apiserver and kubectl in"
 	@echo "                \$$KUBEBUILDER_ASSETS or /usr/local/kubebuilder/bin (root)"
@@ -91,6 +92,12 @@ test-restarts:
 	@scripts/need $(TEST_TOOLS)
 	$(CARGO) build --locked -p twill -p twill-cni
 	$(CARGO) test --locked -p twill-e2e --test root_restarts -- --ignored
+
+# As fast as the machine can, so that nothing beside it runs at its own pace; a shorter one is part of `make test-root`.
+test-flood:
+	$(call ROOT,its tests make network namespaces.)
+	@scripts/need $(TEST_TOOLS)
+	$(CARGO) test --locked -p twill-felix --test flood -- --ignored --nocapture $$(scripts/ignored-tests "needs minutes")
 
 # A quarter of an hour on an emulated processor, so not part of `make test`.
 test-sctp:

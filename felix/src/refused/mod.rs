@@ -13,7 +13,7 @@ mod without;
 pub use without::{Cost, without};
 
 use crate::base;
-use crate::ruleset::{Part, Ruleset};
+use crate::ruleset::{Action, Part, Ruleset};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What was said against a transaction.
@@ -72,7 +72,8 @@ impl Refused {
         let there = |part: &&Part| is_policy(part) && has(wanted, part) && !aside.contains(*part);
         let mut group: BTreeSet<Part> = complaint.named.iter().map(|(part, _)| part).filter(there).cloned().collect();
         if group.is_empty() {
-            group = complaint.parts.iter().filter(there).cloned().collect();
+            let parts = reached(wanted, &complaint.parts);
+            group = parts.iter().filter(there).cloned().collect();
         }
         if group.is_empty() {
             return false;
@@ -162,6 +163,19 @@ impl Refused {
         let (first, second): (Vec<_>, Vec<_>) = group.into_iter().enumerate().partition(|(i, _)| *i < half);
         self.doubtful.extend([second, first].map(|half| half.into_iter().map(|(_, part)| part).collect()));
     }
+}
+
+/// These parts, and the chains that they lead to.
+fn reached(ruleset: &Ruleset, parts: &BTreeSet<Part>) -> BTreeSet<Part> {
+    let mut all = parts.clone();
+    let mut due: Vec<Part> = parts.iter().cloned().collect();
+    while let Some(part) = due.pop() {
+        let Part::Chain(name) = part else { continue };
+        let rules = ruleset.chains.get(&name).into_iter().flat_map(|chain| &chain.rules);
+        let next = rules.filter_map(|rule| if let Action::Verdict(to) = &rule.action { to.chain() } else { None });
+        due.extend(next.cloned().map(Part::Chain).filter(|part| all.insert(part.clone())));
+    }
+    all
 }
 
 /// Whether a part is of policy: the skeleton cannot do without its own.

@@ -74,12 +74,16 @@ impl Delta {
             && self.remove_sets.is_empty()
     }
 
-    /// What it creates or changes.
+    /// What it creates or changes, and the chains that its elements lead to.
     #[must_use]
     pub fn parts(&self) -> BTreeSet<Part> {
         let sets = self.add_sets.keys().chain(self.elements.keys()).cloned().map(Part::Set);
-        let chains = self.add_chains.keys().chain(self.replace_rules.keys()).cloned().map(Part::Chain);
-        sets.chain(chains).collect()
+        let new = self.add_sets.values().map(|set| &set.elements);
+        let values = new.chain(self.elements.values().map(|change| &change.add)).flat_map(BTreeMap::values);
+        let led_to =
+            values.filter_map(|value| if let Value::Verdict(verdict) = value { verdict.chain() } else { None });
+        let chains = self.add_chains.keys().chain(self.replace_rules.keys()).chain(led_to);
+        sets.chain(chains.cloned().map(Part::Chain)).collect()
     }
 
     /// Adds an element to an existing set.

@@ -32,6 +32,14 @@ pub struct Ruleset {
     pub sets: BTreeMap<Name, Set>,
 }
 
+impl Ruleset {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.chains.is_empty() && self.sets.is_empty()
+    }
+}
+
 /// A chain. Its policy is always accept: denial is an explicit rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chain {

@@ -1,4 +1,6 @@
 //! One node: a namespace with an uplink, a datastore, and felix as a process.
+// Not each of the test programs that share it needs all of it.
+#![allow(dead_code)]
 
 use crate::world::{Ns, until};
 use serde_json::{Value, json};
@@ -110,6 +112,26 @@ impl Node {
         let mut pod = self.runtime.block_on(self.datastore.get::<Pod>(&key)).unwrap().unwrap();
         pod.metadata.labels = serde_json::from_value(labels).unwrap();
         self.runtime.block_on(self.datastore.update(&pod)).unwrap();
+    }
+
+    /// Creates an object of `shop`, or gives it another spec.
+    pub fn put_in_shop<K: Object>(&self, object: &Value) {
+        let key = Key::namespaced("shop", object["metadata"]["name"].as_str().unwrap());
+        let Some(old) = self.runtime.block_on(self.datastore.get::<K>(&key)).unwrap() else {
+            self.create::<K>(object.clone());
+            return;
+        };
+        let mut new = serde_json::to_value(&old).unwrap();
+        new["spec"] = object["spec"].clone();
+        let new: K = serde_json::from_value(new).unwrap();
+        self.runtime.block_on(self.datastore.update(&new)).unwrap();
+    }
+
+    /// Gives the namespace `shop` other labels.
+    pub fn label_shop(&self, labels: Value) {
+        let mut shop = self.runtime.block_on(self.datastore.get::<Namespace>(&Key::cluster("shop"))).unwrap().unwrap();
+        shop.metadata.labels = serde_json::from_value(labels).unwrap();
+        self.runtime.block_on(self.datastore.update(&shop)).unwrap();
     }
 
     /// A policy for all pods of `shop` that lets nothing in.

@@ -10,8 +10,7 @@ use std::time::Duration;
 use twill_felix::base::{self, Settings, chain_name, name, skeleton};
 use twill_felix::io::nft::Table;
 use twill_felix::ruleset::{
-    Action, Chain, Direction, End, Family, Field, Interface, Key, KeyType, Match, Name, Rule, Ruleset, Set, Value,
-    Verdict,
+    Action, Chain, Direction, End, Family, Field, Interface, Key, KeyType, Match, Rule, Ruleset, Set, Value, Verdict,
 };
 
 /// The skeleton with something of everything that the types can say.
@@ -308,9 +307,9 @@ fn a_refused_object_is_named_and_nothing_else_happens() {
             assert!(!sh("nft list table inet twill").contains("innocent"));
 
             let mut dangling = twill_felix::ruleset::Delta::default();
-            dangling.remove_chains.insert(Name::from("list_a"));
+            dangling.remove_chains.insert(chain_name("cut"));
             let error = table.commit(dangling).await.unwrap_err().to_string();
-            assert!(error.contains("list_a"), "{error}");
+            assert!(error.contains("cut_v1"), "{error}");
             assert_eq!(table.resync(rich()).await.unwrap().messages, 0, "all is as it was");
         });
     });

@@ -21,11 +21,14 @@ mod expression;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod golden;
+mod left;
 mod monitor;
 mod options;
 mod others;
+mod owner;
 mod removal;
 mod set;
+mod steps;
 mod table;
 mod trial;
 mod wire;
