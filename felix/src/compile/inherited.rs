@@ -130,7 +130,7 @@ fn keep_used(wanted: &mut Ruleset, left: &Ruleset) {
 /// Which of the selectors that share a set an element is of. Each has an element at least, its marker.
 fn selector(set: &Set, key: &Key) -> Option<Key> {
     let shared = set.key.first() == Some(&KeyType::Selector);
-    shared.then(|| Key::from_bytes(key.bytes().get(..KeyType::Selector.width()).unwrap_or_default()))
+    key.first_selector().filter(|_| shared)
 }
 
 #[cfg(test)]

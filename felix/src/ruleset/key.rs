@@ -169,6 +169,12 @@ impl Key {
         }
     }
 
+    /// Its first part, as a key of its own, if it is one of a set that selectors share.
+    #[must_use]
+    pub fn first_selector(&self) -> Option<Key> {
+        self.0.get(..KeyType::Selector.width()).map(|bytes| Key(bytes.into()))
+    }
+
     fn step(&self, carries: u8, next: impl Fn(u8) -> u8) -> Option<Key> {
         let mut bytes = self.0.clone();
         for byte in bytes.iter_mut().rev() {

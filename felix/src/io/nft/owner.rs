@@ -224,6 +224,7 @@ impl Owner {
             let steps = steps::steps(&delta, &seen, &Ruleset::default());
             self.left = Left::default();
             if steps.new.is_empty() && steps.change.is_empty() && policies.is_empty() && !dormant {
+                self.left.follow(&steps.change, steps.left_elements, Instant::now());
                 self.left.put(steps.left, Instant::now());
                 return Ok(Commit::default());
             }
@@ -267,8 +268,10 @@ impl Owner {
             false => self.transact(&steps.change, extras, Some(declared))?,
         };
         if matches!(outcome, Outcome::Committed) {
+            let now = Instant::now();
             self.left.take_back(&steps.used);
-            self.left.put(steps.left, Instant::now());
+            self.left.follow(&steps.change, steps.left_elements, now);
+            self.left.put(steps.left, now);
         }
         let commit = Commit {
             messages: before.messages + commit.messages,
@@ -285,7 +288,7 @@ impl Owner {
         if due.is_empty() {
             return;
         }
-        match self.transact(&steps::removal(&due), Extras::default(), None) {
+        match self.transact(&due.removal(), Extras::default(), None) {
             Ok((Outcome::Committed, commit)) => debug!(messages = commit.messages, "what was out of use is gone"),
             // The kernel is not what we took it for: compared, what is there that should not be is found again.
             _ => self.repair("unknown"),

@@ -10,8 +10,8 @@
 //! 3. What nothing leads to any more goes later, when no packet can be on its way through it.
 
 use crate::base;
-use crate::ruleset::{Delta, Name, Ruleset};
-use std::collections::BTreeSet;
+use crate::ruleset::{Delta, ElementChange, Key, KeyType, Name, Ruleset};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A change in its steps.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub(super) struct Steps {
     pub(super) used: Ruleset,
     /// Lists and their sets that are out of use after it, and are to go later.
     pub(super) left: Ruleset,
+    /// So are these elements of sets that selectors share: those of selectors that nothing looks for any more.
+    pub(super) left_elements: BTreeMap<Name, BTreeSet<Key>>,
 }
 
 /// The steps from `held` by `delta`, where `left` is in the kernel besides, out of use.
@@ -41,10 +43,28 @@ pub(super) fn steps(delta: &Delta, held: &Ruleset, left: &Ruleset) -> Steps {
     steps.new = restricted(left, &steps.used).difference(&steps.used);
     let chains = extract(&mut steps.change.remove_chains, |name| name.starts_with(base::LIST));
     let sets = extract(&mut steps.change.remove_sets, is_policy);
+    steps.left_elements = released(&mut steps.change, held);
     let named = |names: BTreeSet<Name>| names.into_iter();
     steps.left.chains = named(chains).filter_map(|name| held.chains.get_key_value(&name)).map(cloned).collect();
     steps.left.sets = named(sets).filter_map(|name| held.sets.get_key_value(&name)).map(cloned).collect();
     steps
+}
+
+/// Takes out of a change the removal of whole selectors from the sets that they share. A selector's marker goes with its last user.
+fn released(change: &mut Delta, held: &Ruleset) -> BTreeMap<Name, BTreeSet<Key>> {
+    let mut out = BTreeMap::new();
+    for (name, change) in &mut change.elements {
+        let Some(set) = held.sets.get(name).filter(|set| set.key.first() == Some(&KeyType::Selector)) else { continue };
+        let is_marker = |key: &&Key| key.address(&set.key).is_some_and(|address| address.is_unspecified());
+        let gone: BTreeSet<Key> = change.remove.keys().filter(is_marker).filter_map(Key::first_selector).collect();
+        let goes = |key: &Key, _: &mut _| key.first_selector().is_some_and(|selector| gone.contains(&selector));
+        let keys: BTreeSet<Key> = change.remove.extract_if(.., goes).map(|(key, _)| key).collect();
+        if !keys.is_empty() {
+            out.insert(name.clone(), keys);
+        }
+    }
+    change.elements.retain(|_, change| *change != ElementChange::default());
+    out
 }
 
 /// What of `ruleset` has a name that is in `names`.
@@ -137,6 +157,26 @@ mod tests {
         kernel.apply(&second.new);
         kernel.apply(&second.change);
         assert!(kernel == both(&again, &second.left));
+    }
+
+    #[test]
+    fn a_selector_goes_from_a_shared_set_only_after_the_lists_that_look_for_it() {
+        let shared = |members: &[(u64, u8)]| {
+            let mut all = ruleset("a", 1);
+            let key = |(selector, last): &(u64, u8)| {
+                Key::selector(*selector).and_addr(IpAddr::from([*last & 10, 0, 0, *last]))
+            };
+            let elements = members.iter().map(|one| (key(one), Value::Plain));
+            all.sets.insert("sel4_all".into(), Set::of([KeyType::Selector, KeyType::V4]).with(elements));
+            all
+        };
+        // 0 is the marker. Selector 1 loses a member, selector 2 all it has.
+        let (before, after) = (shared(&[(1, 0), (1, 2), (1, 3), (2, 0), (2, 3)]), shared(&[(1, 0), (1, 2)]));
+        let steps = steps(&before.difference(&after), &before, &Ruleset::default());
+        let change = &steps.change.elements["sel4_all"];
+        assert_eq!((change.remove.len(), change.add.len()), (1, 0), "a member that left is gone at once");
+        assert_eq!(steps.left_elements["sel4_all"].len(), 2);
+        assert!(steps.left_elements["sel4_all"].iter().all(|key| key.first_selector() == Some(Key::selector(2))));
     }
 
     #[test]
