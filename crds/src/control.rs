@@ -22,6 +22,8 @@ pub enum FelixRequest {
     Addresses,
     /// The compiled ruleset as felix means it, for `twill policy show`; answered by a JSON object.
     Ruleset,
+    /// HostPolicies of this node, for `twill policy host`; answered by a JSON object.
+    HostPolicies,
     /// End, and leave the kernel as it is. Answered by [`FelixStatus`], or by the end of the connection: nothing is written any more.
     Leave,
 }

@@ -180,6 +180,8 @@ impl Packet {
                 (Field::DestinationV4 | Field::DestinationV6, key) => {
                     key.map_or_else(|| Key::addr(self.dst), |k| k.and_addr(self.dst))
                 }
+                // Of a set of its own: no key has it beside others.
+                (Field::Family, _) => Key::family(if self.src.is_ipv4() { Family::V4 } else { Family::V6 }),
                 (Field::Protocol, key) => {
                     key.map_or_else(|| Key::protocol(self.protocol), |k| k.and_protocol(self.protocol))
                 }

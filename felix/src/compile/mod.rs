@@ -7,6 +7,7 @@
 //! Only pods with an endpoint on this node have lists. A set exists while some list refers to it.
 
 mod desired;
+mod host;
 mod inherited;
 pub mod interpret;
 mod lists;
@@ -44,6 +45,7 @@ pub struct Compiler {
     drafts: FxHashMap<PolicyKey, PolicyDrafts>,
     /// Of the addresses of this node's workloads: of others no packet comes here to be judged, so rules for them would be idle.
     families: Families,
+    host: host::Host,
 }
 
 #[derive(Debug)]
@@ -103,6 +105,7 @@ impl Compiler {
         for ifname in &changes.endpoints {
             given_up.extend(self.update_endpoint(ifname));
         }
+        given_up.extend(self.update_host());
         given_up.into_iter().for_each(|chain| self.release_chain(chain));
         if changes.nodes {
             self.update_nodes();

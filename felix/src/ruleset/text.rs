@@ -186,6 +186,7 @@ fn field(field: Field) -> &'static str {
         Field::DestinationV4 => "ip daddr",
         Field::SourceV6 => "ip6 saddr",
         Field::DestinationV6 => "ip6 daddr",
+        Field::Family => "meta nfproto",
         Field::Protocol => "meta l4proto",
         Field::SourcePort => "th sport",
         Field::DestinationPort => "th dport",
@@ -197,6 +198,7 @@ fn key_type(key: KeyType) -> &'static str {
         KeyType::Interface => "ifname",
         KeyType::V4 => "ipv4_addr",
         KeyType::V6 => "ipv6_addr",
+        KeyType::Family => "nf_proto",
         KeyType::Protocol => "inet_proto",
         KeyType::Port => "inet_service",
     }

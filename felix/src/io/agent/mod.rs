@@ -8,6 +8,7 @@ mod attach;
 mod blocks;
 mod cutting;
 mod facts;
+mod host;
 mod isolation;
 mod lost;
 mod namesakes;
@@ -19,6 +20,7 @@ mod report;
 pub use attach::Prepared;
 pub use blocks::Done;
 pub use cutting::{ExistingConnections, Look};
+pub use host::Places;
 pub use report::Conditions;
 
 use crate::base::{Settings, skeleton};
@@ -100,6 +102,8 @@ pub enum Ask {
     Addresses(oneshot::Sender<Value>),
     /// The ruleset as it is meant.
     Ruleset(oneshot::Sender<Value>),
+    /// HostPolicies of this node, what is on trial, and what passes before.
+    HostPolicies(oneshot::Sender<Value>),
     /// The state, after which nothing is written any more: the daemon ends.
     Leave(oneshot::Sender<FelixStatus>),
 }
@@ -124,6 +128,8 @@ pub struct Parts {
     pub events: mpsc::UnboundedSender<Told>,
     /// Where it leaves what it hears, for the next felix.
     pub memory: Keeper,
+    /// What HostPolicies need.
+    pub places: Places,
 }
 
 /// The agent.
@@ -155,6 +161,7 @@ pub struct Agent {
     blocks: blocks::Blocks,
     isolation: isolation::Isolation,
     cutting: cutting::Cutting,
+    host: host::Host,
     missing: BTreeMap<Sandbox, u32>,
     repairs: u64,
     mtu: Option<u32>,
@@ -182,7 +189,7 @@ impl Agent {
     /// # Errors
     /// The kernel or the store failed.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory } = parts;
+        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory, places } = parts;
         let mut agent = Self {
             node: owner.node.clone(),
             boot_id,
@@ -207,6 +214,7 @@ impl Agent {
             blocks: blocks::Blocks::new(quarantine),
             isolation: isolation::Isolation::default(),
             cutting: cutting::Cutting::default(),
+            host: host::Host::new(places),
             missing: BTreeMap::new(),
             repairs: 0,
             mtu: None,
@@ -251,6 +259,7 @@ impl Agent {
             Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),
             Ask::Addresses(reply) => drop(reply.send(self.addresses())),
             Ask::Ruleset(reply) => drop(reply.send(self.ruleset())),
+            Ask::HostPolicies(reply) => drop(reply.send(self.host_state())),
         }
     }
 
@@ -276,9 +285,16 @@ impl Agent {
         if std::mem::take(&mut self.supply_changed) {
             self.take_blocks();
         }
-        if self.commit().await.is_err() {
-            return;
+        self.settle_host();
+        let mut outcome = self.commit().await;
+        // What could not begin before the table was equal.
+        if outcome.is_ok() && self.settle_host() {
+            outcome = self.commit().await;
         }
+        if outcome.is_err() {
+            return self.host_not_committed();
+        }
+        self.host_committed();
         self.follow_isolation().await;
         self.applied = self.applied.max(heard);
         self.keep_memory();
@@ -368,6 +384,8 @@ impl Agent {
                 self.memory.hear(kind, &followed);
                 self.compiler_hears(&followed);
             }
+            // What is in force of them is kept in a file of its own.
+            Fact::HostPolicy(followed) => self.hear_host_policies(*followed),
             Fact::Node(followed) => {
                 self.memory.hear(kind, &followed);
                 self.hear_nodes(*followed);
@@ -398,6 +416,7 @@ impl Agent {
             let nodes = self.supply.nodes.iter().map(|(_, node)| model::Node::read(node)).collect();
             self.compiler.apply(Event::NodesChanged(nodes));
             self.refresh_mtu();
+            self.host_hears_of_nodes();
         }
     }
 
@@ -443,6 +462,7 @@ impl Agent {
     pub async fn tick(&mut self) {
         self.ticks += 1;
         self.cut_due().await;
+        self.tick_host().await;
         self.tell_runtime();
         self.check_blocks();
         if self.table.is_some() && !self.equal || self.isolation.due() {

@@ -17,6 +17,7 @@ mod actual;
 mod batch;
 mod connection;
 mod expression;
+mod gate;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod golden;
@@ -28,6 +29,7 @@ mod table;
 mod trial;
 mod wire;
 
+pub use gate::lasts;
 pub use others::{ForeignChain, others};
 pub use removal::remove;
 pub use table::{Ownership, Table};
