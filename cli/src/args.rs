@@ -177,6 +177,27 @@ pub(crate) enum Policy {
     /// List what policies in files would open and close, were they applied, and on a node which live connections that would cut; exit 2
     /// if it is anything.
     Diff(PolicyDiff),
+    /// Show which HostPolicies are in force on this node, which are on trial, and what passes before them and why; exit 2 if it went
+    /// back from one.
+    Host {
+        #[command(flatten)]
+        node: Node,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Confirm a HostPolicy that asks for it, as it stands now: nodes where it is on trial keep it.
+    Confirm(Named),
+    /// Let nodes try a HostPolicy again that they went back from.
+    Retry(Named),
+}
+
+/// `twill policy confirm` and `retry`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Named {
+    /// Name of the HostPolicy.
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) store: Store,
 }
 
 /// `twill policy test`.

@@ -24,6 +24,8 @@ pub enum FelixRequest {
     Ruleset,
     /// Which live connections of this node's workloads a change of policy would cut; answered by an [`Answer`] of [`Forecast`].
     Forecast(PolicyChange),
+    /// HostPolicies of this node, for `twill policy host`; answered by a JSON object.
+    HostPolicies,
     /// End, and leave the kernel as it is. Answered by [`FelixStatus`], or by the end of the connection: nothing is written any more.
     Leave,
 }

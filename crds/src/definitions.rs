@@ -10,7 +10,7 @@ mod rules;
 pub(crate) mod schemas;
 mod structural;
 
-use crate::{BGPConfiguration, BGPPeer, IPBlock, IPPool, NamespaceIsolation, NodeNetwork, Object};
+use crate::{BGPConfiguration, BGPPeer, HostPolicy, IPBlock, IPPool, NamespaceIsolation, NodeNetwork, Object};
 use kube::CustomResourceExt;
 use rules::Placed;
 use serde_json::Value;
@@ -25,6 +25,7 @@ pub fn all() -> Vec<Value> {
         definition::<BGPPeer>(&rules::bgp_peer()),
         definition::<NodeNetwork>(&[]),
         definition::<NamespaceIsolation>(&rules::namespace_isolation()),
+        definition::<HostPolicy>(&rules::host_policy()),
     ]
 }
 

@@ -31,7 +31,7 @@ impl Kind {
     #[must_use]
     pub fn is_optional(&self) -> bool {
         self.group == crate::names::POLICY_GROUP
-            || (self.group == crate::names::GROUP && self.kind == "NamespaceIsolation")
+            || (self.group == crate::names::GROUP && ["NamespaceIsolation", "HostPolicy"].contains(&self.kind.as_ref()))
     }
 }
 
@@ -95,6 +95,7 @@ object!(
     "namespaceisolations",
     false
 );
+object!(crate::HostPolicy, crate::names::GROUP, crate::names::VERSION, "HostPolicy", "hostpolicies", false);
 object!(crate::Namespace, "", "v1", "Namespace", "namespaces", false);
 object!(crate::Node, "", "v1", "Node", "nodes", false);
 object!(crate::Pod, "", "v1", "Pod", "pods", true);

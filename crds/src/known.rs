@@ -13,6 +13,7 @@ const KINDS: &[Row] = &[
     (names::GROUP, names::VERSION, "BGPPeer", "bgppeers", false, &["peer"]),
     (names::GROUP, names::VERSION, "NodeNetwork", "nodenetworks", false, &["nodenet"]),
     (names::GROUP, names::VERSION, "NamespaceIsolation", "namespaceisolations", false, &["nsiso"]),
+    (names::GROUP, names::VERSION, "HostPolicy", "hostpolicies", false, &["hostpol"]),
     ("", "v1", "Namespace", "namespaces", false, &["ns"]),
     ("", "v1", "Node", "nodes", false, &["no"]),
     ("", "v1", "Pod", "pods", true, &["po"]),
@@ -121,6 +122,8 @@ mod tests {
         check::<crate::BGPConfiguration>();
         check::<crate::BGPPeer>();
         check::<crate::NodeNetwork>();
+        check::<crate::NamespaceIsolation>();
+        check::<crate::HostPolicy>();
         check::<crate::Namespace>();
         check::<crate::Node>();
         check::<crate::Pod>();

@@ -8,6 +8,7 @@ pub mod cluster_network_policy;
 pub mod cni;
 pub mod control;
 pub mod definitions;
+pub mod host_policy;
 pub mod ippool;
 pub mod kind;
 pub mod known;
@@ -22,6 +23,7 @@ mod written;
 
 pub use bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec};
 pub use cluster_network_policy::ClusterNetworkPolicy;
+pub use host_policy::{HostPolicy, HostPolicySpec};
 pub use ippool::{Encapsulation, IPBlock, IPBlockSpec, IPPool, IPPoolSpec, Protocol, When};
 pub use kind::{Kind, Object};
 pub use namespace_isolation::{NamespaceIsolation, NamespaceIsolationSpec};

@@ -6,6 +6,7 @@
 
 mod bgp;
 mod cluster_policy;
+mod host;
 mod isolation;
 mod metadata;
 mod pod;
@@ -82,6 +83,7 @@ pub(crate) fn admit_fields(kind: &Kind, object: &mut Value, old: Option<&Value>)
         (names::GROUP, "BGPPeer") => bgp::peer(&ours(object)?),
         (names::GROUP, "NodeNetwork") => ours::<crate::NodeNetwork>(object).map(drop),
         (names::GROUP, "NamespaceIsolation") => isolation::check(&ours(object)?),
+        (names::GROUP, "HostPolicy") => host::check(&ours(object)?),
         ("networking.k8s.io", "NetworkPolicy") => {
             policy::default(object);
             policy::check(&decode(object)?)
@@ -111,20 +113,31 @@ fn ours<K: Object>(object: &mut Value) -> Result<K, Problem> {
 }
 
 fn drop_nulls(value: &mut Value) {
-    if let Value::Object(fields) = value {
-        fields.retain(|_, field| !field.is_null());
-        fields.values_mut().for_each(drop_nulls);
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
     }
 }
 
 /// Adds the fields that only `full` has; what was written stays as it was written.
 fn fill_in(written: &mut Value, full: &Value) {
-    let (Value::Object(written), Value::Object(full)) = (written, full) else { return };
-    for (key, value) in full {
-        match written.get_mut(key) {
-            Some(field) => fill_in(field, value),
-            None => drop(written.insert(key.clone(), value.clone())),
+    match (written, full) {
+        (Value::Object(written), Value::Object(full)) => {
+            for (key, value) in full {
+                match written.get_mut(key) {
+                    Some(field) => fill_in(field, value),
+                    None => drop(written.insert(key.clone(), value.clone())),
+                }
+            }
         }
+        (Value::Array(written), Value::Array(full)) => {
+            written.iter_mut().zip(full).for_each(|(item, whole)| fill_in(item, whole));
+        }
+        _ => {}
     }
 }
 

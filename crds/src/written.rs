@@ -6,10 +6,12 @@ use std::net::IpAddr;
 
 /// A range of addresses.
 pub(crate) fn range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let range = text.parse::<IpNet>().ok().filter(|range| !is_mapped(range.addr()));
-    let problem = || format!("\"{text}\" is no range of addresses; write it like 10.42.0.0/16 or fd42::/48");
-    range.ok_or_else(|| D::Error::custom(problem()))
+    read_range(&String::deserialize(deserializer)?)
+}
+
+/// Ranges of addresses.
+pub(crate) fn ranges<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    Vec::<String>::deserialize(deserializer)?.iter().map(|text| read_range(text)).collect()
 }
 
 /// An address that may be left out.
@@ -20,6 +22,12 @@ pub(crate) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
 /// Addresses.
 pub(crate) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
     Vec::<String>::deserialize(deserializer)?.iter().map(|text| read(text)).collect()
+}
+
+fn read_range<E: Error>(text: &str) -> Result<IpNet, E> {
+    let range = text.parse::<IpNet>().ok().filter(|range| !is_mapped(range.addr()));
+    let problem = || format!("\"{text}\" is no range of addresses; write it like 10.42.0.0/16 or fd42::/48");
+    range.ok_or_else(|| E::custom(problem()))
 }
 
 fn read<E: Error>(text: &str) -> Result<IpAddr, E> {

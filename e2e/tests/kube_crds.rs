@@ -108,6 +108,7 @@ fn an_operator_sees_what_matters() {
         object("BGPPeer", "tor", json!({"remote": {"address": "172.31.1.1"}, "asn": "external"})),
         object("NodeNetwork", "n1", json!({})),
         object("NamespaceIsolation", "tenants", json!({"namespaceSelector": {}})),
+        object("HostPolicy", "nodes", json!({})),
     ]});
     cluster.succeeds(&["create", "-f", "-"], &list.to_string());
     let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": "Fine", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
@@ -140,8 +141,9 @@ fn an_operator_sees_what_matters() {
     assert_eq!(row(&["peer"]), ["tor", "172.31.1.1", "external", "4", "3"]);
     assert_eq!(row(&["nodenet"]), ["n1", "172.31.1.11", "64512", "True", "True", "True"]);
     assert_eq!(row(&["nsiso"]), ["tenants", r#"["Ingress","Egress"]"#, r#"["SameNamespace","DNS"]"#]);
+    assert_eq!(row(&["hostpol"]), ["nodes", "1000", r#"["Ingress"]"#, "[]", "SelfTest"]);
     let all = cluster.succeeds(&["get", "twill", "-o", "name"], "");
-    assert_eq!(all.lines().count(), 7, "the category has every kind: {all}");
+    assert_eq!(all.lines().count(), 8, "the category has every kind: {all}");
 
     for definition in definitions::all() {
         let kind = definition["spec"]["names"]["plural"].as_str().unwrap();

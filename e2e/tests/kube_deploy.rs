@@ -206,6 +206,7 @@ fn each_account_may_do_what_its_code_does_and_not_more() {
         "networkpolicies",
         "clusternetworkpolicies.policy.networking.k8s.io",
         "namespaceisolations",
+        "hostpolicies",
         "ippools",
         "ipblocks",
         "bgppeers",

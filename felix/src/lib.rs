@@ -9,6 +9,7 @@ pub mod cni;
 pub mod compile;
 pub mod cut;
 pub mod evaluate;
+pub mod host;
 pub mod index;
 pub mod io;
 pub mod memory;

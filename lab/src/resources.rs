@@ -55,13 +55,14 @@ pub struct Desired {
 }
 
 /// Kinds that something in the lab acts on.
-const LIVE: [&str; 14] = [
+const LIVE: [&str; 15] = [
     "Namespace",
     "Pod",
     "Deployment",
     "NetworkPolicy",
     "ClusterNetworkPolicy",
     "NamespaceIsolation",
+    "HostPolicy",
     "Node",
     "IPPool",
     "IPBlock",

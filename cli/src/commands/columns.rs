@@ -54,6 +54,12 @@ pub(super) fn of(kind: &Kind) -> &'static [Column] {
             ("DIRECTIONS", |o| list(o, "/spec/directions", "")),
             ("ALLOW", |o| list(o, "/spec/allow", "")),
         ],
+        "HostPolicy" => &[
+            ("PRIORITY", |o| text(o, "/spec/priority")),
+            ("DIRECTIONS", |o| list(o, "/spec/directions", "")),
+            ("INTERFACES", |o| list(o, "/spec/interfaces", "")),
+            ("CONFIRMATION", |o| text(o, "/spec/confirmation/mode")),
+        ],
         "Lease" => &[("HOLDER", |o| text(o, "/spec/holderIdentity"))],
         "Event" => &[
             ("TYPE", |o| text(o, "/type")),

@@ -169,7 +169,7 @@ async fn cordon(store: &Datastore, node: &str, cordoned: bool) -> Result<(), Err
 }
 
 /// Changes an object, whoever else writes it meanwhile; `missing` is created first where there is none.
-async fn change<K: Object>(
+pub(super) async fn change<K: Object>(
     store: &Datastore,
     name: &str,
     missing: Option<K>,

@@ -55,6 +55,13 @@ pub(super) fn of(kind: &Kind) -> Value {
         "NamespaceIsolation" => {
             &[("Directions", "string", ".spec.directions", false), ("Allow", "string", ".spec.allow", false)]
         }
+        "HostPolicy" => &[
+            ("Priority", "integer", ".spec.priority", false),
+            ("Directions", "string", ".spec.directions", false),
+            ("Interfaces", "string", ".spec.interfaces", false),
+            ("Failsafes", "string", ".spec.failsafes", true),
+            ("Confirmation", "string", ".spec.confirmation.mode", false),
+        ],
         _ => &[],
     };
     columns.iter().chain([&AGE]).map(column).collect()

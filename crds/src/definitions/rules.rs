@@ -4,6 +4,7 @@
 mod addresses;
 mod bgp;
 mod blocks;
+mod host;
 mod isolation;
 mod pools;
 mod selectors;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 pub(super) use bgp::{bgp_configuration, bgp_peer};
 pub(super) use blocks::block;
+pub(super) use host::host_policy;
 pub(super) use isolation::namespace_isolation;
 pub(super) use pools::pool;
 

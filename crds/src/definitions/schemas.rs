@@ -19,6 +19,14 @@ pub(crate) const SELECTOR_LABELS: usize = 32;
 pub(crate) const SELECTOR_EXPRESSIONS: usize = 16;
 /// How many values an expression has at most; twice as many would still be taken.
 pub(crate) const SELECTOR_VALUES: usize = 256;
+/// The same of a selector inside of lists, whose rules an API server prices for every element that there could be.
+pub(crate) const PEER_LABELS: usize = 8;
+/// Expressions of such a selector.
+pub(crate) const PEER_EXPRESSIONS: usize = 4;
+/// Values of each of these.
+pub(crate) const PEER_VALUES: usize = 8;
+/// How many ranges a peer has at most.
+pub(crate) const PEER_RANGES: usize = 32;
 /// What Kubernetes takes as a label's key, but for the length of its prefix.
 const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?\
                          [A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
@@ -28,21 +36,35 @@ pub(crate) fn range(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": RANGE_LENGTH})
 }
 
+/// Ranges of a peer.
+pub(crate) fn ranges(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "maxItems": PEER_RANGES, "items": range(generator)})
+}
+
 /// A label selector, with what absence means to our kinds; Kubernetes' own text says the opposite.
 pub(crate) fn selector(_: &mut SchemaGenerator) -> Schema {
+    selector_of(SELECTOR_LABELS, SELECTOR_EXPRESSIONS, SELECTOR_VALUES)
+}
+
+/// The same inside of lists.
+pub(crate) fn small_selector(_: &mut SchemaGenerator) -> Schema {
+    selector_of(PEER_LABELS, PEER_EXPRESSIONS, PEER_VALUES)
+}
+
+fn selector_of(labels: usize, expressions: usize, values: usize) -> Schema {
     json_schema!({
         "type": "object",
         "properties": {
             "matchLabels": {
                 "description": "Labels that an object must have, each with this value.",
                 "type": "object",
-                "maxProperties": SELECTOR_LABELS,
+                "maxProperties": labels,
                 "additionalProperties": {"type": "string", "maxLength": LABEL_LENGTH},
             },
             "matchExpressions": {
                 "description": "Requirements that an object's labels must all meet, beside those of `matchLabels`.",
                 "type": "array",
-                "maxItems": SELECTOR_EXPRESSIONS,
+                "maxItems": expressions,
                 "x-kubernetes-list-type": "atomic",
                 "items": {
                     "description": "A requirement on one label.",
@@ -63,7 +85,7 @@ pub(crate) fn selector(_: &mut SchemaGenerator) -> Schema {
                         "values": {
                             "description": "Values for `In` and `NotIn`, at least one; none for the other operators.",
                             "type": "array",
-                            "maxItems": SELECTOR_VALUES,
+                            "maxItems": values,
                             "x-kubernetes-list-type": "atomic",
                             "items": {"type": "string", "maxLength": LABEL_LENGTH},
                         },

@@ -153,8 +153,14 @@ fn every_field_is_described_in_whole_sentences_without_words_of_rust() {
 #[test]
 fn every_rule_is_shown_to_refuse_and_to_accept() {
     let mut rules = BTreeSet::new();
-    let kinds =
-        [rules::pool(), rules::block(), rules::bgp_configuration(), rules::bgp_peer(), rules::namespace_isolation()];
+    let kinds = [
+        rules::pool(),
+        rules::block(),
+        rules::bgp_configuration(),
+        rules::bgp_peer(),
+        rules::namespace_isolation(),
+        rules::host_policy(),
+    ];
     for placed in kinds.into_iter().flatten() {
         rules.insert(placed.rule.name);
     }
@@ -180,7 +186,7 @@ fn selectors_have_the_same_rules_wherever_they_stand() {
             found += 1;
         }
     });
-    assert_eq!(found, 10);
+    assert_eq!(found, 17);
 }
 
 /// The object as it is stored, or the field at fault and the refusal.
@@ -249,6 +255,7 @@ fn all_engines_fill_in_the_same_defaults() {
             "BGPPeer" => json!(serde_json::from_value::<BGPPeer>(object).unwrap()),
             "NodeNetwork" => json!(serde_json::from_value::<NodeNetwork>(object).unwrap()),
             "NamespaceIsolation" => json!(serde_json::from_value::<NamespaceIsolation>(object).unwrap()),
+            "HostPolicy" => json!(serde_json::from_value::<HostPolicy>(object).unwrap()),
             other => panic!("{other} is no kind of ours"),
         };
         assert_eq!(seen(bare), seen(filled), "{}", case.case);
@@ -303,6 +310,14 @@ fn nothing_that_a_program_writes_is_pruned() {
         "apiServer": {"addresses": ["10.0.0.1", "fd00::1"]}, "ingressControllers": pods, "metrics": pods});
     let written: NamespaceIsolation = make("NamespaceIsolation", &isolation, &Value::Null);
     check(&json!({"kind": "NamespaceIsolation", "spec": written.spec, "status": {}}));
+    let small = json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "Exists"}]});
+    let peers = json!([{"cidrs": ["10.0.0.0/8"]}, {"nodes": small}, {"pods": {"namespaceSelector": small, "podSelector": small}}]);
+    let ports = json!([{"protocol": "SCTP", "port": 1, "endPort": 2}]);
+    let host = json!({"nodeSelector": selector, "interfaces": ["eth0"], "priority": 1, "directions": ["Ingress", "Egress"],
+        "ingress": [{"action": "Deny", "from": peers, "ports": ports}], "egress": [{"action": "Deny", "to": peers, "ports": ports}],
+        "failsafes": "None", "lockoutRisk": "Accepted", "confirmation": {"mode": "Manual", "timeoutSeconds": 5}});
+    let written: HostPolicy = make("HostPolicy", &host, &Value::Null);
+    check(&json!({"kind": "HostPolicy", "spec": written.spec, "status": {}}));
 }
 
 #[test]

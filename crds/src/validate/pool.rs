@@ -78,11 +78,17 @@ pub(super) fn block(new: &IPBlock, text: &str, old: Option<&IPBlock>) -> Result<
     Ok(())
 }
 
+/// A range that is written as its first address.
+pub(super) fn masked(field: &str, range: IpNet) -> Result<(), Problem> {
+    if range.trunc() == range {
+        return Ok(());
+    }
+    Err(Problem::new(field, format!("{range} has host bits set; write {}", range.trunc())))
+}
+
 /// A network address without host bits, that pods can have.
 fn cidr(field: &str, cidr: IpNet) -> Result<(), Problem> {
-    if cidr.trunc() != cidr {
-        return Err(Problem::new(field, format!("{cidr} has host bits set; write {}", cidr.trunc())));
-    }
+    masked(field, cidr)?;
     let unusable = match cidr.addr() {
         _ if cidr.prefix_len() == 0 => Some("is every address there is"),
         IpAddr::V4(a) if a.is_link_local() => Some("is link-local"),

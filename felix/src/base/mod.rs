@@ -46,6 +46,18 @@ pub const SETS: [&str; 13] = [
 pub const LIST: &str = "list_";
 /// The list of workloads whose policy the kernel refuses: nothing passes.
 pub const REFUSED: &str = "list_refused";
+/// Chain to which packets for the host come that are of no workload. Empty: no HostPolicy closes anything.
+pub const HOST_INGRESS: &str = "host_ingress";
+/// Chain to which packets of the host come, as long as [`HOST_OUTPUT`] stands.
+pub const HOST_EGRESS: &str = "host_egress";
+/// Chain of what passes before the rules of HostPolicies, to the host.
+pub const HOST_FAILSAFE_IN: &str = "host_failsafe_in";
+/// The same from the host.
+pub const HOST_FAILSAFE_OUT: &str = "host_failsafe_out";
+/// Base chain at the output hook; it stands only while a HostPolicy closes something.
+pub const HOST_OUTPUT: &str = "host_output";
+/// How the names of all chains and sets begin that are about the host's own interfaces.
+pub const HOST: &str = "host_";
 
 /// The name of a set of the skeleton as the ruleset's type. Sets carry no version: a set's use does not change with its place,
 /// and they would have to be loaded twice.

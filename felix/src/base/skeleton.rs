@@ -1,8 +1,8 @@
 //! Base chains and the sets they look into. The order of the rules is the design; each step says why it stands where it does.
 
 use super::{
-    CUT_V4, CUT_V6, FROM_POD, KNOWN, NAT_V4, NAT_V6, NODES_V4, NODES_V6, POOLS_V4, POOLS_V6, SOURCE_V4, SOURCE_V6,
-    TO_POD, chain_name, name,
+    CUT_V4, CUT_V6, FROM_POD, HOST_EGRESS, HOST_FAILSAFE_IN, HOST_FAILSAFE_OUT, HOST_INGRESS, KNOWN, NAT_V4, NAT_V6,
+    NODES_V4, NODES_V6, POOLS_V4, POOLS_V6, SOURCE_V4, SOURCE_V6, TO_POD, chain_name, name,
 };
 use crate::ruleset::{
     Action, Base, BaseKind, Chain, CtStates, Direction, End, Family, Field, Hook, Interface, KeyType, Match, Name,
@@ -44,7 +44,8 @@ const LINK_TYPES: [u8; 7] = [130, 131, 132, 133, 135, 136, 143];
 /// The table with no workload and no policy: every workload interface is closed, every tunnel packet dropped.
 ///
 /// Filter chains stand at priority filter, after destination NAT and before source NAT, so policy sees pods' own addresses.
-/// Chains at the output hook do not exist: a node always reaches its own pods.
+/// No chain of the skeleton is at the output hook, and one of HostPolicies never judges what goes to a workload: a node always reaches its
+/// own pods.
 #[must_use]
 pub fn skeleton(settings: &Settings) -> Ruleset {
     let chain = |base, rules| Chain { base, rules };
@@ -59,6 +60,10 @@ pub fn skeleton(settings: &Settings) -> Ruleset {
             (chain_name("workload_input"), chain(None, workload_input())),
             (chain_name("tunnel"), chain(None, tunnel())),
             (chain_name("cut"), chain(None, cut())),
+            (chain_name(HOST_INGRESS), chain(None, Vec::new())),
+            (chain_name(HOST_EGRESS), chain(None, Vec::new())),
+            (chain_name(HOST_FAILSAFE_IN), chain(None, Vec::new())),
+            (chain_name(HOST_FAILSAFE_OUT), chain(None, Vec::new())),
         ]
         .into(),
         sets: sets(),
@@ -129,6 +134,8 @@ fn input(settings: &Settings) -> Vec<Rule> {
         Rule::deny(vec![udp_port(port), not_a_node(Family::V4)]).comment(stranger),
         Rule::deny(vec![udp_port(port), not_a_node(Family::V6)]).comment(stranger),
         Rule::deny(vec![vni]).comment("foreign VXLAN network"),
+        // What is left is for the host itself, from outside.
+        Rule::new(vec![], Action::Verdict(Verdict::Goto(chain_name(HOST_INGRESS)))),
     ]
 }
 

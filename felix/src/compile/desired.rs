@@ -3,7 +3,7 @@
 //! The journal keeps what was there at the first touch, so that there and back again yields no change.
 
 use super::sets::Slot;
-use crate::ruleset::{Chain, Delta, ElementChange, Key, Name, Ruleset, Set, Value};
+use crate::ruleset::{Chain, Delta, ElementChange, Key, Name, Rule, Ruleset, Set, Value};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -17,6 +17,7 @@ pub(super) struct Desired {
     gone_sets: BTreeSet<Name>,
     new_chains: BTreeSet<Name>,
     gone_chains: BTreeSet<Name>,
+    rules: BTreeMap<Name, Vec<Rule>>,
 }
 
 impl Desired {
@@ -90,12 +91,26 @@ impl Desired {
     /// Removes a chain that nothing leads to any more.
     pub(super) fn remove_chain(&mut self, name: &Name) {
         self.ruleset.chains.remove(name);
+        self.rules.remove(name);
         if !self.new_chains.remove(name) {
             self.gone_chains.insert(name.clone());
         }
     }
 
-    /// What changed since the last call.
+    /// Makes these the rules of a chain that stays.
+    pub(super) fn set_rules(&mut self, name: &Name, rules: Vec<Rule>) {
+        let Some(chain) = self.ruleset.chains.get_mut(name) else { return };
+        if chain.rules == rules {
+            return;
+        }
+        let before = std::mem::replace(&mut chain.rules, rules);
+        if !self.new_chains.contains(name) {
+            self.rules.entry(name.clone()).or_insert(before);
+        }
+    }
+
+    /// What changed since the last call. Elements of new sets that expire are told once: the ruleset does not keep them, and nothing puts
+    /// them in again.
     pub(super) fn take_delta(&mut self) -> Delta {
         let mut delta = Delta {
             remove_sets: std::mem::take(&mut self.gone_sets),
@@ -103,10 +118,19 @@ impl Desired {
             ..Delta::default()
         };
         for name in std::mem::take(&mut self.new_sets) {
-            delta.add_sets.extend(self.ruleset.sets.get(&name).map(|set| (name, set.clone())));
+            let Some(set) = self.ruleset.sets.get_mut(&name) else { continue };
+            let whole = set.clone();
+            if set.timeout.is_some() {
+                set.elements.clear();
+            }
+            delta.add_sets.insert(name, whole);
         }
         for name in std::mem::take(&mut self.new_chains) {
             delta.add_chains.extend(self.ruleset.chains.get(&name).map(|chain| (name, chain.clone())));
+        }
+        for (name, before) in std::mem::take(&mut self.rules) {
+            let now = self.ruleset.chains.get(&name).filter(|chain| chain.rules != before);
+            delta.replace_rules.extend(now.map(|chain| (name, chain.rules.clone())));
         }
         for (name, journal) in std::mem::take(&mut self.elements) {
             let Some(set) = self.ruleset.sets.get(&name) else { continue };

@@ -5,7 +5,7 @@
 //! closes nothing that was open: an interface of before keeps what it had, and only one attached since is judged by what is
 //! remembered. An address that was given or taken since is nowhere but where it is remembered to belong.
 
-use crate::base;
+use crate::base::{self, HOST};
 use crate::ruleset::{Action, Key, KeyType, Name, Ruleset, Set, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -73,6 +73,12 @@ impl Inherited {
             left.chains.iter().filter(|(name, chain)| chain.base.is_none() && name.starts_with(base::LIST))
         {
             wanted.chains.entry(name.clone()).or_insert_with(|| chain.clone());
+        }
+        // The host's own interfaces stay as they are. A table of a release without HostPolicies has no such chains.
+        let of_the_host = || left.chains.iter().filter(|(name, _)| name.starts_with(HOST));
+        if of_the_host().next().is_some() {
+            wanted.chains.retain(|name, _| !name.starts_with(HOST));
+            wanted.chains.extend(of_the_host().map(|(name, chain)| (name.clone(), chain.clone())));
         }
         for (name, before) in &left.sets {
             let elements = match remembered.sets.get(name) {

@@ -177,6 +177,7 @@ impl Packet {
                 Field::SourcePort => Key::port(self.src_port),
                 Field::DestinationPort => Key::port(self.dst_port),
                 Field::Selector(id) => Key::selector(*id),
+                Field::Family => Key::family(if self.src.is_ipv4() { Family::V4 } else { Family::V6 }),
             };
             key = Some(match key {
                 Some(key) => key.and(&part),

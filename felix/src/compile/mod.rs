@@ -7,6 +7,7 @@
 //! Only pods with an endpoint on this node have lists. A set exists while some list refers to it.
 
 mod desired;
+mod host;
 mod inherited;
 pub mod interpret;
 mod lists;
@@ -48,6 +49,7 @@ pub struct Compiler {
     /// Families are those of this node's workloads: of others no packet comes here to be judged, so rules for them would be idle.
     form: Form,
     limits: Limits,
+    host: host::Host,
 }
 
 /// How many selectors have sets of their own. The kernel walks a list to find a set by its name, so each costs all others (measured: 1,000
@@ -112,6 +114,7 @@ impl Compiler {
         self.follow_families(&mut changes);
         self.sets.update(&changes, &self.index, &mut self.desired);
         self.update_endpoints(&changes.endpoints);
+        self.update_host().into_iter().for_each(|chain| self.release_chain(chain));
         self.follow_layout();
         if changes.nodes {
             self.update_nodes();

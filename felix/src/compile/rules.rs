@@ -160,7 +160,7 @@ fn block_condition(ranges: &Ranges, family: Family, source: bool) -> Option<Cond
 /// The ports that have numbers, one match per protocol.
 fn numbered(ports: &[Port]) -> Vec<Match> {
     let mut all = Vec::new();
-    for protocol in [Protocol::TCP, Protocol::UDP, Protocol::SCTP] {
+    for protocol in [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::ICMP, Protocol::ICMPV6] {
         let of_protocol = || ports.iter().filter(move |p| p.protocol == protocol);
         if of_protocol().any(|p| p.number == PortNumber::Any) {
             all.push(Match::Protocol(protocol.0));

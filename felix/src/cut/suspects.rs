@@ -25,7 +25,8 @@ impl Suspects {
     /// Who may not go on after a commit. `addresses_of` says which addresses an interface's workload has.
     #[must_use]
     pub fn after(delta: &Delta, ruleset: &Ruleset, addresses_of: impl Fn(&Key) -> Vec<IpAddr>) -> Self {
-        if !delta.replace_rules.is_empty() {
+        // What is about the host itself is no workload's.
+        if delta.replace_rules.keys().any(|chain| !chain.starts_with(base::HOST)) {
             return Self::All;
         }
         let mut all = BTreeSet::new();

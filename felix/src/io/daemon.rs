@@ -1,13 +1,13 @@
 //! The daemon: starts everything, then one loop feeds the agent.
 
 use crate::base::{Settings, skeleton};
-use crate::io::agent::{Agent, Ask, Done, ExistingConnections, Parts};
+use crate::io::agent::{Agent, Ask, Done, ExistingConnections, Parts, Places};
 use crate::io::calls::Calls;
 use crate::io::conflist::Conflist;
 use crate::io::monitor::{self, News};
 use crate::io::nft::{self, Table};
 use crate::io::rtnl::Rtnl;
-use crate::io::{departure, events, heard, link, memory, removal, report, server, sysctl};
+use crate::io::{departure, events, heard, host, link, memory, removal, report, server, sysctl};
 use crate::workload::claimant;
 use anyhow::Context;
 use std::path::PathBuf;
@@ -143,6 +143,11 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         done: done_sender.clone(),
         events,
         memory,
+        places: Places {
+            state_dir: args.state_dir.clone(),
+            run_dir: args.run_dir.clone(),
+            url: args.datastore.clone(),
+        },
     };
     let mut agent = Agent::new(parts)?;
     agent.treat(existing);
@@ -150,6 +155,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     if let Some(remembered) = remembered {
         agent.remember(remembered);
     }
+    host::facts::start(datastore.clone(), args.datastore.clone(), args.run_dir.clone(), done_sender.clone());
     tokio::spawn(identify(datastore.clone(), done_sender));
     let (ask_sender, asks) = mpsc::unbounded_channel();
     let socket = args.run_dir.join(FELIX_SOCKET);

@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use twill_crds::{
-    ClusterNetworkPolicy, IPBlock, IPPool, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod,
+    ClusterNetworkPolicy, HostPolicy, IPBlock, IPPool, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod,
 };
 use twill_datastore::{Datastore, Filter, Followed, Freshness, Key, Scope, follow};
 
@@ -26,6 +26,8 @@ pub enum Fact {
     ClusterNetworkPolicy(Box<Followed<ClusterNetworkPolicy>>),
     /// About namespaces that are closed.
     NamespaceIsolation(Box<Followed<NamespaceIsolation>>),
+    /// About interfaces of nodes.
+    HostPolicy(Box<Followed<HostPolicy>>),
 }
 
 impl Fact {
@@ -41,6 +43,7 @@ impl Fact {
             Self::Block(f) => matches!(**f, Followed::Bookmark(_)),
             Self::ClusterNetworkPolicy(f) => matches!(**f, Followed::Bookmark(_)),
             Self::NamespaceIsolation(f) => matches!(**f, Followed::Bookmark(_)),
+            Self::HostPolicy(f) => matches!(**f, Followed::Bookmark(_)),
         }
     }
 
@@ -56,6 +59,7 @@ impl Fact {
             Self::Block(_) => 5,
             Self::ClusterNetworkPolicy(_) => 6,
             Self::NamespaceIsolation(_) => 7,
+            Self::HostPolicy(_) => 8,
         }
     }
 
@@ -70,6 +74,7 @@ impl Fact {
             Self::Block(f) => freshness.take(f),
             Self::ClusterNetworkPolicy(f) => freshness.take(f),
             Self::NamespaceIsolation(f) => freshness.take(f),
+            Self::HostPolicy(f) => freshness.take(f),
         };
     }
 }
@@ -86,6 +91,7 @@ pub fn scopes() -> Vec<Scope> {
         Scope::all::<IPBlock>(),
         Scope::all::<ClusterNetworkPolicy>(),
         Scope::all::<NamespaceIsolation>(),
+        Scope::all::<HostPolicy>(),
     ]
 }
 
@@ -113,6 +119,7 @@ pub fn follow_all(store: &Datastore) -> mpsc::Receiver<Fact> {
     spawn(store, &sender, Fact::Block);
     spawn(store, &sender, Fact::ClusterNetworkPolicy);
     spawn(store, &sender, Fact::NamespaceIsolation);
+    spawn(store, &sender, Fact::HostPolicy);
     receiver
 }
 

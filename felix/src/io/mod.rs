@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod departure;
 pub mod events;
 pub mod heard;
+pub mod host;
 pub mod link;
 pub mod memory;
 pub mod monitor;

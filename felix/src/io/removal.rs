@@ -77,6 +77,7 @@ pub fn claimant(state_dir: &Path) -> Option<String> {
 pub fn files(run_dir: &Path, state_dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = twill_ipam::io::store::files(&store_dir(state_dir))?;
     files.push(run_dir.join(FELIX_SOCKET));
+    files.push(super::host::kept::path(state_dir));
     files.extend(super::memory::files(state_dir));
     Ok(files)
 }

@@ -100,6 +100,7 @@ async fn handle(request: FelixRequest, calls: &Calls) -> Value {
         FelixRequest::Addresses => Ok(calls.ask(Ask::Addresses).await.unwrap_or_default()),
         FelixRequest::Leave => serde_json::to_value(calls.ask(Ask::Leave).await.unwrap_or_default()),
         FelixRequest::Forecast(change) => serde_json::to_value(forecast(calls, change).await),
+        FelixRequest::HostPolicies => Ok(calls.ask(Ask::HostPolicies).await.unwrap_or_default()),
         FelixRequest::Ruleset => Ok(calls.ask(Ask::Ruleset).await.unwrap_or_default()),
     };
     shown.unwrap_or_default()

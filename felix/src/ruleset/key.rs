@@ -1,6 +1,6 @@
 //! A set element's key in the kernel's bytes: each part in network order, padded with zeros to four bytes.
 
-use super::{Field, Value};
+use super::{Family, Field, Value};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,6 +13,8 @@ pub enum KeyType {
     V4,
     /// IPv6 address.
     V6,
+    /// Family of addresses, one byte.
+    Family,
     /// Layer 4 protocol, one byte.
     Protocol,
     /// Port, two bytes.
@@ -28,7 +30,7 @@ impl KeyType {
         match self {
             KeyType::Interface | KeyType::V6 => 16,
             KeyType::V4 => 4,
-            KeyType::Protocol => 1,
+            KeyType::Family | KeyType::Protocol => 1,
             KeyType::Port => 2,
             KeyType::Selector => 8,
         }
@@ -68,6 +70,12 @@ impl Key {
         let n = name.len().min(15);
         bytes[..n].copy_from_slice(&name.as_bytes()[..n]);
         Key(Box::new(bytes))
+    }
+
+    /// One family of addresses.
+    #[must_use]
+    pub fn family(family: Family) -> Key {
+        Key(Box::new([family.number()]))
     }
 
     /// One protocol. Alone it is one byte; as a part it is padded.
@@ -223,6 +231,8 @@ fn part_text(kind: KeyType, part: &[u8]) -> String {
         KeyType::V4 => <[u8; 4]>::try_from(part).map(|b| Ipv4Addr::from(b).to_string()).unwrap_or_default(),
         KeyType::V6 => <[u8; 16]>::try_from(part).map(|b| Ipv6Addr::from(b).to_string()).unwrap_or_default(),
         KeyType::Selector => selector_text(part),
+        KeyType::Family if part[0] == Family::V4.number() => "ipv4".into(),
+        KeyType::Family => "ipv6".into(),
         KeyType::Protocol => protocol_text(part[0]),
         KeyType::Port => <[u8; 2]>::try_from(part).map(|b| u16::from_be_bytes(b).to_string()).unwrap_or_default(),
     }

@@ -14,6 +14,7 @@ mod text;
 pub use delta::{Delta, ElementChange, Fault, Part};
 pub use key::{Key, KeyType};
 
+use crate::base::HOST;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -51,10 +52,11 @@ pub struct Chain {
 
 impl Chain {
     /// A chain that stands in the kernel with rules that nobody here can put in words. Wanted as such it is left as it is; where it is
-    /// gone, it comes back closed.
+    /// gone, it comes back closed, but for one about the host's own interfaces, which comes back open: nobody must be locked out.
     #[must_use]
-    pub fn unread(base: Option<Base>) -> Chain {
-        Chain { base, rules: vec![Rule::new(Vec::new(), Action::Verdict(Verdict::Drop)).comment("not ours")] }
+    pub fn unread(name: &Name, base: Option<Base>) -> Chain {
+        let verdict = if name.starts_with(HOST) { Verdict::Return } else { Verdict::Drop };
+        Chain { base, rules: vec![Rule::new(Vec::new(), Action::Verdict(verdict)).comment("not ours")] }
     }
 }
 
@@ -239,6 +241,17 @@ pub enum Family {
     V6,
 }
 
+impl Family {
+    /// The kernel's number (`NFPROTO_*`).
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Family::V4 => 2,
+            Family::V6 => 10,
+        }
+    }
+}
+
 /// Which interface of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
@@ -281,6 +294,8 @@ pub enum Field {
     SourceV6,
     /// IPv6 destination.
     DestinationV6,
+    /// The packet's family.
+    Family,
     /// Layer 4 protocol.
     Protocol,
     /// Source port; for a protocol without ports whatever stands there, so use it beside [`Field::Protocol`] only.
@@ -299,6 +314,7 @@ impl Field {
             Field::InInterface | Field::OutInterface => KeyType::Interface,
             Field::SourceV4 | Field::DestinationV4 => KeyType::V4,
             Field::SourceV6 | Field::DestinationV6 => KeyType::V6,
+            Field::Family => KeyType::Family,
             Field::Protocol => KeyType::Protocol,
             Field::SourcePort | Field::DestinationPort => KeyType::Port,
             Field::Selector(_) => KeyType::Selector,

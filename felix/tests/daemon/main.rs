@@ -5,6 +5,7 @@ mod announce;
 mod attach;
 mod cutting;
 mod failures;
+mod host;
 mod interfaces;
 mod node;
 mod ownership;

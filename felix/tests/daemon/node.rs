@@ -106,6 +106,12 @@ impl Node {
         self.runtime.block_on(self.datastore.delete::<K>(&Key::cluster(name), &Preconditions::default())).unwrap();
     }
 
+    pub fn annotate<K: Object>(&self, name: &str, annotation: &str, value: &str) {
+        let mut object = self.runtime.block_on(self.datastore.get::<K>(&Key::cluster(name))).unwrap().unwrap();
+        object.meta_mut().annotations.get_or_insert_default().insert(annotation.to_owned(), value.to_owned());
+        self.runtime.block_on(self.datastore.update(&object)).unwrap();
+    }
+
     /// Gives a pod of `shop` other labels.
     pub fn relabel(&self, name: &str, labels: Value) {
         let key = Key::namespaced("shop", name);

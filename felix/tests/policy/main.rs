@@ -8,6 +8,7 @@ mod cluster_policies;
 mod diff;
 mod differential;
 mod fixes;
+mod hosts;
 mod isolations;
 mod metamorphic;
 mod sequences;

@@ -11,6 +11,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use twill_felix::base::{Settings, skeleton};
 use twill_felix::compile::interpret::{Fate, Packet, interpret};
 use twill_felix::compile::{Compiler, Limits};
+use twill_felix::host::Plan;
 use twill_felix::index::Event;
 use twill_felix::model::{Node, Pod, PolicyKey, cluster_network_policy, namespace_labels, network_policy};
 use twill_felix::ruleset::{Delta, Hook, Ruleset, Value};
@@ -18,25 +19,29 @@ use twill_felix::ruleset::{Delta, Hook, Ruleset, Value};
 const NODE: &str = "n1";
 
 /// A compiler, and a kernel that takes its deltas as strictly as the real one.
-struct Agent {
-    compiler: Compiler,
-    kernel: Ruleset,
+pub struct Agent {
+    pub compiler: Compiler,
+    pub kernel: Ruleset,
     state: State,
     limits: Limits,
+    /// What the compiler was told of HostPolicies.
+    pub plan: Plan,
 }
 
 impl Agent {
-    fn start(limits: Limits) -> Self {
+    pub fn start(limits: Limits) -> Self {
         let skeleton = skeleton(&Settings::default());
         let mut compiler = Compiler::new(skeleton.clone()).with_limits(limits);
         compiler.apply(Event::PoolsChanged(pools()));
-        Self { compiler, kernel: skeleton, state: State::default(), limits }
+        Self { compiler, kernel: skeleton, state: State::default(), limits, plan: Plan::default() }
     }
 
-    fn commit(&mut self) -> Result<(), TestCaseError> {
+    pub fn commit(&mut self) -> Result<(), TestCaseError> {
         let delta = self.compiler.commit();
         perform(&mut self.kernel, &delta)?;
-        let scratch = compiled_within(self.limits, &self.state, NODE);
+        let mut scratch = compiled_within(self.limits, &self.state, NODE);
+        scratch.plan_host(self.plan.clone());
+        scratch.commit();
         prop_assert_eq!(&self.kernel, self.compiler.ruleset());
         // Between the two limits the road does decide: which sets there are, and never what they mean.
         if self.limits.own_below == self.limits.share_above {
@@ -52,7 +57,7 @@ impl Agent {
     }
 
     /// The events of a watch that lead from the state to the next.
-    fn steps(&mut self, next: &State, reversed: bool) -> Vec<Event> {
+    pub fn steps(&mut self, next: &State, reversed: bool) -> Vec<Event> {
         let old = std::mem::replace(&mut self.state, next.clone());
         let mut events = Vec::new();
         if old.nodes != next.nodes {
@@ -131,7 +136,7 @@ fn same_meaning(state: &State, one: &Ruleset, other: &Ruleset) -> Result<(), Tes
 }
 
 /// Applies a delta; a removal of what is not there, or an addition of what is there otherwise, fails as the kernel's batch would.
-fn perform(kernel: &mut Ruleset, delta: &Delta) -> Result<(), TestCaseError> {
+pub fn perform(kernel: &mut Ruleset, delta: &Delta) -> Result<(), TestCaseError> {
     for name in &delta.remove_sets {
         prop_assert!(kernel.sets.contains_key(name), "set {} is removed but not there", name);
     }
@@ -173,7 +178,7 @@ fn sorted(mut all: Vec<String>) -> Vec<String> {
 
 /// A state and its successors, each with one part taken from another state: what stays shows whether what changes is done
 /// where it belongs, and not by doing everything anew.
-fn states() -> impl Strategy<Value = Vec<State>> {
+pub fn states() -> impl Strategy<Value = Vec<State>> {
     (state(false), vec((0..9_u8, state(false)), 1..6)).prop_map(|(first, patches)| {
         let mut states = vec![first];
         for (part, other) in patches {

@@ -2,6 +2,7 @@
 
 mod connections;
 mod diff;
+mod host;
 mod objects;
 mod show;
 mod test;
@@ -16,5 +17,8 @@ pub(crate) fn run(command: Policy) -> anyhow::Result<ExitCode> {
         Policy::Show { node, output } => show::run(&node, &output),
         Policy::Test(args) => test::run(&args),
         Policy::Diff(args) => diff::run(&args),
+        Policy::Host { node, output } => host::show(&node, &output),
+        Policy::Confirm(args) => host::confirm(&args),
+        Policy::Retry(args) => host::retry(&args),
     }
 }

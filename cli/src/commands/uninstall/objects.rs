@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use twill_crds::{
-    BGPConfiguration, BGPPeer, IPBlock, IPPool, Kind, NamespaceIsolation, NodeNetwork, NodeNetworkSpec, Object,
+    BGPConfiguration, BGPPeer, HostPolicy, IPBlock, IPPool, Kind, NamespaceIsolation, NodeNetwork, NodeNetworkSpec,
+    Object,
 };
 use twill_datastore::{Datastore, Error, Filter, Key, Preconditions, Revision};
 
@@ -98,6 +99,7 @@ pub(super) async fn forget_all(store: &Datastore) -> Result<usize, Error> {
         BGPPeer::kind(),
         BGPConfiguration::kind(),
         NamespaceIsolation::kind(),
+        HostPolicy::kind(),
         NodeNetwork::kind(),
     ] {
         gone += forget_kind(store, &kind).await?;

@@ -3,20 +3,21 @@
 use super::Rule;
 
 /// Rules of a range that pods can have.
-pub(super) const RANGE: &[Rule] = &[
-    Rule::new(
-        "range-syntax",
-        "isCIDR(self)",
-        "is no range of addresses; write it like 10.42.0.0/16 or fd42::/48",
-    )
-    .detail("'\"' + self + '\" is no range of addresses; write it like 10.42.0.0/16 or fd42::/48'"),
-    Rule::new(
-        "range-host-bits",
-        "!isCIDR(self) || cidr(self) == cidr(self).masked()",
-        "has host bits set; write the first address of the range",
-    )
-    .detail("self + ' has host bits set; write the first address of the range'"),
-    Rule::new(
+pub(super) const RANGE: &[Rule] = &[RANGE_SYNTAX, RANGE_HOST_BITS, RANGE_USABLE];
+
+/// Rules of any range.
+pub(super) const WRITTEN: &[Rule] = &[RANGE_SYNTAX, RANGE_HOST_BITS];
+
+const RANGE_SYNTAX: Rule =
+    Rule::new("range-syntax", "isCIDR(self)", "is no range of addresses; write it like 10.42.0.0/16 or fd42::/48")
+        .detail("'\"' + self + '\" is no range of addresses; write it like 10.42.0.0/16 or fd42::/48'");
+const RANGE_HOST_BITS: Rule = Rule::new(
+    "range-host-bits",
+    "!isCIDR(self) || cidr(self) == cidr(self).masked()",
+    "has host bits set; write the first address of the range",
+)
+.detail("self + ' has host bits set; write the first address of the range'");
+const RANGE_USABLE: Rule = Rule::new(
         "range-usable",
         "!isCIDR(self) || (cidr(self).prefixLength() > 0 && !['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/3', \
          '::/127', 'fe80::/10', 'ff00::/8'].exists(special, cidr(special).containsIP(cidr(self).ip())))",
@@ -25,8 +26,7 @@ pub(super) const RANGE: &[Rule] = &[
     .detail(
         "self + ' is loopback, link-local, multicast, reserved or everything; choose a private range such as 10.42.0.0/16 or \
          fd42::/48'",
-    ),
-];
+    );
 
 /// The rule of any address.
 pub(super) const SYNTAX: Rule =

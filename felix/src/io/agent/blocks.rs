@@ -6,6 +6,7 @@ use super::namesakes::Namesakes;
 use super::ready::Readiness;
 use super::{Agent, later, milliseconds, name};
 use crate::cut::Suspects;
+use crate::host::failsafe::Facts;
 use crate::io::sysctl;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +53,15 @@ pub enum Done {
     Looked(Result<Look, (String, Suspects)>),
     /// They may be looked at again.
     LookDue,
+    /// What the node is known to need.
+    HostFacts(Box<Facts>),
+    /// A self-test of HostPolicies has ended.
+    HostTested {
+        /// The attempt that was on trial when it began.
+        attempt: String,
+        /// What did not succeed.
+        outcome: Result<(), String>,
+    },
 }
 
 /// What is going on with blocks.
@@ -204,6 +214,11 @@ impl Agent {
             Done::Identified(identity) => self.identified(identity),
             Done::Looked(outcome) => return self.looked(outcome).await,
             Done::LookDue => return self.look_due(),
+            Done::HostFacts(facts) => {
+                self.hear_host_facts(*facts);
+                return self.settle().await;
+            }
+            Done::HostTested { attempt, outcome } => return self.host_tested(&attempt, outcome).await,
         }
         self.check_blocks();
         self.retry_pending().await;

@@ -9,6 +9,7 @@ mod blocks;
 mod cutting;
 mod facts;
 mod forecast;
+mod host;
 mod isolation;
 mod look;
 mod lost;
@@ -22,6 +23,7 @@ mod report;
 pub use attach::Prepared;
 pub use blocks::Done;
 pub use cutting::ExistingConnections;
+pub use host::Places;
 pub use look::Look;
 pub use report::Conditions;
 
@@ -112,6 +114,8 @@ pub enum Ask {
         /// The answer.
         reply: oneshot::Sender<Result<Forecast, String>>,
     },
+    /// HostPolicies of this node, what is on trial, and what passes before.
+    HostPolicies(oneshot::Sender<Value>),
     /// The state, after which nothing is written any more: the daemon ends.
     Leave(oneshot::Sender<FelixStatus>),
 }
@@ -136,6 +140,8 @@ pub struct Parts {
     pub events: mpsc::UnboundedSender<Told>,
     /// Where it leaves what it hears, for the next felix.
     pub memory: Keeper,
+    /// What HostPolicies need.
+    pub places: Places,
 }
 
 /// The agent.
@@ -169,6 +175,7 @@ pub struct Agent {
     blocks: blocks::Blocks,
     isolation: isolation::Isolation,
     cutting: cutting::Cutting,
+    host: host::Host,
     missing: BTreeMap<Sandbox, u32>,
     repairs: u64,
     mtu: Option<u32>,
@@ -196,7 +203,7 @@ impl Agent {
     /// # Errors
     /// The kernel or the store failed.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory } = parts;
+        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory, places } = parts;
         let mut agent = Self {
             node: owner.node.clone(),
             boot_id,
@@ -222,6 +229,7 @@ impl Agent {
             blocks: blocks::Blocks::new(quarantine),
             isolation: isolation::Isolation::default(),
             cutting: cutting::Cutting::default(),
+            host: host::Host::new(places),
             missing: BTreeMap::new(),
             repairs: 0,
             mtu: None,
@@ -267,6 +275,7 @@ impl Agent {
             Ask::Addresses(reply) => drop(reply.send(self.addresses())),
             Ask::Ruleset(reply) => drop(reply.send(self.ruleset())),
             Ask::Forecast { change, reply } => self.forecast(&change, reply),
+            Ask::HostPolicies(reply) => drop(reply.send(self.host_state())),
         }
     }
 
@@ -292,9 +301,16 @@ impl Agent {
         if std::mem::take(&mut self.supply_changed) {
             self.take_blocks();
         }
-        if self.commit().await.is_err() {
-            return;
+        self.settle_host();
+        let mut outcome = self.commit().await;
+        // What could not begin before the table was equal.
+        if outcome.is_ok() && self.settle_host() {
+            outcome = self.commit().await;
         }
+        if outcome.is_err() {
+            return self.host_not_committed();
+        }
+        self.host_committed();
         self.follow_isolation().await;
         self.applied = self.applied.max(heard);
         self.keep_memory();
@@ -388,6 +404,8 @@ impl Agent {
                 self.memory.hear(kind, &followed);
                 self.compiler_hears(&followed);
             }
+            // What is in force of them is kept in a file of its own.
+            Fact::HostPolicy(followed) => self.hear_host_policies(*followed),
             Fact::Node(followed) => {
                 self.memory.hear(kind, &followed);
                 self.hear_nodes(*followed);
@@ -418,6 +436,7 @@ impl Agent {
             let nodes = self.supply.nodes.iter().map(|(_, node)| model::Node::read(node)).collect();
             self.compiler.apply(Event::NodesChanged(nodes));
             self.refresh_mtu();
+            self.host_hears_of_nodes();
         }
     }
 
@@ -463,6 +482,7 @@ impl Agent {
     pub async fn tick(&mut self) {
         self.ticks += 1;
         self.cut_due().await;
+        self.tick_host().await;
         self.tell_runtime();
         self.check_blocks();
         if self.table.is_some() && (!self.equal || self.enforced.is_due()) || self.isolation.due() {

@@ -143,6 +143,7 @@ impl Agent {
         if self.recall.is_some() {
             self.name_adopted();
             self.check_blocks();
+            self.settle_host();
             if self.commit().await.is_ok() {
                 self.follow_isolation().await;
             }

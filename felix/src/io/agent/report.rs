@@ -74,6 +74,7 @@ impl Agent {
         problems.extend(self.supply.rejected().iter().cloned());
         problems.extend(self.compiler.problems());
         problems.extend(self.refused_problems());
+        problems.extend(self.host_problems());
         problems
     }
 
@@ -93,12 +94,21 @@ impl Agent {
             if problems.is_empty() { fine.to_owned() } else { problems.join("; ") }
         };
         let taken = self.isolation_problems();
-        Some(vec![
+        let host = self.host_problems();
+        let of_the_host = self.has_host_policies().then(|| {
+            (
+                "HostPolicyInForce",
+                host.is_empty(),
+                sentence(&host, "the node's interfaces are closed as HostPolicies say"),
+            )
+        });
+        let of_pods = vec![
             ("NetworkReady", unready.is_none(), unready.unwrap_or_else(|| "pods can be attached".to_owned())),
             ("PolicySynced", synced && policy.is_empty(), sentence(&policy, "the kernel holds all policy")),
             ("AddressesOwned", taken.is_empty(), sentence(&taken, "no pod has an address of another node")),
             ("AddressesAvailable", addresses.is_empty(), sentence(&addresses, "blocks have room")),
-        ])
+        ];
+        Some(of_pods.into_iter().chain(of_the_host).collect())
     }
 
     pub(super) fn addresses(&self) -> Value {

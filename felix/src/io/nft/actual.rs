@@ -138,7 +138,7 @@ impl Actual {
         let chains = self.chains.iter().map(|(name, chain)| {
             let seen = match desired.chains.get(name) {
                 Some(wanted) if chain.holds(&wanted.rules) => Chain { base: chain.base, rules: wanted.rules.clone() },
-                _ => Chain::unread(chain.base),
+                _ => Chain::unread(name, chain.base),
             };
             (name.clone(), seen)
         });

@@ -165,7 +165,7 @@ impl Expressions<'_> {
     fn family(&mut self, family: Family) {
         if self.family.replace(family) != Some(family) {
             self.meta(META_NFPROTO, 0);
-            self.compare(EQUAL, &[if family == Family::V4 { 2 } else { 10 }]);
+            self.compare(EQUAL, &[family.number()]);
         }
     }
 
@@ -261,6 +261,7 @@ impl Expressions<'_> {
                 Field::DestinationV4 => self.payload(NETWORK_HEADER, 16, 4, word),
                 Field::SourceV6 => self.payload(NETWORK_HEADER, 8, 16, word),
                 Field::DestinationV6 => self.payload(NETWORK_HEADER, 24, 16, word),
+                Field::Family => self.meta(META_NFPROTO, word),
                 Field::Protocol => self.meta(META_L4PROTO, word),
                 Field::SourcePort => self.payload(TRANSPORT_HEADER, 0, 2, word),
                 Field::DestinationPort => self.payload(TRANSPORT_HEADER, 2, 2, word),

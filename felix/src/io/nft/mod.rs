@@ -18,6 +18,7 @@ mod batch;
 mod connection;
 mod enforce;
 mod expression;
+mod gate;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod golden;
@@ -35,6 +36,7 @@ mod wire;
 
 pub use connection::LONGEST_TRANSACTION;
 pub use enforce::{Enforced, Kernel};
+pub use gate::lasts;
 pub use options::{Options, Ownership};
 pub use others::{ForeignChain, others};
 pub use removal::remove;

@@ -34,6 +34,7 @@ const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
 const ELEMENT_FLAGS: u16 = 3;
 const ELEMENT_TIMEOUT: u16 = 4;
+pub(super) const ELEMENT_EXPIRATION: u16 = 5;
 const INTERVAL_END: u32 = 1;
 const VALUE: u16 = 1;
 
@@ -48,6 +49,7 @@ pub(super) fn type_number(kind: KeyType) -> u32 {
         KeyType::Interface => 41,
         KeyType::V4 => 7,
         KeyType::V6 => 8,
+        KeyType::Family => 2,
         KeyType::Protocol => 12,
         KeyType::Port => 13,
         KeyType::Selector => MARK,
@@ -55,8 +57,8 @@ pub(super) fn type_number(kind: KeyType) -> u32 {
 }
 
 fn type_of(number: u32) -> Option<KeyType> {
-    use KeyType::{Interface, Port, Protocol, V4, V6};
-    [Interface, V4, V6, Protocol, Port].into_iter().find(|kind| type_number(*kind) == number)
+    use KeyType::{Family, Interface, Port, Protocol, V4, V6};
+    [Interface, V4, V6, Family, Protocol, Port].into_iter().find(|kind| type_number(*kind) == number)
 }
 
 /// Attributes of NEWSET.
@@ -268,7 +270,7 @@ const UDATA_COMMENT: u8 = 7;
 /// What nft keeps for itself beside a set. Without the byte order it lists interface names as empty strings.
 fn userdata(set: &Set) -> Vec<u8> {
     let mut bytes = byte_order(match set.key.as_slice() {
-        [KeyType::Interface] => HOST_ENDIAN,
+        [KeyType::Interface | KeyType::Family] => HOST_ENDIAN,
         [_] => BIG_ENDIAN,
         _ => 0,
     });

@@ -1,0 +1,225 @@
+//! What a node cannot do without, found out from what it does: in flow facts of the node, out flow what passes before all rules, each with
+//! its reason.
+
+use crate::model::Direction;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use twill_crds::names;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const IP_IN_IP: u8 = 4;
+/// RFC 5881 and RFC 7880's echo, RFC 5883 for several hops.
+const BFD: [(u16, u16); 2] = [(3784, 3785), (4784, 4784)];
+const DNS: u16 = 53;
+const SSH: u16 = 22;
+const KUBELET: u16 = 10250;
+const API_SERVER: u16 = 6443;
+const ETCD: (u16, u16) = (2379, 2380);
+
+/// What is known of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// TCP ports on which something listens at another address than loopback.
+    pub listening: BTreeSet<u16>,
+    /// Those of them where SSH is served, as far as processes can be seen.
+    pub ssh: BTreeSet<u16>,
+    /// Where the datastore is, as it is written and as it is connected to.
+    pub datastore: BTreeSet<SocketAddr>,
+    /// Servers that answer for names.
+    pub resolvers: BTreeSet<IpAddr>,
+    /// The port on which bgpd listens.
+    pub bgp_port: Option<u16>,
+    /// Configured BGP peers beside nodes, with their ports.
+    pub bgp_peers: BTreeSet<SocketAddr>,
+    /// BGP peers with which there is a session.
+    pub established: BTreeSet<IpAddr>,
+    /// Addresses of the nodes of the control plane.
+    pub control_plane: BTreeSet<IpAddr>,
+}
+
+/// Something that passes before all rules.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failsafe {
+    /// To the node or from it.
+    #[serde(serialize_with = "as_text")]
+    pub direction: Direction,
+    /// Layer 4 protocol.
+    pub protocol: u8,
+    /// Destination ports, first and last; none: the protocol has none.
+    pub ports: Option<(u16, u16)>,
+    /// The other end.
+    pub peers: Peers,
+    /// Why.
+    pub reason: String,
+}
+
+/// The other end of a failsafe.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Peers {
+    /// Anyone.
+    Any,
+    /// All nodes.
+    Nodes,
+    /// These.
+    Addresses(BTreeSet<IpAddr>),
+}
+
+impl fmt::Display for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("anyone"),
+            Self::Nodes => f.write_str("nodes"),
+            Self::Addresses(all) => f.write_str(&all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        }
+    }
+}
+
+fn as_text<S: serde::Serializer>(value: &Direction, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// What must pass on a node of which this is known.
+#[must_use]
+pub fn failsafes(facts: &Facts) -> Vec<Failsafe> {
+    let mut all = Vec::new();
+    local_servers(facts, &mut all);
+    datastore(facts, &mut all);
+    routing(facts, &mut all);
+    if !facts.resolvers.is_empty() {
+        let resolvers = || Peers::Addresses(facts.resolvers.clone());
+        for protocol in [UDP, TCP] {
+            all.push(outbound(protocol, (DNS, DNS), resolvers(), "names are asked for there (resolv.conf)"));
+        }
+    }
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// What others must reach here.
+fn local_servers(facts: &Facts, all: &mut Vec<Failsafe>) {
+    let listens = |port: u16| facts.listening.contains(&port);
+    let well_known = Some(SSH).filter(|port| listens(*port));
+    for port in facts.ssh.iter().copied().chain(well_known) {
+        all.push(inbound(TCP, (port, port), Peers::Any, "SSH is served here"));
+    }
+    if listens(KUBELET) {
+        all.push(inbound(
+            TCP,
+            (KUBELET, KUBELET),
+            Peers::Any,
+            "the kubelet listens here, for logs, exec and the API server",
+        ));
+    }
+    if listens(API_SERVER) {
+        all.push(inbound(TCP, (API_SERVER, API_SERVER), Peers::Any, "the API server listens here"));
+    }
+    if listens(ETCD.0) || listens(ETCD.1) {
+        all.push(inbound(TCP, ETCD, Peers::Nodes, "etcd listens here"));
+        all.push(outbound(TCP, ETCD, Peers::Nodes, "etcd listens here and speaks to its other members"));
+    }
+}
+
+/// What the node must reach to hear of the cluster.
+fn datastore(facts: &Facts, all: &mut Vec<Failsafe>) {
+    for at in &facts.datastore {
+        let peer = Peers::Addresses([at.ip()].into());
+        all.push(outbound(TCP, (at.port(), at.port()), peer, "the datastore is there"));
+    }
+    if !facts.control_plane.is_empty() {
+        let peers = Peers::Addresses(facts.control_plane.clone());
+        all.push(outbound(TCP, (API_SERVER, API_SERVER), peers, "nodes of the control plane serve the API"));
+    }
+}
+
+/// What routes and tunnels need, both ways.
+fn routing(facts: &Facts, all: &mut Vec<Failsafe>) {
+    let port = facts.bgp_port.unwrap_or(names::BGP_PORT);
+    all.push(inbound(TCP, (port, port), Peers::Nodes, "BGP with nodes"));
+    all.push(outbound(TCP, (port, port), Peers::Nodes, "BGP with nodes"));
+    for peer in &facts.bgp_peers {
+        let address = || Peers::Addresses([peer.ip()].into());
+        all.push(inbound(TCP, (port, port), address(), "BGP with a configured peer"));
+        all.push(outbound(TCP, (peer.port(), peer.port()), address(), "BGP with a configured peer"));
+    }
+    let routers: BTreeSet<IpAddr> = facts.bgp_peers.iter().map(SocketAddr::ip).collect();
+    let routers = Some(routers).filter(|all| !all.is_empty()).map(Peers::Addresses);
+    for ports in BFD {
+        for peers in [Some(Peers::Nodes), routers.clone()].into_iter().flatten() {
+            all.push(inbound(UDP, ports, peers.clone(), "BFD"));
+            all.push(outbound(UDP, ports, peers, "BFD"));
+        }
+    }
+    let vxlan = (names::VXLAN_PORT, names::VXLAN_PORT);
+    all.push(inbound(UDP, vxlan, Peers::Nodes, "VXLAN between nodes"));
+    all.push(outbound(UDP, vxlan, Peers::Nodes, "VXLAN between nodes"));
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let reason = "IP-in-IP between nodes".to_owned();
+        all.push(Failsafe { direction, protocol: IP_IN_IP, ports: None, peers: Peers::Nodes, reason });
+    }
+}
+
+fn inbound(protocol: u8, ports: (u16, u16), peers: Peers, reason: &str) -> Failsafe {
+    Failsafe { direction: Direction::Ingress, protocol, ports: Some(ports), peers, reason: reason.to_owned() }
+}
+
+fn outbound(protocol: u8, ports: (u16, u16), peers: Peers, reason: &str) -> Failsafe {
+    Failsafe { direction: Direction::Egress, ..inbound(protocol, ports, peers, reason) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn shown(facts: &Facts) -> Vec<String> {
+        let text = |one: &Failsafe| {
+            let ports = one.ports.map(|(first, last)| format!(" {first}-{last}")).unwrap_or_default();
+            format!("{} {}{ports} {}", one.direction, one.protocol, one.peers)
+        };
+        failsafes(facts).iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_node_that_nothing_is_known_of_keeps_its_routes_and_tunnels_alone() {
+        let all = shown(&Facts::default());
+        assert!(all.iter().all(|line| line.ends_with("nodes")), "{all:?}");
+        for line in
+            ["ingress 6 179-179 nodes", "egress 6 179-179 nodes", "ingress 17 4789-4789 nodes", "egress 4 nodes"]
+        {
+            assert!(all.contains(&line.to_owned()), "{line}: {all:?}");
+        }
+        assert_eq!(all.len(), 10);
+    }
+
+    #[test]
+    fn what_a_node_does_it_goes_on_doing() {
+        let bare: BTreeSet<String> = shown(&Facts::default()).into_iter().collect();
+        let more =
+            |facts: Facts| -> Vec<String> { shown(&facts).into_iter().filter(|line| !bare.contains(line)).collect() };
+        let listening = |ports: &[u16]| Facts { listening: ports.iter().copied().collect(), ..Facts::default() };
+        assert_eq!(more(listening(&[22, 80])), ["ingress 6 22-22 anyone"]);
+        let ssh = Facts { ssh: [2222].into(), ..listening(&[22, 2222]) };
+        assert_eq!(more(ssh), ["ingress 6 22-22 anyone", "ingress 6 2222-2222 anyone"]);
+        assert_eq!(more(listening(&[10250, 6443])), ["ingress 6 6443-6443 anyone", "ingress 6 10250-10250 anyone"]);
+        assert_eq!(more(listening(&[2380])), ["ingress 6 2379-2380 nodes", "egress 6 2379-2380 nodes"]);
+        let resolvers = Facts { resolvers: ["192.0.2.53".parse().unwrap()].into(), ..Facts::default() };
+        assert_eq!(more(resolvers), ["egress 6 53-53 192.0.2.53", "egress 17 53-53 192.0.2.53"]);
+        let datastore = Facts {
+            datastore: ["192.0.2.1:2379".parse().unwrap()].into(),
+            control_plane: ["192.0.2.2".parse().unwrap()].into(),
+            ..Facts::default()
+        };
+        assert_eq!(more(datastore), ["egress 6 2379-2379 192.0.2.1", "egress 6 6443-6443 192.0.2.2"]);
+        let peer = Facts { bgp_peers: ["192.0.2.9:1790".parse().unwrap()].into(), ..Facts::default() };
+        let routed = more(peer);
+        assert!(routed.contains(&"ingress 6 179-179 192.0.2.9".to_owned()), "{routed:?}");
+        assert!(routed.contains(&"egress 6 1790-1790 192.0.2.9".to_owned()), "{routed:?}");
+        assert!(routed.contains(&"ingress 17 3784-3785 192.0.2.9".to_owned()), "{routed:?}");
+    }
+}

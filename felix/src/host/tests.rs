@@ -1,0 +1,207 @@
+use super::*;
+use serde_json::{Value, json};
+use std::time::Instant;
+use twill_crds::HostPolicy as Object;
+
+fn object(name: &str, generation: i64, spec: Value) -> Object {
+    annotated(name, generation, json!({}), spec)
+}
+
+fn annotated(name: &str, generation: i64, annotations: Value, spec: Value) -> Object {
+    let meta =
+        json!({"name": name, "uid": format!("uid-{name}"), "generation": generation, "annotations": annotations});
+    serde_json::from_value(
+        json!({"apiVersion": "twill.network/v1", "kind": "HostPolicy", "metadata": meta, "spec": spec}),
+    )
+    .unwrap()
+}
+
+fn after(seconds: u64, since: Instant) -> Instant {
+    since + Duration::from_secs(seconds)
+}
+
+fn alive(_: &str) -> Option<Duration> {
+    Some(Duration::from_secs(7))
+}
+
+fn dead(_: &str) -> Option<Duration> {
+    None
+}
+
+/// Closed but for one port.
+fn only(port: u16) -> Value {
+    json!({"ingress": [{"ports": [{"port": port}]}]})
+}
+
+/// What a felix would go on with that was killed now.
+fn restarted(trials: &Trials) -> Trials {
+    Trials::new(serde_json::from_value(json!(trials.kept())).unwrap())
+}
+
+#[test]
+fn a_change_is_on_trial_until_self_tests_have_succeeded() {
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    assert_eq!(trials.want(vec![object("h", 1, only(22))], begin, true, dead), Step::Keep);
+    let plan = trials.plan(Vec::new());
+    assert!(plan.confirmed.is_empty() && plan.trial.as_ref().unwrap().within == Duration::from_secs(60));
+    assert!(!trials.running().unwrap().wants_test(), "it is not in the kernel yet");
+    trials.committed(begin);
+    let attempt = trials.running().unwrap().attempt().to_owned();
+    trials.tested(&attempt, Ok(()));
+    trials.tested(&attempt, Err("no answer".into()));
+    trials.tested(&attempt, Ok(()));
+    trials.tested("another", Ok(()));
+    assert_eq!(trials.judge(after(30, begin), alive), Step::Nothing, "one success in a row is not enough");
+    trials.tested(&attempt, Ok(()));
+    assert_eq!(trials.judge(after(59, begin), alive), Step::Keep);
+    assert_eq!((trials.plan(Vec::new()).confirmed.len(), trials.running().is_none()), (1, true));
+    assert_eq!(trials.want(vec![object("h", 1, only(22))], after(70, begin), true, dead), Step::Nothing);
+    // What was confirmed is in force for the next felix, too.
+    assert_eq!(restarted(&trials).confirmed(), trials.confirmed());
+}
+
+#[test]
+fn what_is_not_confirmed_in_time_is_over_and_is_not_tried_again_before_it_is_another() {
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    trials.want(vec![object("h", 1, only(22))], begin, true, dead);
+    trials.committed(begin);
+    let attempt = trials.running().unwrap().attempt().to_owned();
+    trials.tested(&attempt, Err("no answer".into()));
+    let Step::Tell(reverted) = trials.judge(after(60, begin), alive) else { panic!("{trials:?}") };
+    assert!(reverted.why.contains("within 60 s: no answer"), "{}", reverted.why);
+    trials.tested(&attempt, Ok(()));
+    assert_eq!(trials.plan(Vec::new()), Plan::default());
+    for mut trials in [trials.clone(), restarted(&trials)] {
+        assert_eq!(trials.want(vec![object("h", 1, only(22))], after(61, begin), true, dead), Step::Nothing);
+        assert!(trials.running().is_none() && trials.held_back() == Some(&reverted));
+        assert_eq!(trials.want(vec![object("h", 2, only(22))], after(62, begin), true, dead), Step::Keep);
+        assert!(trials.running().is_some() && trials.held_back().is_none());
+    }
+    let again = annotated("h", 1, json!({twill_crds::host_policy::ATTEMPT: "2"}), only(22));
+    assert_eq!(trials.want(vec![again], after(63, begin), true, dead), Step::Keep);
+}
+
+#[test]
+fn a_restart_neither_extends_a_trial_nor_confirms_it() {
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    trials.want(vec![object("h", 1, only(22))], begin, true, dead);
+    trials.committed(begin);
+    let mut next = restarted(&trials);
+    assert_eq!(next.plan(Vec::new()), Plan::default(), "nothing is in force but what was confirmed");
+    assert_eq!(next.want(vec![object("h", 1, only(22))], after(50, begin), true, alive), Step::Nothing);
+    assert_eq!(
+        next.plan(Vec::new()),
+        trials.plan(Vec::new()),
+        "its gate has the same name, so nothing is written anew"
+    );
+    next.committed(after(50, begin));
+    assert!(matches!(next.judge(after(57, begin), alive), Step::Tell(_)), "7 s were left");
+    // The kernel has ended it meanwhile.
+    let mut next = restarted(&trials);
+    let Step::Tell(reverted) = next.want(vec![object("h", 1, only(22))], after(90, begin), true, dead) else {
+        panic!("{next:?}")
+    };
+    assert!(reverted.why.contains("felix was not running"), "{}", reverted.why);
+    assert_eq!(next.plan(Vec::new()), Plan::default());
+}
+
+#[test]
+fn nothing_is_confirmed_that_the_kernel_does_not_hold() {
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    trials.want(vec![object("h", 1, only(22))], begin, true, dead);
+    trials.committed(begin);
+    let attempt = trials.running().unwrap().attempt().to_owned();
+    trials.tested(&attempt, Ok(()));
+    trials.tested(&attempt, Ok(()));
+    assert!(matches!(trials.judge(after(10, begin), dead), Step::Tell(_)));
+    assert_eq!(trials.plan(Vec::new()), Plan::default());
+}
+
+#[test]
+fn an_operator_confirms_what_asks_for_it_and_nothing_else_does() {
+    let manual = json!({"confirmation": {"mode": "Manual", "timeoutSeconds": 300}});
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    trials.want(vec![object("h", 4, manual.clone())], begin, true, dead);
+    trials.committed(begin);
+    let attempt = trials.running().unwrap().attempt().to_owned();
+    trials.tested(&attempt, Ok(()));
+    trials.tested(&attempt, Ok(()));
+    assert_eq!(trials.judge(after(200, begin), alive), Step::Nothing);
+    let confirmed = |generation: &str| {
+        annotated("h", 4, json!({twill_crds::host_policy::CONFIRMED_GENERATION: generation}), manual.clone())
+    };
+    assert_eq!(trials.want(vec![confirmed("3")], after(201, begin), true, alive), Step::Nothing);
+    assert_eq!(trials.judge(after(202, begin), alive), Step::Nothing, "that was another generation");
+    assert_eq!(trials.want(vec![confirmed("4")], after(203, begin), true, alive), Step::Nothing);
+    assert_eq!(trials.judge(after(204, begin), alive), Step::Keep);
+    assert_eq!(trials.confirmed().len(), 1);
+    // One that is not confirmed is over.
+    let mut trials = Trials::default();
+    trials.want(vec![object("h", 4, manual)], begin, true, dead);
+    trials.committed(begin);
+    let Step::Tell(reverted) = trials.judge(after(300, begin), alive) else { panic!("{trials:?}") };
+    assert!(reverted.why.contains("nobody confirmed it within 300 s"), "{}", reverted.why);
+}
+
+#[test]
+fn what_loosens_needs_no_trial_and_ends_one() {
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    trials.want(vec![object("h", 1, only(22))], begin, true, dead);
+    trials.committed(begin);
+    assert_eq!(trials.want(Vec::new(), after(1, begin), true, alive), Step::Keep);
+    assert!(trials.running().is_none() && trials.kept().pending.is_none() && trials.kept().reverted.is_empty());
+    // What was abandoned may be tried again: nobody said that it is bad.
+    assert_eq!(trials.want(vec![object("h", 1, only(22))], after(2, begin), true, dead), Step::Keep);
+    trials.committed(after(2, begin));
+    // A change in the middle is another trial, from the start.
+    assert_eq!(trials.want(vec![object("h", 2, only(80))], after(20, begin), true, alive), Step::Keep);
+    assert_eq!(trials.running().unwrap().left(after(20, begin)), Duration::from_secs(60));
+}
+
+#[test]
+fn what_cannot_be_kept_is_not_begun() {
+    let mut trials = Trials::default();
+    trials.want(vec![object("h", 1, only(22))], Instant::now(), true, dead);
+    trials.not_begun();
+    assert_eq!(trials.plan(Vec::new()), Plan::default());
+    assert_eq!(
+        trials.want(vec![object("h", 1, only(22))], Instant::now(), true, dead),
+        Step::Keep,
+        "it is tried again"
+    );
+}
+
+#[test]
+fn looser_is_what_forbids_nothing_more() {
+    let program = |specs: &[Value]| -> Program {
+        let one = |(n, spec): (usize, &Value)| {
+            Arc::new(crate::model::host_policy(&object(&format!("h{n}"), 1, spec.clone())))
+        };
+        let mut all: Program = specs.iter().enumerate().map(one).collect();
+        sort(&mut all);
+        all
+    };
+    let looser = |new: &[Value], old: &[Value]| is_looser(&program(new), &program(old));
+    let rules = |actions: &[(&str, u16)]| {
+        let rule = |(action, port): &(&str, u16)| json!({"action": action, "ports": [{"port": port}]});
+        json!({"ingress": actions.iter().map(rule).collect::<Vec<_>>()})
+    };
+    assert!(looser(&[], &[json!({})]), "nothing at all");
+    assert!(!looser(&[json!({})], &[]));
+    assert!(looser(&[rules(&[("Accept", 22), ("Accept", 80)])], &[rules(&[("Accept", 80)])]), "one more allowance");
+    assert!(!looser(&[rules(&[("Accept", 80)])], &[rules(&[("Accept", 22), ("Accept", 80)])]));
+    assert!(looser(&[rules(&[("Accept", 80)])], &[rules(&[("Deny", 22), ("Accept", 80)])]), "one denial less");
+    assert!(!looser(&[rules(&[("Deny", 22), ("Accept", 80)])], &[rules(&[("Accept", 80)])]));
+    assert!(
+        !looser(&[rules(&[("Deny", 80), ("Accept", 80)])], &[rules(&[("Accept", 80), ("Deny", 80)])]),
+        "another order"
+    );
+    assert!(!looser(&[json!({})], &[json!({"interfaces": ["eth0"]})]), "more interfaces");
+    // One of two that is taken away may have been what let something pass.
+    assert!(!looser(&[json!({})], &[rules(&[("Accept", 22)]), json!({})]));
+    assert!(looser(&[rules(&[("Accept", 22)])], &[rules(&[("Accept", 22)]), json!({"interfaces": ["eth0"]})]));
+    assert!(!looser(&[json!({"directions": ["Ingress", "Egress"]})], &[json!({})]));
+    assert!(looser(&[json!({})], &[json!({"directions": ["Ingress", "Egress"]})]));
+    let risky = json!({"failsafes": "None", "lockoutRisk": "Accepted"});
+    assert!(looser(&[json!({})], std::slice::from_ref(&risky)) && !looser(&[risky], &[json!({})]));
+}

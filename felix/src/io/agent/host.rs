@@ -1,0 +1,267 @@
+//! HostPolicies of this node: from objects, facts and self-tests to the compiler's plan, and what people hear of it.
+
+use super::Agent;
+use super::blocks::Done;
+use crate::host::failsafe::{Facts, failsafes};
+use crate::host::{Kept, Plan, Reverted, Step, Trials};
+use crate::io::host::{facts, kept, test::Test};
+use crate::io::nft;
+use crate::model;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use twill_crds::{HostPolicy, Object};
+use twill_datastore::event::{Occurrence, Severity, reference};
+use twill_datastore::{Followed, Index};
+
+/// Label of the nodes that run the API server.
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+
+/// Where what HostPolicies need is.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// Directory of what outlives a restart.
+    pub state_dir: PathBuf,
+    /// Directory of sockets.
+    pub run_dir: PathBuf,
+    /// The datastore.
+    pub url: String,
+}
+
+/// HostPolicies, and what is known about them.
+#[derive(Debug, Default)]
+pub(super) struct Host {
+    places: Places,
+    policies: Index<HostPolicy>,
+    trials: Trials,
+    /// What is in the file.
+    kept: Kept,
+    facts: Facts,
+    /// Whether they are from a look at everything, BGP sessions, too.
+    looked: bool,
+    /// Sessions when the trial began.
+    sessions: BTreeSet<IpAddr>,
+    testing: bool,
+    /// Something that the plan follows from is another.
+    changed: bool,
+}
+
+impl Host {
+    pub(super) fn new(places: Places) -> Self {
+        let kept = kept::read(&kept::path(&places.state_dir));
+        let facts = facts::local(&places.url);
+        Self { trials: Trials::new(kept.clone()), kept, places, facts, changed: true, ..Self::default() }
+    }
+}
+
+impl Agent {
+    pub(super) fn hear_host_policies(&mut self, followed: Followed<HostPolicy>) {
+        self.host.changed |= !self.host.policies.apply(followed).is_empty();
+    }
+
+    pub(super) fn hear_host_facts(&mut self, facts: Facts) {
+        tracing::debug!(?facts, "the node needs other things than before");
+        self.host.facts = facts;
+        self.host.looked = true;
+        self.host.changed = true;
+    }
+
+    /// Nodes are others than before.
+    pub(super) fn host_hears_of_nodes(&mut self) {
+        self.host.changed = true;
+    }
+
+    /// Brings the compiler's plan up to what is known. A trial begins only while the table is equal to what is wanted: its gate is written
+    /// by a difference, once. Says whether anything is to be committed.
+    pub(super) fn settle_host(&mut self) -> bool {
+        if !self.host.changed {
+            return false;
+        }
+        // A trial that may not begin yet is looked at again.
+        let may_begin = self.equal && self.host.looked;
+        self.host.changed = !may_begin;
+        let now = Instant::now();
+        if self.heard_up_to().is_some() && self.node_exists() {
+            let step = self.host.trials.want(self.host_policies_here(), now, may_begin, lasts);
+            self.follow(step);
+        }
+        let plan = self.host_plan();
+        self.compiler.plan_host(plan)
+    }
+
+    /// The table does not hold the plan: what has not begun begins later.
+    pub(super) fn host_not_committed(&mut self) {
+        self.host.trials.not_begun();
+        self.host.changed = true;
+    }
+
+    /// The table holds the plan.
+    pub(super) fn host_committed(&mut self) {
+        let Some(running) = self.host.trials.running() else { return };
+        if !running.is_begun() {
+            tracing::info!(
+                attempt = running.attempt(),
+                seconds = running.left(Instant::now()).as_secs(),
+                "HostPolicies on trial"
+            );
+            self.host.sessions = self.host.facts.established.clone();
+            self.host.trials.committed(Instant::now());
+            self.test_host();
+        }
+    }
+
+    /// What the clock makes of a trial; the next self-test, if one is due; and what could not be kept before.
+    pub(super) async fn tick_host(&mut self) {
+        let step = self.host.trials.judge(Instant::now(), lasts);
+        let over = step != Step::Nothing;
+        // Also what could not be kept before.
+        self.follow(step);
+        if over {
+            self.host.changed = true;
+            self.settle().await;
+        }
+        self.test_host();
+    }
+
+    pub(super) async fn host_tested(&mut self, attempt: &str, outcome: Result<(), String>) {
+        self.host.testing = false;
+        if let Err(why) = &outcome {
+            tracing::warn!(%why, "the self-test of HostPolicies failed");
+        }
+        self.host.trials.tested(attempt, outcome);
+        self.tick_host().await;
+    }
+
+    fn test_host(&mut self) {
+        let wants = |running: &&crate::host::Running| running.wants_test();
+        let Some(running) = self.host.trials.running().filter(wants) else { return };
+        if std::mem::replace(&mut self.host.testing, true) {
+            return;
+        }
+        let (attempt, done) = (running.attempt().to_owned(), self.done.clone());
+        let test = Test {
+            url: self.host.places.url.clone(),
+            run_dir: self.host.places.run_dir.clone(),
+            sessions: self.host.sessions.clone(),
+        };
+        tokio::spawn(async move {
+            let outcome = test.run().await;
+            // Nobody listens only while felix stops.
+            let _ = done.send(Done::HostTested { attempt, outcome });
+        });
+    }
+
+    fn host_policies_here(&self) -> Vec<HostPolicy> {
+        let labels = self
+            .supply
+            .nodes
+            .get(&twill_datastore::Key::cluster(&self.node))
+            .map(|node| model::Node::read(node).labels);
+        let Some(labels) = labels else { return Vec::new() };
+        let here = |policy: &&HostPolicy| model::host_policy(policy).selects(&labels);
+        self.host.policies.iter().map(|(_, policy)| policy.as_ref()).filter(here).cloned().collect()
+    }
+
+    fn host_plan(&self) -> Plan {
+        let nodes = self.supply.nodes.iter().map(|(_, node)| model::Node::read(node));
+        let control_plane =
+            nodes.filter(|node| node.labels.contains_key(CONTROL_PLANE)).flat_map(|node| node.addresses);
+        let facts = Facts { control_plane: control_plane.collect(), ..self.host.facts.clone() };
+        self.host.trials.plan(failsafes(&facts))
+    }
+
+    /// Makes durable what must be, and tells people.
+    fn follow(&mut self, step: Step) {
+        if let Step::Tell(reverted) = &step {
+            self.tell_reverted(reverted);
+        }
+        if *self.host.trials.kept() == self.host.kept {
+            return;
+        }
+        match kept::write(&kept::path(&self.host.places.state_dir), self.host.trials.kept()) {
+            Ok(()) => {
+                self.host.kept = self.host.trials.kept().clone();
+                self.faults.remove("host");
+            }
+            Err(error) => {
+                self.host.trials.not_begun();
+                self.host.changed = true;
+                let sentence = format!(
+                    "what is in force of HostPolicies cannot be kept, so no change of them is tried: {error}; make room"
+                );
+                tracing::error!(%error, "state of HostPolicies not written");
+                self.faults.insert("host", sentence);
+            }
+        }
+    }
+
+    fn tell_reverted(&self, reverted: &Reverted) {
+        tracing::error!(attempt = %reverted.attempt, why = %reverted.why, "HostPolicies reverted");
+        for policy in self.host_policies_here() {
+            let note = self.reverted(policy.name(), reverted);
+            let (reason, action) = ("HostPolicyReverted".to_owned(), "Revert".to_owned());
+            // Nobody listens only while felix stops.
+            let _ = self.events.send(Occurrence {
+                regarding: reference(&policy),
+                severity: Severity::Warning,
+                reason,
+                action,
+                note,
+            });
+        }
+    }
+
+    fn reverted(&self, name: &str, reverted: &Reverted) -> String {
+        format!(
+            "HostPolicy {name} is not in force on node {} as it stands, but what was before: {}; change it, or twill policy retry {name}",
+            self.node, reverted.why
+        )
+    }
+
+    /// What is wrong, one sentence each.
+    pub(super) fn host_problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> =
+            self.host.trials.confirmed().iter().flat_map(|policy| policy.rules.problems.clone()).collect();
+        if let Some(reverted) = self.host.trials.held_back() {
+            let names: Vec<String> = self.host_policies_here().iter().map(|policy| policy.name().to_owned()).collect();
+            problems.push(self.reverted(&names.join(", "), reverted));
+        }
+        problems
+    }
+
+    /// Whether any HostPolicy is about this node.
+    pub(super) fn has_host_policies(&self) -> bool {
+        !self.host.trials.confirmed().is_empty()
+            || self.host.trials.running().is_some()
+            || self.host.trials.held_back().is_some()
+    }
+
+    /// What is in force, on trial, and passes before.
+    pub(super) fn host_state(&self) -> Value {
+        let trials = &self.host.trials;
+        let names = |policies: Vec<&str>| policies.iter().map(|name| json!(name)).collect::<Vec<_>>();
+        let trial = trials.running().map(|running| {
+            json!({
+                "policies": names(running.policies().collect()), "secondsLeft": running.left(Instant::now()).as_secs(),
+                "confirmation": if running.is_manual() { "Manual" } else { "SelfTest" }, "lastFailure": running.failure(),
+            })
+        });
+        json!({
+            "node": self.node,
+            "confirmed": names(trials.confirmed().iter().map(|policy| policy.rules.key.name.as_str()).collect()),
+            "trial": trial,
+            "reverted": trials.held_back(),
+            "failsafes": self.host_plan().failsafes,
+        })
+    }
+}
+
+/// How long the kernel goes on with a trial. What cannot be read counts as over.
+fn lasts(gate: &str) -> Option<Duration> {
+    nft::lasts(gate).unwrap_or_else(|error| {
+        tracing::warn!(%error, gate, "whether a trial of HostPolicies lasts could not be read");
+        None
+    })
+}

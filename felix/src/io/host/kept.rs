@@ -1,0 +1,66 @@
+//! What is kept of HostPolicies over a restart: one JSON file in the state directory, put in place as a whole.
+
+use crate::host::Kept;
+use crate::io::place::place;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Name of the file inside the state directory.
+pub const NAME: &str = "host-policy.json";
+
+/// Where it is.
+#[must_use]
+pub fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join(NAME)
+}
+
+/// What an earlier felix kept. What cannot be read counts as nothing: then everything that closes is on trial again.
+#[must_use]
+pub fn read(path: &Path) -> Kept {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Kept::default(),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "what was kept of HostPolicies cannot be read; they are on trial again");
+            return Kept::default();
+        }
+    };
+    serde_json::from_slice(&text).unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), %error, "what was kept of HostPolicies cannot be read; they are on trial again");
+        Kept::default()
+    })
+}
+
+/// Keeps this, durably.
+///
+/// # Errors
+/// Naming the path. The file is as it was then.
+pub fn write(path: &Path, kept: &Kept) -> io::Result<()> {
+    place(path, &serde_json::to_vec_pretty(kept)?, 0o600).map(drop)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::host::Reverted;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_kept_is_read_and_what_cannot_be_read_is_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = path(directory.path());
+        assert_eq!(read(&path), Kept::default());
+        let object =
+            json!({"apiVersion": "twill.network/v1", "kind": "HostPolicy", "metadata": {"name": "h"}, "spec": {}});
+        let kept = Kept {
+            confirmed: vec![serde_json::from_value(object).unwrap()],
+            pending: Some("h@u.2.".into()),
+            reverted: vec![Reverted { attempt: "h@u.1.".into(), why: "no answer".into() }],
+        };
+        write(&path, &kept).unwrap();
+        assert_eq!(read(&path), kept);
+        std::fs::write(&path, "{").unwrap();
+        assert_eq!(read(&path), Kept::default());
+    }
+}

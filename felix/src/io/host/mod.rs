@@ -1,0 +1,6 @@
+//! What HostPolicies need of the world: facts of the node, self-tests, and what is kept over a restart.
+
+pub mod facts;
+pub mod kept;
+pub mod sockets;
+pub mod test;
