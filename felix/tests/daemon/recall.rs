@@ -120,6 +120,8 @@ fn a_memory_that_lags_opens_nothing_and_closes_nothing() {
     node.start_routed(1);
     let ((a, a_at), (b, b_at)) = (running(&node, "a"), running(&node, "b"));
     let later = node.pod("later");
+    let heard = node.ask(&json!({"op": "wait", "timeout_ms": 10_000})).unwrap();
+    assert_eq!(heard["applied"], json!(true), "{heard}");
     assert!(node.stop(), "what was heard is written at the end");
     let lagging = std::fs::read(memory(&node)).unwrap();
     node.start();
