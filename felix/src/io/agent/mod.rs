@@ -99,7 +99,7 @@ pub enum Ask {
     Status(oneshot::Sender<FelixStatus>),
     /// Addresses in use.
     Addresses(oneshot::Sender<Value>),
-    /// The ruleset as it is meant.
+    /// The ruleset as it is meant, and where the kernel is not that.
     Ruleset(oneshot::Sender<Value>),
     /// The state, after which nothing is written any more: the daemon ends.
     Leave(oneshot::Sender<FelixStatus>),
@@ -254,7 +254,10 @@ impl Agent {
             Ask::Reached { marks, reply } => self.reached.push((marks, reply)),
             Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),
             Ask::Addresses(reply) => drop(reply.send(self.addresses())),
-            Ask::Ruleset(reply) => drop(reply.send(self.ruleset())),
+            Ask::Ruleset(reply) => {
+                let ruleset = self.ruleset().await;
+                drop(reply.send(ruleset));
+            }
         }
     }
 

@@ -21,6 +21,11 @@ impl Left {
         &self.ruleset
     }
 
+    /// Whether this is out of use.
+    pub(super) fn has(&self, part: &Part) -> bool {
+        self.since.contains_key(part)
+    }
+
     /// More of it. Whatever a chain looks into is out of use no sooner than the chain, so it never goes first.
     pub(super) fn put(&mut self, more: Ruleset, now: Instant) {
         for part in parts(&more) {

@@ -3,7 +3,7 @@
 use super::connection::Connection;
 use super::monitor::Monitor;
 use super::owner::Owner;
-use super::{Commit, Error, Event, Options};
+use super::{Commit, Error, Event, Options, Verified};
 use crate::ruleset::{Delta, Ruleset};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +23,7 @@ enum Command {
     Attempt(Delta, Reply),
     Resync(Ruleset, Reply),
     Inherited(oneshot::Sender<Result<Option<Ruleset>, Error>>),
+    Verify(oneshot::Sender<Result<Verified, Error>>),
 }
 
 /// Handle to the table. When the last one is gone, the thread ends; the table stays.
@@ -97,6 +98,16 @@ impl Table {
         answer.await.map_err(|_| Error::Ended)?
     }
 
+    /// Reads the kernel and says in which parts it is not what is wanted. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`Error::NotSynced`]: nothing is wanted yet. The kernel could not be read.
+    pub async fn verify(&self) -> Result<Verified, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Verify(reply)).map_err(|_| Error::Ended)?;
+        answer.await.map_err(|_| Error::Ended)?
+    }
+
     async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<Commit, Error> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).map_err(|_| Error::Ended)?;
@@ -162,6 +173,7 @@ async fn serve(mut owner: Owner, mut inbox: mpsc::UnboundedReceiver<Command>, mu
                 Some(Command::Attempt(delta, reply)) => drop(reply.send(owner.commit(delta, false))),
                 Some(Command::Resync(desired, reply)) => drop(reply.send(owner.resync(desired))),
                 Some(Command::Inherited(reply)) => drop(reply.send(owner.inherited())),
+                Some(Command::Verify(reply)) => drop(reply.send(owner.verify())),
                 None => return,
             },
             changed = monitor.changed() => match changed {
