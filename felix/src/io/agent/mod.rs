@@ -8,6 +8,7 @@ mod attach;
 mod blocks;
 mod cutting;
 mod facts;
+mod held;
 mod isolation;
 mod lost;
 mod namesakes;
@@ -338,11 +339,13 @@ impl Agent {
                 if let Some(commit) = commit {
                     tracing::debug!(messages = commit.messages, took = ?commit.took, "table committed");
                     let all = commit.resynced && self.recall.is_none();
+                    self.cutting.unread |= all;
                     self.suspect(if all { Suspects::All } else { suspects });
                     self.look_at_connections();
                 }
                 self.equal = true;
                 self.faults.remove("table");
+                self.take_back_held().await;
                 Ok(())
             }
             Err(error) => {
@@ -454,6 +457,7 @@ impl Agent {
     pub async fn tick(&mut self) {
         self.ticks += 1;
         self.cut_due().await;
+        self.take_back_held().await;
         self.tell_runtime();
         self.check_blocks();
         if self.table.is_some() && (!self.equal || self.enforced.is_due()) || self.isolation.due() {

@@ -41,7 +41,7 @@ pub use removal::remove;
 pub use table::Table;
 pub use trial::trial;
 
-use crate::ruleset::{Fault, Part, Ruleset};
+use crate::ruleset::{Fault, Key, Part, Ruleset};
 use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::io;
@@ -58,6 +58,17 @@ pub struct Commit {
     pub took: Duration,
     /// Whether the kernel's state had to be read back and compared.
     pub resynced: bool,
+}
+
+/// An element of a set that expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiring {
+    /// Its key.
+    pub key: Key,
+    /// Until it is gone.
+    pub left: Duration,
+    /// How long it was to stay, if that is not the set's default.
+    pub timeout: Option<Duration>,
 }
 
 /// The table as it is meant, and in which parts the kernel is not that.

@@ -5,8 +5,8 @@ use super::batch::{self, Extras, TABLE_OWNER, TABLE_PERSIST};
 use super::connection::{Connection, Outcome};
 use super::left::Left;
 use super::steps::{self, Steps};
-use super::{Commit, Error, Event, Ownership, Refusal, Verified};
-use crate::ruleset::{Delta, Part, Ruleset};
+use super::{Commit, Error, Event, Expiring, Ownership, Refusal, Verified};
+use crate::ruleset::{Delta, Name, Part, Ruleset};
 use nix::errno::Errno;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -177,6 +177,10 @@ impl Owner {
         }
         let actual = actual::read(&mut self.connection)?;
         Ok(actual.table.is_some().then(|| actual.seen_by(&Ruleset::default())))
+    }
+
+    pub(super) fn expiring(&mut self, set: &Name) -> Result<Vec<Expiring>, Error> {
+        actual::expiring(&mut self.connection, set)
     }
 
     pub(super) fn verify(&mut self) -> Result<Verified, Error> {
