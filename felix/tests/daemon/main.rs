@@ -7,6 +7,7 @@ mod cutting;
 mod failures;
 mod interfaces;
 mod node;
+mod owners;
 mod ownership;
 mod recall;
 mod refused;

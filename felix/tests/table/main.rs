@@ -7,4 +7,5 @@ mod packets;
 mod refusals;
 mod repair;
 mod structure;
+mod traps;
 mod world;
