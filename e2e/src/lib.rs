@@ -262,8 +262,49 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// Where a node's kernel does not hold what its felix means it to hold, by `nft`'s reading and by felix's own. None: there is no felix
+    /// that means anything.
+    fn table_differences(&self, node: &str) -> anyhow::Result<Option<Vec<String>>> {
+        let Ok(meant) = self.ask(node, &["policy", "show", "-o", "json"]) else { return Ok(None) };
+        let meant: serde_json::Value = serde_json::from_str(&meant)?;
+        let kernel = self.exec(node, &["nft", "-j", "list", "table", "inet", "twill"])?;
+        let mut found = twill_table_check::differences(&kernel, meant["text"].as_str().unwrap_or_default())?;
+        found.extend(meant["differs"].as_array().into_iter().flatten().map(ToString::to_string));
+        Ok(Some(found))
+    }
+
+    /// Every kernel holds what was meant, at the end of every test, whatever it was about.
+    fn hold_to_what_was_meant(&self) -> anyhow::Result<()> {
+        // Of a lab that was taken down nothing is meant.
+        let Ok(status) = self.status() else { return Ok(()) };
+        for node in status.nodes {
+            let mut last = String::new();
+            let held = within(Duration::from_secs(10), "the kernel holds what was meant", || {
+                match self.table_differences(&node.name) {
+                    Ok(None) => {
+                        println!("{}: no felix, so nothing is meant", node.name);
+                        true
+                    }
+                    Ok(Some(found)) => {
+                        last = found.join("\n");
+                        found.is_empty()
+                    }
+                    Err(error) => {
+                        last = format!("{error:#}");
+                        false
+                    }
+                }
+            });
+            held.with_context(|| format!("{}: {last}", node.name))?;
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
+        let held = if std::thread::panicking() { Ok(()) } else { self.hold_to_what_was_meant() };
         let down = self.lab(["down"]).output();
         if !down.as_ref().is_ok_and(|o| o.status.success()) {
             eprintln!("lab {} is left behind: {down:?}", self.name);
@@ -271,6 +312,7 @@ impl Drop for Lab {
         if !std::thread::panicking() {
             let _ = fs::remove_dir_all(&self.dir);
         }
+        assert!(held.is_ok(), "{held:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use crate::world::until;
 use serde_json::json;
 use std::process::Stdio;
 use std::time::Duration;
-use twill_crds::IPBlock;
+use twill_crds::{IPBlock, NetworkPolicy};
 
 #[test]
 #[ignore = "needs root: make test"]
@@ -94,6 +94,28 @@ fn a_pod_that_is_denied_gets_nothing_through_from_its_first_moment() {
     assert_eq!(address, next, "the knocking was at another door");
     assert_eq!(got, 0);
     assert!(node.ns.pings(&address), "its node reaches it");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_policy_applied_an_instant_before_the_pod_is_in_force_when_it_is_attached() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    for n in 0..20 {
+        let name = format!("p{n}");
+        // The policy's way to felix is the longer one: there are many.
+        for other in 0..20 {
+            node.create::<NetworkPolicy>(json!({"metadata": {"name": format!("{name}-{other}"), "namespace": "shop"},
+                "spec": {"podSelector": {"matchLabels": {"app": format!("nobody{other}")}}}}));
+        }
+        node.create::<NetworkPolicy>(json!({"metadata": {"name": name, "namespace": "shop"},
+            "spec": {"podSelector": {"matchLabels": {"app": name}}}}));
+        let pod = node.pod(&name);
+        let reply = node.cni("ADD", &pod);
+        let lists = node.ns.run(&["nft", "list", "map", "inet", "twill", "to_pod"]);
+        let interface = reply["result"]["interfaces"][0]["name"].as_str().unwrap_or_else(|| panic!("{reply}"));
+        assert!(lists.contains(interface), "round {n}: {lists}");
+    }
 }
 
 #[test]

@@ -139,6 +139,34 @@ fn a_connection_that_is_allowed_again_goes_on_with_its_old_ports() {
 
 #[test]
 #[ignore = "needs root: make test"]
+fn what_an_earlier_felix_cut_is_released_by_the_next_one_when_it_is_allowed_and_not_before() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let (client, web) = (node.pod("client"), node.pod("web"));
+    let (from, to) = (node.add(&client).remove(0), node.add(&web).remove(0));
+    let udp = Udp::open((&client, &from), (&web, &to));
+    assert!(udp.carries(false));
+    // Nobody may open a connection to the client, so who opened this one makes a difference.
+    node.create::<NetworkPolicy>(json!({"metadata": {"name": "client", "namespace": "shop"},
+        "spec": {"podSelector": {"matchLabels": {"app": "client"}}, "ingress": []}}));
+    node.create::<NetworkPolicy>(allow(json!([{"port": 9}])));
+    until("it is cut", SOON, || cut(&node) == 1 && !udp.carries(false));
+    node.kill();
+    node.start();
+    assert!(!udp.carries(false) && !udp.carries(true), "the next felix releases nothing that is forbidden");
+    node.delete_in_shop::<NetworkPolicy>("web");
+    until("it goes on", SOON, || udp.carries(false) && udp.carries(true));
+    // Allowed while no felix ran.
+    node.create::<NetworkPolicy>(allow(json!([{"port": 9}])));
+    until("it is cut", SOON, || cut(&node) == 1 && !udp.carries(false));
+    node.kill();
+    node.delete_in_shop::<NetworkPolicy>("web");
+    node.start();
+    until("it goes on", SOON, || udp.carries(false) && udp.carries(true));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
 fn who_leaves_a_selector_loses_its_connections_and_what_an_earlier_felix_allowed_is_judged_at_the_start() {
     let mut node = Node::new(&["10.42.0.0/16"]);
     node.start_routed(1);

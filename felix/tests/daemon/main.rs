@@ -8,6 +8,7 @@ mod failures;
 mod host;
 mod interfaces;
 mod node;
+mod owners;
 mod ownership;
 mod recall;
 mod refused;

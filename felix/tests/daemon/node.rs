@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use twill_crds::{IPBlock, IPPool, Namespace, NetworkPolicy, Node as NodeObject, Object, Pod};
 use twill_datastore::{Datastore, Filter, Key, Preconditions};
 
@@ -325,8 +325,42 @@ impl Node {
     }
 }
 
+impl Node {
+    /// What differs between the kernel and what felix means it to hold, by `nft`'s reading and by felix's own; nothing if there is no felix
+    /// that means anything.
+    fn differences(&mut self) -> Vec<String> {
+        let runs = self.felix.as_mut().is_some_and(|felix| felix.try_wait().unwrap().is_none());
+        let Some(meant) = runs.then(|| self.ask(&json!({"op": "ruleset"}))).flatten() else { return Vec::new() };
+        let kernel = self.ns.output(&["nft", "-j", "list", "table", "inet", "twill"]);
+        if !kernel.status.success() {
+            // Another process's namespace has its own table; before ours is made there is none.
+            return vec!["there is no table".to_owned()];
+        }
+        let text = meant["text"].as_str().unwrap();
+        let mut found = twill_table_check::differences(&String::from_utf8(kernel.stdout).unwrap(), text).unwrap();
+        found.extend(meant["differs"].as_array().unwrap().iter().map(ToString::to_string));
+        found
+    }
+
+    /// The kernel holds what was meant: at the end of every test, whatever it was about.
+    fn hold_to_what_was_meant(&mut self) {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let found = self.differences();
+            if found.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < end, "the kernel does not hold what was meant:\n{}", found.join("\n"));
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.hold_to_what_was_meant();
+        }
         if let Some(mut felix) = self.felix.take() {
             let _ = felix.kill();
             let _ = felix.wait();

@@ -8,4 +8,5 @@ mod refusals;
 mod repair;
 mod shared;
 mod structure;
+mod traps;
 mod world;

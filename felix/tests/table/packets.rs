@@ -1,6 +1,6 @@
 //! What the table does to packets between real interfaces.
 
-use crate::structure::runtime;
+use crate::structure::{hold_to_what_is_meant, runtime};
 use crate::world::{Host, NODE_V4, NODE_V6, Pod, Responder, ping, sh, tcp, udp};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Read, Write};
@@ -8,12 +8,14 @@ use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use twill_felix::base::{self, Settings, name, skeleton};
+use twill_felix::io::netns::Netns;
 use twill_felix::io::nft::{Event, Options, Table};
 use twill_felix::ruleset::{Chain, Delta, End, Field, Key, KeyType, Match, Rule, Ruleset, Set, Value, Verdict};
 
 /// A table in the host's namespace that outlives single jobs there.
 pub(crate) struct Kept {
     runtime: tokio::runtime::Runtime,
+    netns: Netns,
     pub(crate) table: Table,
     pub(crate) events: tokio::sync::mpsc::UnboundedReceiver<Event>,
 }
@@ -28,7 +30,7 @@ impl Kept {
             let runtime = runtime();
             let opening = Table::open_with(skeleton(&Settings::default()), options);
             let (table, events) = runtime.block_on(opening).unwrap();
-            Kept { runtime, table, events }
+            Kept { runtime, netns: Netns::open("/proc/thread-self/ns/net".as_ref()).unwrap(), table, events }
         })
     }
 
@@ -49,6 +51,15 @@ impl Kept {
     pub(crate) fn event(&mut self, limit: Duration) -> Event {
         let wait = async { tokio::time::timeout(limit, self.events.recv()).await };
         self.runtime.block_on(wait).expect("an event in time").expect("the thread lives")
+    }
+}
+
+impl Drop for Kept {
+    /// The kernel holds what was meant, at the end of every test.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.netns.run(|| self.runtime.block_on(hold_to_what_is_meant(&self.table))).unwrap();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What stands in the kernel is what was meant: judged by `nft`, and by reading it back.
 
-use crate::world::{Namespace, nft, sh};
+use crate::world::{Namespace, nft, sh, try_sh};
 use nftables::schema::NfListObject;
 use nftables::stmt::Statement;
 use nftables::types::NfChainPolicy;
@@ -8,10 +8,10 @@ use serde_json::Value as Json;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use twill_felix::base::{self, Settings, chain_name, name, skeleton};
-use twill_felix::io::nft::Table;
+use twill_felix::io::nft::{Error, Table};
 use twill_felix::ruleset::{
-    Action, Base, BaseKind, Chain, Direction, End, Family, Field, Hook, Interface, Key, KeyType, Match, Name, Rule,
-    Ruleset, Set, Value, Verdict,
+    Action, Base, BaseKind, Chain, Direction, End, Family, Field, Hook, Interface, Key, KeyType, Match, Rule, Ruleset,
+    Set, Value, Verdict,
 };
 
 /// The skeleton with something of everything that the types can say.
@@ -90,8 +90,30 @@ pub(crate) fn with_table<T>(ruleset: &Ruleset, f: impl AsyncFnOnce(Table) -> T) 
     runtime().block_on(async {
         let (table, _events) = Table::open(skeleton(&Settings::default())).await.unwrap();
         table.resync(ruleset.clone()).await.unwrap();
-        f(table).await
+        let result = f(table.clone()).await;
+        hold_to_what_is_meant(&table).await;
+        result
     })
+}
+
+/// The kernel holds what is meant, by our reading of netlink and by `nft`'s: at the end of every test, whatever it was about. In the
+/// table's namespace.
+pub(crate) async fn hold_to_what_is_meant(table: &Table) {
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        let verified = match table.verify().await {
+            // Adopted, and nothing asked of it.
+            Err(Error::NotSynced) => return,
+            other => other.unwrap(),
+        };
+        let (_, kernel) = try_sh("nft -j list table inet twill");
+        let found = twill_table_check::differences(&kernel, &verified.meant.to_string());
+        if matches!(&found, Ok(found) if found.is_empty()) && verified.differs.is_empty() {
+            return;
+        }
+        assert!(std::time::Instant::now() < end, "{found:?}, {:?}", verified.differs);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {

@@ -108,9 +108,17 @@ impl Host {
     pub(crate) fn pod(&mut self, prefix: &str) -> Pod {
         self.pods += 1;
         let n = self.pods;
+        self.attach(format!("{prefix}{n}"), &format!("10.9.0.{n}"), &format!("fd09::{n}"))
+    }
+
+    /// A workload with the addresses of one whose interface is gone, behind another interface.
+    pub(crate) fn pod_again(&mut self, prefix: &str, gone: &Pod) -> Pod {
+        self.pods += 1;
+        self.attach(format!("{prefix}{}", self.pods), &gone.v4.to_string(), &gone.v6.to_string())
+    }
+
+    fn attach(&self, veth: String, v4: &str, v6: &str) -> Pod {
         let namespace = Namespace::new();
-        let veth = format!("{prefix}{n}");
-        let (v4, v6) = (format!("10.9.0.{n}"), format!("fd09::{n}"));
         let script = format!(
             "set -e; ip link add {veth} address ee:ee:ee:ee:ee:ee type veth peer name eth0 netns {}
              ip addr add fe80::1/64 dev {veth} nodad; ip link set {veth} up

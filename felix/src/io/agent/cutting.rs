@@ -35,9 +35,11 @@ pub(super) struct Cutting {
     /// Somebody says when that is.
     waking: bool,
     /// In the sets, until then.
-    held: BTreeMap<Flow, Instant>,
+    pub(super) held: BTreeMap<Flow, Instant>,
+    /// The sets hold what is not in `held`, or may.
+    pub(super) unread: bool,
     /// What is held must be put into the sets again.
-    again: bool,
+    pub(super) again: bool,
     /// Since the start.
     pub(super) total: u64,
 }
@@ -135,8 +137,8 @@ impl Agent {
     async fn hold(&mut self, connections: &[Connection]) -> bool {
         let Some(table) = self.table.clone() else { return false };
         let mut delta = Delta::default();
-        let elements = connections.iter().flat_map(|one| one.flow.elements());
-        elements.for_each(|(set, key)| delta.add_element(&base::name(set), key, Value::Plain));
+        let elements = connections.iter().flat_map(|one| one.flow.held());
+        elements.for_each(|(set, key, value)| delta.add_element(&base::name(set), key, value));
         if delta.is_empty() {
             return true;
         }
@@ -182,8 +184,8 @@ impl Agent {
     pub(super) async fn cut_due(&mut self) {
         if let Some(table) = self.table.clone().filter(|_| self.cutting.again) {
             let mut delta = Delta::default();
-            let elements = self.cutting.held.keys().flat_map(Flow::elements);
-            elements.for_each(|(set, key)| delta.add_element(&base::name(set), key, Value::Plain));
+            let elements = self.cutting.held.keys().flat_map(Flow::held);
+            elements.for_each(|(set, key, value)| delta.add_element(&base::name(set), key, value));
             self.cutting.again = table.commit(delta).await.is_err();
         }
         self.look_at_connections();

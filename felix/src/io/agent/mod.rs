@@ -9,6 +9,7 @@ mod blocks;
 mod cutting;
 mod facts;
 mod forecast;
+mod held;
 mod host;
 mod isolation;
 mod look;
@@ -105,7 +106,7 @@ pub enum Ask {
     Status(oneshot::Sender<FelixStatus>),
     /// Addresses in use.
     Addresses(oneshot::Sender<Value>),
-    /// The ruleset as it is meant.
+    /// The ruleset as it is meant, and where the kernel is not that.
     Ruleset(oneshot::Sender<Value>),
     /// Which live connections a change of policy would cut, or why that cannot be said.
     Forecast {
@@ -273,7 +274,10 @@ impl Agent {
             Ask::Reached { marks, reply } => self.reached.push((marks, reply)),
             Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),
             Ask::Addresses(reply) => drop(reply.send(self.addresses())),
-            Ask::Ruleset(reply) => drop(reply.send(self.ruleset())),
+            Ask::Ruleset(reply) => {
+                let ruleset = self.ruleset().await;
+                drop(reply.send(ruleset));
+            }
             Ask::Forecast { change, reply } => self.forecast(&change, reply),
             Ask::HostPolicies(reply) => drop(reply.send(self.host_state())),
         }
@@ -363,11 +367,13 @@ impl Agent {
                 if let Some(commit) = commit {
                     tracing::debug!(messages = commit.messages, took = ?commit.took, "table committed");
                     let all = commit.resynced && self.recall.is_none();
+                    self.cutting.unread |= all;
                     self.suspect(if all { Suspects::All } else { suspects });
                     self.look_at_connections();
                 }
                 self.equal = true;
                 self.faults.remove("table");
+                self.take_back_held().await;
                 Ok(())
             }
             Err(error) => {
@@ -482,6 +488,7 @@ impl Agent {
     pub async fn tick(&mut self) {
         self.ticks += 1;
         self.cut_due().await;
+        self.take_back_held().await;
         self.tick_host().await;
         self.tell_runtime();
         self.check_blocks();

@@ -124,8 +124,17 @@ impl Agent {
         Value::Array(self.store.ledger().attachments().flat_map(one).collect())
     }
 
-    pub(super) fn ruleset(&self) -> Value {
-        json!({"table": twill_crds::names::NFT_TABLE, "text": self.meant().to_string()})
+    /// What the table is to hold, and the parts in which the kernel, as it is read now, does not.
+    pub(super) async fn ruleset(&self) -> Value {
+        let verified = match &self.table {
+            Some(table) => table.verify().await.map_err(|error| error.to_string()),
+            None => Err(TABLE_NOT_OURS.to_owned()),
+        };
+        let differs = match verified {
+            Ok(verified) => json!(verified.differs.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            Err(sentence) => json!([sentence]),
+        };
+        json!({"table": twill_crds::names::NFT_TABLE, "text": self.meant().to_string(), "differs": differs})
     }
 
     /// What others did to the table was undone.

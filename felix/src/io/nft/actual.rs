@@ -1,11 +1,11 @@
 //! What the kernel holds of our table, and how far that is what we want.
 
-use super::Error;
 use super::batch::{self, CHAIN_NAME, RULE_EXPRESSIONS, RULE_USERDATA};
 use super::connection::Connection;
 use super::expression::{self, Canonical, canonical};
 use super::set::{self, ElementReader};
 use super::wire::{Attributes, FAMILY_INET, message};
+use super::{Error, Expiring};
 use crate::ruleset::{Base, BaseKind, Chain, Hook, Name, Rule, Ruleset, Set};
 use std::collections::BTreeMap;
 use twill_crds::names::NFT_TABLE;
@@ -69,6 +69,21 @@ pub(super) fn read(connection: &mut Connection) -> Result<Actual, Error> {
             && actual.read_elements(connection)?;
         if consistent && connection.generation()? == generation {
             return Ok(actual);
+        }
+    }
+    Err(Error::Torn)
+}
+
+/// The elements of a set that expires, as they are at the moment.
+pub(super) fn expiring(connection: &mut Connection, name: &Name) -> Result<Vec<Expiring>, Error> {
+    for _ in 0..ATTEMPTS {
+        let mut found = Vec::new();
+        let consistent = connection.dump(message::GET_ELEMENTS, |w| set::elements_header(w, name), &mut |m| {
+            let list = m.attributes().nested(set::LIST_ELEMENTS).into_iter().flat_map(set::read_expiring);
+            found.extend(list.map(|(key, left, timeout)| Expiring { key, left, timeout }));
+        })?;
+        if consistent {
+            return Ok(found);
         }
     }
     Err(Error::Torn)

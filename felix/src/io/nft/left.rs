@@ -43,6 +43,21 @@ impl Left {
         self.elements.retain(|_, elements| !elements.is_empty());
     }
 
+    /// Takes out of a difference the elements that are out of use.
+    pub(super) fn pass_over(&self, difference: &mut Delta) {
+        for (name, change) in &mut difference.elements {
+            if let Some(left) = self.elements.get(name) {
+                change.remove.retain(|key, _| !left.contains_key(key));
+            }
+        }
+        difference.elements.retain(|_, change| *change != ElementChange::default());
+    }
+
+    /// Whether this is out of use.
+    pub(super) fn has(&self, part: &Part) -> bool {
+        self.since.contains_key(part)
+    }
+
     /// More of it. Whatever a chain looks into is out of use no sooner than the chain, so it never goes first.
     pub(super) fn put(&mut self, more: Ruleset, now: Instant) {
         for part in parts(&more) {
@@ -159,6 +174,11 @@ mod tests {
         again.add_element(&name, key(1), Value::Plain);
         left.follow(&again, BTreeMap::new(), begin);
         assert!(left.due(begin).is_empty());
+        let mut difference = Delta::default();
+        difference.remove_element(&name, key(2), Value::Plain);
+        difference.remove_element(&name, key(9), Value::Plain);
+        left.pass_over(&mut difference);
+        assert_eq!(difference.elements[&name].remove.keys().collect::<Vec<_>>(), [&key(9)]);
         let due = left.due(begin + STAYS).removal();
         assert_eq!(due.elements[&name].remove.keys().collect::<Vec<_>>(), [&key(2)]);
         assert_eq!(left.next(), None);

@@ -43,7 +43,7 @@ pub use removal::remove;
 pub use table::Table;
 pub use trial::trial;
 
-use crate::ruleset::{Fault, Part};
+use crate::ruleset::{Fault, Key, Part, Ruleset};
 use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::io;
@@ -60,6 +60,26 @@ pub struct Commit {
     pub took: Duration,
     /// Whether the kernel's state had to be read back and compared.
     pub resynced: bool,
+}
+
+/// An element of a set that expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiring {
+    /// Its key.
+    pub key: Key,
+    /// Until it is gone.
+    pub left: Duration,
+    /// How long it was to stay, if that is not the set's default.
+    pub timeout: Option<Duration>,
+}
+
+/// The table as it is meant, and in which parts the kernel is not that.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// What is wanted.
+    pub meant: Ruleset,
+    /// Parts that are missing, different or too many. What is out of use and goes within a second is not among them.
+    pub differs: BTreeSet<Part>,
 }
 
 /// Something about the table that nobody asked for.

@@ -5,8 +5,8 @@ use super::batch::{self, Extras, TABLE_OWNER, TABLE_PERSIST};
 use super::connection::{Connection, Outcome};
 use super::left::Left;
 use super::steps::{self, Steps};
-use super::{Commit, Error, Event, Ownership, Refusal};
-use crate::ruleset::{Delta, Ruleset};
+use super::{Commit, Error, Event, Expiring, Ownership, Refusal, Verified};
+use crate::ruleset::{Delta, Name, Part, Ruleset};
 use nix::errno::Errno;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -177,6 +177,23 @@ impl Owner {
         }
         let actual = actual::read(&mut self.connection)?;
         Ok(actual.table.is_some().then(|| actual.seen_by(&Ruleset::default())))
+    }
+
+    pub(super) fn expiring(&mut self, set: &Name) -> Result<Vec<Expiring>, Error> {
+        actual::expiring(&mut self.connection, set)
+    }
+
+    pub(super) fn verify(&mut self) -> Result<Verified, Error> {
+        let meant = self.desired.clone().ok_or(Error::NotSynced)?;
+        let actual = actual::read(&mut self.connection)?;
+        let seen = actual.seen_by(&meant);
+        let (mut delta, _) = difference(&seen, &meant);
+        self.left.pass_over(&mut delta);
+        let mut differs = delta.parts();
+        differs.extend(delta.remove_chains.into_iter().map(Part::Chain).filter(|part| !self.left.has(part)));
+        differs.extend(delta.remove_sets.into_iter().map(Part::Set).filter(|part| !self.left.has(part)));
+        differs.extend(actual.changed_policies(&meant).into_iter().map(Part::Chain));
+        Ok(Verified { meant, differs })
     }
 
     pub(super) fn repair(&mut self, by: &str) {

@@ -180,6 +180,16 @@ pub(super) fn read_declaration(attributes: Attributes<'_>) -> Option<(&str, Set)
     Some((attributes.string(NAME)?, set))
 }
 
+/// The elements of a set that expires, in one list of a dump: key, time left, and the timeout if it is not the set's.
+pub(super) fn read_expiring(list: Attributes<'_>) -> impl Iterator<Item = (Key, Duration, Option<Duration>)> {
+    list.filter_map(|(_, element)| {
+        let element = Attributes(element);
+        let key = Key::from_bytes(element.nested(ELEMENT_KEY)?.value(VALUE)?);
+        let left = element.u64(ELEMENT_EXPIRATION).map(Duration::from_millis)?;
+        Some((key, left, element.u64(ELEMENT_TIMEOUT).map(Duration::from_millis)))
+    })
+}
+
 /// Collects the elements of one set from dumped messages.
 pub(super) struct ElementReader {
     interval: bool,

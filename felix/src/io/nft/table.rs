@@ -3,8 +3,8 @@
 use super::connection::Connection;
 use super::monitor::Monitor;
 use super::owner::Owner;
-use super::{Commit, Error, Event, Options};
-use crate::ruleset::{Delta, Ruleset};
+use super::{Commit, Error, Event, Expiring, Options, Verified};
+use crate::ruleset::{Delta, Name, Ruleset};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
@@ -23,6 +23,8 @@ enum Command {
     Attempt(Delta, Reply),
     Resync(Ruleset, Reply),
     Inherited(oneshot::Sender<Result<Option<Ruleset>, Error>>),
+    Expiring(Name, oneshot::Sender<Result<Vec<Expiring>, Error>>),
+    Verify(oneshot::Sender<Result<Verified, Error>>),
 }
 
 /// Handle to the table. When the last one is gone, the thread ends; the table stays.
@@ -97,6 +99,26 @@ impl Table {
         answer.await.map_err(|_| Error::Ended)?
     }
 
+    /// The elements of a set that expires, which the kernel changes by itself.
+    ///
+    /// # Errors
+    /// The kernel could not be read.
+    pub async fn expiring(&self, set: Name) -> Result<Vec<Expiring>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Expiring(set, reply)).map_err(|_| Error::Ended)?;
+        answer.await.map_err(|_| Error::Ended)?
+    }
+
+    /// Reads the kernel and says in which parts it is not what is wanted. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`Error::NotSynced`]: nothing is wanted yet. The kernel could not be read.
+    pub async fn verify(&self) -> Result<Verified, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Verify(reply)).map_err(|_| Error::Ended)?;
+        answer.await.map_err(|_| Error::Ended)?
+    }
+
     async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<Commit, Error> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).map_err(|_| Error::Ended)?;
@@ -162,6 +184,8 @@ async fn serve(mut owner: Owner, mut inbox: mpsc::UnboundedReceiver<Command>, mu
                 Some(Command::Attempt(delta, reply)) => drop(reply.send(owner.commit(delta, false))),
                 Some(Command::Resync(desired, reply)) => drop(reply.send(owner.resync(desired))),
                 Some(Command::Inherited(reply)) => drop(reply.send(owner.inherited())),
+                Some(Command::Expiring(set, reply)) => drop(reply.send(owner.expiring(&set))),
+                Some(Command::Verify(reply)) => drop(reply.send(owner.verify())),
                 None => return,
             },
             changed = monitor.changed() => match changed {
