@@ -108,6 +108,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// List the packets that this node denied lately, with pods and policies; each pair of interfaces tells of five a second at most.
+    Drops(Drops),
     /// Ask a daemon of this node for a probe: exit 0 if it is ready, 2 and the reason if it is not.
     Ready(Ready),
     /// Put the plugin in place for this node's container runtime, or check beforehand whether the node is fit.
@@ -206,6 +208,21 @@ pub(crate) struct PolicyDiff {
     pub(crate) connections: bool,
     #[command(flatten)]
     pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) node: Node,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `twill drops`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Drops {
+    /// Only packets from or to this pod: NAMESPACE/NAME.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod_name)]
+    pub(crate) pod: Option<String>,
+    /// Go on, and print each packet as it is denied; as JSON, one object per line.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
     #[command(flatten)]
     pub(crate) node: Node,
     #[command(flatten)]
@@ -376,6 +393,14 @@ pub(crate) struct Uninstall {
     pub(crate) store: Store,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// `NAMESPACE/NAME`.
+fn pod_name(text: &str) -> Result<String, String> {
+    match text.parse::<Party>() {
+        Ok(Party::Pod(key)) => Ok(key.to_string()),
+        _ => Err("it is no pod; write NAMESPACE/NAME".to_owned()),
+    }
 }
 
 /// `2m`, `90s`, `1m30s`.

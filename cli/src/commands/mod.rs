@@ -6,6 +6,7 @@ mod columns;
 mod crds;
 mod delete;
 mod drain;
+mod drops;
 mod explain;
 mod get;
 mod install;
@@ -40,6 +41,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Status { node, output, .. } => status::run(&node, output.output),
         Command::Peers { node, output } => routing::peers(&node, output.output),
         Command::Routes { prefix, node, output } => routing::routes(&node, prefix, output.output),
+        Command::Drops(args) => drops::run(&args),
         Command::Ready(args) => ready::run(&args),
         Command::Install(args) => install::run(&args),
         Command::Uninstall(args) => uninstall::run(&args),

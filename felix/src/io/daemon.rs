@@ -7,7 +7,7 @@ use crate::io::conflist::Conflist;
 use crate::io::monitor::{self, News};
 use crate::io::nft::{self, Table};
 use crate::io::rtnl::Rtnl;
-use crate::io::{departure, events, heard, link, memory, removal, report, server, sysctl};
+use crate::io::{departure, events, heard, link, memory, nflog, removal, report, server, sysctl};
 use crate::workload::claimant;
 use anyhow::Context;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use twill_crds::names::{CNI_BIN_DIR, CNI_CONF_DIR, FELIX_SOCKET, RUN_DIR, STATE_DIR};
+use twill_crds::names::{CNI_BIN_DIR, CNI_CONF_DIR, FELIX_SOCKET, NFLOG_GROUP, RUN_DIR, STATE_DIR};
 use twill_datastore::Datastore;
 use twill_ipam::Owner;
 use twill_ipam::io::identity::identity;
@@ -92,6 +92,7 @@ struct Inputs {
     asks: mpsc::UnboundedReceiver<Ask>,
     news: mpsc::UnboundedReceiver<News>,
     done: mpsc::UnboundedReceiver<Done>,
+    drops: mpsc::Receiver<nflog::Heard>,
     table: oneshot::Receiver<Result<Opened, nft::Error>>,
     /// SIGTERM and SIGINT. The first process of a container hears only what it asked for, so it asks before anything else.
     end: [Signal; 2],
@@ -128,6 +129,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     let links = link::all(&mut rtnl)?;
     let claimant = identity(&directory, || links.iter().find_map(|link| claimant(&link.alias)).map(str::to_owned))?;
     let node = args.node.clone();
+    let settings = Settings { told: nft::can_tell(), ..Settings::default() };
     let events = events::start(datastore.clone(), &node);
     let parts = Parts {
         owner: Owner { node: args.node, claimant },
@@ -139,6 +141,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         done: done_sender.clone(),
         events,
         memory,
+        settings,
     };
     let mut agent = Agent::new(parts)?;
     agent.treat(existing);
@@ -152,7 +155,11 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     let listener = server::bind(&socket)?;
     tokio::spawn(server::serve(listener, Calls::new(ask_sender, datastore.clone())));
     let (opened, table) = oneshot::channel();
-    tokio::spawn(async move { opened.send(Table::open(skeleton(&Settings::default())).await) });
+    tokio::spawn(async move { opened.send(Table::open(skeleton(&settings)).await) });
+    let drops = match settings.told {
+        true => nflog::start(NFLOG_GROUP).context("starting the thread that listens to denied packets")?,
+        false => mpsc::channel(1).1,
+    };
     let facts = heard::follow_all(&datastore);
     let conditions = report::start(datastore.clone(), node.clone());
     tracing::info!(%node, socket = %socket.display(), "felix started");
@@ -161,7 +168,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         departure::unhindered(&departing).await;
     };
     let end = tokio::select! {
-        fed = feed(&mut agent, Inputs { facts, asks, news, done, table, end }, &conditions) => fed.map(|()| End::Asked)?,
+        fed = feed(&mut agent, Inputs { facts, asks, news, done, drops, table, end }, &conditions) => fed.map(|()| End::Asked)?,
         () = departure => End::Uninstall,
     };
     // A client that finds no socket knows at once; one that finds a dead one does too. Either way nothing else is undone.
@@ -207,6 +214,7 @@ async fn feed(agent: &mut Agent, mut inputs: Inputs, conditions: &report::Sender
                     return Ok(());
                 }
             }
+            Some(heard) = inputs.drops.recv() => agent.denied(heard),
             Some(done) = inputs.done.recv() => agent.done(done).await,
             heard = inputs.news.recv_many(&mut news, BATCH), if listening => {
                 // Nothing at all means that the monitor has ended: the tick's look at the kernel has to do.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use twill_felix::base::{self, Settings, chain_name, name, skeleton};
 use twill_felix::io::nft::Table;
 use twill_felix::ruleset::{
-    Action, Chain, Direction, End, Family, Field, Interface, Key, KeyType, Match, Name, Rule, Ruleset, Set, Value,
-    Verdict,
+    Action, Chain, Direction, End, Family, Field, Interface, Key, KeyType, Match, Name, Rate, Rule, Ruleset, Set,
+    Value, Verdict,
 };
 
 /// The skeleton with something of everything that the types can say.
@@ -68,6 +68,8 @@ fn rich_rules() -> Vec<Rule> {
         }]),
         Rule::new(vec![Match::Family(Family::V6)], Action::Verdict(Verdict::Accept))
             .comment("with \u{e9} and \u{1f600}"),
+        base::log(vec![ports(17, &[(53, 53)])], "list_a no rule allows it"),
+        Rule::new(vec![ports(6, &[(80, 80)]), Match::Within(Rate { per_second: 20, burst: 7 })], Action::Trace),
         Rule::deny(vec![]).comment("x".repeat(300)),
     ]
 }

@@ -7,6 +7,7 @@ mod announce;
 mod attach;
 mod blocks;
 mod cutting;
+mod drops;
 mod facts;
 mod forecast;
 mod isolation;
@@ -31,7 +32,7 @@ use crate::cut::Suspects;
 use crate::index::{Endpoint, Event};
 use crate::io::heard::{Fact, scopes};
 use crate::io::memory::Keeper;
-use crate::io::nft::Table;
+use crate::io::nft::{self, Table};
 use crate::io::rtnl::Rtnl;
 use crate::model::{self, PodKey};
 use crate::workload::Plan;
@@ -43,9 +44,10 @@ use report::NOT_HEARD;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{mpsc, oneshot};
-use twill_crds::control::{FelixStatus, Forecast, PolicyChange};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use twill_crds::control::{DropLine, Drops, FelixStatus, Forecast, PolicyChange};
 use twill_datastore::{Datastore, Followed, Freshness, Mark};
 use twill_ipam::io::store::Store;
 use twill_ipam::{Owner, Sandbox};
@@ -111,6 +113,13 @@ pub enum Ask {
         /// The answer.
         reply: oneshot::Sender<Result<Forecast, String>>,
     },
+    /// Packets that were denied, and those that will be from now on.
+    Drops {
+        /// What rules have counted.
+        counted: Vec<nft::Dropped>,
+        /// The answer.
+        reply: oneshot::Sender<(Drops, broadcast::Receiver<Arc<DropLine>>)>,
+    },
     /// The state, after which nothing is written any more: the daemon ends.
     Leave(oneshot::Sender<FelixStatus>),
 }
@@ -135,6 +144,8 @@ pub struct Parts {
     pub events: mpsc::UnboundedSender<Told>,
     /// Where it leaves what it hears, for the next felix.
     pub memory: Keeper,
+    /// What the table's skeleton depends on.
+    pub settings: Settings,
 }
 
 /// The agent.
@@ -166,6 +177,8 @@ pub struct Agent {
     blocks: blocks::Blocks,
     isolation: isolation::Isolation,
     cutting: cutting::Cutting,
+    denied: drops::Denied,
+    settings: Settings,
     missing: BTreeMap<Sandbox, u32>,
     repairs: u64,
     mtu: Option<u32>,
@@ -193,7 +206,7 @@ impl Agent {
     /// # Errors
     /// The kernel or the store failed.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory } = parts;
+        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory, settings } = parts;
         let mut agent = Self {
             node: owner.node.clone(),
             boot_id,
@@ -204,7 +217,7 @@ impl Agent {
             events,
             table: None,
             equal: false,
-            compiler: Compiler::new(skeleton(&Settings::default())),
+            compiler: Compiler::new(skeleton(&settings)),
             supply: Supply::new(owner),
             memory,
             identity: None,
@@ -218,6 +231,8 @@ impl Agent {
             blocks: blocks::Blocks::new(quarantine),
             isolation: isolation::Isolation::default(),
             cutting: cutting::Cutting::default(),
+            denied: drops::Denied::default(),
+            settings,
             missing: BTreeMap::new(),
             repairs: 0,
             mtu: None,
@@ -262,6 +277,7 @@ impl Agent {
             Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),
             Ask::Addresses(reply) => drop(reply.send(self.addresses())),
             Ask::Ruleset(reply) => drop(reply.send(self.ruleset())),
+            Ask::Drops { counted, reply } => drop(reply.send(self.drops(counted))),
             Ask::Forecast { change, reply } => self.forecast(&change, reply),
         }
     }

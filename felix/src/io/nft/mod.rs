@@ -14,8 +14,10 @@
 //! lives, and it stays when the process dies. On older kernels it is a plain table and repair is all there is.
 
 mod actual;
+mod aside;
 mod batch;
 mod connection;
+mod counters;
 mod expression;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -28,6 +30,8 @@ mod table;
 mod trial;
 mod wire;
 
+pub use aside::can_tell;
+pub use counters::{Dropped, dropped};
 pub use others::{ForeignChain, others};
 pub use removal::remove;
 pub use table::{Ownership, Table};
