@@ -110,6 +110,9 @@ pub(crate) enum Command {
     },
     /// List the packets that this node denied lately, with pods and policies; each pair of interfaces tells of five a second at most.
     Drops(Drops),
+    /// Watch what this node's tables do to real packets from SRC to DST and back, beside what policy says; exit 2 if one is dropped, or
+    /// fares otherwise than policy says, or none comes.
+    Trace(Trace),
     /// Ask a daemon of this node for a probe: exit 0 if it is ready, 2 and the reason if it is not.
     Ready(Ready),
     /// Put the plugin in place for this node's container runtime, or check beforehand whether the node is fit.
@@ -223,6 +226,28 @@ pub(crate) struct Drops {
     /// Go on, and print each packet as it is denied; as JSON, one object per line.
     #[arg(short, long)]
     pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) node: Node,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `twill trace`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Trace {
+    /// Who opens the connection: NAMESPACE/POD or an address.
+    pub(crate) src: Party,
+    /// To whom: NAMESPACE/POD or an address (IPv6 in brackets), then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every packet between
+    /// the two.
+    pub(crate) dst: Destination,
+    /// How long to watch, e.g. 90s.
+    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(crate) lasts: Duration,
+    /// End after this many packets.
+    #[arg(short = 'n', long)]
+    pub(crate) count: Option<usize>,
+    #[command(flatten)]
+    pub(crate) store: Store,
     #[command(flatten)]
     pub(crate) node: Node,
     #[command(flatten)]

@@ -20,7 +20,8 @@ pub enum FelixRequest {
     },
     /// Answered by a JSON array, one object per address in use: `{address, namespace, pod, container_id, ifname}`.
     Addresses,
-    /// The compiled ruleset as felix means it, for `twill policy show`; answered by a JSON object.
+    /// The compiled ruleset as felix means it, for `twill policy show`; answered by a JSON object: `table`, `text`, and in `lists` the
+    /// [`ListUser`]s of each chain of policy.
     Ruleset,
     /// Which live connections of this node's workloads a change of policy would cut; answered by an [`Answer`] of [`Forecast`].
     Forecast(PolicyChange),
@@ -164,6 +165,19 @@ pub enum DropLine {
         /// Why.
         problem: String,
     },
+}
+
+/// A pod whose packets a chain of policy judges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListUser {
+    /// The pod's interface.
+    pub interface: String,
+    /// `egress` or `ingress`.
+    pub direction: String,
+    /// `NAMESPACE/NAME`.
+    pub pod: String,
+    /// The policies that the chain is made of, and of the pod's later tiers.
+    pub policies: Vec<String>,
 }
 
 /// One end of a connection or of a packet.

@@ -13,7 +13,9 @@ pub mod index;
 pub mod io;
 pub mod memory;
 pub mod model;
+pub mod refused;
 pub mod ruleset;
+pub mod trace;
 pub mod workload;
 
 pub use io::daemon::{Args, run};

@@ -15,6 +15,7 @@ mod policy;
 mod ready;
 mod routing;
 mod status;
+mod trace;
 mod uninstall;
 
 use crate::args::{Args, Command};
@@ -42,6 +43,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Peers { node, output } => routing::peers(&node, output.output),
         Command::Routes { prefix, node, output } => routing::routes(&node, prefix, output.output),
         Command::Drops(args) => drops::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Ready(args) => ready::run(&args),
         Command::Install(args) => install::run(&args),
         Command::Uninstall(args) => uninstall::run(&args),

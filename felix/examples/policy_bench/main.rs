@@ -4,8 +4,9 @@
 //! `make bench-policy`, or `cargo run --release -p twill-felix --example policy_bench -- PODS POLICIES NAMESPACES LOCAL` for one size (root).
 
 mod cluster;
+mod packets;
 
-use cluster::{Size, address, ifname};
+use cluster::{APPS, Size, address, ifname};
 use nix::sched::{CloneFlags, unshare};
 use std::time::{Duration, Instant};
 use twill_felix::base::{Settings, skeleton};
@@ -16,15 +17,22 @@ use twill_felix::io::nft::Table;
 /// Events of each kind.
 const ROUNDS: u32 = 300;
 /// Pods, policies, namespaces, local pods.
-const SIZES: [[u32; 4]; 5] = [
+const SIZES: [[u32; 4]; 6] = [
     [1_000, 100, 50, 50],
     [10_000, 1_000, 1_000, 250],
     [10_000, 10_000, 1_000, 250],
     [100_000, 1_000, 1_000, 250],
     [100_000, 10_000, 1_000, 250],
+    // Eighty policies a namespace: more selectors here than sets are good for.
+    [100_000, 20_000, 250, 400],
 ];
 
 fn main() -> anyhow::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("packets") {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        return runtime.block_on(packets::packets());
+    }
     let numbers: Vec<u32> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     if let [pods, policies, namespaces, local] = numbers[..] {
         unshare(CloneFlags::CLONE_NEWNET)?;
@@ -39,10 +47,15 @@ fn main() -> anyhow::Result<()> {
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     for size in SIZES {
-        let size = size.map(|number| number.to_string());
-        let status = std::process::Command::new(std::env::current_exe()?).args(size).status()?;
-        anyhow::ensure!(status.success(), "a size failed");
+        run(&size.map(|number| number.to_string()))?;
     }
+    run(&["packets".to_owned()])
+}
+
+/// In a process of its own.
+fn run(arguments: &[String]) -> anyhow::Result<()> {
+    let status = std::process::Command::new(std::env::current_exe()?).args(arguments).status()?;
+    anyhow::ensure!(status.success(), "{arguments:?} failed");
     Ok(())
 }
 
@@ -53,15 +66,24 @@ struct Agent {
 }
 
 async fn one(size: Size) -> anyhow::Result<()> {
-    let events = size.events();
-    let before = resident();
-    let started = Instant::now();
     let mut compiler = Compiler::new(skeleton(&Settings::default()));
     let (table, _events) = Table::open(skeleton(&Settings::default())).await?;
-    events.into_iter().for_each(|event| compiler.apply(event));
+    let mut cold = Duration::ZERO;
+    // They come as a stream: all of them are never in memory at once.
+    let mut events = size.events();
+    loop {
+        let some: Vec<Event> = events.by_ref().take(1000).collect();
+        if some.is_empty() {
+            break;
+        }
+        let started = Instant::now();
+        some.into_iter().for_each(|event| compiler.apply(event));
+        cold += started.elapsed();
+    }
+    let started = Instant::now();
     compiler.commit();
     table.resync(compiler.ruleset().clone()).await?;
-    let cold = started.elapsed();
+    cold += started.elapsed();
     let mut agent = Agent { compiler, table };
 
     // Far from the local pods, but of a namespace that has some.
@@ -72,10 +94,12 @@ async fn one(size: Size) -> anyhow::Result<()> {
             _ => Event::PodApplied(size.pod(remote, size.app(remote), address(remote))),
         })
         .await?;
-    let relabelled = agent.measure(|i| Event::PodApplied(size.pod(remote, i % 2, address(remote)))).await?;
+    // Between a peer of a local pod's policy and none.
+    let peer = |i: u32| (size.app(5) + 1 + i % 2) % APPS;
+    let relabelled = agent.measure(|i| Event::PodApplied(size.pod(remote, peer(i), address(remote)))).await?;
     let namespace = agent.measure(|i| size.namespace(3, if i % 2 == 0 { "gold" } else { "tin" })).await?;
-    let last = (size.policies - 1) / size.namespaces * size.namespaces + 5 - size.namespaces;
-    let policy = agent.measure(|i| Event::PolicyApplied(size.policy(last, 8080 + i % 2))).await?;
+    let of_a_local_pod = 5 * size.per_namespace() + 4 + (size.app(5) + APPS - 4) % APPS;
+    let policy = agent.measure(|i| Event::PolicyApplied(size.policy(of_a_local_pod, 8080 + i % 2))).await?;
     let attached = agent
         .measure(|i| match i % 2 {
             0 => Event::EndpointDetached { ifname: ifname(7) },
@@ -91,7 +115,7 @@ async fn one(size: Size) -> anyhow::Result<()> {
         size.policies,
         size.namespaces,
         size.local,
-        (resident() - before) >> 20,
+        resident() >> 20,
         ruleset.sets.len(),
         ruleset.chains.len(),
     );

@@ -42,6 +42,16 @@ pub const NODES_V4: &str = "nodes4";
 /// Hash set: IPv6 addresses of all nodes.
 pub const NODES_V6: &str = "nodes6";
 
+/// The skeleton's sets. All others are policy's.
+pub const SETS: [&str; 14] = [
+    KNOWN, SOURCE_V4, SOURCE_V6, CUT_V4, CUT_V6, FROM_POD, TO_POD, POOLS_V4, POOLS_V6, NAT_V4, NAT_V6, NODES_V4,
+    NODES_V6, LOGGED,
+];
+/// What the names of policy's chains begin with.
+pub const LIST: &str = "list_";
+/// The list of workloads whose policy the kernel refuses: nothing passes.
+pub const REFUSED: &str = "list_refused";
+
 /// The name of a set of the skeleton as the ruleset's type. Sets carry no version: a set's use does not change with its place,
 /// and they would have to be loaded twice.
 #[must_use]

@@ -279,6 +279,14 @@ mod tests {
     }
 
     #[test]
+    fn the_skeleton_names_all_its_sets() {
+        let sets: Vec<_> = skeleton(&Settings::default()).sets.into_keys().collect();
+        let mut named = super::super::SETS.map(name);
+        named.sort();
+        assert_eq!(sets, named);
+    }
+
+    #[test]
     fn the_skeleton_reads_as_designed() {
         insta::assert_snapshot!(skeleton(&Settings::default()));
     }

@@ -2,9 +2,11 @@
 //!
 //! The journal keeps what was there at the first touch, so that there and back again yields no change.
 
+use super::sets::Slot;
 use crate::ruleset::{Chain, Delta, ElementChange, Key, Name, Ruleset, Set, Value};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// A ruleset with a journal.
 #[derive(Debug, Default)]
@@ -49,12 +51,19 @@ impl Desired {
         }
     }
 
-    /// Makes these the elements of a set.
-    pub(super) fn replace(&mut self, set: &Name, elements: BTreeMap<Key, Value>) {
-        let Some(target) = self.ruleset.sets.get(set) else { return };
-        let gone: Vec<Key> = target.elements.keys().filter(|k| !elements.contains_key(*k)).cloned().collect();
-        gone.iter().for_each(|key| self.remove(set, key));
-        elements.into_iter().for_each(|(key, value)| self.put(set, key, value));
+    /// Makes these the elements of a set, or of the part of it that is one content's.
+    pub(super) fn replace(&mut self, slot: &Slot, elements: BTreeMap<Key, Value>) {
+        let gone: Vec<Key> = self.keys_of(slot).filter(|key| !elements.contains_key(*key)).cloned().collect();
+        gone.iter().for_each(|key| self.remove(&slot.set, key));
+        elements.into_iter().for_each(|(key, value)| self.put(&slot.set, key, value));
+    }
+
+    fn keys_of(&self, slot: &Slot) -> impl Iterator<Item = &Key> {
+        let first = slot.selector.map_or(Bound::Unbounded, |selector| Bound::Included(Key::selector(selector)));
+        let next = slot.selector.and_then(|selector| selector.checked_add(1));
+        let end = next.map_or(Bound::Unbounded, |next| Bound::Excluded(Key::selector(next)));
+        let set = self.ruleset.sets.get(&slot.set);
+        set.into_iter().flat_map(move |set| set.elements.range((first.clone(), end.clone()))).map(|(key, _)| key)
     }
 
     /// Adds a set; its name must be new.

@@ -15,8 +15,6 @@ const BY_INTERFACE: [&str; 5] = [base::KNOWN, base::SOURCE_V4, base::SOURCE_V6, 
 /// Sets that are neither about interfaces nor about pods.
 const OF_THE_CLUSTER: [&str; 6] =
     [base::POOLS_V4, base::POOLS_V6, base::NAT_V4, base::NAT_V6, base::NODES_V4, base::NODES_V6];
-/// Chains of policy, which other chains and maps lead to.
-const LIST: &str = "list_";
 
 /// The table as it was found.
 #[derive(Debug, Default)]
@@ -71,7 +69,9 @@ impl Inherited {
     pub fn with(&self, remembered: &Ruleset) -> Ruleset {
         let mut wanted = remembered.clone();
         let Some(left) = &self.left else { return wanted };
-        for (name, chain) in left.chains.iter().filter(|(name, chain)| chain.base.is_none() && name.starts_with(LIST)) {
+        for (name, chain) in
+            left.chains.iter().filter(|(name, chain)| chain.base.is_none() && name.starts_with(base::LIST))
+        {
             wanted.chains.entry(name.clone()).or_insert_with(|| chain.clone());
         }
         for (name, before) in &left.sets {
@@ -93,12 +93,16 @@ impl Inherited {
         }
         let by_interface = BY_INTERFACE.contains(&name.as_ref());
         let comes = |key: &Key| {
-            let about = first(before, key);
+            let Some((_, about)) = key.about(&before.key) else { return false };
             if by_interface { self.attached.contains(&about) } else { self.moved.contains(&about) }
         };
-        let goes = |key: &Key| comes(key) || by_interface && self.ended.contains(&first(before, key));
+        let ended = |key: &Key| key.about(&before.key).is_some_and(|(_, about)| self.ended.contains(&about));
+        let goes = |key: &Key| comes(key) || by_interface && ended(key);
+        // A selector that nobody used before comes whole, as a set that nobody used before does.
+        let selectors: BTreeSet<Key> = before.elements.keys().filter_map(|key| selector(before, key)).collect();
+        let is_new = |key: &Key| selector(before, key).is_some_and(|selector| !selectors.contains(&selector));
         let stays = before.elements.iter().filter(|(key, _)| !goes(key));
-        let new = now.into_iter().flat_map(|set| &set.elements).filter(|(key, _)| comes(key));
+        let new = now.into_iter().flat_map(|set| &set.elements).filter(|(key, _)| comes(key) || is_new(key));
         stays.chain(new).map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 }
@@ -108,7 +112,7 @@ fn keep_used(wanted: &mut Ruleset, left: &Ruleset) {
     let verdicts = wanted.sets.values().flat_map(|set| set.elements.values());
     let mapped = verdicts.filter_map(|value| if let Value::Verdict(verdict) = value { verdict.chain() } else { None });
     let mut due: Vec<Name> =
-        mapped.chain(wanted.chains.keys().filter(|name| !name.starts_with(LIST))).cloned().collect();
+        mapped.chain(wanted.chains.keys().filter(|name| !name.starts_with(base::LIST))).cloned().collect();
     let (mut chains, mut sets) = (BTreeSet::new(), BTreeSet::new());
     while let Some(name) = due.pop() {
         let Some(chain) = wanted.chains.get(&name).filter(|_| chains.insert(name.clone())) else { continue };
@@ -123,10 +127,10 @@ fn keep_used(wanted: &mut Ruleset, left: &Ruleset) {
     wanted.sets.retain(|name, _| sets.contains(name) || left.sets.contains_key(name));
 }
 
-/// The first part of an element's key.
-fn first(set: &Set, key: &Key) -> Key {
-    let width = set.key.first().map_or(0, |kind: &KeyType| kind.width());
-    Key::from_bytes(key.bytes().get(..width).unwrap_or_default())
+/// Which of the selectors that share a set an element is of. Each has an element at least, its marker.
+fn selector(set: &Set, key: &Key) -> Option<Key> {
+    let shared = set.key.first() == Some(&KeyType::Selector);
+    shared.then(|| Key::from_bytes(key.bytes().get(..KeyType::Selector.width()).unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -242,6 +246,29 @@ mod tests {
         attach(&mut remembered, OLD, 9, "list_loose");
         inherited.attach(OLD, &[addr(9)]);
         assert_eq!(list(&inherited.with(&remembered), OLD), jump("list_loose"));
+    }
+
+    #[test]
+    fn in_a_set_that_selectors_share_only_a_new_selector_comes_whole() {
+        let shared = |ruleset: &mut Ruleset, members: &[(u64, u8)]| {
+            let key = |(selector, last): &(u64, u8)| (Key::selector(*selector).and_addr(addr(*last)), Value::Plain);
+            let set = Set::of([KeyType::Selector, KeyType::V4]).with(members.iter().map(key));
+            ruleset.sets.insert("sel4_all".into(), set);
+        };
+        let mut left = skeleton(&Settings::default());
+        shared(&mut left, &[(1, 0), (1, 5), (2, 0)]);
+        let mut remembered = skeleton(&Settings::default());
+        attach(&mut remembered, NEW, 7, "list_new");
+        shared(&mut remembered, &[(1, 0), (1, 6), (1, 7), (2, 0), (2, 6), (3, 0), (3, 6)]);
+        let mut inherited = Inherited::new(Some(left));
+        inherited.attach(NEW, &[addr(7)]);
+        let wanted = inherited.with(&remembered);
+        let types = &wanted.sets["sel4_all"].key;
+        let members =
+            wanted.sets["sel4_all"].elements.keys().map(|key| key.text(types).replace("0x00000000 . 0x0000000", ""));
+        let expected =
+            ["1 . 10.42.0.0", "1 . 10.42.0.5", "1 . 10.42.0.7", "2 . 10.42.0.0", "3 . 10.42.0.0", "3 . 10.42.0.6"];
+        assert_eq!(members.collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -169,25 +169,19 @@ impl Packet {
         }
         let mut key: Option<Key> = None;
         for field in fields {
-            key = Some(match (field, key) {
-                (Field::InInterface | Field::OutInterface, key) => {
-                    let side = if *field == Field::InInterface { Direction::In } else { Direction::Out };
-                    let name = self.interface(side)?;
-                    key.map_or_else(|| Key::interface(name), |k| k.and_interface(name))
-                }
-                (Field::SourceV4 | Field::SourceV6, key) => {
-                    key.map_or_else(|| Key::addr(self.src), |k| k.and_addr(self.src))
-                }
-                (Field::DestinationV4 | Field::DestinationV6, key) => {
-                    key.map_or_else(|| Key::addr(self.dst), |k| k.and_addr(self.dst))
-                }
-                (Field::Protocol, key) => {
-                    key.map_or_else(|| Key::protocol(self.protocol), |k| k.and_protocol(self.protocol))
-                }
-                (Field::SourcePort, key) => key.map_or_else(|| Key::port(self.src_port), |k| k.and_port(self.src_port)),
-                (Field::DestinationPort, key) => {
-                    key.map_or_else(|| Key::port(self.dst_port), |k| k.and_port(self.dst_port))
-                }
+            let part = match field {
+                Field::InInterface => Key::interface(self.interface(Direction::In)?),
+                Field::OutInterface => Key::interface(self.interface(Direction::Out)?),
+                Field::SourceV4 | Field::SourceV6 => Key::addr(self.src),
+                Field::DestinationV4 | Field::DestinationV6 => Key::addr(self.dst),
+                Field::Protocol => Key::protocol(self.protocol),
+                Field::SourcePort => Key::port(self.src_port),
+                Field::DestinationPort => Key::port(self.dst_port),
+                Field::Selector(id) => Key::selector(*id),
+            };
+            key = Some(match key {
+                Some(key) => key.and(&part),
+                None => part,
             });
         }
         key

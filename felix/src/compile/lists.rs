@@ -21,7 +21,7 @@ pub(super) struct ChainPlan {
     /// What it is.
     pub(super) chain: Chain,
     /// The sets that it looks into.
-    pub(super) sets: Vec<(Name, SetSpec)>,
+    pub(super) sets: Vec<SetSpec>,
     /// The chain of the next tier, if it leads there.
     pub(super) next: Option<Name>,
 }
@@ -97,7 +97,7 @@ fn chain(list: &TierList<'_>, next: Option<Name>, told: bool) -> Option<ChainPla
         Action::Pass => {}
     }
     let leads_on = rules.iter().any(|r| matches!(&r.action, ruleset::Action::Verdict(Verdict::Goto(_))));
-    let name = Name::from(format!("list_{}", digest(&rules)));
+    let name = Name::from(format!("{}{}", base::LIST, digest(&rules)));
     let rules = if told { with_logs(rules, &name) } else { rules };
     Some(ChainPlan { name, chain: Chain { base: None, rules }, sets, next: next.filter(|_| leads_on) })
 }

@@ -17,22 +17,24 @@ mod snapshot;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod used;
 
 use crate::base;
-use crate::index::{Changes, Event, Index, ItemId, SelectorId};
-use crate::model::{Direction, Few, Pod, PodKey, Policy, PolicyKey, Ranges};
+use crate::index::{Changes, Event, Index, ItemId};
+use crate::model::{Direction, Pod, PodKey, Policy, PolicyKey, Ranges};
 use crate::ruleset::{Delta, Family, Key, Name, Ruleset, Value, Verdict};
 use desired::Desired;
 pub use inherited::Inherited;
 use lists::{ChainPlan, TierList};
 pub use names::{Blame, Who};
-use rules::{Draft, Families};
+use rules::{Draft, Form};
 use rustc_hash::FxHashMap;
-use sets::{SetSpec, range_elements};
+use sets::{Layout, Slot, range_elements};
 pub use snapshot::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use used::UsedSets;
 
 /// The state of compilation.
 #[derive(Debug, Default)]
@@ -40,28 +42,35 @@ pub struct Compiler {
     index: Index,
     desired: Desired,
     chains: BTreeMap<Name, ChainUse>,
-    sets: BTreeMap<Name, SetUse>,
-    by_selector: FxHashMap<SelectorId, BTreeSet<Name>>,
+    sets: UsedSets,
     endpoints: BTreeMap<String, EndpointState>,
-    /// What each pod contributed to the sets that follow it.
-    contributed: FxHashMap<ItemId, Contribution>,
     drafts: FxHashMap<PolicyKey, PolicyDrafts>,
-    /// Of the addresses of this node's workloads: of others no packet comes here to be judged, so rules for them would be idle.
-    families: Families,
+    /// Families are those of this node's workloads: of others no packet comes here to be judged, so rules for them would be idle.
+    form: Form,
+    limits: Limits,
+}
+
+/// How many selectors have sets of their own. The kernel walks a list to find a set by its name, so each costs all others (measured: 1,000
+/// sets in one transaction 34 ms, 10,000 2.5 s).
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// With more selectors than this, they share sets.
+    pub share_above: usize,
+    /// With fewer than this, they have their own again. Far below the other, because a change between the two makes all rules anew.
+    pub own_below: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { share_above: 900, own_below: 450 }
+    }
 }
 
 #[derive(Debug)]
 struct ChainUse {
     users: usize,
-    sets: Vec<Name>,
+    sets: Vec<Slot>,
     next: Option<Name>,
-}
-
-#[derive(Debug)]
-struct SetUse {
-    users: usize,
-    spec: SetSpec,
-    selector: Option<SelectorId>,
 }
 
 /// What the ruleset holds for an endpoint.
@@ -70,13 +79,6 @@ struct EndpointState {
     addresses: BTreeSet<IpAddr>,
     egress: Option<Name>,
     ingress: Option<Name>,
-}
-
-#[derive(Debug)]
-struct Contribution {
-    addresses: Few<IpAddr>,
-    /// For its ports.
-    pod: Arc<Pod>,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,12 @@ impl Compiler {
         Self { desired: Desired::new(skeleton), ..Self::default() }
     }
 
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
     /// Takes note of an event. Nothing is compiled before [`Compiler::commit`].
     pub fn apply(&mut self, event: Event) {
         self.index.apply(event);
@@ -102,12 +110,9 @@ impl Compiler {
     pub fn commit(&mut self) -> Delta {
         let mut changes = self.index.take_changes();
         self.follow_families(&mut changes);
-        self.update_elements(&changes);
-        let mut given_up = Vec::new();
-        for ifname in &changes.endpoints {
-            given_up.extend(self.update_endpoint(ifname));
-        }
-        given_up.into_iter().for_each(|chain| self.release_chain(chain));
+        self.sets.update(&changes, &self.index, &mut self.desired);
+        self.update_endpoints(&changes.endpoints);
+        self.follow_layout();
         if changes.nodes {
             self.update_nodes();
         }
@@ -156,49 +161,33 @@ impl Compiler {
             return;
         }
         let addresses = || self.index.endpoints().flat_map(|endpoint| &endpoint.addresses);
-        let families = Families { v4: addresses().any(IpAddr::is_ipv4), v6: addresses().any(IpAddr::is_ipv6) };
-        if families != self.families {
-            self.families = families;
+        let (v4, v6) = (addresses().any(IpAddr::is_ipv4), addresses().any(IpAddr::is_ipv6));
+        let form = Form { v4, v6, ..self.form };
+        if form != self.form {
+            self.form = form;
             self.drafts.clear();
             changes.endpoints.extend(self.endpoints.keys().cloned());
         }
     }
 
-    /// Moves elements of existing sets. All that goes, goes first: an address may change hands inside one set.
-    fn update_elements(&mut self, changes: &Changes) {
-        let touched = changes.memberships.keys().map(|(_, pod)| *pod);
-        let pods: BTreeSet<ItemId> = changes.pods.iter().copied().chain(touched).collect();
-        let mut was: FxHashMap<ItemId, Vec<SelectorId>> = FxHashMap::default();
-        for ((selector, pod), member) in &changes.memberships {
-            if *member {
-                was.entry(*pod).or_default().push(*selector);
-            }
-        }
-        let (mut gone, mut come) = (Vec::new(), Vec::new());
-        for id in pods {
-            let new = self.index.owned(id).map(|(pod, addresses)| Contribution { addresses, pod: pod.clone() });
-            let old = self.contributed.remove(&id);
-            let left = was.get(&id).into_iter().flatten().copied();
-            let followed: BTreeSet<SelectorId> = self.index.peers.matched(id).chain(left).collect();
-            for selector in followed {
-                let is = self.index.peers.is_member(selector, id);
-                let was = changes.memberships.get(&(selector, id)).copied().unwrap_or(is);
-                for name in self.by_selector.get(&selector).into_iter().flatten() {
-                    let spec = &self.sets[name].spec;
-                    let keys = |member: bool, c: &Option<Contribution>| match c {
-                        Some(c) if member => spec.elements(&c.addresses, &c.pod.ports),
-                        _ => Vec::new(),
-                    };
-                    gone.extend(keys(was, &old).into_iter().map(|key| (name.clone(), key)));
-                    come.extend(keys(is, &new).into_iter().map(|key| (name.clone(), key)));
-                }
-            }
-            if let Some(new) = new.filter(|new| !new.addresses.is_empty()) {
-                self.contributed.insert(id, new);
-            }
-        }
-        gone.iter().for_each(|(set, key)| self.desired.remove(set, key));
-        come.into_iter().for_each(|(set, key)| self.desired.put(&set, key, Value::Plain));
+    /// Too many selectors for sets of their own, or few enough again, make every list another.
+    fn follow_layout(&mut self) {
+        let selectors = self.sets.sharable();
+        let layout = match self.form.layout {
+            Layout::Own if selectors > self.limits.share_above => Layout::Shared,
+            Layout::Shared if selectors < self.limits.own_below => Layout::Own,
+            _ => return,
+        };
+        self.form.layout = layout;
+        self.drafts.clear();
+        let all = self.endpoints.keys().cloned().collect();
+        self.update_endpoints(&all);
+    }
+
+    /// Compiles these endpoints anew.
+    fn update_endpoints(&mut self, ifnames: &BTreeSet<String>) {
+        let given_up: Vec<Name> = ifnames.iter().flat_map(|ifname| self.update_endpoint(ifname)).collect();
+        given_up.into_iter().for_each(|chain| self.release_chain(chain));
     }
 
     /// Compiles one endpoint anew. Returns the chains that it uses no more, which are released when all endpoints are done: a
@@ -270,8 +259,8 @@ impl Compiler {
             None => {
                 let drafts = PolicyDrafts {
                     policy: policy.clone(),
-                    ingress: Arc::new(rules::drafts(policy, Direction::Ingress, self.families)),
-                    egress: Arc::new(rules::drafts(policy, Direction::Egress, self.families)),
+                    ingress: Arc::new(rules::drafts(policy, Direction::Ingress, self.form)),
+                    egress: Arc::new(rules::drafts(policy, Direction::Egress, self.form)),
                 };
                 self.drafts.insert(policy.key.clone(), drafts);
                 &self.drafts[&policy.key]
@@ -289,10 +278,10 @@ impl Compiler {
             return;
         }
         let mut used = Vec::new();
-        for (name, spec) in plan.sets {
-            if !used.contains(&name) {
-                self.acquire_set(&name, spec);
-                used.push(name);
+        for spec in plan.sets {
+            if !used.contains(spec.slot()) {
+                used.push(spec.slot().clone());
+                self.sets.acquire(spec, &mut self.index, &mut self.desired);
             }
         }
         if let Some(next) = plan.next.as_ref().and_then(|name| self.chains.get_mut(name)) {
@@ -311,59 +300,21 @@ impl Compiler {
         }
         self.desired.remove_chain(&name);
         if let Some(chain) = self.chains.remove(&name) {
-            chain.sets.into_iter().for_each(|set| self.release_set(&set));
+            let sets = chain.sets.iter();
+            sets.for_each(|slot| self.sets.release(slot, &mut self.index, &mut self.desired));
             if let Some(next) = chain.next {
                 self.release_chain(next);
             }
         }
     }
 
-    fn acquire_set(&mut self, name: &Name, spec: SetSpec) {
-        if let Some(set) = self.sets.get_mut(name) {
-            set.users += 1;
-            return;
-        }
-        let mut set = spec.declare();
-        let selector = spec.selector().map(|selector| self.index.follow(selector));
-        if let Some(selector) = selector {
-            self.by_selector.entry(selector).or_default().insert(name.clone());
-            set.elements = spec.fill(&self.index, self.index.peers.members(selector));
-        }
-        if let Some(addresses) = spec.of_nodes(&self.index) {
-            set.elements = addresses;
-        }
-        self.desired.add_set(name, set);
-        self.sets.insert(name.clone(), SetUse { users: 1, spec, selector });
-    }
-
-    fn release_set(&mut self, name: &Name) {
-        let Some(set) = self.sets.get_mut(name) else { return };
-        set.users -= 1;
-        if set.users > 0 {
-            return;
-        }
-        self.desired.remove_set(name);
-        let Some(selector) = self.sets.remove(name).and_then(|set| set.selector) else { return };
-        if let Some(names) = self.by_selector.get_mut(&selector) {
-            names.remove(name);
-            if names.is_empty() {
-                self.by_selector.remove(&selector);
-            }
-        }
-        self.index.unfollow(selector);
-    }
-
     fn update_nodes(&mut self) {
         let all: BTreeSet<IpAddr> = self.index.nodes().iter().flat_map(|node| node.addresses.iter().copied()).collect();
         for (set, v4) in [(base::NODES_V4, true), (base::NODES_V6, false)] {
             let elements = all.iter().filter(|a| a.is_ipv4() == v4).map(|a| (Key::addr(*a), Value::Plain));
-            self.desired.replace(&base::name(set), elements.collect());
+            self.desired.replace(&Slot::whole(base::name(set)), elements.collect());
         }
-        for (name, set) in &self.sets {
-            if let Some(addresses) = set.spec.of_nodes(&self.index) {
-                self.desired.replace(name, addresses);
-            }
-        }
+        self.sets.update_nodes(&self.index, &mut self.desired);
     }
 
     /// Pools may overlap while an operator changes them; ranges of a set must not.
@@ -380,7 +331,7 @@ impl Compiler {
             (base::NAT_V6, &nat, Family::V6),
         ];
         for (set, ranges, family) in sets {
-            self.desired.replace(&base::name(set), range_elements(ranges, family));
+            self.desired.replace(&Slot::whole(base::name(set)), range_elements(ranges, family));
         }
     }
 }

@@ -45,12 +45,12 @@ impl Compiler {
         one(from, Direction::Egress).or_else(|| one(to, Direction::Ingress))
     }
 
-    /// Everybody whose list a chain is.
+    /// Everybody whose list a chain is, with the interface.
     #[must_use]
-    pub fn users(&self, chain: &str) -> Vec<Blame> {
+    pub fn users(&self, chain: &str) -> Vec<(&str, Blame)> {
         let both = [Direction::Egress, Direction::Ingress];
-        let all = self.endpoints.keys().flat_map(|ifname| both.map(|direction| (ifname, direction)));
-        all.filter_map(|(ifname, direction)| self.blame_of(chain, ifname, direction)).collect()
+        let all = self.endpoints.keys().flat_map(|ifname| both.map(|direction| (ifname.as_str(), direction)));
+        all.filter_map(|(ifname, direction)| Some((ifname, self.blame_of(chain, ifname, direction)?))).collect()
     }
 
     /// The pod behind an interface here, if the interface is open.

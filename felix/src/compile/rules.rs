@@ -1,10 +1,10 @@
 //! One rule of the model into rules of the kernel.
 
-use super::sets::{Content, SetSpec, short};
+use super::sets::{Content, Layout, SetSpec, short};
 use crate::model::{
     Action, Direction, Peer, Peers, PodSelector, Policy, Port, PortNumber, Ports, Protocol, Ranges, Rule,
 };
-use crate::ruleset::{End, Family, Match, Name};
+use crate::ruleset::{End, Family, Match};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::ops::RangeInclusive;
 
@@ -18,17 +18,17 @@ pub(super) struct Draft {
     /// The same as text, to find rules that say it twice.
     pub(super) condition: String,
     /// The sets that it looks into.
-    pub(super) sets: Vec<(Name, SetSpec)>,
+    pub(super) sets: Vec<SetSpec>,
     /// Whose rule it is.
     pub(super) comment: String,
 }
 
 /// All rules of a policy for a direction, as far as packets of these families can meet them.
-pub(super) fn drafts(policy: &Policy, direction: Direction, families: Families) -> Vec<Draft> {
+pub(super) fn drafts(policy: &Policy, direction: Direction, form: Form) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for (i, rule) in policy.rules(direction).unwrap_or_default().iter().enumerate() {
         let comment = short(format!("{} {direction}[{i}]", policy.key));
-        for condition in conditions(rule, direction, &policy.subject, families) {
+        for condition in conditions(rule, direction, &policy.subject, form) {
             let Condition { matches, sets, .. } = condition;
             let condition = matches.iter().map(Match::to_string).collect::<Vec<_>>().join(" ");
             drafts.push(Draft { action: rule.action, matches, condition, sets, comment: comment.clone() });
@@ -43,38 +43,39 @@ struct Condition {
     /// The family that it demands.
     family: Option<Family>,
     matches: Vec<Match>,
-    sets: Vec<(Name, SetSpec)>,
+    sets: Vec<SetSpec>,
 }
 
 impl Condition {
     fn lookup(mut self, spec: SetSpec, source: bool) -> Self {
-        let name = spec.name();
-        self.family = Some(spec.family);
-        self.matches.push(Match::Set { key: spec.key(source), set: name.clone(), negated: false });
-        self.sets.push((name, spec));
+        self.family = Some(spec.family());
+        self.matches.push(Match::Set { key: spec.key(source), set: spec.slot().set.clone(), negated: false });
+        self.sets.push(spec);
         self
     }
 }
 
-/// Which families there are.
+/// What the rules of all policies depend on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Families {
-    /// IPv4.
+pub(super) struct Form {
+    /// Whether there are IPv4 packets to be judged.
     pub(super) v4: bool,
     /// IPv6.
     pub(super) v6: bool,
+    /// What the sets are that they look into.
+    pub(super) layout: Layout,
 }
 
-impl Families {
-    fn iter(self) -> impl Iterator<Item = Family> {
+impl Form {
+    fn families(self) -> impl Iterator<Item = Family> {
         [(Family::V4, self.v4), (Family::V6, self.v6)].into_iter().filter_map(|(family, is)| is.then_some(family))
     }
 }
 
 /// The rule as a disjunction.
-fn conditions(rule: &Rule, direction: Direction, subject: &PodSelector, families: Families) -> Vec<Condition> {
+fn conditions(rule: &Rule, direction: Direction, subject: &PodSelector, form: Form) -> Vec<Condition> {
     let source = direction == Direction::Ingress;
-    let peers = peer_conditions(&rule.peers, source, families);
+    let peers = peer_conditions(&rule.peers, source, form);
     let Ports::Of(ports) = &rule.ports else { return peers };
     let mut all = Vec::new();
     for port in numbered(ports) {
@@ -85,26 +86,25 @@ fn conditions(rule: &Rule, direction: Direction, subject: &PodSelector, families
         }
     }
     for (protocol, name) in named(ports) {
-        let spec = |selector: &PodSelector, family| SetSpec {
-            content: Content::Ports(selector.clone(), protocol, name.to_owned()),
-            family,
+        let spec = |selector: &PodSelector, family| {
+            SetSpec::new(Content::Ports(selector.clone(), protocol, name.to_owned()), family, form.layout)
         };
         match (direction, &rule.peers) {
             // The port is resolved at the pod that the packet arrives at, which is one of the policy's subjects.
             (Direction::Ingress, _) => all.extend(peers.iter().flat_map(|peer| {
-                let families = families.iter().filter(|f| peer.family.is_none_or(|own| own == *f));
+                let families = form.families().filter(|f| peer.family.is_none_or(|own| own == *f));
                 families.map(|family| peer.clone().lookup(spec(subject, family), false)).collect::<Vec<_>>()
             })),
             (Direction::Egress, Peers::Any) => {
                 let everything = PodSelector::everything();
-                all.extend(families.iter().map(|family| Condition::default().lookup(spec(&everything, family), false)));
+                all.extend(form.families().map(|family| Condition::default().lookup(spec(&everything, family), false)));
             }
             // The set of ports holds addresses of the peer's pods only, so it says all. Blocks and nodes have no named ports.
             (Direction::Egress, Peers::Of(of)) => {
                 for peer in of {
                     if let Peer::Pods(selector) = peer {
                         let of =
-                            families.iter().map(|family| Condition::default().lookup(spec(selector, family), false));
+                            form.families().map(|family| Condition::default().lookup(spec(selector, family), false));
                         all.extend(of);
                     }
                 }
@@ -114,26 +114,26 @@ fn conditions(rule: &Rule, direction: Direction, subject: &PodSelector, families
     all
 }
 
-fn peer_conditions(peers: &Peers, source: bool, families: Families) -> Vec<Condition> {
+fn peer_conditions(peers: &Peers, source: bool, form: Form) -> Vec<Condition> {
     let Peers::Of(peers) = peers else { return vec![Condition::default()] };
     let mut all = Vec::new();
     let mut blocks = Vec::new();
     for peer in peers {
         match peer {
             Peer::Block(ranges) => blocks.push(ranges),
-            Peer::Pods(selector) => all.extend(addresses(&Content::Pods(selector.clone()), source, families)),
-            Peer::Nodes(selector) => all.extend(addresses(&Content::Nodes(selector.clone()), source, families)),
+            Peer::Pods(selector) => all.extend(addresses(&Content::Pods(selector.clone()), source, form)),
+            Peer::Nodes(selector) => all.extend(addresses(&Content::Nodes(selector.clone()), source, form)),
         }
     }
     let blocks = Ranges::union(blocks);
-    all.extend(families.iter().filter_map(|family| block_condition(&blocks, family, source)));
+    all.extend(form.families().filter_map(|family| block_condition(&blocks, family, source)));
     all
 }
 
 /// One of these addresses.
-fn addresses(content: &Content, source: bool, families: Families) -> impl Iterator<Item = Condition> {
-    let spec = move |family| SetSpec { content: content.clone(), family };
-    families.iter().map(move |family| Condition::default().lookup(spec(family), source))
+fn addresses(content: &Content, source: bool, form: Form) -> impl Iterator<Item = Condition> {
+    let spec = move |family| SetSpec::new(content.clone(), family, form.layout);
+    form.families().map(move |family| Condition::default().lookup(spec(family), source))
 }
 
 /// Addresses of one family: a set only if one network cannot say it.
@@ -150,7 +150,7 @@ fn block_condition(ranges: &Ranges, family: Family, source: bool) -> Option<Cond
         }
         [net] => Match::Address { side, net: *net, negated: false },
         _ => {
-            let spec = SetSpec { content: Content::Block(ranges.of_family(family == Family::V4)), family };
+            let spec = SetSpec::new(Content::Block(ranges.of_family(family == Family::V4)), family, Layout::Own);
             return Some(Condition::default().lookup(spec, source));
         }
     };
@@ -216,7 +216,7 @@ mod tests {
             let words = draft.condition.split(' ').map(|w| w.split('_').next().unwrap().to_owned()).collect::<Vec<_>>();
             words.join(" ")
         };
-        drafts(&policy, direction, Families { v4: true, v6: true }).iter().map(text).collect()
+        drafts(&policy, direction, Form { v4: true, v6: true, layout: Layout::Own }).iter().map(text).collect()
     }
 
     #[test]

@@ -178,7 +178,7 @@ fn pods_with_the_same_list_share_its_chain_and_it_goes_with_the_last() {
     for prefix in ["list_", "sel", "np"] {
         assert_eq!(names(&compiler, prefix), Vec::<Name>::new());
     }
-    assert!(compiler.sets.is_empty() && compiler.chains.is_empty() && compiler.by_selector.is_empty());
+    assert!(compiler.sets.is_empty() && compiler.chains.is_empty());
     assert!(compiler.index.peers.is_idle(), "selectors that no set follows are forgotten");
 }
 
@@ -203,4 +203,36 @@ fn pools_that_overlap_become_ranges_that_do_not() {
     assert_eq!((elements(&compiler, "nodes4"), elements(&compiler, "nodes6")), ("192.0.2.1".into(), "fd01::1".into()));
     commit(&mut compiler, [Event::PoolsChanged(vec![]), Event::NodesChanged(vec![])]);
     assert_eq!(compiler.ruleset(), &skeleton(&Settings::default()));
+}
+
+#[test]
+fn many_selectors_share_a_set_and_few_have_their_own_again() {
+    let limits = Limits { share_above: 2, own_below: 2 };
+    let mut compiler = compiler().with_limits(limits);
+    commit(&mut compiler, [running("b", "b", "10.0.0.2"), running("a", "a", "10.0.0.1"), from_b()]);
+    commit(&mut compiler, [endpoint("twl1", "a", "u", "10.0.0.1")]);
+    let own = names(&compiler, "sel4_").pop().unwrap();
+    assert_eq!((elements(&compiler, &own), names(&compiler, "np4_").len()), ("10.0.0.2".to_owned(), 1));
+
+    let from_c = json!({"podSelector": {}, "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "c"}}}]}]});
+    let delta = commit(&mut compiler, [policy("from-c", from_c), running("c", "c", "10.0.0.3")]);
+    assert!(delta.remove_sets.contains(&own) && delta.replace_rules.is_empty(), "old lists go with their sets");
+    let number = own.strip_prefix("sel4_").unwrap();
+    let all = elements(&compiler, "sel4_all");
+    assert!(all.contains(&format!("0x{} . 0x{} . 10.0.0.2", &number[..8], &number[8..])), "{all}");
+    assert!(all.contains("10.0.0.3") && all.matches("0.0.0.0").count() == 2, "a marker per selector: {all}");
+    let ports = elements(&compiler, "np4_all");
+    assert!(ports.contains(" . 10.0.0.1 . tcp . 80") && ports.contains(" . 0.0.0.0 . 0 . 0"), "{ports}");
+
+    // An element more or less is still one change of one set.
+    let delta = commit(&mut compiler, [running("d", "c", "10.0.0.4")]);
+    assert_eq!((delta.elements.len(), delta.add_chains.len()), (1, 0));
+
+    let key = PolicyKey { kind: "NetworkPolicy", namespace: "n".into(), name: "from-c".into() };
+    commit(&mut compiler, [Event::PolicyDeleted(key)]);
+    assert_eq!(elements(&compiler, "sel4_all").matches("0.0.0.0").count(), 1, "what nobody uses went from it");
+    let gone = Event::EndpointDetached { ifname: "twl1".into() };
+    commit(&mut compiler, [gone]);
+    commit(&mut compiler, [endpoint("twl1", "a", "u", "10.0.0.1")]);
+    assert_eq!(names(&compiler, "sel4_"), [own]);
 }

@@ -1,7 +1,7 @@
 //! Whose connections may have become forbidden by a commit.
 
 use crate::base;
-use crate::ruleset::{Action, Delta, Key, KeyType, Name, Ruleset, Verdict};
+use crate::ruleset::{Action, Delta, Key, Name, Ruleset, Verdict};
 use rustc_hash::FxHashSet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -40,7 +40,7 @@ impl Suspects {
                 continue;
             }
             let Some(set) = ruleset.sets.get(name).filter(|set| is_policy(name) && !set.interval) else { continue };
-            let address = |key: &Key| address(*set.key.first()?, key);
+            let address = |key: &Key| key.address(&set.key);
             // Whoever leaves a set loses what it allowed; who enters loses something only if a rule on it does more than allow.
             all.extend(change.remove.keys().filter_map(address));
             if denying.contains(name) {
@@ -88,20 +88,12 @@ fn denying(ruleset: &Ruleset) -> FxHashSet<&Name> {
     rules.filter(|rule| rule.action != Action::Verdict(Verdict::Return)).flat_map(|rule| rule.sets()).collect()
 }
 
-fn address(kind: KeyType, key: &Key) -> Option<IpAddr> {
-    match kind {
-        KeyType::V4 => key.bytes().first_chunk::<4>().map(|bytes| IpAddr::from(*bytes)),
-        KeyType::V6 => key.bytes().first_chunk::<16>().map(|bytes| IpAddr::from(*bytes)),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::base::{Settings, name, skeleton};
-    use crate::ruleset::{Chain, Field, Match, Rule, Set, Value};
+    use crate::ruleset::{Chain, Field, KeyType, Match, Rule, Set, Value};
 
     fn addr(last: u8) -> IpAddr {
         IpAddr::from([10, 0, 0, last])

@@ -7,7 +7,6 @@ use crate::model::{
     Direction, Labels, NamespaceScope, Peer, Peers, Pod, PodSelector, Policy, PolicyKey, Port, PortNumber, Ports,
     Ranges, Requirement, Selector, Test, Tier,
 };
-use std::collections::BTreeSet;
 use std::fmt;
 
 /// A change after which this direction lets the packet go.
@@ -105,7 +104,7 @@ fn peer(packet: &Packet<'_>, policy: &PolicyKey) -> Option<Peer> {
 }
 
 fn is(key: &str, value: &str) -> Requirement {
-    Requirement { key: key.to_owned(), test: Test::In(BTreeSet::from([value.to_owned()])) }
+    Requirement { key: key.to_owned(), test: Test::In([value.to_owned()].into()) }
 }
 
 fn lasting(pod: &Pod) -> Selector {

@@ -7,6 +7,7 @@
 use crate::model::{Labels, NamespaceScope, PodSelector, Selector, Test};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Number of an item; the caller gives it.
 pub(crate) type ItemId = u32;
@@ -19,7 +20,7 @@ pub(crate) struct LabelIndex {
     namespaces: FxHashMap<String, Namespace>,
     items: FxHashMap<ItemId, Item>,
     selectors: FxHashMap<SelectorId, Entry>,
-    ids: FxHashMap<PodSelector, SelectorId>,
+    ids: FxHashMap<Arc<PodSelector>, SelectorId>,
     next: SelectorId,
     filed: FxHashMap<Anchor, FxHashSet<SelectorId>>,
     by_scope: FxHashMap<Selector, FxHashSet<SelectorId>>,
@@ -41,7 +42,7 @@ struct Item {
 
 #[derive(Debug)]
 struct Entry {
-    selector: PodSelector,
+    selector: Arc<PodSelector>,
     users: usize,
     members: FxHashSet<ItemId>,
 }
@@ -149,8 +150,9 @@ impl LabelIndex {
         if let NamespaceScope::Matching(scope) = &selector.namespaces {
             self.by_scope.entry(scope.clone()).or_default().insert(id);
         }
+        let selector = Arc::new(selector.clone());
         self.ids.insert(selector.clone(), id);
-        self.selectors.insert(id, Entry { selector: selector.clone(), users: 1, members });
+        self.selectors.insert(id, Entry { selector, users: 1, members });
         id
     }
 
@@ -285,7 +287,6 @@ mod tests {
     use super::*;
     use crate::model::Requirement;
     use std::collections::BTreeMap;
-    use std::sync::Arc;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
         Arc::new(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>())

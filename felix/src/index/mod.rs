@@ -18,14 +18,16 @@ use namespaces::{Change, Namespaces};
 use owners::{Claim, Owners};
 use rustc_hash::{FxHashMap, FxHashSet};
 pub(crate) use snapshot::Snapshot;
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Everything that the ruleset depends on.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    ids: FxHashMap<PodKey, ItemId>,
+    ids: FxHashMap<ByKey, ItemId>,
     next: ItemId,
     pods: FxHashMap<ItemId, Arc<Pod>>,
     /// Labels of pods, each once: those of a ReplicaSet are the same. Cleared of what nobody has any more now and then.
@@ -33,7 +35,7 @@ pub(crate) struct Index {
     clear_labels_at: usize,
     namespaces: Namespaces,
     policies: BTreeMap<PolicyKey, (Arc<Policy>, SelectorId)>,
-    by_subject: FxHashMap<SelectorId, BTreeSet<PolicyKey>>,
+    by_subject: FxHashMap<SelectorId, Vec<Arc<Policy>>>,
     endpoints: BTreeMap<String, Endpoint>,
     by_pod: FxHashMap<PodKey, BTreeSet<String>>,
     /// Interfaces that are closed both ways, with or without an endpoint.
@@ -47,6 +49,30 @@ pub(crate) struct Index {
     owners: Owners,
     changes: Changes,
 }
+
+/// A pod found by its name, without another copy of the name.
+#[derive(Debug)]
+struct ByKey(Arc<Pod>);
+
+impl Borrow<PodKey> for ByKey {
+    fn borrow(&self) -> &PodKey {
+        &self.0.key
+    }
+}
+
+impl Hash for ByKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
 
 /// What events touched.
 #[derive(Debug, Default)]
@@ -73,7 +99,7 @@ impl Index {
             Event::PodDeleted { key, uid } => self.remove_pod(&key, &uid),
             Event::PodsReplaced(pods) => {
                 let kept: BTreeSet<&PodKey> = pods.iter().map(|p| &p.key).collect();
-                let gone: Vec<PodKey> = self.ids.keys().filter(|k| !kept.contains(k)).cloned().collect();
+                let gone: Vec<PodKey> = self.pods().map(|p| &p.key).filter(|k| !kept.contains(k)).cloned().collect();
                 gone.iter().for_each(|key| self.remove_pod(key, ""));
                 pods.into_iter().for_each(|pod| self.put_pod(pod));
             }
@@ -152,8 +178,7 @@ impl Index {
 
     /// Policies that govern a pod with an endpoint here, in the order in which they are judged.
     pub(crate) fn governing(&self, id: ItemId, direction: Direction) -> Vec<&Arc<Policy>> {
-        let keys = self.subjects.matched(id).filter_map(|s| self.by_subject.get(&s)).flatten();
-        let policies = keys.filter_map(|key| self.policies.get(key)).map(|(policy, _)| policy);
+        let policies = self.subjects.matched(id).filter_map(|s| self.by_subject.get(&s)).flatten();
         let mut all: Vec<_> = policies.filter(|p| p.rules(direction).is_some()).collect();
         all.sort_by(|a, b| a.order().cmp(&b.order()));
         all
@@ -206,29 +231,33 @@ impl Index {
     }
 
     fn put_pod(&mut self, mut pod: Pod) {
-        let id = self.ids.get(&pod.key).copied().unwrap_or_else(|| self.number(&pod.key));
-        if self.pods.get(&id).is_some_and(|old| **old == pod) {
+        let known = self.ids.get(&pod.key).copied();
+        let old = known.and_then(|id| self.pods.get(&id));
+        if old.is_some_and(|old| **old == pod) {
             return;
         }
+        let same_ports = old.is_some_and(|old| old.ports == pod.ports);
         pod.labels = self.interned(pod.labels);
-        self.file_pod(id, Arc::new(pod));
-    }
-
-    fn file_pod(&mut self, id: ItemId, pod: Arc<Pod>) {
-        if self.pods.get(&id).is_none_or(|old| old.ports != pod.ports) {
+        let id = known.unwrap_or_else(|| {
+            self.next += 1;
+            self.next
+        });
+        if !same_ports {
             self.changes.pods.insert(id);
         }
-        self.pods.insert(id, pod);
-        self.refresh(id);
+        self.file_pod(id, Arc::new(pod), known.is_none());
     }
 
-    /// A number for a pod that has none.
-    fn number(&mut self, key: &PodKey) -> ItemId {
-        self.next += 1;
-        self.ids.insert(key.clone(), self.next);
-        let changes = self.namespaces.enter(&key.namespace);
-        self.perform(changes);
-        self.next
+    fn file_pod(&mut self, id: ItemId, pod: Arc<Pod>, is_new: bool) {
+        // The key in the map is a part of the pod: removed first, else the old pod would stay for it.
+        self.ids.remove(&pod.key);
+        self.ids.insert(ByKey(pod.clone()), id);
+        self.pods.insert(id, pod.clone());
+        if is_new {
+            let changes = self.namespaces.enter(&pod.key.namespace);
+            self.perform(changes);
+        }
+        self.refresh(id);
     }
 
     fn interned(&mut self, labels: Labels) -> Labels {
@@ -275,7 +304,7 @@ impl Index {
         let mut claims = BTreeMap::new();
         if pod.is_governed() {
             self.peers.put_item(id, &pod.key.namespace, &pod.labels);
-            let claim = Claim { local: !here.is_empty(), pod: pod.clone() };
+            let claim = Claim { local: !here.is_empty(), id, pod: pod.clone() };
             let attached = here.iter().flat_map(|e| &e.addresses);
             let addresses: Few<IpAddr> = match (here.is_empty(), isolated.is_empty()) {
                 (false, _) => attached.copied().collect(),
@@ -354,7 +383,7 @@ impl Index {
         let subject = self.subjects.acquire(&policy.subject);
         self.remove_policy(&policy.key);
         self.touch_subjects(subject);
-        self.by_subject.entry(subject).or_default().insert(policy.key.clone());
+        self.by_subject.entry(subject).or_default().push(policy.clone());
         self.policies.insert(policy.key.clone(), (policy, subject));
     }
 
@@ -362,9 +391,9 @@ impl Index {
         let Some((_, subject)) = self.policies.remove(key) else { return };
         self.changes.policies = true;
         self.touch_subjects(subject);
-        if let Some(keys) = self.by_subject.get_mut(&subject) {
-            keys.remove(key);
-            if keys.is_empty() {
+        if let Some(policies) = self.by_subject.get_mut(&subject) {
+            policies.retain(|policy| policy.key != *key);
+            if policies.is_empty() {
                 self.by_subject.remove(&subject);
             }
         }

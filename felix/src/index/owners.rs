@@ -6,6 +6,7 @@
 use super::labels::ItemId;
 use crate::model::{Few, Pod, PodKey};
 use rustc_hash::FxHashMap;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 pub(crate) struct Claim {
     /// The pod has an interface with this address here.
     pub(crate) local: bool,
+    /// The pod's number.
+    pub(crate) id: ItemId,
     /// The pod.
     pub(crate) pod: Arc<Pod>,
 }
@@ -25,12 +28,31 @@ impl Claim {
     }
 }
 
-/// Claims and owners of addresses.
+impl Ord for Claim {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.strength().cmp(&other.strength()).then(self.id.cmp(&other.id))
+    }
+}
+
+impl PartialOrd for Claim {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Claim {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Claim {}
+
+/// Claims of addresses; the last of an address's is its owner's.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
-    claims: FxHashMap<IpAddr, Vec<(Claim, ItemId)>>,
+    claims: FxHashMap<IpAddr, Few<Claim>>,
     claimed: FxHashMap<ItemId, Few<IpAddr>>,
-    owned: FxHashMap<ItemId, Few<IpAddr>>,
     contested: BTreeSet<IpAddr>,
 }
 
@@ -40,26 +62,20 @@ impl Owners {
         let old = self.claimed.remove(&pod).unwrap_or_default();
         let mut changed = BTreeSet::new();
         for address in old.iter().chain(addresses.keys()).copied().collect::<Few<_>>().iter().copied() {
-            let claims = self.claims.entry(address).or_default();
-            let before = strongest(claims);
-            claims.retain(|(_, id)| *id != pod);
-            // Nearly always the only one.
-            claims.reserve_exact(usize::from(claims.is_empty()));
-            claims.extend(addresses.get(&address).map(|c| (c.clone(), pod)));
-            let after = strongest(claims);
-            match claims.len() {
-                0 => drop(self.claims.remove(&address)),
-                1 => drop(self.contested.remove(&address)),
-                _ => drop(self.contested.insert(address)),
+            let before = self.claims.remove(&address).unwrap_or_default();
+            let others = before.iter().filter(|claim| claim.id != pod).cloned();
+            let after: Few<Claim> = others.chain(addresses.get(&address).cloned()).collect();
+            if after.len() > 1 {
+                self.contested.insert(address);
+            } else {
+                self.contested.remove(&address);
             }
-            if before != after {
-                changed.extend(before.into_iter().chain(after));
-                if let Some(id) = before {
-                    self.own(id, |owned| owned.retain(|other| *other != address));
-                }
-                if let Some(id) = after {
-                    self.own(id, |owned| owned.push(address));
-                }
+            let owner = |claims: &Few<Claim>| claims.last().map(|claim| claim.id);
+            if owner(&before) != owner(&after) {
+                changed.extend(owner(&before).into_iter().chain(owner(&after)));
+            }
+            if !after.is_empty() {
+                self.claims.insert(address, after);
             }
         }
         if !addresses.is_empty() {
@@ -68,47 +84,37 @@ impl Owners {
         changed
     }
 
-    fn own(&mut self, pod: ItemId, change: impl FnOnce(&mut Vec<IpAddr>)) {
-        let mut owned = self.owned.remove(&pod).map(|owned| owned.to_vec()).unwrap_or_default();
-        change(&mut owned);
-        if !owned.is_empty() {
-            self.owned.insert(pod, owned.into_iter().collect());
-        }
-    }
-
     /// Addresses that a pod owns.
     pub(crate) fn owned(&self, pod: ItemId) -> impl Iterator<Item = IpAddr> {
-        self.owned.get(&pod).into_iter().flat_map(|owned| owned.iter()).copied()
+        let claimed = self.claimed.get(&pod).into_iter().flat_map(|claimed| claimed.iter()).copied();
+        let owner = |address: &IpAddr| self.claims.get(address).and_then(|claims| claims.last());
+        claimed.filter(move |address| owner(address).is_some_and(|claim| claim.id == pod))
     }
 
     /// The pod that owns an address.
     pub(crate) fn owner(&self, address: IpAddr) -> Option<ItemId> {
-        strongest(self.claims.get(&address)?)
+        self.claims.get(&address)?.last().map(|claim| claim.id)
     }
 
     /// One sentence for each address that several live pods claim.
     pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
         self.contested.iter().filter_map(|address| {
-            let mut claims: Vec<&Claim> = self.claims.get(address)?.iter().map(|(claim, _)| claim).collect();
-            claims.sort_unstable_by(|a, b| a.strength().cmp(&b.strength()));
-            let (owner, others) = claims.split_last()?;
+            let (owner, others) = self.claims.get(address)?.split_last()?;
             let others = others.iter().map(|c| c.pod.key.to_string()).collect::<Vec<_>>().join(", ");
             Some(format!("address {address} belongs to pod {}; {others} also claims it and is left out; delete the pod that should not be", owner.pod.key))
         })
     }
 }
 
-fn strongest(claims: &[(Claim, ItemId)]) -> Option<ItemId> {
-    claims.iter().max_by(|(a, _), (b, _)| a.strength().cmp(&b.strength())).map(|(_, id)| *id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn claim(created: i128, local: bool) -> Claim {
+    /// Of the pod whose number is when it was created.
+    fn claim(id: ItemId, local: bool) -> Claim {
         let raw = k8s_openapi::api::core::v1::Pod::default();
-        Claim { local, pod: Arc::new(Pod { created, ..Pod::read(&raw) }) }
+        let created = id.into();
+        Claim { local, id, pod: Arc::new(Pod { created, ..Pod::read(&raw) }) }
     }
 
     fn address() -> IpAddr {
@@ -140,6 +146,6 @@ mod tests {
         assert_eq!(owners.claim(1, &BTreeMap::new()), [1, 2].into());
         assert_eq!(owner(&owners), [2]);
         owners.claim(2, &BTreeMap::new());
-        assert!(owners.claims.is_empty() && owners.owned.is_empty() && owners.claimed.is_empty());
+        assert!(owners.claims.is_empty() && owners.claimed.is_empty());
     }
 }

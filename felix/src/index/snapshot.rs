@@ -45,8 +45,9 @@ impl From<Snapshot> for Index {
         index.apply(Event::IsolatedChanged(snapshot.isolated));
         snapshot.endpoints.into_iter().for_each(|endpoint| index.apply(Event::EndpointAttached(endpoint)));
         for pod in snapshot.pods {
-            let id = index.number(&pod.key);
-            index.file_pod(id, pod);
+            index.next += 1;
+            index.changes.pods.insert(index.next);
+            index.file_pod(index.next, pod, true);
         }
         snapshot.isolations.into_iter().for_each(|isolation| index.apply(Event::IsolationApplied(isolation)));
         // Those that follow from NamespaceIsolations are among them, and the same.

@@ -55,6 +55,10 @@ pub struct Args {
     /// What becomes of live connections that a change of policy forbids
     #[arg(long, env = "TWILL_EXISTING_CONNECTIONS", value_enum, default_value_t)]
     pub existing_connections: ExistingConnections,
+    /// Bytes of the longest transaction with nf_tables; what is longer is committed in parts, and a policy that is longer by itself is
+    /// refused, and its pods closed
+    #[arg(long, env = "TWILL_LONGEST_TRANSACTION", default_value_t = nft::LONGEST_TRANSACTION, hide_default_value = true)]
+    pub longest_transaction: usize,
     /// Identifier of this boot, for tests; the kernel's otherwise
     #[arg(long, env = "TWILL_BOOT_ID", hide = true)]
     pub boot_id: Option<String>,
@@ -155,7 +159,8 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     let listener = server::bind(&socket)?;
     tokio::spawn(server::serve(listener, Calls::new(ask_sender, datastore.clone())));
     let (opened, table) = oneshot::channel();
-    tokio::spawn(async move { opened.send(Table::open(skeleton(&settings)).await) });
+    let options = nft::Options { longest_transaction: args.longest_transaction, ..nft::Options::default() };
+    tokio::spawn(async move { opened.send(Table::open_with(skeleton(&settings), options).await) });
     let drops = match settings.told {
         true => nflog::start(NFLOG_GROUP).context("starting the thread that listens to denied packets")?,
         false => mpsc::channel(1).1,

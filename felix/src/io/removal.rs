@@ -40,7 +40,7 @@ pub fn remove() -> Removed {
     }
     match nft::remove(OWNER_PATIENCE) {
         Ok(there) => removed.tables = usize::from(there),
-        Err(nft::Error::Refused { errno: Errno::EPERM, .. }) => removed.problems.push(
+        Err(error) if error.is_refused_with(Errno::EPERM) => removed.problems.push(
             "table inet twill belongs to another living process, which nft list table inet twill names; end it first"
                 .to_owned(),
         ),

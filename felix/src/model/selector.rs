@@ -1,5 +1,6 @@
 //! Label selectors, in one normal form, so that equal selectors are one selector.
 
+use super::Few;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,10 +9,10 @@ use std::sync::Arc;
 /// Labels of an object.
 pub type Labels = Arc<BTreeMap<String, String>>;
 
-/// Requirements that all must hold; none: everything matches.
+/// Requirements that all must hold, in ascending order; none: everything matches. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector {
-    requirements: BTreeSet<Requirement>,
+    requirements: Arc<[Requirement]>,
 }
 
 /// One test of one label.
@@ -27,9 +28,9 @@ pub struct Requirement {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Test {
     /// It is there with one of these values.
-    In(BTreeSet<String>),
+    In(Few<String>),
     /// It is not there, or has none of these values.
-    NotIn(BTreeSet<String>),
+    NotIn(Few<String>),
     /// It is there.
     Exists,
     /// It is not there.
@@ -43,11 +44,11 @@ impl Selector {
         let mut requirements = BTreeSet::new();
         let mut problems = Vec::new();
         for (key, value) in raw.match_labels.iter().flatten() {
-            let test = Test::In(BTreeSet::from([value.clone()]));
+            let test = Test::In(Few::from([value.clone()]));
             requirements.insert(Requirement { key: key.clone(), test });
         }
         for expression in raw.match_expressions.iter().flatten() {
-            let values: BTreeSet<String> = expression.values.iter().flatten().cloned().collect();
+            let values: Few<String> = expression.values.iter().flatten().cloned().collect();
             let test = match (expression.operator.as_str(), values.is_empty()) {
                 ("In", false) => Test::In(values),
                 ("NotIn", false) => Test::NotIn(values),
@@ -71,13 +72,14 @@ impl Selector {
             };
             requirements.insert(Requirement { key: expression.key.clone(), test });
         }
-        (Self { requirements }, problems)
+        (Self::of(requirements), problems)
     }
 
     /// Selects what all of these requirements hold for.
     #[must_use]
     pub fn of(requirements: impl IntoIterator<Item = Requirement>) -> Self {
-        Self { requirements: requirements.into_iter().collect() }
+        let sorted: BTreeSet<Requirement> = requirements.into_iter().collect();
+        Self { requirements: sorted.into_iter().collect() }
     }
 
     /// The requirements, in their normal order.
@@ -112,7 +114,7 @@ impl Requirement {
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |values: &BTreeSet<String>| values.iter().cloned().collect::<Vec<_>>().join(",");
+        let list = |values: &Few<String>| values.join(",");
         match &self.test {
             Test::In(values) if values.len() == 1 => write!(f, "{}={}", self.key, list(values)),
             Test::In(values) => write!(f, "{} in ({})", self.key, list(values)),

@@ -37,12 +37,30 @@ pub struct ElementChange {
     pub add: BTreeMap<Key, Value>,
 }
 
+/// What a table is made of: a chain with its rules, or a set with its elements.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// A chain.
+    Chain(Name),
+    /// A set or a map.
+    Set(Name),
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Chain(name) => write!(f, "chain {name}"),
+            Self::Set(name) => write!(f, "set {name}"),
+        }
+    }
+}
+
 /// A ruleset that the kernel would refuse, or that would not mean what it says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{object}: {problem}")]
+#[error("{part}: {problem}")]
 pub struct Fault {
-    /// `chain NAME` or `set NAME`.
-    pub object: String,
+    /// Where.
+    pub part: Part,
     /// What is wrong.
     pub problem: String,
 }
@@ -57,6 +75,14 @@ impl Delta {
             && self.elements.is_empty()
             && self.remove_chains.is_empty()
             && self.remove_sets.is_empty()
+    }
+
+    /// What it creates or changes.
+    #[must_use]
+    pub fn parts(&self) -> BTreeSet<Part> {
+        let sets = self.add_sets.keys().chain(self.elements.keys()).cloned().map(Part::Set);
+        let chains = self.add_chains.keys().chain(self.replace_rules.keys()).cloned().map(Part::Chain);
+        sets.chain(chains).collect()
     }
 
     /// Adds an element to an existing set.
@@ -153,12 +179,14 @@ impl Ruleset {
     /// The first fault found.
     pub fn check(&self) -> Result<(), Fault> {
         for (name, set) in &self.sets {
-            check_set(self, set).map_err(|problem| Fault { object: format!("set {name}"), problem })?;
+            check_set(self, set).map_err(|problem| Fault { part: Part::Set(name.clone()), problem })?;
         }
         for (name, chain) in &self.chains {
             for (i, rule) in chain.rules.iter().enumerate() {
-                check_rule(self, rule)
-                    .map_err(|problem| Fault { object: format!("chain {name}, rule {}", i + 1), problem })?;
+                check_rule(self, rule).map_err(|problem| {
+                    let problem = format!("rule {}: {problem}", i + 1);
+                    Fault { part: Part::Chain(name.clone()), problem }
+                })?;
             }
         }
         Ok(())

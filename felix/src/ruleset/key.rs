@@ -17,6 +17,8 @@ pub enum KeyType {
     Protocol,
     /// Port, two bytes.
     Port,
+    /// Which of the selectors that share a set, eight bytes.
+    Selector,
 }
 
 impl KeyType {
@@ -28,6 +30,7 @@ impl KeyType {
             KeyType::V4 => 4,
             KeyType::Protocol => 1,
             KeyType::Port => 2,
+            KeyType::Selector => 8,
         }
     }
 
@@ -77,6 +80,12 @@ impl Key {
     #[must_use]
     pub fn port(port: u16) -> Key {
         Key(Box::new(port.to_be_bytes()))
+    }
+
+    /// One selector of those that share a set.
+    #[must_use]
+    pub fn selector(selector: u64) -> Key {
+        Key(Box::new(selector.to_be_bytes()))
     }
 
     /// This and an address.
@@ -140,6 +149,26 @@ impl Key {
         self.step(u8::MIN, |b| b.wrapping_sub(1))
     }
 
+    /// The part that says whom or what an element is about, and its type: the first, or the one after the selector.
+    #[must_use]
+    pub fn about(&self, types: &[KeyType]) -> Option<(KeyType, Key)> {
+        let (skipped, kind) = match types {
+            [KeyType::Selector, kind, ..] => (KeyType::Selector.padded(), *kind),
+            types => (0, *types.first()?),
+        };
+        Some((kind, Key(self.0.get(skipped..skipped + kind.width())?.into())))
+    }
+
+    /// The address that an element is about; `None` if it is about something else.
+    #[must_use]
+    pub fn address(&self, types: &[KeyType]) -> Option<IpAddr> {
+        match self.about(types)? {
+            (KeyType::V4, key) => <[u8; 4]>::try_from(&*key.0).ok().map(IpAddr::from),
+            (KeyType::V6, key) => <[u8; 16]>::try_from(&*key.0).ok().map(IpAddr::from),
+            _ => None,
+        }
+    }
+
     fn step(&self, carries: u8, next: impl Fn(u8) -> u8) -> Option<Key> {
         let mut bytes = self.0.clone();
         for byte in bytes.iter_mut().rev() {
@@ -152,7 +181,9 @@ impl Key {
         None
     }
 
-    fn and(self, part: &Key) -> Key {
+    /// This and another part.
+    #[must_use]
+    pub fn and(self, part: &Key) -> Key {
         let mut bytes = Vec::with_capacity(self.0.len().next_multiple_of(4) + part.0.len().next_multiple_of(4));
         for part in [&self, part] {
             bytes.extend_from_slice(&part.0);
@@ -185,9 +216,16 @@ fn part_text(kind: KeyType, part: &[u8]) -> String {
         }
         KeyType::V4 => <[u8; 4]>::try_from(part).map(|b| Ipv4Addr::from(b).to_string()).unwrap_or_default(),
         KeyType::V6 => <[u8; 16]>::try_from(part).map(|b| Ipv6Addr::from(b).to_string()).unwrap_or_default(),
+        KeyType::Selector => selector_text(part),
         KeyType::Protocol => protocol_text(part[0]),
         KeyType::Port => <[u8; 2]>::try_from(part).map(|b| u16::from_be_bytes(b).to_string()).unwrap_or_default(),
     }
+}
+
+/// A selector as nft writes it.
+fn selector_text(part: &[u8]) -> String {
+    let half = |part: &[u8]| part.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    format!("0x{} . 0x{}", half(&part[..4]), half(&part[4..]))
 }
 
 /// A protocol as nft writes it.
@@ -242,5 +280,15 @@ mod tests {
     #[test]
     fn types_that_do_not_fit_are_shown_as_hex() {
         assert_eq!(Key::port(80).text(&[KeyType::V4]), "0050");
+    }
+
+    #[test]
+    fn an_element_of_a_shared_set_is_about_what_follows_the_selector() {
+        let types = [KeyType::Selector, KeyType::V4, KeyType::Protocol, KeyType::Port];
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let key = Key::selector(0x1122_3344_5566_7788).and_addr(address).and_protocol(6).and_port(80);
+        assert_eq!(key.text(&types), "0x11223344 . 0x55667788 . 10.0.0.1 . tcp . 80");
+        assert_eq!(key.address(&types), Some(address));
+        assert_eq!(Key::interface("twl1").address(&[KeyType::Interface]), None);
     }
 }

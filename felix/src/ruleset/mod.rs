@@ -11,7 +11,7 @@ mod delta;
 mod key;
 mod text;
 
-pub use delta::{Delta, ElementChange, Fault, LOG_PREFIX};
+pub use delta::{Delta, ElementChange, Fault, LOG_PREFIX, Part};
 pub use key::{Key, KeyType};
 
 use ipnet::IpNet;
@@ -311,6 +311,8 @@ pub enum Field {
     SourcePort,
     /// Destination port; the same caveat.
     DestinationPort,
+    /// No field but a constant: which of the selectors that share a set. nft shows it as two numbers.
+    Selector(u64),
 }
 
 impl Field {
@@ -323,6 +325,7 @@ impl Field {
             Field::SourceV6 | Field::DestinationV6 => KeyType::V6,
             Field::Protocol => KeyType::Protocol,
             Field::SourcePort | Field::DestinationPort => KeyType::Port,
+            Field::Selector(_) => KeyType::Selector,
         }
     }
 

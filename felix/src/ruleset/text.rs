@@ -190,8 +190,9 @@ fn fields(key: &[Field]) -> String {
     key.iter().map(|f| field(*f)).collect::<Vec<_>>().join(" . ")
 }
 
-fn field(field: Field) -> &'static str {
-    match field {
+fn field(field: Field) -> String {
+    let name = match field {
+        Field::Selector(id) => return Key::selector(id).text(&[KeyType::Selector]),
         Field::InInterface => "iifname",
         Field::OutInterface => "oifname",
         Field::SourceV4 => "ip saddr",
@@ -201,7 +202,8 @@ fn field(field: Field) -> &'static str {
         Field::Protocol => "meta l4proto",
         Field::SourcePort => "th sport",
         Field::DestinationPort => "th dport",
-    }
+    };
+    name.to_owned()
 }
 
 fn key_type(key: KeyType) -> &'static str {
@@ -211,6 +213,7 @@ fn key_type(key: KeyType) -> &'static str {
         KeyType::V6 => "ipv6_addr",
         KeyType::Protocol => "inet_proto",
         KeyType::Port => "inet_service",
+        KeyType::Selector => "mark . mark",
     }
 }
 

@@ -9,5 +9,6 @@ mod interfaces;
 mod node;
 mod ownership;
 mod recall;
+mod refused;
 mod restart;
 mod world;

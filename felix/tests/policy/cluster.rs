@@ -4,8 +4,8 @@ use crate::universe::{State, cluster_policy_of, interface, isolation_of, node_ad
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use twill_felix::base::{Settings, skeleton};
-use twill_felix::compile::Compiler;
 use twill_felix::compile::interpret::{Fate, Packet, interpret};
+use twill_felix::compile::{Compiler, Limits};
 use twill_felix::index::{Event, Pool};
 use twill_felix::model::{
     Isolation, Node, Pod, PodKey, Policy, Protocol, cluster_network_policy, namespace_isolation, namespace_labels,
@@ -25,20 +25,28 @@ pub fn pools() -> Vec<Pool> {
     vec![pool("10.0.0.0/24", true), pool("fd00::/64", false), pool("10.0.0.0/16", false)]
 }
 
+/// All selectors share sets, however few.
+pub const SHARED: Limits = Limits { share_above: 0, own_below: 0 };
+
 /// A compiler of a node that has heard all of a state, kind by kind.
 pub fn compiled(state: &State, node: &str) -> Compiler {
-    compiled_from(replaced(state), state, node)
+    compiled_within(Limits::default(), state, node)
+}
+
+/// The same with other limits.
+pub fn compiled_within(limits: Limits, state: &State, node: &str) -> Compiler {
+    compiled_from(limits, replaced(state), state, node)
 }
 
 /// The same with other policies, which are all.
 fn compiled_with(state: &State, node: &str, policies: &[Policy]) -> Compiler {
     let of_policy = |event: &Event| matches!(event, Event::PoliciesReplaced { .. } | Event::IsolationsReplaced(_));
     let others = replaced(state).into_iter().filter(|event| !of_policy(event));
-    compiled_from(others.chain(policies.iter().cloned().map(Event::PolicyApplied)), state, node)
+    compiled_from(Limits::default(), others.chain(policies.iter().cloned().map(Event::PolicyApplied)), state, node)
 }
 
-fn compiled_from(events: impl IntoIterator<Item = Event>, state: &State, node: &str) -> Compiler {
-    let mut compiler = Compiler::new(skeleton(&Settings::default()));
+fn compiled_from(limits: Limits, events: impl IntoIterator<Item = Event>, state: &State, node: &str) -> Compiler {
+    let mut compiler = Compiler::new(skeleton(&Settings::default())).with_limits(limits);
     compiler.apply(Event::PoolsChanged(pools()));
     events.into_iter().for_each(|event| compiler.apply(event));
     for (_, endpoint) in state.endpoints.values().filter(|(of, _)| of == node) {
@@ -83,6 +91,11 @@ pub fn replaced(state: &State) -> Vec<Event> {
 impl Cluster {
     pub fn of(state: &State) -> Self {
         Self::by(state, |node| compiled(state, node))
+    }
+
+    /// With sets that selectors share.
+    pub fn shared(state: &State) -> Self {
+        Self::by(state, |node| compiled_within(SHARED, state, node))
     }
 
     /// A state with other policies, which are all.

@@ -56,12 +56,14 @@ pub fn stories(state: &State) -> Universe {
 fn agree(state: &State) -> Result<(), TestCaseError> {
     let a = raw(state);
     let b = Cluster::of(state);
+    let shared = Cluster::shared(state);
     let stories = stories(state);
     for (src, dst) in b.pairs() {
         for (protocol, oracles, port) in QUESTIONS {
             let (from, to) = (oracle::Endpoint::Address(src), oracle::Endpoint::Address(dst));
             let told = oracle::allowed(&a, &from, &to, oracles, port);
             let passed = b.passes(src, dst, protocol, port);
+            prop_assert_eq!(passed, shared.passes(src, dst, protocol, port), "sets of their own and shared ones");
             let story = stories.explain(&Party::Address(src), &Party::Address(dst), port, protocol);
             let story = story.map_err(|e| TestCaseError::fail(e.to_string()))?;
             prop_assert_eq!(told, passed, "oracle and ruleset about {}", story);

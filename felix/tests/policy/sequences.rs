@@ -2,16 +2,18 @@
 //! steps squashed and with gaps, and after each commit the ruleset is what a new compiler makes of the state, and what the
 //! deltas made of the kernel's.
 
-use crate::cluster::{compiled, isolations, pools, replaced};
+use crate::cluster::{SHARED, compiled_within, isolations, pools, replaced};
+use crate::differential::QUESTIONS;
 use crate::universe::{State, cluster_policy_of, state};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use twill_felix::base::{Settings, skeleton};
-use twill_felix::compile::Compiler;
+use twill_felix::compile::interpret::{Fate, Packet, interpret};
+use twill_felix::compile::{Compiler, Limits};
 use twill_felix::index::Event;
 use twill_felix::model::{Node, Pod, PolicyKey, cluster_network_policy, namespace_labels, network_policy};
-use twill_felix::ruleset::{Delta, Ruleset, Value};
+use twill_felix::ruleset::{Delta, Hook, Ruleset, Value};
 
 const NODE: &str = "n1";
 
@@ -20,24 +22,30 @@ struct Agent {
     compiler: Compiler,
     kernel: Ruleset,
     state: State,
+    limits: Limits,
 }
 
 impl Agent {
-    fn start() -> Self {
+    fn start(limits: Limits) -> Self {
         let skeleton = skeleton(&Settings::default());
-        let mut compiler = Compiler::new(skeleton.clone());
+        let mut compiler = Compiler::new(skeleton.clone()).with_limits(limits);
         compiler.apply(Event::PoolsChanged(pools()));
-        Self { compiler, kernel: skeleton, state: State::default() }
+        Self { compiler, kernel: skeleton, state: State::default(), limits }
     }
 
     fn commit(&mut self) -> Result<(), TestCaseError> {
         let delta = self.compiler.commit();
         perform(&mut self.kernel, &delta)?;
-        let scratch = compiled(&self.state, NODE);
+        let scratch = compiled_within(self.limits, &self.state, NODE);
         prop_assert_eq!(&self.kernel, self.compiler.ruleset());
-        prop_assert_eq!(self.compiler.ruleset(), scratch.ruleset());
+        // Between the two limits the road does decide: which sets there are, and never what they mean.
+        if self.limits.own_below == self.limits.share_above {
+            prop_assert_eq!(self.compiler.ruleset(), scratch.ruleset());
+        } else {
+            same_meaning(&self.state, self.compiler.ruleset(), scratch.ruleset())?;
+        }
         let copy = self.compiler.snapshot().compile(skeleton(&Settings::default()));
-        prop_assert_eq!(copy.ruleset(), scratch.ruleset(), "of a copy");
+        same_meaning(&self.state, copy.ruleset(), scratch.ruleset())?;
         prop_assert_eq!(sorted(self.compiler.problems()), sorted(scratch.problems()));
         prop_assert!(self.compiler.commit().is_empty(), "a second commit changes something");
         Ok(())
@@ -97,6 +105,29 @@ impl Agent {
         }
         events
     }
+}
+
+/// Every packet from and to an interface of this node, between pods' addresses, meets the same fate.
+fn same_meaning(state: &State, one: &Ruleset, other: &Ruleset) -> Result<(), TestCaseError> {
+    let here: Vec<_> =
+        state.endpoints.values().filter(|(node, _)| node == NODE).map(|(_, endpoint)| endpoint).collect();
+    let pods: Vec<_> = state.pods.values().map(Pod::read).flat_map(|pod| pod.addresses.to_vec()).collect();
+    for endpoint in here {
+        for (own, far) in endpoint.addresses.iter().flat_map(|own| pods.iter().map(move |far| (*own, *far))) {
+            for (in_interface, out_interface, src, dst) in
+                [(&*endpoint.ifname, "eth0", own, far), ("eth0", &*endpoint.ifname, far, own)]
+            {
+                for (protocol, _, dst_port) in QUESTIONS.into_iter().filter(|_| own.is_ipv4() == far.is_ipv4()) {
+                    let (in_interface, out_interface) = (Some(in_interface.into()), Some(out_interface.into()));
+                    let protocol = protocol.0;
+                    let packet = Packet { in_interface, out_interface, src, dst, protocol, src_port: 40_000, dst_port };
+                    let fate = |ruleset| interpret(ruleset, Hook::Forward, &packet) == Fate::Passed;
+                    prop_assert_eq!(fate(one), fate(other), "{:?}", packet);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Applies a delta; a removal of what is not there, or an addition of what is there otherwise, fails as the kernel's batch would.
@@ -164,8 +195,23 @@ fn states() -> impl Strategy<Value = Vec<State>> {
     })
 }
 
-fn walk<'a>(states: impl Iterator<Item = &'a State>, squash: usize, reversed: bool) -> Result<(), TestCaseError> {
-    let mut agent = Agent::start();
+/// With sets of selectors' own, and with shared ones.
+fn walk<'a>(
+    states: impl Iterator<Item = &'a State> + Clone,
+    squash: usize,
+    reversed: bool,
+) -> Result<(), TestCaseError> {
+    walk_within(SHARED, states.clone(), squash, reversed)?;
+    walk_within(Limits { share_above: 900, own_below: 900 }, states, squash, reversed)
+}
+
+fn walk_within<'a>(
+    limits: Limits,
+    states: impl Iterator<Item = &'a State>,
+    squash: usize,
+    reversed: bool,
+) -> Result<(), TestCaseError> {
+    let mut agent = Agent::start(limits);
     for (i, next) in states.enumerate() {
         for event in agent.steps(next, reversed) {
             agent.compiler.apply(event);
@@ -198,9 +244,14 @@ fn so_does_the_sequence_with_steps_squashed_into_one_commit() {
 }
 
 #[test]
+fn so_does_one_that_goes_to_shared_sets_and_back_again_and_again() {
+    check(200, |states| walk_within(Limits { share_above: 3, own_below: 2 }, states.iter(), 1, false));
+}
+
+#[test]
 fn so_does_the_sequence_with_a_commit_after_every_event() {
     check(120, |states| {
-        let mut agent = Agent::start();
+        let mut agent = Agent::start(SHARED);
         for next in &states {
             for event in agent.steps(next, false) {
                 agent.compiler.apply(event);
@@ -216,7 +267,7 @@ fn so_does_the_sequence_with_a_commit_after_every_event() {
 #[test]
 fn so_does_the_sequence_with_gaps_after_which_everything_is_listed_again() {
     check(200, |states| {
-        let mut agent = Agent::start();
+        let mut agent = Agent::start(SHARED);
         for (i, next) in states.iter().enumerate() {
             let events = agent.steps(next, false);
             let endpoint = |e: &Event| matches!(e, Event::EndpointAttached(_) | Event::EndpointDetached { .. });
@@ -232,7 +283,7 @@ fn so_does_the_sequence_with_gaps_after_which_everything_is_listed_again() {
 #[test]
 fn from_everything_to_nothing_leaves_the_skeleton() {
     check(120, |states| {
-        let mut agent = Agent::start();
+        let mut agent = Agent::start(SHARED);
         for next in states.iter().chain([&State::default()]) {
             agent.steps(next, false).into_iter().for_each(|event| agent.compiler.apply(event));
             agent.commit()?;

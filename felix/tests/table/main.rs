@@ -4,6 +4,8 @@
 
 mod figures;
 mod packets;
+mod refusals;
 mod repair;
+mod shared;
 mod structure;
 mod world;

@@ -8,7 +8,7 @@ use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use twill_felix::base::{self, Settings, name, skeleton};
-use twill_felix::io::nft::{Event, Ownership, Table};
+use twill_felix::io::nft::{Event, Options, Table};
 use twill_felix::ruleset::{Chain, Delta, End, Field, Key, KeyType, Match, Rule, Ruleset, Set, Value, Verdict};
 
 /// A table in the host's namespace that outlives single jobs there.
@@ -20,16 +20,21 @@ pub(crate) struct Kept {
 
 impl Kept {
     pub(crate) fn open(host: &Host) -> Kept {
-        Kept::open_with(host, Ownership::WherePossible)
+        Kept::open_with(host, Options::default())
     }
 
-    pub(crate) fn open_with(host: &Host, ownership: Ownership) -> Kept {
+    pub(crate) fn open_with(host: &Host, options: Options) -> Kept {
         host.namespace.run(move || {
             let runtime = runtime();
-            let opening = Table::open_with(skeleton(&Settings::default()), ownership);
+            let opening = Table::open_with(skeleton(&Settings::default()), options);
             let (table, events) = runtime.block_on(opening).unwrap();
             Kept { runtime, table, events }
         })
+    }
+
+    /// Waits for something that the table does.
+    pub(crate) fn wait<T>(&self, job: impl Future<Output = T>) -> T {
+        self.runtime.block_on(job)
     }
 
     pub(crate) fn resync(&self, desired: &Ruleset) -> twill_felix::io::nft::Commit {

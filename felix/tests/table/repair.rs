@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use twill_felix::base::{self, Settings, chain_name, skeleton};
-use twill_felix::io::nft::{Error, Event, Ownership, Table};
+use twill_felix::io::nft::{Error, Event, LONGEST_TRANSACTION, Options, Ownership, Table};
 use twill_felix::ruleset::{Action, Delta, Key, Name, Rule, Value, Verdict};
 
+/// As on a kernel that has no owners.
+const UNOWNED: Options = Options { ownership: Ownership::Never, longest_transaction: LONGEST_TRANSACTION };
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
@@ -37,7 +39,7 @@ fn nobody_else_can_change_the_table_while_its_owner_lives() {
 #[ignore = "needs root: make test"]
 fn what_another_process_does_to_an_unowned_table_is_undone_within_a_second() {
     let host = Host::new();
-    let mut kept = Kept::open_with(&host, Ownership::Never);
+    let mut kept = Kept::open_with(&host, UNOWNED);
     kept.resync(&rich());
     let list = || host.namespace.run(listed);
     let before = list();
@@ -74,7 +76,7 @@ fn what_another_process_does_to_an_unowned_table_is_undone_within_a_second() {
 #[ignore = "needs root: make test"]
 fn a_delta_against_a_table_that_was_just_deleted_takes_effect_all_the_same() {
     let host = Host::new();
-    let kept = Kept::open_with(&host, Ownership::Never);
+    let kept = Kept::open_with(&host, UNOWNED);
     kept.resync(&rich());
     for _ in 0..20 {
         host.namespace.run(|| nft("delete table inet twill\n"));

@@ -110,7 +110,7 @@ pub(crate) fn listed() -> Vec<String> {
 
 /// The objects as the `nftables` crate reads them. It reads neither maps to verdicts nor a single flag of masquerade, so those
 /// are left out.
-fn typed() -> Vec<NfListObject<'static>> {
+pub(crate) fn typed() -> Vec<NfListObject<'static>> {
     let json: Json = serde_json::from_str(&sh("nft -j list table inet twill")).unwrap();
     let objects = json["nftables"].as_array().unwrap().iter();
     let known = objects.filter(|o| {

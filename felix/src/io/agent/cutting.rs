@@ -117,7 +117,7 @@ impl Agent {
         };
         // A table of millions of connections must not keep a core busy.
         self.cutting.not_before = Some(Instant::now() + (look.took() * 4).min(Duration::from_secs(1)));
-        let forbidden = look.forbidden(&look.judge(&self.compiler, &self.workloads()));
+        let forbidden = look.forbidden(&look.judge(self.meant(), &self.compiler, &self.workloads()));
         if !forbidden.is_empty() && self.hold(&forbidden).await {
             self.cutting.total += forbidden.len() as u64;
             tracing::info!(connections = forbidden.len(), first = ?forbidden[0].flow, "policy forbids live connections; cut");
@@ -164,7 +164,7 @@ impl Agent {
         self.cutting.held.retain(|_, until| *until > soon);
         let host = self.host_addresses();
         let workloads = self.workloads();
-        let judge = Judge::new(self.compiler.ruleset(), workloads.iter(), &host);
+        let judge = Judge::new(self.meant(), workloads.iter(), &host);
         let released: Vec<Flow> = self.cutting.held.keys().filter(|flow| !judge.forbids(flow)).cloned().collect();
         for flow in released {
             self.cutting.held.remove(&flow);

@@ -85,7 +85,7 @@ impl Agent {
 
     fn users(&self, chain: &str) -> Vec<String> {
         let all = self.compiler.users(chain);
-        let named = all.iter().take(NAMED).map(|one| format!("{} of {}", one.direction, one.pod));
+        let named = all.iter().take(NAMED).map(|(_, one)| format!("{} of {}", one.direction, one.pod));
         let more = (all.len() > NAMED).then(|| format!("{} more", all.len() - NAMED));
         named.chain(more).collect()
     }

@@ -48,7 +48,7 @@ fn doomed(mut compiler: Compiler, events: Vec<Event>, workloads: &Workloads) -> 
     let delta = compiler.commit();
     let suspects = workloads.suspects(&delta, compiler.ruleset());
     let look = Look::at(&suspects, &workloads.addresses()).map_err(|error| error.to_string())?;
-    let judge = look.judge(&compiler, workloads);
+    let judge = look.judge(compiler.ruleset(), &compiler, workloads);
     let mut flows: Vec<Flow> = look.forbidden(&judge).into_iter().map(|one| one.flow).collect();
     flows.sort();
     flows.dedup();

@@ -67,10 +67,15 @@ impl Look {
         self.took
     }
 
-    /// Judges what it found, by a compiler's policy.
-    pub(super) fn judge<'a>(&'a self, compiler: &'a Compiler, workloads: &'a Workloads) -> Judge<'a> {
+    /// Judges what it found by a ruleset, which follows from what this compiler knows.
+    pub(super) fn judge<'a>(
+        &'a self,
+        ruleset: &'a Ruleset,
+        compiler: &Compiler,
+        workloads: &'a Workloads,
+    ) -> Judge<'a> {
         let live = workloads.iter().filter(|(ifname, _)| compiler.is_live(ifname));
-        Judge::new(compiler.ruleset(), live, &self.host)
+        Judge::new(ruleset, live, &self.host)
     }
 
     /// Those that a judge forbids. What belongs to another connection goes with that one, and is not judged.

@@ -16,6 +16,7 @@ mod lost;
 mod namesakes;
 mod ready;
 mod recall;
+mod refused;
 mod repair;
 mod report;
 
@@ -32,7 +33,7 @@ use crate::cut::Suspects;
 use crate::index::{Endpoint, Event};
 use crate::io::heard::{Fact, scopes};
 use crate::io::memory::Keeper;
-use crate::io::nft::{self, Table};
+use crate::io::nft::{self, Enforced, Table};
 use crate::io::rtnl::Rtnl;
 use crate::model::{self, PodKey};
 use crate::workload::Plan;
@@ -160,6 +161,8 @@ pub struct Agent {
     table: Option<Table>,
     /// Whether the table has been made equal to what is wanted, and no commit has failed since.
     equal: bool,
+    /// What of it the kernel does not take.
+    enforced: Enforced,
     compiler: Compiler,
     supply: Supply,
     memory: Keeper,
@@ -217,6 +220,7 @@ impl Agent {
             events,
             table: None,
             equal: false,
+            enforced: Enforced::default(),
             compiler: Compiler::new(skeleton(&settings)),
             supply: Supply::new(owner),
             memory,
@@ -338,18 +342,22 @@ impl Agent {
         }
         let delta = self.compiler.commit();
         let mut suspects = Suspects::None;
+        let refused = self.enforced.refused().proven().clone();
         let outcome = if self.recall.is_some() {
             self.commit_recalled(&table, &delta).await
         } else if !self.equal {
             suspects = Suspects::All;
-            table.resync(self.compiler.ruleset().clone()).await.map(Some)
-        } else if delta.is_empty() {
-            Ok(None)
-        } else {
+            self.enforced.resync(&table, self.compiler.ruleset()).await.map(Some)
+        } else if !delta.is_empty() {
             suspects = self.suspects(&delta);
             let delta = self.with_released(delta);
-            table.commit(delta).await.map(Some)
+            self.enforced.commit(&table, delta, self.compiler.ruleset()).await.map(Some)
+        } else if self.enforced.is_due() {
+            self.enforced.retry(&table, self.compiler.ruleset()).await.map(Some)
+        } else {
+            Ok(None)
         };
+        self.tell_refused(&refused);
         match outcome {
             Ok(commit) => {
                 if let Some(commit) = commit {
@@ -473,7 +481,7 @@ impl Agent {
         self.cut_due().await;
         self.tell_runtime();
         self.check_blocks();
-        if self.table.is_some() && !self.equal || self.isolation.due() {
+        if self.table.is_some() && (!self.equal || self.enforced.is_due()) || self.isolation.due() {
             self.settle().await;
         } else {
             self.retry_pending().await;

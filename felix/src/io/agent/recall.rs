@@ -31,6 +31,11 @@ pub(super) struct Recall {
 }
 
 impl Recall {
+    /// What the table is to hold by now.
+    pub(super) fn held(&self) -> Option<&Ruleset> {
+        self.held.as_ref()
+    }
+
     /// Whether an interface that was there is open as it was before.
     fn is_open(&self, ifname: &str) -> bool {
         self.inherited.as_ref().is_some_and(|inherited| inherited.is_open(ifname))
@@ -156,7 +161,7 @@ impl Agent {
     /// Brings the table up to what is remembered, as far as that may be.
     pub(super) async fn commit_recalled(&mut self, table: &Table, delta: &Delta) -> Result<Option<Commit>, Error> {
         let same = |recall: &Recall| self.equal && recall.held.is_some() && delta.is_empty() && !recall.changed;
-        if self.recall.as_ref().is_none_or(same) {
+        if !self.enforced.is_due() && self.recall.as_ref().is_none_or(same) {
             return Ok(None);
         }
         let Some(mut recall) = self.recall.take() else { return Ok(None) };
@@ -182,9 +187,13 @@ impl Agent {
         let outcome = match held {
             Some(held) => {
                 let delta = held.difference(&wanted);
-                if delta.is_empty() { Ok(None) } else { table.commit(delta).await.map(Some) }
+                match (delta.is_empty(), self.enforced.is_due()) {
+                    (true, true) => self.enforced.retry(table, &wanted).await.map(Some),
+                    (true, false) => Ok(None),
+                    (false, _) => self.enforced.commit(table, delta, &wanted).await.map(Some),
+                }
             }
-            None => table.resync(wanted.clone()).await.map(Some),
+            None => self.enforced.resync(table, &wanted).await.map(Some),
         };
         if outcome.is_ok() {
             recall.held = Some(wanted);
@@ -220,11 +229,5 @@ impl Agent {
         if let Some(inherited) = recall.inherited.as_mut() {
             inherited.end(ifname, addresses);
         }
-    }
-
-    /// The ruleset as it is meant now.
-    pub(super) fn meant(&self) -> &Ruleset {
-        let held = self.recall.as_ref().and_then(|recall| recall.held.as_ref());
-        held.unwrap_or_else(|| self.compiler.ruleset())
     }
 }

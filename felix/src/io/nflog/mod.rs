@@ -5,7 +5,8 @@
 mod packet;
 mod wire;
 
-pub use packet::Packet;
+pub(crate) use packet::headers;
+pub use packet::{Headers, Packet};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use std::io;

@@ -3,13 +3,14 @@
 //! Its base chains only look: no rule of theirs may have a verdict.
 
 use super::Error;
-use super::batch::{self, Batch};
+use super::batch::{self, Batch, Object, TRANSACTION};
 use super::connection::{Connection, Outcome};
 use super::expression;
 use super::set;
 use super::wire::{ACK, APPEND, BATCH_BEGIN, BATCH_END, CREATE, EXCLUSIVE, Writer, message};
 use crate::base;
 use crate::ruleset::{Chain, Rule, Ruleset, Set};
+use std::collections::BTreeSet;
 
 /// The table, for as long as this lives.
 pub(super) struct Aside {
@@ -24,7 +25,7 @@ impl Aside {
         let batch = encode(table, content, connection.next_sequence());
         match connection.transact(&batch)? {
             Outcome::Committed => Ok(Self { _connection: connection }),
-            Outcome::Refused { object, errno } => Err(Error::Refused { object, errno }),
+            Outcome::Refused(refusals) => Err(Error::Refused { refusals, parts: BTreeSet::new() }),
             Outcome::Overtaken => Err(Error::NoAnswer),
         }
     }
@@ -51,14 +52,14 @@ pub fn can_tell() -> bool {
 /// One message after the other.
 struct Builder {
     w: Writer,
-    objects: Vec<String>,
+    objects: Vec<Object>,
     first: u32,
 }
 
 fn encode(table: &str, content: &Ruleset, first: u32) -> Batch {
-    let mut b = Builder { w: Writer::default(), objects: vec!["transaction".into()], first };
+    let mut b = Builder { w: Writer::default(), objects: vec![TRANSACTION.into()], first };
     b.w.batch_message(BATCH_BEGIN, first, |_| {});
-    b.message(message::NEW_TABLE, CREATE | EXCLUSIVE, format!("table inet {table}"), |w| {
+    b.message(message::NEW_TABLE, CREATE | EXCLUSIVE, &format!("table inet {table}"), |w| {
         w.string(batch::TABLE, table);
         w.u32(batch::TABLE_FLAGS, batch::TABLE_OWNER);
     });
@@ -82,7 +83,7 @@ impl Builder {
         if set.elements.is_empty() {
             return;
         }
-        self.message(message::NEW_ELEMENTS, CREATE, object, |w| {
+        self.message(message::NEW_ELEMENTS, CREATE, &object, |w| {
             w.string(set::TABLE, table);
             w.string(set::NAME, name);
             w.nested(set::LIST_ELEMENTS, |w| {
@@ -93,7 +94,7 @@ impl Builder {
 
     fn chain(&mut self, table: &str, name: &str, chain: &Chain) {
         let object = format!("chain {name} of table inet {table}");
-        self.message(message::NEW_CHAIN, CREATE | EXCLUSIVE, object, |w| {
+        self.message(message::NEW_CHAIN, CREATE | EXCLUSIVE, &object, |w| {
             w.string(batch::TABLE, table);
             w.string(batch::CHAIN_NAME, name);
             let Some(base) = chain.base else { return };
@@ -110,7 +111,7 @@ impl Builder {
         self.message(
             message::NEW_RULE,
             CREATE | APPEND,
-            format!("a rule of chain {chain} of table inet {table}"),
+            &format!("a rule of chain {chain} of table inet {table}"),
             |w| {
                 w.string(batch::TABLE, table);
                 w.string(batch::RULE_CHAIN, chain);
@@ -120,7 +121,7 @@ impl Builder {
     }
 
     /// Every message is acknowledged: they are few.
-    fn message(&mut self, kind: u8, flags: u16, object: impl Into<String>, body: impl FnOnce(&mut Writer)) {
+    fn message(&mut self, kind: u8, flags: u16, object: &str, body: impl FnOnce(&mut Writer)) {
         let sequence = self.first.wrapping_add(u32::try_from(self.objects.len()).unwrap_or(u32::MAX));
         self.w.message(kind, flags | ACK, sequence, body);
         self.objects.push(object.into());

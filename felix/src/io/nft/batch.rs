@@ -7,7 +7,7 @@
 use super::expression;
 use super::set;
 use super::wire::{ACK, APPEND, BATCH_BEGIN, BATCH_END, BATCH_GENID, CREATE, EXCLUSIVE, Writer, message};
-use crate::ruleset::{Base, BaseKind, Delta, Hook, Key, Name, Rule, Ruleset, Set, Value};
+use crate::ruleset::{Base, BaseKind, Delta, Hook, Key, Name, Part, Rule, Ruleset, Set, Value};
 use twill_crds::names::NFT_TABLE;
 
 pub(super) const TABLE_OWNER: u32 = 2;
@@ -30,20 +30,50 @@ const UDATA_COMMENT: u8 = 0;
 /// Our own: a hash of the rule, which covers its anonymous sets. nft ignores what it does not know.
 const UDATA_HASH: u8 = 0x54;
 
+/// What the kernel answers about as a whole, when no message of it is at fault.
+pub(super) const TRANSACTION: &str = "transaction";
+
 /// An attribute's length is 16 bit; an entry of the list has at most about 200 bytes.
 const LIST_LIMIT: usize = 60_000;
+
+/// What a message is about: for people, and as a part of the ruleset.
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    pub(super) text: String,
+    pub(super) part: Option<Part>,
+}
+
+impl From<&str> for Object {
+    fn from(text: &str) -> Object {
+        Object { text: text.to_owned(), part: None }
+    }
+}
+
+impl Object {
+    fn of(what: &str, part: Part) -> Object {
+        Object { text: format!("{what}{part}"), part: Some(part) }
+    }
+
+    fn chain(what: &str, name: &Name) -> Object {
+        Object::of(what, Part::Chain(name.clone()))
+    }
+
+    fn set(what: &str, name: &Name) -> Object {
+        Object::of(what, Part::Set(name.clone()))
+    }
+}
 
 /// A transaction and what its messages are about, so that an error names its object.
 pub(super) struct Batch {
     pub(super) bytes: Vec<u8>,
-    objects: Vec<String>,
+    objects: Vec<Object>,
     /// Sequence number of the first message.
     first: u32,
 }
 
 impl Batch {
     /// Of messages that were built elsewhere, begin and end among them; `objects` begins with the transaction.
-    pub(super) fn of(bytes: Vec<u8>, objects: Vec<String>, first: u32) -> Self {
+    pub(super) fn of(bytes: Vec<u8>, objects: Vec<Object>, first: u32) -> Self {
         Self { bytes, objects, first }
     }
 
@@ -53,9 +83,9 @@ impl Batch {
     }
 
     /// What the message with this sequence number is about.
-    pub(super) fn object(&self, sequence: u32) -> &str {
+    pub(super) fn object(&self, sequence: u32) -> Object {
         let index = sequence.wrapping_sub(self.first) as usize;
-        self.objects.get(index).map_or("transaction", String::as_str)
+        self.objects.get(index).cloned().unwrap_or_else(|| TRANSACTION.into())
     }
 
     /// Whether a message of this batch has this number.
@@ -82,7 +112,7 @@ pub(super) fn encode<'a>(
     first: u32,
     declared: impl Fn(&Name) -> Option<&'a Set>,
 ) -> Batch {
-    let mut b = Builder { w: Writer::default(), objects: vec!["transaction".into()], first, next_id: 0, last: 0 };
+    let mut b = Builder { w: Writer::default(), objects: vec![TRANSACTION.into()], first, next_id: 0, last: 0 };
     b.w.batch_message(BATCH_BEGIN, first, |w| {
         if let Some(generation) = extras.generation {
             w.u32(BATCH_GENID, generation);
@@ -101,7 +131,7 @@ pub(super) fn encode<'a>(
 
 /// The transaction that deletes the table with all that is in it.
 pub(super) fn deletion(first: u32) -> Batch {
-    let mut b = Builder { w: Writer::default(), objects: vec!["transaction".into()], first, next_id: 0, last: 0 };
+    let mut b = Builder { w: Writer::default(), objects: vec![TRANSACTION.into()], first, next_id: 0, last: 0 };
     b.w.batch_message(BATCH_BEGIN, first, |_| {});
     b.message(message::DELETE_TABLE, 0, "table inet twill", |w| w.string(TABLE, NFT_TABLE));
     b.finish()
@@ -109,7 +139,7 @@ pub(super) fn deletion(first: u32) -> Batch {
 
 struct Builder {
     w: Writer,
-    objects: Vec<String>,
+    objects: Vec<Object>,
     first: u32,
     next_id: u32,
     /// Where the last message begins.
@@ -119,7 +149,7 @@ struct Builder {
 impl Builder {
     fn release<'a>(&mut self, delta: &'a Delta, declared: &impl Fn(&Name) -> Option<&'a Set>) {
         for chain in delta.replace_rules.keys().chain(&delta.remove_chains) {
-            self.message(message::DELETE_RULE, 0, format!("rules of chain {chain}"), |w| {
+            self.message(message::DELETE_RULE, 0, Object::chain("rules of ", chain), |w| {
                 w.string(TABLE, NFT_TABLE);
                 w.string(RULE_CHAIN, chain);
             });
@@ -130,13 +160,13 @@ impl Builder {
         }
         // Sets before chains: a map's elements hold the chains that they lead to.
         for name in &delta.remove_sets {
-            self.message(message::DELETE_SET, 0, format!("set {name}"), |w| {
+            self.message(message::DELETE_SET, 0, Object::set("", name), |w| {
                 w.string(set::TABLE, NFT_TABLE);
                 w.string(set::NAME, name);
             });
         }
         for name in &delta.remove_chains {
-            self.message(message::DELETE_CHAIN, 0, format!("chain {name}"), |w| {
+            self.message(message::DELETE_CHAIN, 0, Object::chain("", name), |w| {
                 w.string(TABLE, NFT_TABLE);
                 w.string(CHAIN_NAME, name);
             });
@@ -146,7 +176,7 @@ impl Builder {
     fn create<'a>(&mut self, delta: &'a Delta, policies: &[Name], declared: &impl Fn(&Name) -> Option<&'a Set>) {
         for (name, set) in &delta.add_sets {
             let id = self.id();
-            self.message(message::NEW_SET, CREATE | EXCLUSIVE, format!("set {name}"), |w| {
+            self.message(message::NEW_SET, CREATE | EXCLUSIVE, Object::set("", name), |w| {
                 set::declaration(w, name, id, set);
             });
         }
@@ -164,7 +194,7 @@ impl Builder {
             self.chain(name, chain.base);
         }
         for name in policies {
-            self.message(message::NEW_CHAIN, 0, format!("policy of chain {name}"), |w| {
+            self.message(message::NEW_CHAIN, 0, Object::chain("policy of ", name), |w| {
                 w.string(TABLE, NFT_TABLE);
                 w.string(CHAIN_NAME, name);
                 w.u32(CHAIN_POLICY, POLICY_ACCEPT);
@@ -182,7 +212,7 @@ impl Builder {
     }
 
     fn chain(&mut self, name: &Name, base: Option<Base>) {
-        self.message(message::NEW_CHAIN, CREATE | EXCLUSIVE, format!("chain {name}"), |w| {
+        self.message(message::NEW_CHAIN, CREATE | EXCLUSIVE, Object::chain("", name), |w| {
             w.string(TABLE, NFT_TABLE);
             w.string(CHAIN_NAME, name);
             let Some(base) = base else { return };
@@ -204,12 +234,17 @@ impl Builder {
             *next_id
         });
         let comment = if rule.comment.is_empty() { String::new() } else { format!(" ({})", rule.comment) };
-        let object = format!("rule {number} of chain {chain}{comment}");
+        let text = format!("rule {number} of chain {chain}{comment}");
+        let object = Object { text, part: Some(Part::Chain(chain.clone())) };
         for (id, set) in &sets {
-            self.message(message::NEW_SET, CREATE | EXCLUSIVE, &object, |w| {
+            self.message(message::NEW_SET, CREATE | EXCLUSIVE, object.clone(), |w| {
                 set::anonymous_declaration(w, *id, set);
             });
-            self.message(message::NEW_ELEMENTS, CREATE, &object, |w| set::anonymous_elements(w, *id, set));
+            for ranges in set.ranges.chunks(set::ANONYMOUS_RANGES) {
+                self.message(message::NEW_ELEMENTS, CREATE, object.clone(), |w| {
+                    set::anonymous_elements(w, *id, set, ranges);
+                });
+            }
         }
         self.message(message::NEW_RULE, CREATE | APPEND, object, |w| {
             w.string(TABLE, NFT_TABLE);
@@ -229,7 +264,7 @@ impl Builder {
         let flags = if kind == message::NEW_ELEMENTS { CREATE } else { 0 };
         let mut elements = elements.peekable();
         while elements.peek().is_some() {
-            self.message(kind, flags, format!("elements of set {name}"), |w| {
+            self.message(kind, flags, Object::set("elements of ", name), |w| {
                 set::elements_header(w, name);
                 w.nested(set::LIST_ELEMENTS, |w| {
                     let start = w.len();
@@ -248,7 +283,7 @@ impl Builder {
         self.next_id
     }
 
-    fn message(&mut self, kind: u8, flags: u16, object: impl Into<String>, body: impl FnOnce(&mut Writer)) {
+    fn message(&mut self, kind: u8, flags: u16, object: impl Into<Object>, body: impl FnOnce(&mut Writer)) {
         self.last = self.w.len();
         self.w.message(kind, flags, self.first.wrapping_add(self.objects.len() as u32), body);
         self.objects.push(object.into());

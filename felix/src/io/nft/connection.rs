@@ -1,16 +1,16 @@
 //! One netlink socket: transactions and dumps.
 
-use super::Error;
-use super::batch::Batch;
+use super::batch::{Batch, TRANSACTION};
 use super::wire::{self, DUMP, DUMP_INTERRUPTED, Message, NLMSG_DONE, Writer, message};
+use super::{Error, Refusal};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
 
-/// Bytes of socket buffers: a batch is one datagram, 1000 chains of ten rules have 4.5 MB. The memory is only used while a
-/// batch is on its way.
-const SEND_BUFFER: usize = 64 << 20;
+/// Bytes that the socket sends at once: a transaction is one datagram, 1000 chains of ten rules have 4.5 MB. The memory is only used while
+/// one is on its way.
+pub const LONGEST_TRANSACTION: usize = 128 << 20;
 const RECEIVE_BUFFER: usize = 8 << 20;
 
 /// The socket that owns the table. It must live as long as the process does.
@@ -26,17 +26,22 @@ pub(super) enum Outcome {
     Committed,
     /// Somebody committed between our reading and this.
     Overtaken,
-    Refused {
-        object: String,
-        errno: Errno,
-    },
+    /// By each message that the kernel did not take, in the order of the transaction; at least one. What depends on one of them
+    /// is refused as well.
+    Refused(Vec<Refusal>),
 }
 
 impl Connection {
     pub(super) fn open() -> Result<Connection, Error> {
+        Connection::open_with(LONGEST_TRANSACTION)
+    }
+
+    /// A socket that refuses transactions of more bytes than that, or somewhat more.
+    pub(super) fn open_with(longest: usize) -> Result<Connection, Error> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         let port = socket.bind_auto()?.port_number();
-        setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).map_err(io::Error::from)?;
+        // The kernel doubles it.
+        setsockopt(&socket, sockopt::SndBufForce, &(longest / 2)).map_err(io::Error::from)?;
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).map_err(io::Error::from)?;
         // Errors carry the failed message's header only, not all of its elements.
         socket.set_cap_ack(true)?;
@@ -55,29 +60,45 @@ impl Connection {
     }
 
     /// Sends a transaction. The kernel has worked it off when the send returns, so every answer is there to be read; the last
-    /// message's acknowledgement tells that it was committed.
+    /// message's acknowledgement tells that it was committed. It goes on after a message that it refuses, so it tells of all.
     pub(super) fn transact(&mut self, batch: &Batch) -> Result<Outcome, Error> {
         self.sequence = self.sequence.wrapping_add(u32::try_from(batch.len()).unwrap_or(u32::MAX)).wrapping_add(2);
-        let sent = self.socket.send(&batch.bytes, 0)?;
+        let sent = match self.socket.send(&batch.bytes, 0) {
+            // Longer than the socket may send at once: less of it may go.
+            Err(e) if e.raw_os_error() == Some(libc::EMSGSIZE) => {
+                let object = TRANSACTION.to_owned();
+                return Ok(Outcome::Refused(vec![Refusal { object, part: None, errno: Errno::EMSGSIZE }]));
+            }
+            sent => sent?,
+        };
         if sent != batch.bytes.len() {
             return Err(io::Error::new(io::ErrorKind::WriteZero, "a batch was sent in part").into());
         }
         let mut acknowledged = false;
-        let mut refused: Option<(u32, Errno)> = None;
-        while self.receive(libc::MSG_DONTWAIT)? {
+        let mut refused: Vec<Refusal> = Vec::new();
+        loop {
+            match self.receive(libc::MSG_DONTWAIT) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // More refusals than the buffer holds; those that it holds are to be read.
+                Err(Error::Io(e)) if e.raw_os_error() == Some(libc::ENOBUFS) => continue,
+                Err(e) => return Err(e),
+            }
             for answer in wire::messages(&self.buffer).filter(|m| batch.owns(m.sequence)) {
                 match answer.error() {
                     Some(0) => acknowledged = true,
-                    Some(error) if refused.is_none() => {
-                        refused = Some((answer.sequence, Errno::from_raw(error.wrapping_neg())));
+                    Some(error) => {
+                        let object = batch.object(answer.sequence);
+                        let errno = Errno::from_raw(error.wrapping_neg());
+                        refused.push(Refusal { object: object.text, part: object.part, errno });
                     }
-                    _ => {}
+                    None => {}
                 }
             }
         }
-        match refused {
-            Some((_, Errno::ERESTART)) => Ok(Outcome::Overtaken),
-            Some((sequence, errno)) => Ok(Outcome::Refused { object: batch.object(sequence).into(), errno }),
+        match refused.first() {
+            Some(Refusal { errno: Errno::ERESTART, .. }) => Ok(Outcome::Overtaken),
+            Some(_) => Ok(Outcome::Refused(refused)),
             None if acknowledged => Ok(Outcome::Committed),
             None => Err(Error::NoAnswer),
         }

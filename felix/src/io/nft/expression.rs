@@ -285,6 +285,7 @@ impl Expressions<'_> {
                 Field::Protocol => self.meta(META_L4PROTO, word),
                 Field::SourcePort => self.payload(TRANSPORT_HEADER, 0, 2, word),
                 Field::DestinationPort => self.payload(TRANSPORT_HEADER, 2, 2, word),
+                Field::Selector(id) => self.constant(*id, word),
             }
             word += u32::try_from(field.key_type().padded() / 4).unwrap_or_default();
         }
@@ -328,6 +329,16 @@ impl Expressions<'_> {
             w.u32(2, key);
             w.u32(1, register(word));
         });
+    }
+
+    /// In words of four bytes, as nft's types have it.
+    fn constant(&mut self, value: u64, word: u32) {
+        for (i, half) in (0..).zip(value.to_be_bytes().chunks_exact(4)) {
+            self.expression("immediate", |w| {
+                w.u32(1, register(word + i));
+                w.nested(2, |w| w.attribute(VALUE, half));
+            });
+        }
     }
 
     fn payload(&mut self, base: u32, offset: u32, length: u32, word: u32) {
@@ -436,8 +447,12 @@ fn canonical_attribute(expression: &str, kind: u16, value: &[u8]) -> Option<Vec<
         ("lookup", 1) if value.starts_with(b"__set") => Some(b"__set".to_vec()),
         ("cmp", 3) | ("bitwise", 4 | 5) => Some(Attributes(value).value(VALUE)?.to_vec()),
         ("immediate", 2) => {
+            let data = Attributes(value);
+            if let Some(constant) = data.value(VALUE) {
+                return Some(constant.to_vec());
+            }
             let mut w = Writer::default();
-            verdict(&mut w, &read_verdict(Attributes(value))?);
+            verdict(&mut w, &read_verdict(data)?);
             Some(w.into_bytes())
         }
         _ => Some(value.to_vec()),

@@ -117,7 +117,7 @@ fn lists_of_elements_stay_below_the_length_of_an_attribute() {
         elements += list.count();
     }
     assert_eq!(elements, 10_000);
-    assert_eq!(batch.object(4), "elements of set many");
+    assert_eq!(batch.object(4).text, "elements of set many");
 }
 
 #[test]

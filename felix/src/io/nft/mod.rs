@@ -18,27 +18,35 @@ mod aside;
 mod batch;
 mod connection;
 mod counters;
+mod enforce;
 mod expression;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod golden;
 mod monitor;
+mod options;
 mod others;
 mod removal;
 mod set;
 mod table;
+mod trace;
 mod trial;
 mod wire;
 
 pub use aside::can_tell;
+pub use connection::LONGEST_TRANSACTION;
 pub use counters::{Dropped, dropped};
+pub use enforce::{Enforced, Kernel};
+pub use options::{Options, Ownership};
 pub use others::{ForeignChain, others};
 pub use removal::remove;
-pub use table::{Ownership, Table};
+pub use table::Table;
+pub use trace::{Event as TraceEvent, Filter, Kind, RulePlace, Trace, comments};
 pub use trial::trial;
 
-use crate::ruleset::Fault;
+use crate::ruleset::{Fault, Part};
 use nix::errno::Errno;
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -74,16 +82,32 @@ pub enum Event {
     Recovered,
 }
 
+/// An object that the kernel did not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which, for people: `rule 2 of chain list_… (NetworkPolicy shop/web ingress[0])`.
+    pub object: String,
+    /// The part of the ruleset that it belongs to; none if it is the table, or the transaction as a whole.
+    pub part: Option<Part>,
+    /// Why. ENFILE: a set is full; EBUSY: something still refers to what was to be deleted; EPERM: the table is another's; EMSGSIZE: the
+    /// transaction is too long.
+    pub errno: Errno,
+}
+
+fn first(refusals: &[Refusal]) -> String {
+    refusals.first().map(|one| format!("{}: {}", one.object, one.errno)).unwrap_or_default()
+}
+
 /// Why a ruleset is not in the kernel. Nothing of it took effect.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel refuses one object.
-    #[error("the kernel refused {object}: {errno}")]
+    /// The kernel refuses a part of it.
+    #[error("the kernel refused {}", first(refusals))]
     Refused {
-        /// Which.
-        object: String,
-        /// Why. ENFILE: a set is full; EBUSY: something still refers to what was to be deleted; EPERM: the table is another's.
-        errno: Errno,
+        /// What it refused, in the order of the transaction; at least one. What depends on a refused object is among them as well.
+        refusals: Vec<Refusal>,
+        /// What the transaction was to create or change.
+        parts: BTreeSet<Part>,
     },
     /// The ruleset is not consistent in itself.
     #[error(transparent)]
@@ -103,6 +127,14 @@ pub enum Error {
     /// The socket failed.
     #[error("netlink: {0}")]
     Io(#[from] io::Error),
+}
+
+impl Error {
+    /// Whether the kernel refused it with this number before anything else.
+    #[must_use]
+    pub fn is_refused_with(&self, errno: Errno) -> bool {
+        matches!(self, Error::Refused { refusals, .. } if refusals.first().is_some_and(|one| one.errno == errno))
+    }
 }
 
 /// The longest beginning of `text` that has at most `limit` bytes.

@@ -1,10 +1,11 @@
 //! The end of the table: deleted as a whole, when felix has gone for good.
 
-use super::Error;
 use super::actual::{self, TableState};
 use super::batch;
 use super::connection::{Connection, Outcome};
+use super::{Error, Refusal};
 use nix::errno::Errno;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Pause before a table that still has an owner is looked at again.
@@ -26,14 +27,19 @@ pub fn remove(patience: Duration) -> Result<bool, Error> {
             Some(_) => match connection.transact(&batch::deletion(connection.next_sequence()))? {
                 Outcome::Committed => return Ok(true),
                 // Somebody was faster: deleted it, or took it over.
-                Outcome::Overtaken | Outcome::Refused { errno: Errno::ENOENT, .. } => false,
-                Outcome::Refused { errno: Errno::EPERM, .. } => true,
-                Outcome::Refused { object, errno } => return Err(Error::Refused { object, errno }),
+                Outcome::Overtaken => false,
+                Outcome::Refused(refusals) => match refusals.first().map(|one| one.errno) {
+                    Some(Errno::ENOENT) => false,
+                    Some(Errno::EPERM) => true,
+                    _ => return Err(Error::Refused { refusals, parts: BTreeSet::new() }),
+                },
             },
         };
         if Instant::now() >= until {
             let errno = if owned { Errno::EPERM } else { Errno::EAGAIN };
-            return Err(Error::Refused { object: "deletion of table inet twill".to_owned(), errno });
+            let object = "deletion of table inet twill".to_owned();
+            let refusals = vec![Refusal { object, part: None, errno }];
+            return Err(Error::Refused { refusals, parts: BTreeSet::new() });
         }
         std::thread::sleep(PAUSE);
     }

@@ -38,6 +38,8 @@ const ELEMENT_TIMEOUT: u16 = 4;
 const INTERVAL_END: u32 = 1;
 const VALUE: u16 = 1;
 
+/// nft's number of the type of a packet mark, four bytes.
+const MARK: u32 = 19;
 /// nft's number of the type of an ICMPv6 type.
 pub(super) const ICMPV6_TYPE: u32 = 29;
 
@@ -49,6 +51,7 @@ pub(super) fn type_number(kind: KeyType) -> u32 {
         KeyType::V6 => 8,
         KeyType::Protocol => 12,
         KeyType::Port => 13,
+        KeyType::Selector => MARK,
     }
 }
 
@@ -69,8 +72,7 @@ pub(super) fn declaration_in(w: &mut Writer, table: &str, name: &str, id: u32, s
     w.string(NAME, name);
     let flags = flag(set.interval, INTERVAL) | flag(set.map, MAP) | flag(set.timeout.is_some(), EXPIRING);
     w.u32(FLAGS, flags | flag(set.dynamic, DYNAMIC));
-    // nft packs the types of a concatenation into six bits each.
-    w.u32(KEY_TYPE, set.key.iter().fold(0, |packed, kind| packed << 6 | type_number(*kind)));
+    w.u32(KEY_TYPE, packed_types(&set.key));
     w.u32(KEY_LENGTH, u32::try_from(key_length(&set.key)).unwrap_or_default());
     if set.map {
         w.u32(DATA_TYPE, DATA_VERDICT);
@@ -99,13 +101,16 @@ pub(super) fn anonymous_declaration(w: &mut Writer, id: u32, set: &AnonymousSet)
     w.attribute(USERDATA, &byte_order(BIG_ENDIAN));
 }
 
-/// Attributes of NEWSETELEM for all of a set without a name.
-pub(super) fn anonymous_elements(w: &mut Writer, id: u32, set: &AnonymousSet) {
+/// Ranges of a set without a name in one message: two elements of 20 bytes each at most, in a list whose length is 16 bit.
+pub(super) const ANONYMOUS_RANGES: usize = 1_500;
+
+/// Attributes of NEWSETELEM for some ranges of a set without a name.
+pub(super) fn anonymous_elements(w: &mut Writer, id: u32, set: &AnonymousSet, ranges: &[(Vec<u8>, Vec<u8>)]) {
     w.string(TABLE, NFT_TABLE);
     w.string(LIST_SET, "__set%d");
     w.u32(LIST_SET_ID, id);
     w.nested(LIST_ELEMENTS, |w| {
-        for (first, last) in &set.ranges {
+        for (first, last) in ranges {
             let (first, last) = (Key::from_bytes(first), Key::from_bytes(last));
             if set.interval { range(w, &first, &last) } else { key_only(w, &first, None) }
         }
@@ -160,13 +165,7 @@ pub(super) fn read_declaration(attributes: Attributes<'_>) -> Option<(&str, Set)
     }
     // A type or flag that is not ours gives a declaration that equals none of ours.
     let packed = attributes.u32(KEY_TYPE).unwrap_or_default();
-    let mut key: Vec<KeyType> = Vec::new();
-    for place in (0..5).rev() {
-        let number = packed >> (6 * place) & 0x3f;
-        if number != 0 || !key.is_empty() {
-            key.push(type_of(number).unwrap_or(KeyType::Protocol));
-        }
-    }
+    let mut key = unpacked_types(packed);
     if flags & !(INTERVAL | MAP | EXPIRING | DYNAMIC) != 0
         || attributes.u32(KEY_LENGTH).is_some_and(|n| n as usize != key_length(&key))
         || flags & MAP != 0 && attributes.u32(DATA_TYPE) != Some(DATA_VERDICT)
@@ -236,6 +235,25 @@ fn close(out: &mut std::collections::BTreeMap<Key, Value>, first: Key, last: Opt
     let Some(last) = last else { return };
     let value = if last == first { Value::Plain } else { Value::Through(last) };
     out.insert(first, value);
+}
+
+/// nft packs the types of a concatenation into six bits each. A selector is two marks to it, whose type has four bytes.
+fn packed_types(key: &[KeyType]) -> u32 {
+    key.iter().fold(0, |packed, kind| match kind {
+        KeyType::Selector => packed << 12 | MARK << 6 | MARK,
+        kind => packed << 6 | type_number(*kind),
+    })
+}
+
+fn unpacked_types(packed: u32) -> Vec<KeyType> {
+    let mut numbers =
+        (0..5).rev().map(|place| packed >> (6 * place) & 0x3f).skip_while(|number| *number == 0).peekable();
+    let mut key = Vec::new();
+    while let Some(number) = numbers.next() {
+        let selector = number == MARK && numbers.next_if_eq(&MARK).is_some();
+        key.push(if selector { KeyType::Selector } else { type_of(number).unwrap_or(KeyType::Protocol) });
+    }
+    key
 }
 
 fn key_length(key: &[KeyType]) -> usize {

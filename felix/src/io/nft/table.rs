@@ -4,7 +4,7 @@ use super::actual::{self, Actual, TableState};
 use super::batch::{self, Extras, TABLE_OWNER, TABLE_PERSIST};
 use super::connection::{Connection, Outcome};
 use super::monitor::Monitor;
-use super::{Commit, Error, Event};
+use super::{Commit, Error, Event, Options, Ownership, Refusal};
 use crate::ruleset::{Delta, Ruleset};
 use nix::errno::Errno;
 use std::time::{Duration, Instant};
@@ -24,18 +24,9 @@ type Reply = oneshot::Sender<Result<Commit, Error>>;
 
 enum Command {
     Commit(Delta, Reply),
+    Attempt(Delta, Reply),
     Resync(Ruleset, Reply),
     Inherited(oneshot::Sender<Result<Option<Ruleset>, Error>>),
-}
-
-/// Whether a table that is created gets an owner.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ownership {
-    /// Where the kernel has `owner, persist` (6.9).
-    #[default]
-    WherePossible,
-    /// As on a kernel that has not: for tests, and for those who want to edit the table by hand.
-    Never,
 }
 
 /// Handle to the table. When the last one is gone, the thread ends; the table stays.
@@ -51,7 +42,7 @@ impl Table {
     /// # Errors
     /// If the kernel has no nf_tables, or this process no right to it.
     pub async fn open(skeleton: Ruleset) -> Result<(Table, mpsc::UnboundedReceiver<Event>), Error> {
-        Table::open_with(skeleton, Ownership::WherePossible).await
+        Table::open_with(skeleton, Options::default()).await
     }
 
     /// As [`Table::open`], with a choice.
@@ -60,7 +51,7 @@ impl Table {
     /// As [`Table::open`].
     pub async fn open_with(
         skeleton: Ruleset,
-        ownership: Ownership,
+        options: Options,
     ) -> Result<(Table, mpsc::UnboundedReceiver<Event>), Error> {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (events, outbox) = mpsc::unbounded_channel();
@@ -71,14 +62,14 @@ impl Table {
             connection,
             desired: None,
             skeleton,
-            ownership,
+            ownership: options.ownership,
             owned: false,
             events,
             failing: false,
         };
         std::thread::Builder::new()
             .name("nft".into())
-            .spawn(move || tracing::dispatcher::with_default(&log, || run(inbox, opened, owner)))?;
+            .spawn(move || tracing::dispatcher::with_default(&log, || run(inbox, opened, options, owner)))?;
         answer.await.map_err(|_| Error::Ended)??;
         Ok((Table { commands }, outbox))
     }
@@ -89,6 +80,14 @@ impl Table {
     /// [`Error::Refused`] names the object that the kernel does not take.
     pub async fn commit(&self, delta: Delta) -> Result<Commit, Error> {
         self.ask(|reply| Command::Commit(delta, reply)).await
+    }
+
+    /// As [`Table::commit`], where a refusal is no surprise: the kernel is not read and compared.
+    ///
+    /// # Errors
+    /// As [`Table::commit`].
+    pub async fn attempt(&self, delta: Delta) -> Result<Commit, Error> {
+        self.ask(|reply| Command::Attempt(delta, reply)).await
     }
 
     /// Makes the table equal to `desired`, which from now on is what repairs restore.
@@ -120,6 +119,7 @@ impl Table {
 fn run(
     inbox: mpsc::UnboundedReceiver<Command>,
     opened: oneshot::Sender<Result<(), Error>>,
+    options: Options,
     owner: impl FnOnce(Connection) -> Owner,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -127,7 +127,7 @@ fn run(
         Err(e) => return drop(opened.send(Err(e.into()))),
     };
     runtime.block_on(async {
-        match open(owner, &opened).await {
+        match open(owner, options, &opened).await {
             Ok((owner, monitor)) => {
                 if opened.send(Ok(())).is_ok() {
                     owner.serve(inbox, monitor).await;
@@ -140,9 +140,10 @@ fn run(
 
 async fn open(
     owner: impl FnOnce(Connection) -> Owner,
+    options: Options,
     opened: &oneshot::Sender<Result<(), Error>>,
 ) -> Result<(Owner, Monitor), Error> {
-    let connection = Connection::open()?;
+    let connection = Connection::open_with(options.longest_transaction)?;
     // Before the first look, so that nothing happens between the two.
     let monitor = Monitor::open(connection.port())?;
     let mut owner = owner(connection);
@@ -193,9 +194,11 @@ impl Owner {
                         self.owned = true;
                         Ok(None)
                     }
-                    // Somebody was faster.
-                    (Outcome::Refused { errno: Errno::EPERM, .. }, _) => Ok(Some(0)),
-                    (outcome, _) => Err(refusal(outcome)),
+                    (outcome, _) => match refusal(outcome, &Delta::default()) {
+                        // Somebody was faster.
+                        error if error.is_refused_with(Errno::EPERM) => Ok(Some(0)),
+                        error => Err(error),
+                    },
                 }
             }
             None => {
@@ -223,15 +226,13 @@ impl Owner {
                     self.owned = flags != 0;
                     return Ok(Commit { took: begun.elapsed(), ..commit });
                 }
-                (Outcome::Refused { object, errno: Errno::EOPNOTSUPP | Errno::EINVAL }, _)
-                    if flags != 0 && object.starts_with("table") =>
-                {
+                (Outcome::Refused(refusals), _) if flags != 0 && lacks_flags(&refusals) => {
                     info!(
                         "this kernel has no owner, persist for tables: changes by others are repaired, not prevented"
                     );
                     flags = 0;
                 }
-                (outcome, _) => return Err(refusal(outcome)),
+                (outcome, _) => return Err(refusal(outcome, &all)),
             }
         }
     }
@@ -244,7 +245,8 @@ impl Owner {
             }
             tokio::select! {
                 command = inbox.recv() => match command {
-                    Some(Command::Commit(delta, reply)) => drop(reply.send(self.commit(delta))),
+                    Some(Command::Commit(delta, reply)) => drop(reply.send(self.commit(delta, true))),
+                    Some(Command::Attempt(delta, reply)) => drop(reply.send(self.commit(delta, false))),
                     Some(Command::Resync(desired, reply)) => drop(reply.send(self.resync(desired))),
                     Some(Command::Inherited(reply)) => drop(reply.send(self.inherited())),
                     None => return,
@@ -264,16 +266,16 @@ impl Owner {
         }
     }
 
-    fn commit(&mut self, delta: Delta) -> Result<Commit, Error> {
+    fn commit(&mut self, delta: Delta, compare: bool) -> Result<Commit, Error> {
         let begun = Instant::now();
         let Some(desired) = self.desired.take() else { return Err(Error::NotSynced) };
-        let (result, desired) = self.commit_to(desired, &delta);
+        let (result, desired) = self.commit_to(desired, &delta, compare);
         self.desired = Some(desired);
         result.map(|commit| Commit { took: begun.elapsed(), ..commit })
     }
 
     /// Answers the result and what is desired from now on.
-    fn commit_to(&mut self, mut desired: Ruleset, delta: &Delta) -> (Result<Commit, Error>, Ruleset) {
+    fn commit_to(&mut self, mut desired: Ruleset, delta: &Delta, compare: bool) -> (Result<Commit, Error>, Ruleset) {
         if delta.is_empty() {
             return (Ok(Commit::default()), desired);
         }
@@ -282,9 +284,12 @@ impl Owner {
                 desired.apply(delta);
                 return (Ok(commit), desired);
             }
-            Ok((outcome, _)) => refusal(outcome),
+            Ok((outcome, _)) => refusal(outcome, delta),
             Err(e) => e,
         };
+        if !compare {
+            return (Err(refused), desired);
+        }
         // The kernel may not be what we took it for. Compare, and bring it to the new state in whatever way it takes.
         debug!(error = %refused, "transaction failed; comparing with the kernel");
         let mut wanted = desired.clone();
@@ -296,7 +301,8 @@ impl Owner {
                 if let Err(e) = self.equalize(&desired) {
                     self.fail(&e);
                 }
-                (Err(if matches!(refused, Error::Refused { .. }) { refused } else { e }), desired)
+                // What is refused after the comparison is at fault by itself.
+                (Err(if matches!(e, Error::Refused { .. } | Error::Fault(_)) { e } else { refused }), desired)
             }
         }
     }
@@ -378,7 +384,7 @@ impl Owner {
                 }
                 (Outcome::Committed, commit) => return Ok(commit),
                 (Outcome::Overtaken, _) if attempt < OVERTAKEN => {}
-                (outcome, _) => return Err(refusal(outcome)),
+                (outcome, _) => return Err(refusal(outcome, &delta)),
             }
         }
         Err(Error::Torn)
@@ -422,9 +428,15 @@ fn difference(actual: &Actual, desired: &Ruleset) -> (Delta, bool) {
     (delta, old && new)
 }
 
-fn refusal(outcome: Outcome) -> Error {
+fn refusal(outcome: Outcome, delta: &Delta) -> Error {
     match outcome {
-        Outcome::Refused { object, errno } => Error::Refused { object, errno },
+        Outcome::Refused(refusals) => Error::Refused { refusals, parts: delta.parts() },
         Outcome::Committed | Outcome::Overtaken => Error::Torn,
     }
+}
+
+/// Whether a kernel says that it does not know `owner, persist`.
+fn lacks_flags(refusals: &[Refusal]) -> bool {
+    let table = |one: &Refusal| one.part.is_none() && one.object.starts_with("table");
+    refusals.first().is_some_and(|one| table(one) && matches!(one.errno, Errno::EOPNOTSUPP | Errno::EINVAL))
 }
