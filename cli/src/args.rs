@@ -108,6 +108,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// List the packets that this node denied lately, with pods and policies; each pair of interfaces tells of five a second at most.
+    Drops(Drops),
+    /// Watch what this node's tables do to real packets from SRC to DST and back, beside what policy says; exit 2 if one is dropped, or
+    /// fares otherwise than policy says, or none comes.
+    Trace(Trace),
     /// Ask a daemon of this node for a probe: exit 0 if it is ready, 2 and the reason if it is not.
     Ready(Ready),
     /// Put the plugin in place for this node's container runtime, or check beforehand whether the node is fit.
@@ -225,6 +230,43 @@ pub(crate) struct PolicyDiff {
     /// Ask this node's felix, too, which live connections of its pods the change would cut.
     #[arg(long)]
     pub(crate) connections: bool,
+    #[command(flatten)]
+    pub(crate) store: Store,
+    #[command(flatten)]
+    pub(crate) node: Node,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `twill drops`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Drops {
+    /// Only packets from or to this pod: NAMESPACE/NAME.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod_name)]
+    pub(crate) pod: Option<String>,
+    /// Go on, and print each packet as it is denied; as JSON, one object per line.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) node: Node,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `twill trace`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Trace {
+    /// Who opens the connection: NAMESPACE/POD or an address.
+    pub(crate) src: Party,
+    /// To whom: NAMESPACE/POD or an address (IPv6 in brackets), then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every packet between
+    /// the two.
+    pub(crate) dst: Destination,
+    /// How long to watch, e.g. 90s.
+    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(crate) lasts: Duration,
+    /// End after this many packets.
+    #[arg(short = 'n', long)]
+    pub(crate) count: Option<usize>,
     #[command(flatten)]
     pub(crate) store: Store,
     #[command(flatten)]
@@ -397,6 +439,14 @@ pub(crate) struct Uninstall {
     pub(crate) store: Store,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// `NAMESPACE/NAME`.
+fn pod_name(text: &str) -> Result<String, String> {
+    match text.parse::<Party>() {
+        Ok(Party::Pod(key)) => Ok(key.to_string()),
+        _ => Err("it is no pod; write NAMESPACE/NAME".to_owned()),
+    }
 }
 
 /// `2m`, `90s`, `1m30s`.

@@ -20,12 +20,20 @@ pub enum FelixRequest {
     },
     /// Answered by a JSON array, one object per address in use: `{address, namespace, pod, container_id, ifname}`.
     Addresses,
-    /// The compiled ruleset as felix means it, for `twill policy show`; answered by a JSON object.
+    /// The compiled ruleset as felix means it, for `twill policy show`; answered by a JSON object: `table`, `text`, and in `lists` the
+    /// [`ListUser`]s of each chain of policy.
     Ruleset,
     /// Which live connections of this node's workloads a change of policy would cut; answered by an [`Answer`] of [`Forecast`].
     Forecast(PolicyChange),
     /// HostPolicies of this node, for `twill policy host`; answered by a JSON object.
     HostPolicies,
+    /// Packets that this node denied and was told of. Answered by [`Drops`]; with `follow` by a [`DropLine`] per line, first those that
+    /// are kept, until the connection ends.
+    Drops {
+        /// Whether to go on.
+        #[serde(default)]
+        follow: bool,
+    },
     /// End, and leave the kernel as it is. Answered by [`FelixStatus`], or by the end of the connection: nothing is written any more.
     Leave,
 }
@@ -88,6 +96,92 @@ pub struct DoomedConnection {
     pub denial: Denial,
 }
 
+/// Packets that a node denied.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drops {
+    /// The node.
+    pub node: String,
+    /// The latest that were told of, the oldest first.
+    pub packets: Vec<DroppedPacket>,
+    /// What rules have dropped since they were made, told of or not.
+    pub counts: Vec<DropCount>,
+    /// Packets that the kernel told of and felix could not take.
+    pub missed: u64,
+    /// Why nothing is told of, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// A packet that was denied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DroppedPacket {
+    /// When felix was told of it, as RFC 3339.
+    pub time: String,
+    /// Its sender.
+    pub source: ConnectionEnd,
+    /// Its receiver, after destination NAT.
+    pub destination: ConnectionEnd,
+    /// `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6` or `protocol N`.
+    pub protocol: String,
+    /// The interface that it came in on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_interface: Option<String>,
+    /// The interface that it would have left by; absent if it was for the node itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_interface: Option<String>,
+    /// Why.
+    pub denial: Denial,
+}
+
+/// What one rule has dropped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DropCount {
+    /// Its chain in table `inet twill`.
+    pub chain: String,
+    /// What it drops.
+    pub reason: String,
+    /// Whose list it belongs to: `ingress of NAMESPACE/NAME`. Pods with equal lists share one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub of: Vec<String>,
+    /// Packets that it dropped since it was made.
+    pub dropped: u64,
+    /// Packets of those that were told of; the others came faster than is told.
+    pub told: u64,
+}
+
+/// What a follower of denied packets is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DropLine {
+    /// One packet.
+    Packet(Box<DroppedPacket>),
+    /// So many more could not be told; 0: nobody knows how many.
+    Missed {
+        /// How many.
+        missed: u64,
+    },
+    /// Nothing can be told of at present.
+    Problem {
+        /// Why.
+        problem: String,
+    },
+}
+
+/// A pod whose packets a chain of policy judges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListUser {
+    /// The pod's interface.
+    pub interface: String,
+    /// `egress` or `ingress`.
+    pub direction: String,
+    /// `NAMESPACE/NAME`.
+    pub pod: String,
+    /// The policies that the chain is made of, and of the pod's later tiers.
+    pub policies: Vec<String>,
+}
+
 /// One end of a connection or of a packet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConnectionEnd {
@@ -138,8 +232,10 @@ pub struct Denial {
 impl std::fmt::Display for Denial {
     /// `ingress of shop/web: no rule allows it (NetworkPolicy shop/web)`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let (Some(direction), Some(pod)) = (&self.direction, &self.pod) {
-            write!(f, "{direction} of {pod}: ")?;
+        match (&self.direction, &self.pod) {
+            (Some(direction), Some(pod)) => write!(f, "{direction} of {pod}: ")?,
+            (None, Some(pod)) => write!(f, "{pod}: ")?,
+            _ => {}
         }
         f.write_str(&self.reason)?;
         if self.policies.is_empty() { Ok(()) } else { write!(f, " ({})", self.policies.join(", ")) }

@@ -48,6 +48,9 @@ pub const GATEWAY_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0,
 /// The nftables table of Twill, family inet. Nothing else is ever written.
 pub const NFT_TABLE: &str = "twill";
 
+/// NFLOG group that the table tells denied packets to, and felix alone listens to.
+pub const NFLOG_GROUP: u16 = 21_591;
+
 /// BGP's default AS for a cluster (RFC 6996 private range).
 pub const DEFAULT_ASN: u32 = 64512;
 /// TCP port of BGP (RFC 4271 section 4).

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod model;
 pub mod refused;
 pub mod ruleset;
+pub mod trace;
 pub mod workload;
 
 pub use io::daemon::{Args, run};

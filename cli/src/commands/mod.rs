@@ -6,6 +6,7 @@ mod columns;
 mod crds;
 mod delete;
 mod drain;
+mod drops;
 mod explain;
 mod get;
 mod install;
@@ -14,6 +15,7 @@ mod policy;
 mod ready;
 mod routing;
 mod status;
+mod trace;
 mod uninstall;
 
 use crate::args::{Args, Command};
@@ -40,6 +42,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Status { node, output, .. } => status::run(&node, output.output),
         Command::Peers { node, output } => routing::peers(&node, output.output),
         Command::Routes { prefix, node, output } => routing::routes(&node, prefix, output.output),
+        Command::Drops(args) => drops::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Ready(args) => ready::run(&args),
         Command::Install(args) => install::run(&args),
         Command::Uninstall(args) => uninstall::run(&args),

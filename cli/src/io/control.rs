@@ -1,6 +1,6 @@
 //! One question to a daemon's control socket.
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
@@ -22,6 +22,34 @@ pub(crate) fn ask_within<Q: Serialize, A: DeserializeOwned>(
     request: &Q,
 ) -> anyhow::Result<A> {
     let at = socket.display();
+    let stream = sent(patience, socket, request)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).with_context(|| format!("the daemon at {at} does not answer"))?;
+    serde_json::from_str(&answer)
+        .with_context(|| format!("the daemon at {at} gave no answer of this release: {answer:?}"))
+}
+
+/// Sends `request` and hands each line of the answer to `each`, until the daemon ends.
+pub(crate) fn follow<Q: Serialize, A: DeserializeOwned>(
+    socket: &Path,
+    request: &Q,
+    mut each: impl FnMut(A) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let at = socket.display();
+    let stream = sent(PATIENCE, socket, request)?;
+    // Nothing may be to be told for hours.
+    stream.set_read_timeout(None)?;
+    for line in BufReader::new(stream).lines() {
+        let line = line.with_context(|| format!("the daemon at {at} does not answer"))?;
+        let answer = serde_json::from_str(&line)
+            .with_context(|| format!("the daemon at {at} gave no answer of this release: {line:?}"))?;
+        each(answer)?;
+    }
+    bail!("the daemon at {at} has ended")
+}
+
+fn sent<Q: Serialize>(patience: Duration, socket: &Path, request: &Q) -> anyhow::Result<UnixStream> {
+    let at = socket.display();
     let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied => anyhow!("{at} may not be opened; run this as root"),
         _ => anyhow!("no daemon answers at {at} ({error}); start it, or name its directory with --run-dir"),
@@ -31,8 +59,5 @@ pub(crate) fn ask_within<Q: Serialize, A: DeserializeOwned>(
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line).with_context(|| format!("the daemon at {at} does not listen"))?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).with_context(|| format!("the daemon at {at} does not answer"))?;
-    serde_json::from_str(&answer)
-        .with_context(|| format!("the daemon at {at} gave no answer of this release: {answer:?}"))
+    Ok(stream)
 }

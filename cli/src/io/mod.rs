@@ -6,6 +6,7 @@ pub(crate) mod leftovers;
 pub(crate) mod log;
 pub(crate) mod look;
 pub(crate) mod manifests;
+pub(crate) mod trace;
 
 use anyhow::Context;
 use twill_datastore::Datastore;

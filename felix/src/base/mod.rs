@@ -1,7 +1,9 @@
 //! The static part of table `inet twill`: names, and the skeleton of base chains and sets that policy is hung into.
 
+mod denial;
 mod skeleton;
 
+pub use denial::{Reason, log};
 pub use skeleton::{CUT_FOR, Settings, skeleton};
 
 use crate::ruleset::Name;
@@ -20,6 +22,9 @@ pub const SOURCE_V6: &str = "source6";
 pub const CUT_V4: &str = "cut4";
 /// The same for IPv6.
 pub const CUT_V6: &str = "cut6";
+/// Growing and expiring set `incoming interface . outgoing interface`: between which denied packets were told of lately, each with a
+/// rate of its own. Not there where the kernel cannot tell of packets.
+pub const LOGGED: &str = "logged";
 /// Verdict map by interface name: the egress list of the workload behind it. No element: not isolated.
 pub const FROM_POD: &str = "from_pod";
 /// Verdict map by interface name: the ingress list of the workload behind it. No element: not isolated.
@@ -38,9 +43,9 @@ pub const NODES_V4: &str = "nodes4";
 pub const NODES_V6: &str = "nodes6";
 
 /// The skeleton's sets. All others are policy's.
-pub const SETS: [&str; 13] = [
+pub const SETS: [&str; 14] = [
     KNOWN, SOURCE_V4, SOURCE_V6, CUT_V4, CUT_V6, FROM_POD, TO_POD, POOLS_V4, POOLS_V6, NAT_V4, NAT_V6, NODES_V4,
-    NODES_V6,
+    NODES_V6, LOGGED,
 ];
 /// What the names of policy's chains begin with.
 pub const LIST: &str = "list_";

@@ -1,8 +1,8 @@
 //! Base chains and the sets they look into. The order of the rules is the design; each step says why it stands where it does.
 
 use super::{
-    CUT_V4, CUT_V6, FROM_POD, HOST_EGRESS, HOST_FAILSAFE_IN, HOST_FAILSAFE_OUT, HOST_INGRESS, KNOWN, NAT_V4, NAT_V6,
-    NODES_V4, NODES_V6, POOLS_V4, POOLS_V6, SOURCE_V4, SOURCE_V6, TO_POD, chain_name, name,
+    CUT_V4, CUT_V6, FROM_POD, HOST_EGRESS, HOST_FAILSAFE_IN, HOST_FAILSAFE_OUT, HOST_INGRESS, KNOWN, LOGGED, NAT_V4,
+    NAT_V6, NODES_V4, NODES_V6, POOLS_V4, POOLS_V6, Reason, SOURCE_V4, SOURCE_V6, TO_POD, chain_name, name,
 };
 use crate::ruleset::{
     Action, Base, BaseKind, Chain, CtStates, Direction, End, Family, Field, Hook, Interface, KeyType, Match, Name,
@@ -16,11 +16,13 @@ use twill_crds::names;
 pub struct Settings {
     /// UDP port of the VXLAN device.
     pub vxlan_port: u16,
+    /// Whether denied packets are told of: the kernel must have NFLOG.
+    pub told: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { vxlan_port: names::VXLAN_PORT }
+        Settings { vxlan_port: names::VXLAN_PORT, told: true }
     }
 }
 
@@ -30,6 +32,11 @@ const SOURCE_NAT: i32 = 110;
 /// Longer than a TCP sender keeps retransmitting (15 retries, 924 s with Linux's defaults): until then one late segment of the
 /// denied connection would be taken for a new flow, in either direction.
 pub const CUT_FOR: Duration = Duration::from_secs(1200);
+
+/// Longer than a rate takes to fill up again, so that forgetting a pair gives it nothing.
+const LOGGED_FOR: Duration = Duration::from_secs(60);
+/// Pairs of interfaces between which packets are denied at a time; of more nothing is told.
+const LOGGED_PAIRS: u32 = 65_535;
 
 const IP_IN_IP: u8 = 4;
 const TCP: u8 = 6;
@@ -51,6 +58,7 @@ pub fn skeleton(settings: &Settings) -> Ruleset {
     let chain = |base, rules| Chain { base, rules };
     let filter = |hook| Some(Base { kind: BaseKind::Filter, hook, priority: FILTER });
     let nat = Some(Base { kind: BaseKind::Nat, hook: Hook::Postrouting, priority: SOURCE_NAT });
+    let drops = Reason::ALL.map(|reason| reason.drop(settings.told));
     Ruleset {
         chains: [
             (chain_name("forward"), chain(filter(Hook::Forward), forward())),
@@ -65,14 +73,18 @@ pub fn skeleton(settings: &Settings) -> Ruleset {
             (chain_name(HOST_FAILSAFE_IN), chain(None, Vec::new())),
             (chain_name(HOST_FAILSAFE_OUT), chain(None, Vec::new())),
         ]
-        .into(),
-        sets: sets(),
+        .into_iter()
+        .chain(drops)
+        .collect(),
+        sets: sets(settings),
     }
 }
 
-fn sets() -> std::collections::BTreeMap<Name, Set> {
+fn sets(settings: &Settings) -> std::collections::BTreeMap<Name, Set> {
     use KeyType::{Interface, Port, Protocol, V4, V6};
-    [
+    let logged = Set::of([Interface, Interface]).expiring(LOGGED_FOR).dynamic(LOGGED_PAIRS);
+    let logged = (name(LOGGED), logged.comment("of denied packets that are told of"));
+    let all = [
         (name(KNOWN), Set::of([Interface]).comment("workload interfaces set up by felix")),
         (name(SOURCE_V4), Set::of([Interface, V4]).comment("what workloads may send from")),
         (name(SOURCE_V6), Set::of([Interface, V6]).comment("what workloads may send from")),
@@ -86,8 +98,8 @@ fn sets() -> std::collections::BTreeMap<Name, Set> {
         (name(NAT_V6), Set::of([V6]).interval().comment("pools with natOutgoing")),
         (name(NODES_V4), Set::of([V4]).comment("nodes")),
         (name(NODES_V6), Set::of([V6]).comment("nodes")),
-    ]
-    .into()
+    ];
+    all.into_iter().chain(settings.told.then_some(logged)).collect()
 }
 
 fn forward() -> Vec<Rule> {
@@ -169,7 +181,7 @@ fn workload(settings: &Settings) -> Vec<Rule> {
     let vxlan = settings.vxlan_port..=settings.vxlan_port;
     let foreign_source = |field, set| {
         let check = Match::Set { key: vec![Field::InInterface, field], set: name(set), negated: true };
-        Rule::deny(vec![check]).comment("source is not the workload's")
+        Reason::Spoofed.rule(vec![check])
     };
     vec![
         foreign_source(Field::SourceV4, SOURCE_V4),
@@ -177,9 +189,8 @@ fn workload(settings: &Settings) -> Vec<Rule> {
         // With natOutgoing a workload's packet to another node carries this node's address, so the other node would take a
         // tunnel packet for one of ours: it has to end here. Before established, which costs two comparisons, so that no
         // connection state can let one through.
-        Rule::deny(vec![Match::Protocol(IP_IN_IP)]).comment("tunnel packet from a workload"),
-        Rule::deny(vec![Match::Ports { protocol: UDP, side: End::Destination, ranges: vec![vxlan] }])
-            .comment("tunnel packet from a workload"),
+        Reason::Tunnel.rule(vec![Match::Protocol(IP_IN_IP)]),
+        Reason::Tunnel.rule(vec![Match::Ports { protocol: UDP, side: End::Destination, ranges: vec![vxlan] }]),
     ]
 }
 
@@ -196,7 +207,7 @@ fn tunnel() -> Vec<Rule> {
 fn cut() -> Vec<Rule> {
     let flow = |source, destination, set| {
         let key = vec![source, destination, Field::Protocol, Field::SourcePort, Field::DestinationPort];
-        Rule::deny(vec![Match::Set { key, set: name(set), negated: false }]).comment("connection was cut by policy")
+        Reason::Cut.rule(vec![Match::Set { key, set: name(set), negated: false }])
     };
     let bare_syn = Match::TcpFlags { mask: TCP_FLAGS, value: TCP_SYN, negated: false };
     vec![
@@ -236,7 +247,7 @@ fn postrouting() -> Vec<Rule> {
 fn unknown(side: Direction) -> Rule {
     let field = if side == Direction::In { Field::InInterface } else { Field::OutInterface };
     let known = Match::Set { key: vec![field], set: name(KNOWN), negated: true };
-    Rule::deny(vec![workload_interface(side), known]).comment("unknown workload interface")
+    Reason::Unknown.rule(vec![workload_interface(side), known])
 }
 
 fn established(side: Direction) -> Rule {
@@ -245,7 +256,7 @@ fn established(side: Direction) -> Rule {
 }
 
 fn invalid(side: Direction) -> Rule {
-    Rule::deny(vec![workload_interface(side), Match::CtState(CtStates::INVALID)]).comment("invalid connection state")
+    Reason::Invalid.rule(vec![workload_interface(side), Match::CtState(CtStates::INVALID)])
 }
 
 fn dispatch(field: Field, map: &str) -> Rule {

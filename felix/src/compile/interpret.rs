@@ -98,7 +98,7 @@ fn verdict<'a>(ruleset: &'a Ruleset, rule: &'a Rule, packet: &Packet) -> Option<
             Value::Verdict(verdict) => Some(verdict),
             _ => None,
         },
-        Action::Masquerade => None,
+        Action::Masquerade | Action::Log(_) | Action::Trace => None,
     }
 }
 
@@ -125,6 +125,7 @@ fn holds(ruleset: &Ruleset, condition: &Match, packet: &Packet) -> bool {
             let port = if *side == End::Source { packet.src_port } else { packet.dst_port };
             packet.protocol == *protocol && ranges.iter().any(|r| r.contains(&port))
         }
+        Match::Within(_) => true,
         Match::CtState(states) => states.bits() & CtStates::NEW.bits() != 0,
         // The first packet of a TCP connection carries SYN alone.
         Match::TcpFlags { mask, value, negated } => packet.protocol == 6 && (0x02 & mask == *value) != *negated,

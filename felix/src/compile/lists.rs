@@ -10,6 +10,9 @@ use crate::model::{Action, Tier};
 use crate::ruleset::{self, Chain, Name, Rule, Verdict};
 use rustc_hash::FxHashSet;
 
+/// What the last rule of a list says that denies because none before it allowed.
+const NOTHING_ALLOWS: &str = "no rule allows it";
+
 /// A chain to be.
 #[derive(Clone, Debug)]
 pub(super) struct ChainPlan {
@@ -31,12 +34,13 @@ pub(super) struct TierList<'a> {
     pub(super) rules: Vec<&'a Draft>,
 }
 
-/// Chains for a list of tiers, the last tier first; what a packet enters is the last one. Empty: everything is allowed.
-pub(super) fn chains(tiers: &[TierList<'_>]) -> Vec<ChainPlan> {
+/// Chains for a list of tiers, the last tier first; what a packet enters is the last one. Empty: everything is allowed. `told`: what they
+/// deny is told of.
+pub(super) fn chains(tiers: &[TierList<'_>], told: bool) -> Vec<ChainPlan> {
     let mut plans: Vec<ChainPlan> = Vec::new();
     for list in tiers.iter().rev() {
         let next = plans.last().map(|p| p.name.clone());
-        plans.extend(chain(list, next));
+        plans.extend(chain(list, next, told));
     }
     // A tier that became superfluous leads nowhere: only what the first chain leads to stays.
     let mut wanted = plans.last().map(|p| p.name.clone());
@@ -52,14 +56,14 @@ pub(super) fn chains(tiers: &[TierList<'_>]) -> Vec<ChainPlan> {
 }
 
 /// One tier's chain; none if it would do nothing but go on.
-fn chain(list: &TierList<'_>, next: Option<Name>) -> Option<ChainPlan> {
+fn chain(list: &TierList<'_>, next: Option<Name>, told: bool) -> Option<ChainPlan> {
     let onward = || next.clone().map_or(Verdict::Return, Verdict::Goto);
     let mut kept: Vec<&Draft> = Vec::new();
     let mut said = FxHashSet::default();
-    let mut end = list.tier.end();
+    let (mut end, mut why) = (list.tier.end(), NOTHING_ALLOWS);
     for draft in &list.rules {
         if draft.matches.is_empty() {
-            end = draft.action;
+            (end, why) = (draft.action, draft.comment.as_str());
             break;
         }
         if said.insert(&draft.condition) {
@@ -88,11 +92,19 @@ fn chain(list: &TierList<'_>, next: Option<Name>) -> Option<ChainPlan> {
     }
     match end {
         Action::Allow => rules.push(Rule::allow(Vec::new())),
-        Action::Deny => rules.push(Rule::deny(Vec::new()).comment("no rule allows it")),
+        Action::Deny => rules.push(Rule::deny(Vec::new()).comment(why)),
         Action::Pass if next.is_some() => rules.push(Rule::new(Vec::new(), ruleset::Action::Verdict(onward()))),
         Action::Pass => {}
     }
     let leads_on = rules.iter().any(|r| matches!(&r.action, ruleset::Action::Verdict(Verdict::Goto(_))));
     let name = Name::from(format!("{}{}", base::LIST, digest(&rules)));
+    let rules = if told { with_logs(rules, &name) } else { rules };
     Some(ChainPlan { name, chain: Chain { base: None, rules }, sets, next: next.filter(|_| leads_on) })
+}
+
+/// Each rule that denies with one before it that tells of what it denies, by the chain's name and the rule's comment.
+fn with_logs(rules: Vec<Rule>, name: &Name) -> Vec<Rule> {
+    let denies = |rule: &Rule| rule.action == ruleset::Action::Verdict(Verdict::Drop);
+    let log = |rule: &Rule| base::log(rule.matches.clone(), &format!("{name} {}", rule.comment));
+    rules.into_iter().flat_map(|rule| denies(&rule).then(|| log(&rule)).into_iter().chain([rule])).collect()
 }

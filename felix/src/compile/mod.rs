@@ -246,7 +246,7 @@ impl Compiler {
                 _ => tiers.push(TierList { tier: *tier, rules: drafts.iter().collect() }),
             }
         }
-        let plans = lists::chains(&tiers);
+        let plans = lists::chains(&tiers, self.desired.ruleset().sets.contains_key(base::LOGGED));
         let head = plans.last().map(|plan| plan.name.clone());
         plans.into_iter().for_each(|plan| self.add_chain(plan));
         if let Some(chain) = head.as_ref().and_then(|name| self.chains.get_mut(name)) {

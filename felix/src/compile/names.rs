@@ -45,6 +45,20 @@ impl Compiler {
         one(from, Direction::Egress).or_else(|| one(to, Direction::Ingress))
     }
 
+    /// Everybody whose list a chain is, with the interface.
+    #[must_use]
+    pub fn users(&self, chain: &str) -> Vec<(&str, Blame)> {
+        let both = [Direction::Egress, Direction::Ingress];
+        let all = self.endpoints.keys().flat_map(|ifname| both.map(|direction| (ifname.as_str(), direction)));
+        all.filter_map(|(ifname, direction)| Some((ifname, self.blame_of(chain, ifname, direction)?))).collect()
+    }
+
+    /// The pod behind an interface here, if the interface is open.
+    #[must_use]
+    pub fn behind(&self, ifname: &str) -> Option<&PodKey> {
+        self.index.behind(ifname).map(|(pod, _)| pod)
+    }
+
     fn blame_of(&self, chain: &str, ifname: &str, direction: Direction) -> Option<Blame> {
         let state = self.endpoints.get(ifname)?;
         let mut list = if direction == Direction::Egress { state.egress.as_ref() } else { state.ingress.as_ref() };

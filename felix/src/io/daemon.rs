@@ -7,15 +7,15 @@ use crate::io::conflist::Conflist;
 use crate::io::monitor::{self, News};
 use crate::io::nft::{self, Table};
 use crate::io::rtnl::Rtnl;
-use crate::io::{departure, events, heard, host, link, memory, removal, report, server, sysctl};
+use crate::io::{departure, events, heard, host, link, memory, nflog, removal, report, server, sysctl};
 use crate::workload::claimant;
 use anyhow::Context;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use twill_crds::names::{CNI_BIN_DIR, CNI_CONF_DIR, FELIX_SOCKET, RUN_DIR, STATE_DIR};
+use twill_crds::names::{CNI_BIN_DIR, CNI_CONF_DIR, FELIX_SOCKET, NFLOG_GROUP, RUN_DIR, STATE_DIR};
 use twill_datastore::Datastore;
 use twill_ipam::Owner;
 use twill_ipam::io::identity::identity;
@@ -96,6 +96,7 @@ struct Inputs {
     asks: mpsc::UnboundedReceiver<Ask>,
     news: mpsc::UnboundedReceiver<News>,
     done: mpsc::UnboundedReceiver<Done>,
+    drops: mpsc::Receiver<nflog::Heard>,
     table: oneshot::Receiver<Result<Opened, nft::Error>>,
     /// SIGTERM and SIGINT. The first process of a container hears only what it asked for, so it asks before anything else.
     end: [Signal; 2],
@@ -108,17 +109,13 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     let departing = args.clone();
     let existing = args.existing_connections;
     let conflist = args.write_conflist.then(|| Conflist::new(&args.cni_conf_dir, &args.run_dir));
-    let boot_id = match args.boot_id {
+    let boot_id = match args.boot_id.clone() {
         Some(id) => id,
         None => std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot ID")?,
     };
     sysctl::node().context("preparing the node for routing")?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let directory = removal::store_dir(&args.state_dir);
-    let store = Store::open(&directory, u64::try_from(now).unwrap_or(u64::MAX))?;
-    if let Some(why) = store.fresh() {
-        tracing::info!(%why, "the store of addresses begins empty; what the kernel has is taken back");
-    }
+    let store = open_store(&directory)?;
     let (remembered, memory) = memory::open(&args.state_dir).context("starting the thread that keeps what is heard")?;
     // Who has something to go on with goes on.
     let datastore = match &remembered {
@@ -132,9 +129,10 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     let links = link::all(&mut rtnl)?;
     let claimant = identity(&directory, || links.iter().find_map(|link| claimant(&link.alias)).map(str::to_owned))?;
     let node = args.node.clone();
+    let settings = Settings { told: nft::can_tell(), ..Settings::default() };
     let events = events::start(datastore.clone(), &node);
     let parts = Parts {
-        owner: Owner { node: args.node, claimant },
+        owner: Owner { node: node.clone(), claimant },
         boot_id: boot_id.trim().to_owned(),
         quarantine: Duration::from_secs(args.quarantine),
         datastore: datastore.clone(),
@@ -143,11 +141,8 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         done: done_sender.clone(),
         events,
         memory,
-        places: Places {
-            state_dir: args.state_dir.clone(),
-            run_dir: args.run_dir.clone(),
-            url: args.datastore.clone(),
-        },
+        places: places(&args),
+        settings,
     };
     let mut agent = Agent::new(parts)?;
     agent.treat(existing);
@@ -163,7 +158,11 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     tokio::spawn(server::serve(listener, Calls::new(ask_sender, datastore.clone())));
     let (opened, table) = oneshot::channel();
     let options = nft::Options { longest_transaction: args.longest_transaction, ..nft::Options::default() };
-    tokio::spawn(async move { opened.send(Table::open_with(skeleton(&Settings::default()), options).await) });
+    tokio::spawn(async move { opened.send(Table::open_with(skeleton(&settings), options).await) });
+    let drops = match settings.told {
+        true => nflog::start(NFLOG_GROUP).context("starting the thread that listens to denied packets")?,
+        false => mpsc::channel(1).1,
+    };
     let facts = heard::follow_all(&datastore);
     let conditions = report::start(datastore.clone(), node.clone());
     tracing::info!(%node, socket = %socket.display(), "felix started");
@@ -172,7 +171,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         departure::unhindered(&departing).await;
     };
     let end = tokio::select! {
-        fed = feed(&mut agent, Inputs { facts, asks, news, done, table, end }, &conditions) => fed.map(|()| End::Asked)?,
+        fed = feed(&mut agent, Inputs { facts, asks, news, done, drops, table, end }, &conditions) => fed.map(|()| End::Asked)?,
         () = departure => End::Uninstall,
     };
     // A client that finds no socket knows at once; one that finds a dead one does too. Either way nothing else is undone.
@@ -182,6 +181,19 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         End::Uninstall => tracing::info!("felix stopped; the node's NodeNetwork asks to remove Twill from this node"),
     }
     Ok(end)
+}
+
+fn open_store(directory: &Path) -> anyhow::Result<Store> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let store = Store::open(directory, u64::try_from(now).unwrap_or(u64::MAX))?;
+    if let Some(why) = store.fresh() {
+        tracing::info!(%why, "the store of addresses begins empty; what the kernel has is taken back");
+    }
+    Ok(store)
+}
+
+fn places(args: &Args) -> Places {
+    Places { state_dir: args.state_dir.clone(), run_dir: args.run_dir.clone(), url: args.datastore.clone() }
 }
 
 /// Asks the datastore which it is, until it answers.
@@ -218,6 +230,7 @@ async fn feed(agent: &mut Agent, mut inputs: Inputs, conditions: &report::Sender
                     return Ok(());
                 }
             }
+            Some(heard) = inputs.drops.recv() => agent.denied(heard),
             Some(done) = inputs.done.recv() => agent.done(done).await,
             heard = inputs.news.recv_many(&mut news, BATCH), if listening => {
                 // Nothing at all means that the monitor has ended: the tick's look at the kernel has to do.

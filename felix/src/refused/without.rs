@@ -78,7 +78,12 @@ pub fn without(wanted: &Ruleset, aside: &BTreeSet<Part>) -> Ruleset {
         return ruleset;
     }
     let closed = Rule::deny(Vec::new()).comment("the kernel refuses its policy");
-    ruleset.chains.insert(base::name(base::REFUSED), Chain { base: None, rules: vec![closed] });
+    let log = ruleset.sets.contains_key(base::LOGGED).then(|| {
+        let prefix = format!("{} {}", base::REFUSED, closed.comment);
+        base::log(Vec::new(), &prefix)
+    });
+    let rules = log.into_iter().chain([closed]).collect();
+    ruleset.chains.insert(base::name(base::REFUSED), Chain { base: None, rules });
     for map in [base::FROM_POD, base::TO_POD] {
         let Some(map) = ruleset.sets.get_mut(map) else { continue };
         let closed = Value::Verdict(Verdict::Jump(base::name(base::REFUSED)));

@@ -3,9 +3,12 @@
 //! A delta says what, not in which order: the order inside a batch (sets, chains and rules, map elements, removals) is the
 //! encoder's, since it follows from what the kernel refers to.
 
-use super::{Chain, Key, Match, Name, Rule, Ruleset, Set, Value, Verdict};
+use super::{Chain, Key, Log, Match, Name, Rule, Ruleset, Set, Value, Verdict};
 use crate::ruleset::{Action, KeyType};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Longest prefix of a log (NF_LOG_PREFIXLEN, less the final zero).
+pub const LOG_PREFIX: usize = 127;
 
 /// Changes to a table. Empty: nothing to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -209,6 +212,7 @@ impl Rule {
         });
         looked_up.chain(match &self.action {
             Action::Map { map, .. } => Some(map),
+            Action::Log(log) => Some(&log.rates),
             _ => None,
         })
     }
@@ -291,8 +295,20 @@ fn check_rule(all: &Ruleset, rule: &Rule) -> Result<(), String> {
             Some(chain) => Err(format!("leads to chain {chain}, which does not exist")),
             None => Ok(()),
         },
-        Action::Masquerade => Ok(()),
+        Action::Log(log) => check_log(all, log),
+        Action::Masquerade | Action::Trace => Ok(()),
     }
+}
+
+fn check_log(all: &Ruleset, log: &Log) -> Result<(), String> {
+    check_lookup(all, &log.key, &log.rates, false)?;
+    if all.sets.get(&log.rates).is_none_or(|set| !set.dynamic || set.timeout.is_none()) {
+        return Err(format!("set {} holds rates and neither grows nor shrinks by itself", log.rates));
+    }
+    if log.prefix.len() > LOG_PREFIX || log.prefix.contains(['"', '\\']) {
+        return Err(format!("the prefix {:?} is longer than {LOG_PREFIX} bytes or has quotes", log.prefix));
+    }
+    Ok(())
 }
 
 fn check_lookup(all: &Ruleset, key: &[super::Field], set: &Name, map: bool) -> Result<(), String> {

@@ -11,7 +11,7 @@ mod delta;
 mod key;
 mod text;
 
-pub use delta::{Delta, ElementChange, Fault, Part};
+pub use delta::{Delta, ElementChange, Fault, LOG_PREFIX, Part};
 pub use key::{Key, KeyType};
 
 use crate::base::HOST;
@@ -146,8 +146,38 @@ pub enum Action {
         /// A set whose `map` is true.
         map: Name,
     },
+    /// Tells of the packet; then the next rule.
+    Log(Log),
+    /// Has the kernel tell of each rule that the packet meets from now on (`nftrace`); then the next rule.
+    Trace,
     /// Source NAT to the address of the outgoing interface, ports fully random. Only in a NAT chain at postrouting.
     Masquerade,
+}
+
+/// To whom a packet is told of, and how often at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// What has a rate of its own: one packet's fields.
+    pub key: Vec<Field>,
+    /// The set of keys that were seen lately; its `dynamic` is true.
+    pub rates: Name,
+    /// Packets per key.
+    pub rate: Rate,
+    /// NFLOG group.
+    pub group: u16,
+    /// Said with each packet, at most 127 bytes.
+    pub prefix: String,
+    /// Bytes of the packet that are told.
+    pub bytes: u32,
+}
+
+/// So many packets a second on average.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Packets per second.
+    pub per_second: u32,
+    /// Packets beyond that at once.
+    pub burst: u32,
 }
 
 /// A verdict, of a rule or of a map's element.
@@ -210,6 +240,8 @@ pub enum Match {
     },
     /// ICMPv6 type is one of these (at least one); demands ICMPv6.
     Icmpv6Types(Vec<u8>),
+    /// No more packets than this were here lately, all together.
+    Within(Rate),
     /// State of the packet's connection is one of these.
     CtState(CtStates),
     /// TCP flags under a mask; demands TCP.
@@ -372,6 +404,8 @@ pub struct Set {
     pub size: Option<u32>,
     /// Elements carry a verdict.
     pub map: bool,
+    /// Packets add elements.
+    pub dynamic: bool,
     /// The elements.
     pub elements: BTreeMap<Key, Value>,
     /// Shown by `nft list`.
@@ -403,6 +437,12 @@ impl Set {
         Set { timeout: Some(after), ..self }
     }
 
+    /// The same with elements that packets add, so many at most.
+    #[must_use]
+    pub fn dynamic(self, size: u32) -> Set {
+        Set { dynamic: true, size: Some(size), ..self }
+    }
+
     /// The same with this comment.
     #[must_use]
     pub fn comment(self, comment: impl Into<String>) -> Set {
@@ -418,8 +458,8 @@ impl Set {
     /// Whether both can be one kernel object: everything but the elements is equal.
     #[must_use]
     pub fn same_declaration(&self, other: &Set) -> bool {
-        (&self.key, self.interval, self.timeout, self.size, self.map)
-            == (&other.key, other.interval, other.timeout, other.size, other.map)
+        (&self.key, self.interval, self.timeout, self.size, self.map, self.dynamic)
+            == (&other.key, other.interval, other.timeout, other.size, other.map, other.dynamic)
     }
 }
 

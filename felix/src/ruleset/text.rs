@@ -3,8 +3,8 @@
 
 use super::key::protocol_text;
 use super::{
-    Action, Base, BaseKind, Chain, CtStates, Direction, End, Family, Field, Hook, Interface, Key, KeyType, Match, Rule,
-    Ruleset, Set, Value, Verdict,
+    Action, Base, BaseKind, Chain, CtStates, Direction, End, Family, Field, Hook, Interface, Key, KeyType, Match, Rate,
+    Rule, Ruleset, Set, Value, Verdict,
 };
 use ipnet::IpNet;
 use std::fmt::{Display, Formatter, Result};
@@ -28,8 +28,8 @@ fn write_set(f: &mut Formatter<'_>, name: &str, set: &Set) -> Result {
     let key = set.key.iter().map(|k| key_type(*k)).collect::<Vec<_>>().join(" . ");
     writeln!(f, "{} {name} {{", if set.map { "map" } else { "set" })?;
     writeln!(f, "\ttype {key}{}", if set.map { " : verdict" } else { "" })?;
-    let flags: Vec<&str> =
-        [(set.interval, "interval"), (set.timeout.is_some(), "timeout")].iter().filter(|x| x.0).map(|x| x.1).collect();
+    let all = [(set.interval, "interval"), (set.dynamic, "dynamic"), (set.timeout.is_some(), "timeout")];
+    let flags: Vec<&str> = all.iter().filter(|x| x.0).map(|x| x.1).collect();
     if !flags.is_empty() {
         writeln!(f, "\tflags {}", flags.join(","))?;
     }
@@ -92,15 +92,26 @@ impl Display for Rule {
         for m in &self.matches {
             write!(f, "{m} ")?;
         }
+        if let Action::Log(log) = &self.action {
+            write!(f, "update @{} {{ {} {} }} ", log.rates, fields(&log.key), log.rate)?;
+        }
         if self.counter {
             write!(f, "counter ")?;
         }
         match &self.action {
+            Action::Log(log) => write!(f, "log prefix {:?} group {} snaplen {}", log.prefix, log.group, log.bytes)?,
+            Action::Trace => write!(f, "meta nftrace set 1")?,
             Action::Verdict(verdict) => write!(f, "{verdict}")?,
             Action::Map { key, map } => write!(f, "{} vmap @{map}", fields(key))?,
             Action::Masquerade => write!(f, "masquerade fully-random")?,
         }
         if self.comment.is_empty() { Ok(()) } else { write!(f, " comment {:?}", self.comment) }
+    }
+}
+
+impl Display for Rate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(f, "limit rate {}/second burst {} packets", self.per_second, self.burst)
     }
 }
 
@@ -151,6 +162,7 @@ impl Display for Match {
                     several => write!(f, "icmpv6 type {{ {} }}", several.join(", ")),
                 }
             }
+            Match::Within(rate) => write!(f, "{rate}"),
             Match::CtState(states) => write!(f, "ct state {states}"),
             Match::TcpFlags { mask, value, negated } => {
                 write!(f, "tcp flags & {mask:#04x} {} {value:#04x}", if *negated { "!=" } else { "==" })

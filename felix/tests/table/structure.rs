@@ -10,8 +10,8 @@ use std::time::Duration;
 use twill_felix::base::{self, Settings, chain_name, name, skeleton};
 use twill_felix::io::nft::{Error, Table};
 use twill_felix::ruleset::{
-    Action, Base, BaseKind, Chain, Direction, End, Family, Field, Hook, Interface, Key, KeyType, Match, Rule, Ruleset,
-    Set, Value, Verdict,
+    Action, Base, BaseKind, Chain, Direction, End, Family, Field, Hook, Interface, Key, KeyType, Match, Rate, Rule,
+    Ruleset, Set, Value, Verdict,
 };
 
 /// The skeleton with something of everything that the types can say.
@@ -81,6 +81,8 @@ fn rich_rules() -> Vec<Rule> {
         }]),
         Rule::new(vec![Match::Family(Family::V6)], Action::Verdict(Verdict::Accept))
             .comment("with \u{e9} and \u{1f600}"),
+        base::log(vec![ports(17, &[(53, 53)])], "list_a no rule allows it"),
+        Rule::new(vec![ports(6, &[(80, 80)]), Match::Within(Rate { per_second: 20, burst: 7 })], Action::Trace),
         Rule::deny(vec![]).comment("x".repeat(300)),
     ]
 }

@@ -7,7 +7,7 @@ use super::cutting::ExistingConnections;
 use super::facts::Compiled;
 use super::look::{Look, Workloads};
 use super::{Agent, NOT_HEARD};
-use crate::base::{Settings, skeleton};
+use crate::base::skeleton;
 use crate::compile::interpret::Fate;
 use crate::compile::{Compiler, Who};
 use crate::cut::{Flow, Judge};
@@ -33,9 +33,9 @@ impl Agent {
         if kept {
             return drop(reply.send(Ok(Forecast { node, kept, cut: Vec::new() })));
         }
-        let (snapshot, workloads) = (self.compiler.snapshot(), self.workloads());
+        let (snapshot, workloads, settings) = (self.compiler.snapshot(), self.workloads(), self.settings);
         tokio::task::spawn_blocking(move || {
-            let compiler = snapshot.compile(skeleton(&Settings::default()));
+            let compiler = snapshot.compile(skeleton(&settings));
             let cut = doomed(compiler, events, &workloads);
             // Who asked may have gone.
             let _ = reply.send(cut.map(|cut| Forecast { node, kept, cut }));

@@ -7,6 +7,7 @@ mod announce;
 mod attach;
 mod blocks;
 mod cutting;
+mod drops;
 mod facts;
 mod forecast;
 mod held;
@@ -35,7 +36,7 @@ use crate::cut::Suspects;
 use crate::index::{Endpoint, Event};
 use crate::io::heard::{Fact, scopes};
 use crate::io::memory::Keeper;
-use crate::io::nft::{Enforced, Table};
+use crate::io::nft::{self, Enforced, Table};
 use crate::io::rtnl::Rtnl;
 use crate::model::{self, PodKey};
 use crate::workload::Plan;
@@ -47,9 +48,10 @@ use report::NOT_HEARD;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{mpsc, oneshot};
-use twill_crds::control::{FelixStatus, Forecast, PolicyChange};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use twill_crds::control::{DropLine, Drops, FelixStatus, Forecast, PolicyChange};
 use twill_datastore::{Datastore, Followed, Freshness, Mark};
 use twill_ipam::io::store::Store;
 use twill_ipam::{Owner, Sandbox};
@@ -117,6 +119,13 @@ pub enum Ask {
     },
     /// HostPolicies of this node, what is on trial, and what passes before.
     HostPolicies(oneshot::Sender<Value>),
+    /// Packets that were denied, and those that will be from now on.
+    Drops {
+        /// What rules have counted.
+        counted: Vec<nft::Dropped>,
+        /// The answer.
+        reply: oneshot::Sender<(Drops, broadcast::Receiver<Arc<DropLine>>)>,
+    },
     /// The state, after which nothing is written any more: the daemon ends.
     Leave(oneshot::Sender<FelixStatus>),
 }
@@ -143,6 +152,8 @@ pub struct Parts {
     pub memory: Keeper,
     /// What HostPolicies need.
     pub places: Places,
+    /// What the table's skeleton depends on.
+    pub settings: Settings,
 }
 
 /// The agent.
@@ -177,6 +188,8 @@ pub struct Agent {
     isolation: isolation::Isolation,
     cutting: cutting::Cutting,
     host: host::Host,
+    denied: drops::Denied,
+    settings: Settings,
     missing: BTreeMap<Sandbox, u32>,
     repairs: u64,
     mtu: Option<u32>,
@@ -204,7 +217,8 @@ impl Agent {
     /// # Errors
     /// The kernel or the store failed.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory, places } = parts;
+        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory, places, settings } =
+            parts;
         let mut agent = Self {
             node: owner.node.clone(),
             boot_id,
@@ -216,7 +230,7 @@ impl Agent {
             table: None,
             equal: false,
             enforced: Enforced::default(),
-            compiler: Compiler::new(skeleton(&Settings::default())),
+            compiler: Compiler::new(skeleton(&settings)),
             supply: Supply::new(owner),
             memory,
             identity: None,
@@ -231,6 +245,8 @@ impl Agent {
             isolation: isolation::Isolation::default(),
             cutting: cutting::Cutting::default(),
             host: host::Host::new(places),
+            denied: drops::Denied::default(),
+            settings,
             missing: BTreeMap::new(),
             repairs: 0,
             mtu: None,
@@ -274,6 +290,7 @@ impl Agent {
             Ask::Reached { marks, reply } => self.reached.push((marks, reply)),
             Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),
             Ask::Addresses(reply) => drop(reply.send(self.addresses())),
+            Ask::Drops { counted, reply } => drop(reply.send(self.drops(counted))),
             Ask::Ruleset(reply) => {
                 let ruleset = self.ruleset().await;
                 drop(reply.send(ruleset));

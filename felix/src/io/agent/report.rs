@@ -1,8 +1,11 @@
 //! What felix says of itself: on its socket, and as conditions of the NodeNetwork.
 
 use super::Agent;
+use crate::base;
+use crate::compile::Blame;
 use serde_json::{Value, json};
-use twill_crds::control::FelixStatus;
+use std::collections::BTreeMap;
+use twill_crds::control::{FelixStatus, ListUser};
 
 /// The conditions of felix in the node's NodeNetwork: type, whether it holds, and a sentence.
 pub type Conditions = Vec<(&'static str, bool, String)>;
@@ -134,7 +137,17 @@ impl Agent {
             Ok(verified) => json!(verified.differs.iter().map(ToString::to_string).collect::<Vec<_>>()),
             Err(sentence) => json!([sentence]),
         };
-        json!({"table": twill_crds::names::NFT_TABLE, "text": self.meant().to_string(), "differs": differs})
+        let meant = self.meant();
+        let user = |(ifname, blame): (&str, Blame)| ListUser {
+            interface: ifname.to_owned(),
+            direction: blame.direction.to_string(),
+            pod: blame.pod.to_string(),
+            policies: blame.policies.iter().map(ToString::to_string).collect(),
+        };
+        let lists = meant.chains.keys().filter(|name| name.starts_with(base::LIST));
+        let lists: BTreeMap<&str, Vec<ListUser>> =
+            lists.map(|name| (&**name, self.compiler.users(name).into_iter().map(user).collect())).collect();
+        json!({"table": twill_crds::names::NFT_TABLE, "text": meant.to_string(), "lists": lists, "differs": differs})
     }
 
     /// What others did to the table was undone.

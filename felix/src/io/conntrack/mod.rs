@@ -8,10 +8,10 @@ mod wire;
 pub use wire::Connection;
 
 use crate::io::link::{KernelError, Trying};
+use crate::io::netfilter::{errno, message, messages};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use std::io;
 use std::net::IpAddr;
-use wire::messages;
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, with `IPCTNL_MSG_CT_NEW`, `_GET`, `_DELETE`.
 const NEW: u16 = 0x100;
@@ -22,8 +22,6 @@ const NLMSG_DONE: u16 = 3;
 const REQUEST: u16 = 0x1;
 const ACK: u16 = 0x4;
 const DUMP: u16 = 0x300;
-/// nlmsghdr and nfgenmsg.
-const HEADERS: usize = 20;
 /// Deletes in one datagram; their answers must fit into the socket's buffer.
 const BATCH: usize = 64;
 
@@ -80,7 +78,7 @@ fn dump(
     wanted: &impl Fn(&Connection) -> bool,
     found: &mut Vec<Connection>,
 ) -> io::Result<()> {
-    socket.send(&message(GET, REQUEST | DUMP, family, &[])?, 0)?;
+    socket.send(&message(GET, REQUEST | DUMP, (family, 0), &[]), 0)?;
     loop {
         let (datagram, _) = socket.recv_from_full()?;
         for (kind, body) in messages(&datagram) {
@@ -98,7 +96,7 @@ fn delete(socket: &mut Socket, batch: &[Connection]) -> io::Result<usize> {
     let mut datagram = Vec::new();
     for connection in batch {
         let family = if connection.flow.source.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        datagram.extend(message(DELETE, REQUEST | ACK, family as u8, &connection.name)?);
+        datagram.extend(message(DELETE, REQUEST | ACK, (family as u8, 0), &connection.name));
     }
     socket.send(&datagram, 0)?;
     let (mut answers, mut forgotten) = (0, 0);
@@ -115,23 +113,4 @@ fn delete(socket: &mut Socket, batch: &[Connection]) -> io::Result<usize> {
         }
     }
     Ok(forgotten)
-}
-
-fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
-    let length = u32::try_from(HEADERS + attributes.len()).map_err(io::Error::other)?;
-    let mut message = Vec::with_capacity(HEADERS + attributes.len());
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend([family, 0, 0, 0]);
-    message.extend(attributes);
-    Ok(message)
-}
-
-fn errno(body: &[u8]) -> io::Result<()> {
-    match body.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
-        None | Some(0) => Ok(()),
-        Some(code) => Err(io::Error::from_raw_os_error(-code)),
-    }
 }

@@ -1,6 +1,7 @@
 //! ctnetlink's bytes (`linux/netfilter/nfnetlink_conntrack.h`).
 
 use crate::cut::Flow;
+use crate::io::netfilter::attributes;
 use std::net::{IpAddr, SocketAddr};
 
 const TUPLE_ORIG: u16 = 1;
@@ -20,8 +21,6 @@ const PROTO_SRC_PORT: u16 = 2;
 const PROTO_DST_PORT: u16 = 3;
 /// `IPS_EXPECTED`: a helper opened it for another connection.
 const EXPECTED: u32 = 1;
-/// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` are not part of the type.
-const TYPE: u16 = 0x3fff;
 
 /// A connection that the kernel knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,30 +101,6 @@ fn port(bytes: &[u8]) -> u16 {
     bytes.first_chunk().map_or(0, |port| u16::from_be_bytes(*port))
 }
 
-/// Type and body of every message of a datagram.
-pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = datagram;
-    std::iter::from_fn(move || {
-        let length = u32::from_ne_bytes(*rest.first_chunk()?) as usize;
-        let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
-        let body = rest.get(16..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, body))
-    })
-}
-
-/// Type, value, and value with its header, of every attribute.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8], &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let length = u16::from_ne_bytes(*rest.first_chunk()?) as usize;
-        let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?) & TYPE;
-        let (value, whole) = (rest.get(4..length)?, &rest[..length]);
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value, whole))
-    })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -163,13 +138,5 @@ mod tests {
         assert_eq!(found.addresses, [pod, service, backend, node].map(IpAddr::from));
         assert_eq!((found.expected, found.name), (false, [original.clone(), id].concat()));
         assert_eq!(Connection::read(&original), None);
-    }
-
-    #[test]
-    fn bytes_that_are_no_message_end_the_walk() {
-        assert_eq!(messages(&[1, 0, 0]).count(), 0);
-        assert_eq!(messages(&[0; 64]).count(), 0);
-        assert_eq!(attributes(&[0, 0, 1, 0, 9, 9]).count(), 0);
-        assert_eq!(attributes(&[200, 0, 1, 0, 9, 9]).count(), 0);
     }
 }

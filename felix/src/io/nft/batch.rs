@@ -13,16 +13,16 @@ use twill_crds::names::NFT_TABLE;
 pub(super) const TABLE_OWNER: u32 = 2;
 pub(super) const TABLE_PERSIST: u32 = 4;
 
-const TABLE: u16 = 1;
-const TABLE_FLAGS: u16 = 2;
+pub(super) const TABLE: u16 = 1;
+pub(super) const TABLE_FLAGS: u16 = 2;
 pub(super) const CHAIN_NAME: u16 = 3;
-const CHAIN_HOOK: u16 = 4;
+pub(super) const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
-const CHAIN_TYPE: u16 = 7;
-const HOOK_NUMBER: u16 = 1;
-const HOOK_PRIORITY: u16 = 2;
+pub(super) const CHAIN_TYPE: u16 = 7;
+pub(super) const HOOK_NUMBER: u16 = 1;
+pub(super) const HOOK_PRIORITY: u16 = 2;
 const POLICY_ACCEPT: u32 = 1;
-const RULE_CHAIN: u16 = 2;
+pub(super) const RULE_CHAIN: u16 = 2;
 pub(super) const RULE_EXPRESSIONS: u16 = 4;
 pub(super) const RULE_USERDATA: u16 = 7;
 
@@ -72,6 +72,11 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// Of messages that were built elsewhere, begin and end among them; `objects` begins with the transaction.
+    pub(super) fn of(bytes: Vec<u8>, objects: Vec<Object>, first: u32) -> Self {
+        Self { bytes, objects, first }
+    }
+
     /// Messages between begin and end.
     pub(super) fn len(&self) -> usize {
         self.objects.len() - 1
@@ -336,11 +341,21 @@ fn userdata(rule: &Rule) -> Vec<u8> {
 
 /// The hash in a dumped rule's userdata.
 pub(super) fn read_hash(userdata: &[u8]) -> Option<u64> {
+    read_userdata(userdata, UDATA_HASH)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// The comment in a dumped rule's userdata.
+pub(super) fn read_comment(userdata: &[u8]) -> Option<&str> {
+    let value = read_userdata(userdata, UDATA_COMMENT)?;
+    std::str::from_utf8(value.strip_suffix(&[0]).unwrap_or(value)).ok()
+}
+
+fn read_userdata(userdata: &[u8], wanted: u8) -> Option<&[u8]> {
     let mut rest = userdata;
     while let [kind, length, more @ ..] = rest {
         let value = more.get(..usize::from(*length))?;
-        if *kind == UDATA_HASH {
-            return value.try_into().ok().map(u64::from_be_bytes);
+        if *kind == wanted {
+            return Some(value);
         }
         rest = &more[usize::from(*length)..];
     }

@@ -3,7 +3,7 @@
 //! Registers are used as nft does: every expression starts at the first one, a concatenation continues in four-byte steps.
 
 use super::wire::{Attributes, Writer};
-use crate::ruleset::{Action, Direction, End, Family, Field, Interface, KeyType, Match, Rule, Verdict};
+use crate::ruleset::{Action, Direction, End, Family, Field, Interface, KeyType, Log, Match, Rate, Rule, Verdict};
 use ipnet::IpNet;
 use std::ops::RangeInclusive;
 
@@ -18,6 +18,7 @@ const VERDICT_CHAIN: u16 = 2;
 
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
+const META_NFTRACE: u32 = 12;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const NETWORK_HEADER: u32 = 1;
@@ -28,6 +29,20 @@ const LESS_OR_EQUAL: u32 = 3;
 const GREATER_OR_EQUAL: u32 = 5;
 const LOOKUP_INVERTED: u32 = 1;
 const RANDOM_FULLY: u32 = 1 << 4;
+
+const DYNSET_SET: u16 = 1;
+const DYNSET_OPERATION: u16 = 3;
+const DYNSET_KEY: u16 = 4;
+const DYNSET_TIMEOUT: u16 = 6;
+const DYNSET_EXPRESSION: u16 = 7;
+const DYNSET_PADDING: u16 = 8;
+const DYNSET_FLAGS: u16 = 9;
+/// Adds the key, or keeps it longer.
+const UPDATE: u32 = 1;
+const LIMIT_PADDING: u16 = 6;
+const LOG_GROUP: u16 = 1;
+const LOG_PREFIX: u16 = 2;
+const LOG_BYTES: u16 = 3;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -51,6 +66,9 @@ pub(super) fn expressions(rule: &Rule, anonymous: &mut dyn FnMut(AnonymousSet) -
     for m in &rule.matches {
         e.condition(m);
     }
+    if let Action::Log(log) = &rule.action {
+        e.rate_of(log);
+    }
     if rule.counter {
         e.expression("counter", |_| {});
     }
@@ -68,6 +86,8 @@ pub(super) fn expressions(rule: &Rule, anonymous: &mut dyn FnMut(AnonymousSet) -
                 w.u32(5, 0);
             });
         }
+        Action::Log(log) => e.log(log),
+        Action::Trace => e.trace(),
         Action::Masquerade => e.expression("masq", |w| w.u32(1, RANDOM_FULLY)),
     }
     e.w.into_bytes()
@@ -137,6 +157,7 @@ impl Expressions<'_> {
                 self.payload(TRANSPORT_HEADER, 0, 1, 0);
                 self.icmpv6_types(types);
             }
+            Match::Within(rate) => self.expression("limit", |w| limit(w, *rate)),
             Match::CtState(states) => {
                 self.expression("ct", |w| {
                     w.u32(1, register(0));
@@ -271,6 +292,39 @@ impl Expressions<'_> {
         }
     }
 
+    /// Goes on only while the packet's key has packets left.
+    fn rate_of(&mut self, log: &Log) {
+        self.load(&log.key);
+        self.expression("dynset", |w| {
+            w.string(DYNSET_SET, &log.rates);
+            w.u32(DYNSET_OPERATION, UPDATE);
+            w.u32(DYNSET_KEY, register(0));
+            w.nested(DYNSET_EXPRESSION, |w| {
+                w.string(EXPRESSION_NAME, "limit");
+                w.nested(EXPRESSION_DATA, |w| limit(w, log.rate));
+            });
+        });
+    }
+
+    fn log(&mut self, log: &Log) {
+        self.expression("log", |w| {
+            w.attribute(LOG_GROUP, &log.group.to_be_bytes());
+            w.string(LOG_PREFIX, &log.prefix);
+            w.u32(LOG_BYTES, log.bytes);
+        });
+    }
+
+    fn trace(&mut self) {
+        self.expression("immediate", |w| {
+            w.u32(1, register(0));
+            w.nested(2, |w| w.attribute(VALUE, &[1]));
+        });
+        self.expression("meta", |w| {
+            w.u32(2, META_NFTRACE);
+            w.u32(3, register(0));
+        });
+    }
+
     fn meta(&mut self, key: u32, word: u32) {
         self.expression("meta", |w| {
             w.u32(2, key);
@@ -324,6 +378,15 @@ impl Expressions<'_> {
     }
 }
 
+/// Attributes of a limit of packets per second.
+fn limit(w: &mut Writer, rate: Rate) {
+    w.u64(1, rate.per_second.into());
+    w.u64(2, 1);
+    w.u32(3, rate.burst);
+    w.u32(4, 0);
+    w.u32(5, 0);
+}
+
 fn equality(negated: bool) -> u32 {
     if negated { NOT_EQUAL } else { EQUAL }
 }
@@ -346,6 +409,15 @@ fn merged(mut ranges: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
     out
 }
 
+/// Name and data of each expression of a rule.
+pub(super) fn named(expressions: Attributes<'_>) -> impl Iterator<Item = (&str, Attributes<'_>)> {
+    expressions.map(|(_, expression)| {
+        let expression = Attributes(expression);
+        let data = expression.nested(EXPRESSION_DATA).unwrap_or(Attributes(&[]));
+        (expression.string(EXPRESSION_NAME).unwrap_or_default(), data)
+    })
+}
+
 /// One expression without what the kernel adds to it: counters, names and ids of anonymous sets, the order of attributes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Canonical {
@@ -355,22 +427,24 @@ pub(super) struct Canonical {
 
 /// The form in which written and dumped expressions compare. Contents of anonymous sets are not in it.
 pub(super) fn canonical(expressions: Attributes<'_>) -> Vec<Canonical> {
-    expressions
-        .map(|(_, expression)| {
-            let expression = Attributes(expression);
-            let name = expression.string(EXPRESSION_NAME).unwrap_or_default().to_owned();
-            let data = expression.nested(EXPRESSION_DATA).unwrap_or(Attributes(&[]));
-            let mut attributes: Vec<(u16, Vec<u8>)> =
-                data.filter_map(|(kind, value)| Some((kind, canonical_attribute(&name, kind, value)?))).collect();
-            attributes.sort();
-            Canonical { name, attributes }
-        })
-        .collect()
+    expressions.map(|(_, expression)| canonical_one(expression)).collect()
+}
+
+fn canonical_one(expression: &[u8]) -> Canonical {
+    let expression = Attributes(expression);
+    let name = expression.string(EXPRESSION_NAME).unwrap_or_default().to_owned();
+    let data = expression.nested(EXPRESSION_DATA).unwrap_or(Attributes(&[]));
+    let mut attributes: Vec<(u16, Vec<u8>)> =
+        data.filter_map(|(kind, value)| Some((kind, canonical_attribute(&name, kind, value)?))).collect();
+    attributes.sort();
+    Canonical { name, attributes }
 }
 
 fn canonical_attribute(expression: &str, kind: u16, value: &[u8]) -> Option<Vec<u8>> {
     match (expression, kind) {
-        ("counter", _) | ("lookup", 4) => None,
+        ("counter", _) | ("lookup", 4) | ("limit", LIMIT_PADDING) => None,
+        ("dynset", DYNSET_TIMEOUT | DYNSET_PADDING | DYNSET_FLAGS) => None,
+        ("dynset", DYNSET_EXPRESSION) => Some(format!("{:?}", canonical_one(value)).into_bytes()),
         ("lookup", 1) if value.starts_with(b"__set") => Some(b"__set".to_vec()),
         ("cmp", 3) | ("bitwise", 4 | 5) => Some(Attributes(value).value(VALUE)?.to_vec()),
         ("immediate", 2) => {

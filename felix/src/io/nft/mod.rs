@@ -14,8 +14,10 @@
 //! lives, and it stays when the process dies. On older kernels it is a plain table and repair is all there is.
 
 mod actual;
+mod aside;
 mod batch;
 mod connection;
+mod counters;
 mod enforce;
 mod expression;
 mod gate;
@@ -31,16 +33,20 @@ mod removal;
 mod set;
 mod steps;
 mod table;
+mod trace;
 mod trial;
 mod wire;
 
+pub use aside::can_tell;
 pub use connection::LONGEST_TRANSACTION;
+pub use counters::{Dropped, dropped};
 pub use enforce::{Enforced, Kernel};
 pub use gate::lasts;
 pub use options::{Options, Ownership};
 pub use others::{ForeignChain, others};
 pub use removal::remove;
 pub use table::Table;
+pub use trace::{Event as TraceEvent, Filter, Kind, RulePlace, Trace, comments};
 pub use trial::trial;
 
 use crate::ruleset::{Fault, Key, Part, Ruleset};

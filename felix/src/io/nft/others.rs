@@ -35,6 +35,12 @@ pub struct ForeignChain {
     pub drops: bool,
 }
 
+/// A family as nft names it.
+pub(super) fn family(number: u8) -> String {
+    let known = FAMILIES.iter().find(|(known, _)| *known == number);
+    known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
+}
+
 /// All chains but those of table inet twill.
 ///
 /// # Errors
@@ -48,11 +54,10 @@ pub fn others() -> Result<Vec<ForeignChain>, Error> {
         if m.family() == FAMILY_INET && table == NFT_TABLE {
             return;
         }
-        let family = FAMILIES.iter().find(|(number, _)| *number == m.family());
         let hook =
             a.nested(CHAIN_HOOK).filter(|_| NUMBERED.contains(&m.family())).and_then(|hook| hook.u32(HOOK_NUMBER));
         found.push(ForeignChain {
-            family: family.map_or_else(|| m.family().to_string(), |(_, name)| (*name).to_owned()),
+            family: family(m.family()),
             table: table.to_owned(),
             name: name.to_owned(),
             input: hook == Some(INPUT),

@@ -24,6 +24,7 @@ const CONSTANT: u32 = 2;
 const INTERVAL: u32 = 4;
 const MAP: u32 = 8;
 const EXPIRING: u32 = 16;
+const DYNAMIC: u32 = 32;
 const DATA_VERDICT: u32 = 0xffff_ff00;
 
 const LIST_SET: u16 = 2;
@@ -61,12 +62,18 @@ fn type_of(number: u32) -> Option<KeyType> {
     [Interface, V4, V6, Family, Protocol, Port].into_iter().find(|kind| type_number(*kind) == number)
 }
 
-/// Attributes of NEWSET.
+/// Attributes of NEWSET in our table.
 pub(super) fn declaration(w: &mut Writer, name: &str, id: u32, set: &Set) {
+    declaration_in(w, NFT_TABLE, name, id, set);
+}
+
+/// Attributes of NEWSET in a table.
+pub(super) fn declaration_in(w: &mut Writer, table: &str, name: &str, id: u32, set: &Set) {
     let flag = |on: bool, flag: u32| if on { flag } else { 0 };
-    w.string(TABLE, NFT_TABLE);
+    w.string(TABLE, table);
     w.string(NAME, name);
-    w.u32(FLAGS, flag(set.interval, INTERVAL) | flag(set.map, MAP) | flag(set.timeout.is_some(), EXPIRING));
+    let flags = flag(set.interval, INTERVAL) | flag(set.map, MAP) | flag(set.timeout.is_some(), EXPIRING);
+    w.u32(FLAGS, flags | flag(set.dynamic, DYNAMIC));
     w.u32(KEY_TYPE, packed_types(&set.key));
     w.u32(KEY_LENGTH, u32::try_from(key_length(&set.key)).unwrap_or_default());
     if set.map {
@@ -161,7 +168,7 @@ pub(super) fn read_declaration(attributes: Attributes<'_>) -> Option<(&str, Set)
     // A type or flag that is not ours gives a declaration that equals none of ours.
     let packed = attributes.u32(KEY_TYPE).unwrap_or_default();
     let mut key = unpacked_types(packed);
-    if flags & !(INTERVAL | MAP | EXPIRING) != 0
+    if flags & !(INTERVAL | MAP | EXPIRING | DYNAMIC) != 0
         || attributes.u32(KEY_LENGTH).is_some_and(|n| n as usize != key_length(&key))
         || flags & MAP != 0 && attributes.u32(DATA_TYPE) != Some(DATA_VERDICT)
     {
@@ -174,6 +181,7 @@ pub(super) fn read_declaration(attributes: Attributes<'_>) -> Option<(&str, Set)
         timeout: (flags & EXPIRING != 0).then_some(timeout.unwrap_or_default()),
         size: attributes.nested(DESCRIPTION).and_then(|d| d.u32(DESCRIPTION_SIZE)),
         map: flags & MAP != 0,
+        dynamic: flags & DYNAMIC != 0,
         elements: Default::default(),
         comment: String::new(),
     };

@@ -50,6 +50,7 @@ pub(super) mod message {
     pub(in super::super) const DELETE_ELEMENTS: u8 = 14;
     pub(in super::super) const NEW_GENERATION: u8 = 15;
     pub(in super::super) const GET_GENERATION: u8 = 16;
+    pub(in super::super) const TRACE: u8 = 17;
 }
 
 /// Messages in the making.

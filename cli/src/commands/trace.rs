@@ -1,0 +1,195 @@
+//! `twill trace`: what this node's tables really do to packets of a connection, beside what policy says of it.
+
+use crate::args::Trace;
+use crate::commands::explain::value as explained;
+use crate::commands::policy::Cluster;
+use crate::commands::{counted, exit};
+use crate::io::control::ask;
+use crate::io::trace::{interface, watch};
+use crate::io::with_store;
+use crate::output::{Format, print_line, print_value};
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::process::ExitCode;
+use twill_crds::control::{FelixRequest, ListUser};
+use twill_crds::names::{FELIX_SOCKET, NFT_TABLE};
+use twill_felix::evaluate::{Explanation, Party, Universe};
+use twill_felix::io::nft::Filter;
+use twill_felix::model::{Pod, Protocol};
+use twill_felix::ruleset::Verdict;
+use twill_felix::trace::{Journey, Step};
+
+pub(crate) fn run(args: &Trace) -> anyhow::Result<ExitCode> {
+    let cluster = with_store(&args.store.datastore, async |store| Cluster::of(&store).await)?;
+    let place = Place::of(args, &cluster)?;
+    let filters = filters(args, &cluster)?;
+    let table = args.output.output == Format::Table;
+    if table {
+        if let Some((port, protocol)) = args.dst.port {
+            print_line(&place.universe.explain(&args.src, &args.dst.party, port, protocol)?.to_string())?;
+        }
+        print_line(&format!("watching packets on this node for {} s", args.lasts.as_secs()))?;
+    }
+    let mut told = Vec::new();
+    watch(&filters, args.lasts, |journey| {
+        let packet = place.packet(journey, &filters)?;
+        if table {
+            print_line(&packet.to_string())?;
+        }
+        told.push(packet);
+        Ok(args.count.is_none_or(|count| told.len() < count))
+    })?;
+    let count = |which: fn(&Packet) -> bool| told.iter().filter(|packet| which(packet)).count();
+    let (dropped, different) = (count(|packet| packet.dropped.is_some()), count(|packet| packet.differs));
+    match args.output.output {
+        Format::Table if told.is_empty() => print_line("no packet came; send some while this watches")?,
+        Format::Table => print_line(&format!(
+            "{}: {dropped} dropped, {different} otherwise than policy says",
+            counted(told.len(), "packet")
+        ))?,
+        format => print_value(format, &told.iter().map(Packet::value).collect::<Vec<_>>())?,
+    }
+    Ok(exit(!told.is_empty() && dropped == 0 && different == 0))
+}
+
+/// The packets that are meant: of each family that both ends have.
+fn filters(args: &Trace, cluster: &Cluster) -> anyhow::Result<Vec<Filter>> {
+    let port = args.dst.port.map(|(port, protocol)| (protocol.0, port));
+    let (from, to) = (addresses(&args.src, cluster)?, addresses(&args.dst.party, cluster)?);
+    let pairs = from.iter().flat_map(|source| to.iter().map(move |destination| (*source, *destination)));
+    let one_family = pairs.filter(|(source, destination)| source.is_ipv4() == destination.is_ipv4());
+    let all: Vec<Filter> = one_family.map(|(source, destination)| Filter { source, destination, port }).collect();
+    ensure!(!all.is_empty(), "{} and {} have no addresses of one family", args.src, args.dst.party);
+    Ok(all)
+}
+
+fn addresses(party: &Party, cluster: &Cluster) -> anyhow::Result<Vec<IpAddr>> {
+    match party {
+        Party::Address(address) => Ok(vec![*address]),
+        Party::Pod(key) => {
+            let pod = cluster.pods.iter().map(Pod::read).find(|pod| pod.key == *key);
+            let pod = pod.with_context(|| format!("there is no pod {key}; twill get pods lists them"))?;
+            Ok(pod.addresses.to_vec())
+        }
+    }
+}
+
+/// What is known of this node.
+struct Place {
+    universe: Universe,
+    /// Addresses of its own pods.
+    local: BTreeSet<IpAddr>,
+    lists: BTreeMap<String, Vec<ListUser>>,
+}
+
+/// A packet and what became of it.
+struct Packet {
+    what: String,
+    interfaces: [Option<String>; 2],
+    answer: bool,
+    steps: Vec<(String, String)>,
+    dropped: Option<String>,
+    /// What policy says of the connection.
+    explanation: Explanation,
+    /// Whether it fared otherwise than policy says.
+    differs: bool,
+}
+
+impl Place {
+    fn of(args: &Trace, cluster: &Cluster) -> anyhow::Result<Self> {
+        let socket = args.node.run_dir.join(FELIX_SOCKET);
+        let ruleset: Value = ask(&socket, &FelixRequest::Ruleset)?;
+        let addresses: Vec<Value> = ask(&socket, &FelixRequest::Addresses)?;
+        let address = |one: &Value| one["address"].as_str().and_then(|text| text.split('/').next()?.parse().ok());
+        Ok(Self {
+            universe: cluster.universe(),
+            local: addresses.iter().filter_map(address).collect(),
+            lists: serde_json::from_value(ruleset["lists"].clone()).context("felix is of another release")?,
+        })
+    }
+
+    fn packet(&self, journey: &Journey, filters: &[Filter]) -> anyhow::Result<Packet> {
+        let headers = journey.headers.context("the kernel told of a packet without headers")?;
+        let (from, to, protocol) = (headers.source, headers.destination, Protocol(headers.protocol));
+        let answer = !filters.iter().any(|one| one.source == from.ip() && one.destination == to.ip());
+        // An answer is part of the connection that it answers.
+        let (client, server) = if answer { (to, from) } else { (from, to) };
+        let [client_party, server_party] = [client, server].map(|at| Party::Address(at.ip()));
+        let explanation = self.universe.explain(&client_party, &server_party, server.port(), protocol)?;
+        let here = |end: IpAddr, allows: bool| !self.local.contains(&end) || allows;
+        let expected =
+            here(client.ip(), explanation.egress.allows()) && here(server.ip(), explanation.ingress.allows());
+        let interfaces = [journey.in_interface, journey.out_interface].map(|index| index.map(interface));
+        let ports = if protocol.has_ports() { format!(" {} -> {}", from.port(), to.port()) } else { String::new() };
+        let [source, destination] =
+            if answer { [&explanation.dst, &explanation.src] } else { [&explanation.src, &explanation.dst] };
+        let dropped = journey.dropped().map(|step| self.words(step, &interfaces));
+        Ok(Packet {
+            what: format!("{source} -> {destination} {protocol}{ports}"),
+            answer,
+            steps: journey.steps.iter().map(|step| (self.words(step, &interfaces), verdict(step))).collect(),
+            differs: dropped.is_none() != expected,
+            dropped,
+            explanation,
+            interfaces,
+        })
+    }
+
+    /// A step in the words of people: list and policy where it is ours, table, chain and comment as they are where it is not.
+    fn words(&self, step: &Step, interfaces: &[Option<String>; 2]) -> String {
+        let comment = if step.comment.is_empty() { String::new() } else { format!(": {}", step.comment) };
+        let ours = step.family == "inet" && step.table == NFT_TABLE;
+        let users = self.lists.get(&step.chain).filter(|_| ours);
+        let is_of = |user: &&ListUser| {
+            let side = usize::from(user.direction == "ingress");
+            interfaces[side].as_deref() == Some(user.interface.as_str())
+        };
+        // A list that both ends have is the sender's: it is asked first.
+        let user = users.and_then(|users| users.iter().filter(is_of).min_by_key(|user| user.direction != "egress"));
+        match user {
+            Some(user) => {
+                format!("{} of {} ({}){comment}", user.direction, user.pod, user.policies.join(", "))
+            }
+            None => format!("table {} {}, chain {}{comment}", step.family, step.table, step.chain),
+        }
+    }
+}
+
+fn verdict(step: &Step) -> String {
+    match &step.verdict {
+        Some(Verdict::Drop) => "dropped".to_owned(),
+        Some(verdict) => verdict.to_string(),
+        None => String::new(),
+    }
+}
+
+impl Packet {
+    fn value(&self) -> Value {
+        let steps: Vec<Value> = self.steps.iter().map(|(at, verdict)| json!({"at": at, "verdict": verdict})).collect();
+        json!({
+            "packet": self.what,
+            "answer": self.answer,
+            "inInterface": self.interfaces[0],
+            "outInterface": self.interfaces[1],
+            "steps": steps,
+            "droppedBy": self.dropped,
+            "policy": explained(&self.explanation),
+            "differs": self.differs,
+        })
+    }
+}
+
+impl std::fmt::Display for Packet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let fate = if self.dropped.is_some() { "dropped" } else { "passed" };
+        let answer = if self.answer { " (an answer)" } else { "" };
+        write!(f, "{}{answer}: {fate}", self.what)?;
+        if self.differs {
+            let says = if self.explanation.allowed { "allows" } else { "denies" };
+            write!(f, ", though policy {says} it here")?;
+        }
+        self.steps.iter().try_for_each(|(at, verdict)| write!(f, "\n  {at}: {verdict}"))
+    }
+}

@@ -1,0 +1,49 @@
+//! Packets of a connection, as the kernel of this node tells of them for a while.
+
+use anyhow::Context;
+use std::time::{Duration, Instant};
+use twill_felix::io::nft::{self, Filter};
+use twill_felix::trace::{Journey, Journeys};
+
+/// A packet of which nothing has been told for this long has left the tables behind.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Hands each packet to `each`, once its way has ended, until the time is over or `each` says that it is enough.
+pub(crate) fn watch(
+    filters: &[Filter],
+    lasts: Duration,
+    mut each: impl FnMut(&Journey) -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let why = "packets cannot be traced here; this needs root on the node, and a kernel with nftrace";
+    let mut trace = nft::Trace::start(filters, lasts).context(why)?;
+    let end = Instant::now() + lasts;
+    let mut journeys = Journeys::new(trace.table(), nft::comments().context(why)?);
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let event = match trace.next(left.min(QUIET)) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => continue,
+            other => other.context("the kernel tells of packets no more")?,
+        };
+        let ended = match event {
+            Some(event) => journeys.take(event).into_iter().collect(),
+            None => journeys.ended(),
+        };
+        for journey in &ended {
+            if !each(journey)? {
+                return Ok(());
+            }
+        }
+        if left.is_zero() {
+            for journey in &journeys.ended() {
+                each(journey)?;
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// Name of an interface; one that has gone has its number.
+pub(crate) fn interface(index: u32) -> String {
+    let name = nix::net::if_::if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| index.to_string())
+}
