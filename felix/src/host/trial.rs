@@ -226,7 +226,10 @@ impl Trials {
             }
             None => {
                 self.running = Some(running);
-                self.revert("felix was not running when the time for its confirmation was over".to_owned())
+                self.revert(
+                    "felix was not running when the time for its confirmation was over, or did not hear of it again"
+                        .to_owned(),
+                )
             }
         }
     }
