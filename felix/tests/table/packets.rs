@@ -16,6 +16,8 @@ use twill_felix::ruleset::{Chain, Delta, End, Field, Key, KeyType, Match, Rule, 
 pub(crate) struct Kept {
     runtime: tokio::runtime::Runtime,
     netns: Netns,
+    /// Is followed by another in the same test, so that at its end our own reading has to do: `nft` takes its time.
+    pub(crate) is_followed: bool,
     pub(crate) table: Table,
     pub(crate) events: tokio::sync::mpsc::UnboundedReceiver<Event>,
 }
@@ -30,7 +32,8 @@ impl Kept {
             let runtime = runtime();
             let opening = Table::open_with(skeleton(&Settings::default()), options);
             let (table, events) = runtime.block_on(opening).unwrap();
-            Kept { runtime, netns: Netns::open("/proc/thread-self/ns/net".as_ref()).unwrap(), table, events }
+            let netns = Netns::open("/proc/thread-self/ns/net".as_ref()).unwrap();
+            Kept { runtime, netns, is_followed: false, table, events }
         })
     }
 
@@ -57,7 +60,13 @@ impl Kept {
 impl Drop for Kept {
     /// The kernel holds what was meant, at the end of every test.
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if std::thread::panicking() {
+            return;
+        }
+        if self.is_followed {
+            let verified = self.runtime.block_on(self.table.verify()).unwrap();
+            assert!(verified.differs.is_empty(), "{:?}", verified.differs);
+        } else {
             self.netns.run(|| self.runtime.block_on(hold_to_what_is_meant(&self.table))).unwrap();
         }
     }

@@ -159,7 +159,8 @@ fn a_restart_under_traffic_loses_no_packet_and_lets_none_slip_through() {
     drop(kept);
     for round in 0..6 {
         allowed.more(300);
-        let kept = Kept::open(&host);
+        let mut kept = Kept::open(&host);
+        kept.is_followed = round < 5;
         // The base chain is replaced, lists are renamed, elements come and go.
         let mut changed = all.clone();
         let forward = changed.chains.get_mut(&chain_name("forward")).unwrap();
@@ -197,9 +198,10 @@ fn a_new_schema_takes_over_from_the_old_without_a_gap() {
     Kept::open(&host).resync(&old);
     let allowed = Flood::start(&a.namespace, &b.namespace, b.v4, 7001);
     let denied = Flood::start(&a.namespace, &c.namespace, c.v4, 7002);
-    for _ in 0..10 {
+    for round in 0..10 {
         for schema in [&new, &old] {
-            let kept = Kept::open(&host);
+            let mut kept = Kept::open(&host);
+            kept.is_followed = round < 9;
             kept.resync(schema);
             let chains = host.namespace.run(|| sh("nft list chains inet"));
             assert_eq!(chains.matches("hook forward").count(), 1, "the other is gone: {chains}");
