@@ -54,7 +54,8 @@ impl World {
 
     fn send(&self, from: &str, to: &str, port: u16) {
         let to = SocketAddr::new(self.pod(to).addresses[0], port);
-        netns::inside(&self.pod(from).netns, || Ok(UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", to).map(|_| ())?)).unwrap();
+        netns::inside(&self.pod(from).netns, || Ok(UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", to).map(|_| ())?))
+            .unwrap();
     }
 
     /// What it told, and its exit code; nothing of it is left.
@@ -75,7 +76,11 @@ fn a_trace_names_the_policy_that_drops_and_the_foreign_table_and_an_allowed_pack
     world.send("near", "web", 8001);
     let (told, code) = world.told(child);
     assert_eq!((told.len(), code), (1, Some(2)), "{told:?}");
-    assert_eq!(told[0]["droppedBy"], "ingress of default/web (NetworkPolicy default/web): no rule allows it", "{}", told[0]);
+    assert_eq!(
+        told[0]["droppedBy"], "ingress of default/web (NetworkPolicy default/web): no rule allows it",
+        "{}",
+        told[0]
+    );
     assert_eq!((&told[0]["differs"], &told[0]["policy"]["allowed"]), (&false.into(), &false.into()));
 
     // Allowed, over TCP, with the answers.
