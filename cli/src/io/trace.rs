@@ -18,6 +18,7 @@ pub(crate) fn watch(
     let mut trace = nft::Trace::start(filters, lasts).context(why)?;
     let end = Instant::now() + lasts;
     let mut journeys = Journeys::new(trace.table(), nft::comments().context(why)?);
+    let mut last = Instant::now();
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let event = match trace.next(left.min(QUIET)) {
@@ -25,8 +26,12 @@ pub(crate) fn watch(
             other => other.context("the kernel tells of packets no more")?,
         };
         let ended = match event {
-            Some(event) => journeys.take(event).into_iter().collect(),
-            None => journeys.ended(),
+            Some(event) => {
+                last = Instant::now();
+                journeys.take(event).into_iter().collect()
+            }
+            None if last.elapsed() >= QUIET => journeys.ended(),
+            None => Vec::new(),
         };
         for journey in &ended {
             if !each(journey)? {

@@ -112,7 +112,11 @@ pub(super) fn verdict(w: &mut Writer, verdict: &Verdict) {
 
 /// The verdict in the content of a data attribute.
 pub(super) fn read_verdict(data: Attributes<'_>) -> Option<Verdict> {
-    let verdict = data.nested(VERDICT)?;
+    bare_verdict(data.nested(VERDICT)?)
+}
+
+/// The verdict in the content of a verdict attribute; none for `continue`.
+pub(super) fn bare_verdict(verdict: Attributes<'_>) -> Option<Verdict> {
     let chain = || verdict.string(VERDICT_CHAIN).map(Into::into);
     match verdict.u32(VERDICT_CODE)?.cast_signed() {
         0 => Some(Verdict::Drop),

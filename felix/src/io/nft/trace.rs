@@ -7,7 +7,7 @@ use super::Error;
 use super::aside::Aside;
 use super::batch::{self, RULE_USERDATA};
 use super::connection::Connection;
-use super::expression::read_verdict;
+use super::expression::bare_verdict;
 use super::wire::{Attributes, Message, message, messages};
 use crate::base;
 use crate::io::nflog::{self, Headers};
@@ -146,7 +146,9 @@ impl Trace {
                 Err(error) => return Err(error),
             }
         }
-        Ok(self.waiting.pop_front())
+        let event = self.waiting.pop_front();
+        tracing::trace!(?event, "traced");
+        Ok(event)
     }
 }
 
@@ -247,7 +249,7 @@ fn read(m: Message<'_>) -> Option<Event> {
         family: super::others::family(m.family()),
         table: a.string(TABLE)?.to_owned(),
         chain: a.string(CHAIN)?.to_owned(),
-        verdict: if kind == Kind::Policy { policy() } else { a.nested(VERDICT).and_then(read_verdict) },
+        verdict: if kind == Kind::Policy { policy() } else { a.nested(VERDICT).and_then(bare_verdict) },
         kind,
         in_interface: a.u32(IN_INTERFACE).filter(|index| *index > 0),
         out_interface: a.u32(OUT_INTERFACE).filter(|index| *index > 0),
@@ -264,4 +266,64 @@ fn headers(a: Attributes<'_>) -> Option<Headers> {
         _ => 40,
     };
     nflog::headers(&[network.get(..length)?, transport].concat())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::base::{Settings, skeleton};
+
+    /// As Linux 6.18 told of a datagram on `lo` in a chain `o` of table `inet t`: the rule that marks, a rule that drops; the end of the
+    /// rules, and the chain's policy.
+    const TOLD: [&str; 4] = [
+        "a0000000110a000000000000000000000100000008000f00000000020800040000000003080006002bd45ec3060002006f000000060001007400
+         00000c00030000000000000000020c00050008000100ffffffff08000a000000000106000b0003040000180008004500001dcc9b400040117032
+         7f0000017f0000010d00090013881f900009fe1c780000001200070000000000000000000000000008000000",
+        "54000000110a000000000000000000000100000008000f00000000020800040000000003080006002bd45ec3060002006f000000060001007400
+         00000c00030000000000000000030c0005000800010000000000",
+        "48000000110a000000000000000000000100000008000f00000000020800040000000000080006006bcf0d11060002006f000000060001007400
+         00000c00050008000100ffffffff",
+        "44000000110a000000000000000000000100000008000f00000000020800040000000001080006006bcf0d11060002006f000000060001007400
+         00000800100000000001",
+    ];
+
+    fn told(text: &str) -> Vec<Event> {
+        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let hex = |two: &[u8]| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap();
+        let bytes: Vec<u8> = digits.chunks(2).map(hex).collect();
+        messages(&bytes).filter_map(read).collect()
+    }
+
+    #[test]
+    fn events_are_read_as_the_kernel_tells_them() {
+        let all: Vec<Event> = TOLD.iter().flat_map(|text| told(text)).collect();
+        let kinds: Vec<Kind> = all.iter().map(|event| event.kind).collect();
+        assert_eq!(kinds, [Kind::Rule(2), Kind::Rule(3), Kind::Return, Kind::Policy]);
+        let verdicts: Vec<Option<Verdict>> = all.iter().map(|event| event.verdict.clone()).collect();
+        assert_eq!(verdicts, [None, Some(Verdict::Drop), None, Some(Verdict::Accept)]);
+        let first = &all[0];
+        assert_eq!((first.family.as_str(), first.table.as_str(), first.chain.as_str()), ("inet", "t", "o"));
+        assert_eq!((first.in_interface, first.out_interface, first.id == all[1].id), (Some(1), None, true));
+        let headers = first.headers.unwrap();
+        assert_eq!((headers.source.to_string(), headers.destination.port()), ("127.0.0.1:5000".to_owned(), 8080));
+    }
+
+    #[test]
+    fn what_marks_is_sound_and_has_no_verdict() {
+        let one = |source: &str, destination: &str, port| Filter {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            port,
+        };
+        for port in [Some((6, 80)), Some((1, 0)), None] {
+            let filters = [one("10.0.0.1", "10.0.0.2", port), one("fd00::1", "fd00::2", port)];
+            let content = content(&filters, Duration::from_secs(30));
+            content.check().unwrap();
+            let rules: Vec<&Rule> = content.chains.values().flat_map(|chain| &chain.rules).collect();
+            assert_eq!(rules.len(), 16);
+            assert!(rules.iter().all(|rule| rule.action == Action::Trace));
+        }
+        assert!(!skeleton(&Settings::default()).sets.contains_key(ARMED));
+    }
 }
