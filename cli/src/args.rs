@@ -1,6 +1,9 @@
 //! The command line.
 
-use crate::destination::Destination;
+mod policy;
+
+pub(crate) use policy::{Drops, Explain, Named, Policy, PolicyDiff, PolicyTest, Trace};
+
 use crate::output::Format;
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -8,7 +11,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use twill_crds::names;
-use twill_felix::evaluate::Party;
 
 /// Routed pod networking and policy for Linux clusters.
 #[derive(Debug, Parser)]
@@ -164,115 +166,6 @@ pub(crate) enum Ipam {
         #[command(flatten)]
         output: Output,
     },
-}
-
-/// What `twill policy` does.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Policy {
-    /// Print the ruleset that felix means this node's kernel to hold.
-    Show {
-        #[command(flatten)]
-        node: Node,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Say whether what PolicyTests in files assert is so, by policy and pods of the same files; no cluster is needed. Exit 2 if
-    /// something is not.
-    Test(PolicyTest),
-    /// List what policies in files would open and close, were they applied, and on a node which live connections that would cut; exit 2
-    /// if it is anything.
-    Diff(PolicyDiff),
-    /// Show which HostPolicies are in force on this node, which are on trial, and what passes before them and why; exit 2 if it went
-    /// back from one.
-    Host {
-        #[command(flatten)]
-        node: Node,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Confirm a HostPolicy that asks for it, as it stands now: nodes where it is on trial keep it.
-    Confirm(Named),
-    /// Let nodes try a HostPolicy again that they went back from.
-    Retry(Named),
-}
-
-/// `twill policy confirm` and `retry`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Named {
-    /// Name of the HostPolicy.
-    pub(crate) name: String,
-    #[command(flatten)]
-    pub(crate) store: Store,
-}
-
-/// `twill policy test`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct PolicyTest {
-    /// Manifests and PolicyTests, or directories of them; `-` is standard input.
-    #[arg(required = true)]
-    pub(crate) file: Vec<PathBuf>,
-    /// A datastore whose objects count, too; those in files take the place of its objects of the same name.
-    #[arg(long)]
-    pub(crate) datastore: Option<String>,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
-
-/// `twill policy diff`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct PolicyDiff {
-    /// Manifests whose policies and namespaces are to be applied, or directories of them; `-` is standard input.
-    #[arg(required_unless_present = "delete")]
-    pub(crate) file: Vec<PathBuf>,
-    /// A policy that is to go: KIND/NAME or KIND/NAMESPACE/NAME, e.g. networkpolicy/shop/cart. May be repeated.
-    #[arg(long, value_name = "KIND/NAME")]
-    pub(crate) delete: Vec<String>,
-    /// Ask this node's felix, too, which live connections of its pods the change would cut.
-    #[arg(long)]
-    pub(crate) connections: bool,
-    #[command(flatten)]
-    pub(crate) store: Store,
-    #[command(flatten)]
-    pub(crate) node: Node,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
-
-/// `twill drops`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Drops {
-    /// Only packets from or to this pod: NAMESPACE/NAME.
-    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod_name)]
-    pub(crate) pod: Option<String>,
-    /// Go on, and print each packet as it is denied; as JSON, one object per line.
-    #[arg(short, long)]
-    pub(crate) follow: bool,
-    #[command(flatten)]
-    pub(crate) node: Node,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
-
-/// `twill trace`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Trace {
-    /// Who opens the connection: NAMESPACE/POD or an address.
-    pub(crate) src: Party,
-    /// To whom: NAMESPACE/POD or an address (IPv6 in brackets), then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every packet between
-    /// the two.
-    pub(crate) dst: Destination,
-    /// How long to watch, e.g. 90s.
-    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = duration)]
-    pub(crate) lasts: Duration,
-    /// End after this many packets.
-    #[arg(short = 'n', long)]
-    pub(crate) count: Option<usize>,
-    #[command(flatten)]
-    pub(crate) store: Store,
-    #[command(flatten)]
-    pub(crate) node: Node,
-    #[command(flatten)]
-    pub(crate) output: Output,
 }
 
 /// `twill apply`.
@@ -441,14 +334,6 @@ pub(crate) struct Uninstall {
     pub(crate) output: Output,
 }
 
-/// `NAMESPACE/NAME`.
-fn pod_name(text: &str) -> Result<String, String> {
-    match text.parse::<Party>() {
-        Ok(Party::Pod(key)) => Ok(key.to_string()),
-        _ => Err("it is no pod; write NAMESPACE/NAME".to_owned()),
-    }
-}
-
 /// `2m`, `90s`, `1m30s`.
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|parsed| Duration::try_from(parsed).ok());
@@ -470,20 +355,6 @@ fn log_filter(text: &str) -> Result<String, String> {
             Err(format!("{other:?} is no level; write off, error, warn, info, debug or trace, or TARGET=LEVEL"))
         }
     }
-}
-
-/// `twill explain`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Explain {
-    /// The sender: NAMESPACE/POD or an address.
-    pub(crate) src: Party,
-    /// The receiver: NAMESPACE/POD or an address (IPv6 in brackets), then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every
-    /// port that the pod declares.
-    pub(crate) dst: Destination,
-    #[command(flatten)]
-    pub(crate) store: Store,
-    #[command(flatten)]
-    pub(crate) output: Output,
 }
 
 #[cfg(test)]

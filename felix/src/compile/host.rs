@@ -3,7 +3,7 @@
 //! A list names the interfaces in its rules, so one that appears later is closed from its first packet. A trial's list is asked instead of
 //! the confirmed one as long as its gate, a set that expires, has elements: the kernel goes back by itself.
 
-use super::lists::ChainPlan;
+use super::lists::{ChainPlan, with_logs};
 use super::rules::{self, Draft, Form};
 use super::sets::{Layout, digest};
 use super::{ChainUse, Compiler};
@@ -114,7 +114,7 @@ impl Compiler {
     }
 
     fn acquire_host_list(&mut self, program: &Program, direction: Direction) -> Option<Name> {
-        let plan = list(program, direction)?;
+        let plan = list(program, direction, self.is_told())?;
         let head = plan.name.clone();
         self.add_chain(plan);
         if let Some(ChainUse { users, .. }) = self.chains.get_mut(&head) {
@@ -182,7 +182,7 @@ fn dispatch(direction: Direction, confirmed: Option<Name>, trial: Option<(Name, 
 }
 
 /// The chain that judges a direction; none if the program leaves it open.
-fn list(program: &Program, direction: Direction) -> Option<ChainPlan> {
+fn list(program: &Program, direction: Direction, told: bool) -> Option<ChainPlan> {
     let closing = || program.iter().filter(|policy| policy.closes(direction));
     closing().next()?;
     let (mut rules, mut sets) = (Vec::new(), Vec::new());
@@ -203,7 +203,8 @@ fn list(program: &Program, direction: Direction) -> Option<ChainPlan> {
         let of = |interface: Option<Match>| Rule::deny(interface.into_iter().collect()).comment(end.clone());
         rules.extend(interfaces(&policy.interfaces, direction).into_iter().map(of));
     }
-    let name = Name::from(format!("list_{}", digest(&rules)));
+    let name = Name::from(format!("{}{}", base::LIST, digest(&rules)));
+    let rules = with_logs(rules, &name, told);
     Some(ChainPlan { name, chain: Chain { base: None, rules }, sets, next: None })
 }
 

@@ -98,13 +98,13 @@ fn chain(list: &TierList<'_>, next: Option<Name>, told: bool) -> Option<ChainPla
     }
     let leads_on = rules.iter().any(|r| matches!(&r.action, ruleset::Action::Verdict(Verdict::Goto(_))));
     let name = Name::from(format!("{}{}", base::LIST, digest(&rules)));
-    let rules = if told { with_logs(rules, &name) } else { rules };
+    let rules = with_logs(rules, &name, told);
     Some(ChainPlan { name, chain: Chain { base: None, rules }, sets, next: next.filter(|_| leads_on) })
 }
 
 /// Each rule that denies with one before it that tells of what it denies, by the chain's name and the rule's comment.
-fn with_logs(rules: Vec<Rule>, name: &Name) -> Vec<Rule> {
-    let denies = |rule: &Rule| rule.action == ruleset::Action::Verdict(Verdict::Drop);
+pub(super) fn with_logs(rules: Vec<Rule>, name: &Name, told: bool) -> Vec<Rule> {
+    let denies = |rule: &Rule| told && rule.action == ruleset::Action::Verdict(Verdict::Drop);
     let log = |rule: &Rule| base::log(rule.matches.clone(), &format!("{name} {}", rule.comment));
     rules.into_iter().flat_map(|rule| denies(&rule).then(|| log(&rule)).into_iter().chain([rule])).collect()
 }

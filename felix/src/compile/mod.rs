@@ -235,6 +235,11 @@ impl Compiler {
         old.egress.into_iter().chain(old.ingress).collect()
     }
 
+    /// Whether what lists deny is told of.
+    fn is_told(&self) -> bool {
+        self.desired.ruleset().sets.contains_key(base::LOGGED)
+    }
+
     /// The chain that judges a pod in one direction, with one more user; none if nothing is denied.
     fn acquire_list(&mut self, id: ItemId, direction: Direction) -> Option<Name> {
         let policies: Vec<Arc<Policy>> = self.index.governing(id, direction).into_iter().cloned().collect();
@@ -246,7 +251,7 @@ impl Compiler {
                 _ => tiers.push(TierList { tier: *tier, rules: drafts.iter().collect() }),
             }
         }
-        let plans = lists::chains(&tiers, self.desired.ruleset().sets.contains_key(base::LOGGED));
+        let plans = lists::chains(&tiers, self.is_told());
         let head = plans.last().map(|plan| plan.name.clone());
         plans.into_iter().for_each(|plan| self.add_chain(plan));
         if let Some(chain) = head.as_ref().and_then(|name| self.chains.get_mut(name)) {

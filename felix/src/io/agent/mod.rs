@@ -4,6 +4,7 @@
 //! written before every kind has been heard whole: until then the kernel goes on enforcing what an earlier felix left.
 
 mod announce;
+mod ask;
 mod attach;
 mod blocks;
 mod cutting;
@@ -22,6 +23,7 @@ mod refused;
 mod repair;
 mod report;
 
+pub use ask::Ask;
 pub use attach::Prepared;
 pub use blocks::Done;
 pub use cutting::ExistingConnections;
@@ -30,28 +32,23 @@ pub use look::Look;
 pub use report::Conditions;
 
 use crate::base::{Settings, skeleton};
-use crate::cni::{Add, Failure};
 use crate::compile::Compiler;
 use crate::cut::Suspects;
 use crate::index::{Endpoint, Event};
 use crate::io::heard::{Fact, scopes};
 use crate::io::memory::Keeper;
-use crate::io::nft::{self, Enforced, Table};
+use crate::io::nft::{Enforced, Table};
 use crate::io::rtnl::Rtnl;
 use crate::model::{self, PodKey};
-use crate::workload::Plan;
 use crate::workload::supply::{Now, Supply};
 use attach::Pending;
 use facts::Compiled;
 use ipnet::IpNet;
 use report::NOT_HEARD;
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{broadcast, mpsc, oneshot};
-use twill_crds::control::{DropLine, Drops, FelixStatus, Forecast, PolicyChange};
+use tokio::sync::{mpsc, oneshot};
 use twill_datastore::{Datastore, Followed, Freshness, Mark};
 use twill_ipam::io::store::Store;
 use twill_ipam::{Owner, Sandbox};
@@ -67,68 +64,6 @@ const CHECKPOINT_EVERY: u64 = 30;
 
 /// What the agent tells people.
 pub type Told = twill_datastore::event::Occurrence;
-
-/// A question to the agent, with the place for its answer.
-pub enum Ask {
-    /// An ADD: find the pod, give it addresses durably, close its interface in the table and open what policy allows.
-    Prepare {
-        /// The call.
-        add: Box<Add>,
-        /// What must have been heard of the datastore as it was when the ADD began; none if it did not answer.
-        marks: Option<Vec<Mark>>,
-        /// The plan, or why there is none.
-        reply: oneshot::Sender<Result<Prepared, Failure>>,
-    },
-    /// The interface is there: give it its routes.
-    Finish {
-        /// Container and interface.
-        sandbox: Sandbox,
-        /// As prepared.
-        plan: Plan,
-        /// Index of the host side.
-        index: u32,
-        /// Done, or why not.
-        reply: oneshot::Sender<Result<(), Failure>>,
-    },
-    /// The interface is gone: forget the rest.
-    Release {
-        /// Container and interface.
-        sandbox: Sandbox,
-        /// Done, or why not.
-        reply: oneshot::Sender<Result<(), Failure>>,
-    },
-    /// Answered when everything up to some marks is in the kernel.
-    Reached {
-        /// The marks.
-        marks: Vec<Mark>,
-        /// The answer.
-        reply: oneshot::Sender<()>,
-    },
-    /// The state.
-    Status(oneshot::Sender<FelixStatus>),
-    /// Addresses in use.
-    Addresses(oneshot::Sender<Value>),
-    /// The ruleset as it is meant, and where the kernel is not that.
-    Ruleset(oneshot::Sender<Value>),
-    /// Which live connections a change of policy would cut, or why that cannot be said.
-    Forecast {
-        /// The change.
-        change: PolicyChange,
-        /// The answer.
-        reply: oneshot::Sender<Result<Forecast, String>>,
-    },
-    /// HostPolicies of this node, what is on trial, and what passes before.
-    HostPolicies(oneshot::Sender<Value>),
-    /// Packets that were denied, and those that will be from now on.
-    Drops {
-        /// What rules have counted.
-        counted: Vec<nft::Dropped>,
-        /// The answer.
-        reply: oneshot::Sender<(Drops, broadcast::Receiver<Arc<DropLine>>)>,
-    },
-    /// The state, after which nothing is written any more: the daemon ends.
-    Leave(oneshot::Sender<FelixStatus>),
-}
 
 /// What the agent is made of.
 pub struct Parts {
@@ -277,29 +212,6 @@ impl Agent {
         self.settle().await;
     }
 
-    /// Answers a question.
-    pub async fn answer(&mut self, ask: Ask) {
-        match ask {
-            Ask::Prepare { add, marks, reply } => self.prepare(*add, marks, reply).await,
-            Ask::Finish { sandbox, plan, index, reply } => drop(reply.send(self.finish(&sandbox, &plan, index))),
-            Ask::Release { sandbox, reply } => {
-                let released = self.release(&sandbox).await;
-                drop(reply.send(released));
-            }
-            Ask::Reached { marks, reply } if self.in_sync() && self.is_in_force(&marks) => drop(reply.send(())),
-            Ask::Reached { marks, reply } => self.reached.push((marks, reply)),
-            Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),
-            Ask::Addresses(reply) => drop(reply.send(self.addresses())),
-            Ask::Drops { counted, reply } => drop(reply.send(self.drops(counted))),
-            Ask::Ruleset(reply) => {
-                let ruleset = self.ruleset().await;
-                drop(reply.send(ruleset));
-            }
-            Ask::Forecast { change, reply } => self.forecast(&change, reply),
-            Ask::HostPolicies(reply) => drop(reply.send(self.host_state())),
-        }
-    }
-
     /// Whether every kind has been heard whole and the kernel holds what is wanted.
     #[must_use]
     pub fn in_sync(&self) -> bool {
@@ -342,17 +254,6 @@ impl Agent {
     /// Whether all that the marks stand for is in the kernel, and holds for live connections, too.
     fn is_in_force(&self, marks: &[Mark]) -> bool {
         self.heard.reached(marks) && self.cutting.is_idle()
-    }
-
-    fn answer_reached(&mut self) {
-        self.reached.retain(|(_, reply)| !reply.is_closed());
-        for (marks, reply) in std::mem::take(&mut self.reached) {
-            if self.is_in_force(&marks) {
-                let _ = reply.send(());
-            } else {
-                self.reached.push((marks, reply));
-            }
-        }
     }
 
     /// One transaction with all that changed. After a failure the next one compares everything.

@@ -1,0 +1,111 @@
+//! Questions to the agent, and who answers them.
+
+use super::{Agent, Prepared};
+use crate::cni::{Add, Failure};
+use crate::io::nft;
+use crate::workload::Plan;
+use serde_json::Value;
+use std::sync::Arc;
+use tokio::sync::{broadcast, oneshot};
+use twill_crds::control::{DropLine, Drops, FelixStatus, Forecast, PolicyChange};
+use twill_datastore::Mark;
+use twill_ipam::Sandbox;
+
+/// A question to the agent, with the place for its answer.
+pub enum Ask {
+    /// An ADD: find the pod, give it addresses durably, close its interface in the table and open what policy allows.
+    Prepare {
+        /// The call.
+        add: Box<Add>,
+        /// What must have been heard of the datastore as it was when the ADD began; none if it did not answer.
+        marks: Option<Vec<Mark>>,
+        /// The plan, or why there is none.
+        reply: oneshot::Sender<Result<Prepared, Failure>>,
+    },
+    /// The interface is there: give it its routes.
+    Finish {
+        /// Container and interface.
+        sandbox: Sandbox,
+        /// As prepared.
+        plan: Plan,
+        /// Index of the host side.
+        index: u32,
+        /// Done, or why not.
+        reply: oneshot::Sender<Result<(), Failure>>,
+    },
+    /// The interface is gone: forget the rest.
+    Release {
+        /// Container and interface.
+        sandbox: Sandbox,
+        /// Done, or why not.
+        reply: oneshot::Sender<Result<(), Failure>>,
+    },
+    /// Answered when everything up to some marks is in the kernel.
+    Reached {
+        /// The marks.
+        marks: Vec<Mark>,
+        /// The answer.
+        reply: oneshot::Sender<()>,
+    },
+    /// The state.
+    Status(oneshot::Sender<FelixStatus>),
+    /// Addresses in use.
+    Addresses(oneshot::Sender<Value>),
+    /// The ruleset as it is meant, and where the kernel is not that.
+    Ruleset(oneshot::Sender<Value>),
+    /// Which live connections a change of policy would cut, or why that cannot be said.
+    Forecast {
+        /// The change.
+        change: PolicyChange,
+        /// The answer.
+        reply: oneshot::Sender<Result<Forecast, String>>,
+    },
+    /// HostPolicies of this node, what is on trial, and what passes before.
+    HostPolicies(oneshot::Sender<Value>),
+    /// Packets that were denied, and those that will be from now on.
+    Drops {
+        /// What rules have counted.
+        counted: Vec<nft::Dropped>,
+        /// The answer.
+        reply: oneshot::Sender<(Drops, broadcast::Receiver<Arc<DropLine>>)>,
+    },
+    /// The state, after which nothing is written any more: the daemon ends.
+    Leave(oneshot::Sender<FelixStatus>),
+}
+
+impl Agent {
+    /// Answers a question.
+    pub async fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Prepare { add, marks, reply } => self.prepare(*add, marks, reply).await,
+            Ask::Finish { sandbox, plan, index, reply } => drop(reply.send(self.finish(&sandbox, &plan, index))),
+            Ask::Release { sandbox, reply } => {
+                let released = self.release(&sandbox).await;
+                drop(reply.send(released));
+            }
+            Ask::Reached { marks, reply } if self.in_sync() && self.is_in_force(&marks) => drop(reply.send(())),
+            Ask::Reached { marks, reply } => self.reached.push((marks, reply)),
+            Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),
+            Ask::Addresses(reply) => drop(reply.send(self.addresses())),
+            Ask::Drops { counted, reply } => drop(reply.send(self.drops(counted))),
+            Ask::Ruleset(reply) => {
+                let ruleset = self.ruleset().await;
+                drop(reply.send(ruleset));
+            }
+            Ask::Forecast { change, reply } => self.forecast(&change, reply),
+            Ask::HostPolicies(reply) => drop(reply.send(self.host_state())),
+        }
+    }
+
+    /// Answers who waited for what is in force now.
+    pub(super) fn answer_reached(&mut self) {
+        self.reached.retain(|(_, reply)| !reply.is_closed());
+        for (marks, reply) in std::mem::take(&mut self.reached) {
+            if self.is_in_force(&marks) {
+                let _ = reply.send(());
+            } else {
+                self.reached.push((marks, reply));
+            }
+        }
+    }
+}
