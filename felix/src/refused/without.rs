@@ -74,6 +74,9 @@ pub fn without(wanted: &Ruleset, aside: &BTreeSet<Part>) -> Ruleset {
     let cost = Cost::of(wanted, aside);
     ruleset.chains.retain(|name, _| !cost.chains.contains(name));
     ruleset.sets.retain(|name, _| !cost.sets.contains(name));
+    // The host's own interfaces stay open where their list is left out: closed, nobody could come and mend it.
+    let leads_nowhere = |rule: &Rule| matches!(&rule.action, Action::Verdict(verdict) if verdict.chain().is_some_and(|to| cost.chains.contains(to)));
+    ruleset.chains.values_mut().for_each(|chain| chain.rules.retain(|rule| !leads_nowhere(rule)));
     if cost.interfaces.is_empty() {
         return ruleset;
     }

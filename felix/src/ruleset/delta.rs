@@ -177,6 +177,15 @@ impl Ruleset {
         }
     }
 
+    /// Puts in the elements with which a delta begins sets that expire.
+    pub fn begin(&mut self, delta: &Delta) {
+        for (name, new) in delta.add_sets.iter().filter(|(_, set)| set.timeout.is_some()) {
+            if let Some(set) = self.sets.get_mut(name) {
+                set.elements.clone_from(&new.elements);
+            }
+        }
+    }
+
     /// Every reference has its object, every key its set's type. What passes here, the kernel accepts.
     ///
     /// # Errors

@@ -107,7 +107,9 @@ impl Enforced {
         }
         self.refused.keep_wanted(wanted);
         let closed = without(wanted, &self.refused.aside());
-        let mut change = held.difference(&closed);
+        let mut begun = closed.clone();
+        begun.begin(&delta);
+        let mut change = held.difference(&begun);
         self.held = Some(held);
         // What expires is not compared.
         let expiring = |name: &Name| wanted.sets.get(name).is_some_and(|set| set.timeout.is_some());

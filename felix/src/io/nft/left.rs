@@ -34,13 +34,26 @@ impl Left {
     pub(super) fn follow(&mut self, change: &Delta, left: BTreeMap<Name, BTreeSet<Key>>, now: Instant) {
         for (name, change) in &change.elements {
             if let Some(elements) = self.elements.get_mut(name) {
-                elements.retain(|key, _| !change.add.contains_key(key));
+                elements.retain(|key, _| !change.add.contains_key(key) && !change.remove.contains_key(key));
             }
         }
         for (name, keys) in left {
             self.elements.entry(name).or_default().extend(keys.into_iter().map(|key| (key, now)));
         }
         self.elements.retain(|_, elements| !elements.is_empty());
+    }
+
+    /// A change with what must go at once: of a selector that is wanted again, members that left meanwhile.
+    pub(super) fn with_returning(&self, delta: &Delta) -> Delta {
+        let mut delta = delta.clone();
+        for (name, change) in &mut delta.elements {
+            let Some(left) = self.elements.get(name) else { continue };
+            let wanted: BTreeSet<Key> = change.add.keys().filter_map(Key::first_selector).collect();
+            let is_wanted = |key: &&Key| key.first_selector().is_some_and(|selector| wanted.contains(&selector));
+            let gone = left.keys().filter(|key| !change.add.contains_key(*key)).filter(is_wanted);
+            change.remove.extend(gone.map(|key| (key.clone(), Value::Plain)));
+        }
+        delta
     }
 
     /// Takes out of a difference the elements that are out of use.
@@ -174,6 +187,7 @@ mod tests {
         again.add_element(&name, key(1), Value::Plain);
         left.follow(&again, BTreeMap::new(), begin);
         assert!(left.due(begin).is_empty());
+        assert!(left.with_returning(&again).elements[&name].remove.is_empty(), "nothing of that selector is left");
         let mut difference = Delta::default();
         difference.remove_element(&name, key(2), Value::Plain);
         difference.remove_element(&name, key(9), Value::Plain);
@@ -181,6 +195,16 @@ mod tests {
         assert_eq!(difference.elements[&name].remove.keys().collect::<Vec<_>>(), [&key(9)]);
         let due = left.due(begin + STAYS).removal();
         assert_eq!(due.elements[&name].remove.keys().collect::<Vec<_>>(), [&key(2)]);
+        assert_eq!(left.next(), None);
+
+        // A selector comes back without a member that it had.
+        let member = key(3).and_port(1);
+        left.follow(&Delta::default(), [(name.clone(), [key(3), member.clone()].into())].into(), begin);
+        let mut back = Delta::default();
+        back.add_element(&name, key(3), Value::Plain);
+        let back = left.with_returning(&back);
+        assert_eq!(back.elements[&name].remove.keys().collect::<Vec<_>>(), [&member]);
+        left.follow(&back, BTreeMap::new(), begin);
         assert_eq!(left.next(), None);
 
         left.follow(&Delta::default(), [(name.clone(), [key(3)].into())].into(), begin);

@@ -133,7 +133,7 @@ impl Owner {
         if delta.is_empty() {
             return (Ok(Commit::default()), desired);
         }
-        let steps = steps::steps(delta, &desired, self.left.ruleset());
+        let steps = steps::steps(&self.left.with_returning(delta), &desired, self.left.ruleset());
         let refused = match self.perform(steps, Extras::default(), &desired) {
             Ok((Outcome::Committed, commit)) => {
                 desired.apply(delta);
@@ -149,7 +149,10 @@ impl Owner {
         debug!(error = %refused, "transaction failed; comparing with the kernel");
         let mut wanted = desired.clone();
         wanted.apply(delta);
-        match wanted.check().map_err(Error::from).and_then(|()| self.equalize(&wanted)) {
+        // What expires is in the ruleset without elements, so that no repair brings them back; this is when they are to come.
+        let mut begun = wanted.clone();
+        begun.begin(delta);
+        match wanted.check().map_err(Error::from).and_then(|()| self.equalize(&begun)) {
             Ok(commit) => (Ok(Commit { resynced: true, ..commit }), wanted),
             Err(e) => {
                 // Back to where we were, should that not be where we are.

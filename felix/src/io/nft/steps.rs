@@ -33,16 +33,19 @@ pub(super) fn steps(delta: &Delta, held: &Ruleset, left: &Ruleset) -> Steps {
     let mut steps = Steps { change: delta.clone(), ..Steps::default() };
     let again = delta.add_sets.keys().any(|name| delta.remove_sets.contains(name))
         || delta.add_chains.keys().any(|name| delta.remove_chains.contains(name));
+    // Of another skeleton: lists may lead to its chains.
+    let skeleton = delta.add_chains.iter().any(|(name, chain)| !name.starts_with(base::LIST) && chain.base.is_none());
     // What is made anew under its name cannot be there twice: all in one.
-    if again {
+    if again || skeleton {
         return steps;
     }
     let chains = steps.change.add_chains.extract_if(.., |name, _| name.starts_with(base::LIST)).collect();
-    let sets = steps.change.add_sets.extract_if(.., |name, _| is_policy(name)).collect();
+    // The skeleton's as well, which lists may look into; a map may lead to what is not there yet.
+    let sets = steps.change.add_sets.extract_if(.., |_, set| !set.map).collect();
     steps.used = Ruleset { chains, sets };
     steps.new = restricted(left, &steps.used).difference(&steps.used);
     let chains = extract(&mut steps.change.remove_chains, |name| name.starts_with(base::LIST));
-    let sets = extract(&mut steps.change.remove_sets, is_policy);
+    let sets = extract(&mut steps.change.remove_sets, |name| held.sets.get(name).is_some_and(|set| !set.map));
     steps.left_elements = released(&mut steps.change, held);
     let named = |names: BTreeSet<Name>| names.into_iter();
     steps.left.chains = named(chains).filter_map(|name| held.chains.get_key_value(&name)).map(cloned).collect();
@@ -81,10 +84,6 @@ pub(super) fn removal(ruleset: &Ruleset) -> Delta {
         remove_sets: ruleset.sets.keys().cloned().collect(),
         ..Delta::default()
     }
-}
-
-fn is_policy(name: &Name) -> bool {
-    !base::SETS.contains(&name.as_ref())
 }
 
 fn extract(names: &mut BTreeSet<Name>, which: impl Fn(&Name) -> bool) -> BTreeSet<Name> {
@@ -177,6 +176,33 @@ mod tests {
         assert_eq!((change.remove.len(), change.add.len()), (1, 0), "a member that left is gone at once");
         assert_eq!(steps.left_elements["sel4_all"].len(), 2);
         assert!(steps.left_elements["sel4_all"].iter().all(|key| key.first_selector() == Some(Key::selector(2))));
+    }
+
+    #[test]
+    fn what_lists_tell_of_has_its_set_as_long_as_they_do() {
+        let quiet = |told| {
+            let mut all = skeleton(&Settings { told, ..Settings::default() });
+            let log = told.then(|| base::log(Vec::new(), "list_a"));
+            let rules = log.into_iter().chain([Rule::deny(Vec::new())]).collect();
+            all.chains.insert("list_a".into(), Chain { base: None, rules });
+            let to = Value::Verdict(Verdict::Jump("list_a".into()));
+            all.sets.get_mut(base::TO_POD).unwrap().elements.insert(Key::interface("twla"), to);
+            // Another list under another name, as it would be.
+            let name: Name = if told { "list_told".into() } else { "list_quiet".into() };
+            let list = all.chains["list_a"].clone();
+            all.chains.insert(name.clone(), list);
+            all.check().unwrap();
+            all
+        };
+        for (from, to) in [(quiet(false), quiet(true)), (quiet(true), quiet(false))] {
+            let steps = steps(&from.difference(&to), &from, &Ruleset::default());
+            let mut kernel = from.clone();
+            for delta in [&steps.new, &steps.change, &removal(&steps.left)] {
+                kernel.apply(delta);
+                kernel.check().unwrap();
+            }
+            assert!(kernel == to);
+        }
     }
 
     #[test]
