@@ -108,12 +108,16 @@ impl Agent {
             );
             self.host.sessions = self.host.facts.established.clone();
             self.host.trials.committed(Instant::now());
-            self.test_host();
         }
     }
 
-    /// What the clock makes of a trial; the next self-test, if one is due; and what could not be kept before.
+    /// What the clock makes of a trial, and the next self-test, if one is due: only ticks begin them, so they are a second apart.
     pub(super) async fn tick_host(&mut self) {
+        self.judge_host().await;
+        self.test_host();
+    }
+
+    async fn judge_host(&mut self) {
         let step = self.host.trials.judge(Instant::now(), lasts);
         let over = step != Step::Nothing;
         // Also what could not be kept before.
@@ -122,7 +126,6 @@ impl Agent {
             self.host.changed = true;
             self.settle().await;
         }
-        self.test_host();
     }
 
     pub(super) async fn host_tested(&mut self, attempt: &str, outcome: Result<(), String>) {
@@ -131,7 +134,7 @@ impl Agent {
             tracing::warn!(%why, "the self-test of HostPolicies failed");
         }
         self.host.trials.tested(attempt, outcome);
-        self.tick_host().await;
+        self.judge_host().await;
     }
 
     fn test_host(&mut self) {
