@@ -144,6 +144,29 @@ fn an_operator_confirms_what_asks_for_it_and_nothing_else_does() {
 }
 
 #[test]
+fn only_what_is_on_trial_waits_for_an_operator() {
+    let spec = |mode: &str| json!({"interfaces": [mode], "confirmation": {"mode": mode, "timeoutSeconds": 300}});
+    let confirmed =
+        |name: &str| annotated(name, 1, json!({twill_crds::host_policy::CONFIRMED_GENERATION: "1"}), spec("Manual"));
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    trials.want(vec![confirmed("old")], begin, true, dead);
+    trials.committed(begin);
+    assert_eq!(trials.judge(begin, alive), Step::Keep);
+    // Without its annotation it is in force all the same.
+    let old = || object("old", 1, spec("Manual"));
+    trials.want(vec![old(), object("new", 1, spec("Manual"))], begin, true, dead);
+    trials.committed(begin);
+    assert_eq!(trials.judge(after(1, begin), alive), Step::Nothing);
+    assert_eq!(trials.want(vec![old(), confirmed("new")], after(2, begin), true, dead), Step::Nothing);
+    assert_eq!(trials.judge(after(2, begin), alive), Step::Keep);
+    assert_eq!(trials.confirmed().len(), 2);
+    // Where self-tests decide, nobody is waited for.
+    trials.want(vec![old(), confirmed("new"), object("more", 1, spec("SelfTest"))], after(3, begin), true, dead);
+    trials.committed(after(3, begin));
+    assert!(trials.running().unwrap().wants_test());
+}
+
+#[test]
 fn what_loosens_needs_no_trial_and_ends_one() {
     let (begin, mut trials) = (Instant::now(), Trials::default());
     trials.want(vec![object("h", 1, only(22))], begin, true, dead);

@@ -52,8 +52,8 @@ pub struct Running {
     passes: u32,
     /// Why the last self-test failed, if it did.
     failed: Option<String>,
-    /// Whether somebody has to confirm it.
-    manual: bool,
+    /// Names of its policies that somebody has to confirm; none: self-tests decide.
+    awaited: Vec<String>,
 }
 
 /// What is to be done.
@@ -263,7 +263,10 @@ impl Trials {
             until: None,
             passes: 0,
             failed: None,
-            manual: deciding().any(|policy| policy.confirmation.manual),
+            awaited: deciding()
+                .filter(|policy| policy.confirmation.manual)
+                .map(|policy| name(policy).to_owned())
+                .collect(),
             program,
         }
     }
@@ -278,7 +281,7 @@ impl Running {
 
     /// Names of its policies.
     pub fn policies(&self) -> impl Iterator<Item = &str> {
-        self.program.iter().map(|policy| policy.rules.key.name.as_str())
+        self.program.iter().map(|policy| name(policy))
     }
 
     /// Whether it is in the kernel.
@@ -290,13 +293,13 @@ impl Running {
     /// Whether it waits for self-tests.
     #[must_use]
     pub fn wants_test(&self) -> bool {
-        !self.manual && self.until.is_some()
+        !self.is_manual() && self.until.is_some()
     }
 
     /// Whether it waits for an operator.
     #[must_use]
     pub fn is_manual(&self) -> bool {
-        self.manual
+        !self.awaited.is_empty()
     }
 
     /// How long it goes on unless it is confirmed.
@@ -312,22 +315,26 @@ impl Running {
     }
 
     fn is_confirmed(&self) -> bool {
-        match self.manual {
-            true => {
-                self.program.iter().filter(|policy| policy.confirmation.manual).all(|policy| policy.confirmation.given)
-            }
-            false => self.passes >= PASSES,
+        if self.is_manual() {
+            let awaited = |policy: &&Arc<crate::model::HostPolicy>| self.awaited.iter().any(|one| one == name(policy));
+            self.program.iter().filter(awaited).all(|policy| policy.confirmation.given)
+        } else {
+            self.passes >= PASSES
         }
     }
 
     fn why(&self) -> String {
         let within = self.within.as_secs();
-        match (&self.failed, self.manual) {
+        match (&self.failed, self.is_manual()) {
             (_, true) => format!("nobody confirmed it within {within} s; twill policy confirm NAME does that"),
             (Some(failed), false) => format!("the self-test did not succeed within {within} s: {failed}"),
             (None, false) => format!("no self-test was completed within {within} s"),
         }
     }
+}
+
+fn name(policy: &crate::model::HostPolicy) -> &str {
+    &policy.rules.key.name
 }
 
 /// Name of the set that gates an attempt: of no other one.
