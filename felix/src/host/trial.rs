@@ -9,6 +9,8 @@ use super::{Plan, Program, Trial, failsafe::Failsafe, is_looser, same, sort};
 use crate::model::host_policy;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use twill_crds::HostPolicy;
@@ -26,6 +28,8 @@ pub struct Kept {
     pub confirmed: Vec<HostPolicy>,
     /// The attempt that is on trial.
     pub pending: Option<String>,
+    /// BGP peers with which there were sessions when it began: its self-test asks for them, whichever felix performs it.
+    pub sessions: BTreeSet<IpAddr>,
     /// Attempts that came to nothing, the last one last.
     pub reverted: Vec<Reverted>,
 }
@@ -75,6 +79,8 @@ pub struct Trials {
     running: Option<Running>,
     /// The attempt that is wanted and came to nothing.
     held_back: Option<Reverted>,
+    /// A trial is wanted that may not begin yet.
+    waits: bool,
 }
 
 impl Trials {
@@ -108,6 +114,12 @@ impl Trials {
         self.held_back.as_ref()
     }
 
+    /// Whether a trial is wanted that may not begin yet.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
     /// What the table shall hold.
     #[must_use]
     pub fn plan(&self, failsafes: Vec<Failsafe>) -> Plan {
@@ -120,14 +132,15 @@ impl Trials {
     }
 
     /// These objects select the node. `alive` says how long the kernel goes on with a trial of an earlier felix, by the name of its gate;
-    /// without `may_begin` a new trial has to wait.
+    /// a new trial begins with the BGP sessions that there are, and has to wait without `sessions`.
     pub fn want(
         &mut self,
         wanted: Vec<HostPolicy>,
         now: Instant,
-        may_begin: bool,
+        sessions: Option<&BTreeSet<IpAddr>>,
         alive: impl Fn(&str) -> Option<Duration>,
     ) -> Step {
+        self.waits = false;
         let program = program(&wanted);
         if same(&program, &self.confirmed) || is_looser(&program, &self.confirmed) {
             return self.settle_for(wanted, program);
@@ -147,10 +160,12 @@ impl Trials {
         if self.kept.pending.as_ref() == Some(&running.attempt) {
             return self.go_on(running, now, alive);
         }
-        if !may_begin {
+        let Some(sessions) = sessions else {
+            self.waits = true;
             return Step::Nothing;
-        }
+        };
         self.kept.pending = Some(running.attempt.clone());
+        self.kept.sessions = sessions.clone();
         self.held_back = None;
         self.running = Some(running);
         Step::Keep
@@ -198,8 +213,14 @@ impl Trials {
     pub fn not_begun(&mut self) {
         if self.running.as_ref().is_some_and(|running| running.until.is_none()) {
             self.running = None;
-            self.kept.pending = None;
+            self.end();
         }
+    }
+
+    /// Nothing is on trial any more.
+    fn end(&mut self) {
+        self.kept.pending = None;
+        self.kept.sessions.clear();
     }
 
     /// What is wanted becomes what is in force.
@@ -207,7 +228,7 @@ impl Trials {
         self.held_back = None;
         let was = self.kept.clone();
         let changed = self.running.take().is_some() || !same(&program, &self.confirmed);
-        self.kept.pending = None;
+        self.end();
         if changed || self.kept.confirmed.len() != objects.len() {
             self.kept.confirmed = objects.into_iter().map(trimmed).collect();
         }
@@ -235,14 +256,14 @@ impl Trials {
     }
 
     fn abandon(&mut self) -> Step {
-        self.kept.pending = None;
+        self.end();
         Step::Keep
     }
 
     fn revert(&mut self, why: String) -> Step {
         let Some(running) = self.running.take() else { return Step::Nothing };
         let reverted = Reverted { attempt: running.attempt, why };
-        self.kept.pending = None;
+        self.end();
         self.kept.reverted.push(reverted.clone());
         let surplus = self.kept.reverted.len().saturating_sub(REMEMBERED);
         self.kept.reverted.drain(..surplus);

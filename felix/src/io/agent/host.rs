@@ -8,8 +8,6 @@ use crate::io::host::{facts, kept, test::Test};
 use crate::io::nft;
 use crate::model;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use twill_crds::{HostPolicy, Object};
@@ -41,8 +39,6 @@ pub(super) struct Host {
     facts: Facts,
     /// Whether they are from a look at everything, BGP sessions, too.
     looked: bool,
-    /// Sessions when the trial began.
-    sessions: BTreeSet<IpAddr>,
     testing: bool,
     /// Something that the plan follows from is another.
     changed: bool,
@@ -80,11 +76,11 @@ impl Agent {
             return false;
         }
         // A trial that may not begin yet is looked at again.
-        let may_begin = self.equal && self.host.looked;
-        self.host.changed = !may_begin;
+        let sessions = self.host.facts.established.clone().filter(|_| self.equal && self.host.looked);
+        self.host.changed = sessions.is_none();
         let now = Instant::now();
         if self.heard_up_to().is_some() && self.node_exists() {
-            let step = self.host.trials.want(self.host_policies_here(), now, may_begin, lasts);
+            let step = self.host.trials.want(self.host_policies_here(), now, sessions.as_ref(), lasts);
             self.follow(step);
         }
         let plan = self.host_plan();
@@ -106,7 +102,6 @@ impl Agent {
                 seconds = running.left(Instant::now()).as_secs(),
                 "HostPolicies on trial"
             );
-            self.host.sessions = self.host.facts.established.clone();
             self.host.trials.committed(Instant::now());
         }
     }
@@ -147,7 +142,7 @@ impl Agent {
         let test = Test {
             url: self.host.places.url.clone(),
             run_dir: self.host.places.run_dir.clone(),
-            sessions: self.host.sessions.clone(),
+            sessions: self.host.trials.kept().sessions.clone(),
         };
         tokio::spawn(async move {
             let outcome = test.run().await;
@@ -225,11 +220,18 @@ impl Agent {
 
     /// What is wrong, one sentence each.
     pub(super) fn host_problems(&self) -> Vec<String> {
+        let names = || self.host_policies_here().iter().map(|one| one.name().to_owned()).collect::<Vec<_>>().join(", ");
         let mut problems: Vec<String> =
             self.host.trials.confirmed().iter().flat_map(|policy| policy.rules.problems.clone()).collect();
         if let Some(reverted) = self.host.trials.held_back() {
-            let names: Vec<String> = self.host_policies_here().iter().map(|policy| policy.name().to_owned()).collect();
-            problems.push(self.reverted(&names.join(", "), reverted));
+            problems.push(self.reverted(&names(), reverted));
+        }
+        if self.host.trials.waits() && self.host.looked && self.host.facts.established.is_none() {
+            problems.push(format!(
+                "HostPolicy {} is not tried yet on node {}: bgpd does not answer, so which sessions must outlive the trial is not known; see to bgpd, then it begins by itself",
+                names(),
+                self.node
+            ));
         }
         problems
     }
