@@ -218,6 +218,41 @@ fn what_cannot_be_kept_is_not_begun() {
 }
 
 #[test]
+fn a_confirmation_that_cannot_be_kept_is_none() {
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    trials.want(vec![object("h", 1, only(22))], begin, WITHOUT_BGP, dead);
+    trials.committed(begin);
+    let attempt = trials.running().unwrap().attempt().to_owned();
+    (0..2).for_each(|_| trials.tested(&attempt, Ok(())));
+    let before = trials.clone();
+    assert_eq!(trials.judge(after(10, begin), alive), Step::Keep);
+    let mut trials = before;
+    trials.not_kept("no space".into());
+    assert!(trials.plan(Vec::new()).trial.is_some() && trials.confirmed().is_empty());
+    assert_eq!(trials.clone().judge(after(11, begin), alive), Step::Keep, "it may be kept yet");
+    let Step::Tell(reverted) = trials.judge(after(60, begin), alive) else { panic!("{trials:?}") };
+    assert!(reverted.why.contains("could not be kept within 60 s: no space"), "{}", reverted.why);
+}
+
+#[test]
+fn what_the_kernel_refuses_is_not_tried_again_as_it_stands() {
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    let wanted = |generation| vec![object("h", generation, only(22))];
+    trials.want(wanted(1), begin, WITHOUT_BGP, dead);
+    let Step::Tell(reverted) = trials.refused("the kernel refused it".into()) else { panic!("{trials:?}") };
+    assert_eq!((reverted.why.as_str(), trials.plan(Vec::new())), ("the kernel refused it", Plan::default()));
+    for mut trials in [trials.clone(), restarted(&trials)] {
+        assert_eq!(trials.want(wanted(1), after(1, begin), WITHOUT_BGP, dead), Step::Nothing);
+        assert_eq!(trials.held_back(), Some(&reverted));
+        assert_eq!(trials.want(wanted(2), after(2, begin), WITHOUT_BGP, dead), Step::Keep);
+        // What is in the kernel already is not over because something else is refused.
+        trials.committed(after(2, begin));
+        assert_eq!(trials.refused("another".into()), Step::Nothing);
+        assert!(trials.running().is_some());
+    }
+}
+
+#[test]
 fn looser_is_what_forbids_nothing_more() {
     let program = |specs: &[Value]| -> Program {
         let one = |(n, spec): (usize, &Value)| {

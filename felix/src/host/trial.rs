@@ -56,6 +56,8 @@ pub struct Running {
     passes: u32,
     /// Why the last self-test failed, if it did.
     failed: Option<String>,
+    /// Why its confirmation could not be made durable, if it could not.
+    unkept: Option<String>,
     /// Names of its policies that somebody has to confirm; none: self-tests decide.
     awaited: Vec<String>,
 }
@@ -209,7 +211,22 @@ impl Trials {
         }
     }
 
-    /// What could not be made durable, or did not get into the kernel, is not begun; who wants it tries again.
+    /// That it is confirmed could not be made durable, so it is not; this state is the one from before.
+    pub fn not_kept(&mut self, why: String) {
+        if let Some(running) = self.running.as_mut() {
+            running.unkept = Some(why);
+        }
+    }
+
+    /// The kernel refused what was to begin. It would again, so that is over.
+    pub fn refused(&mut self, why: String) -> Step {
+        match self.running.as_ref().is_some_and(|running| running.until.is_none()) {
+            true => self.revert(why),
+            false => Step::Nothing,
+        }
+    }
+
+    /// What could not be made durable is not begun; who wants it tries again.
     pub fn not_begun(&mut self) {
         if self.running.as_ref().is_some_and(|running| running.until.is_none()) {
             self.running = None;
@@ -284,6 +301,7 @@ impl Trials {
             until: None,
             passes: 0,
             failed: None,
+            unkept: None,
             awaited: deciding()
                 .filter(|policy| policy.confirmation.manual)
                 .map(|policy| name(policy).to_owned())
@@ -346,6 +364,9 @@ impl Running {
 
     fn why(&self) -> String {
         let within = self.within.as_secs();
+        if let Some(unkept) = &self.unkept {
+            return format!("it was confirmed, but that could not be kept within {within} s: {unkept}");
+        }
         match (&self.failed, self.is_manual()) {
             (_, true) => format!("nobody confirmed it within {within} s; twill policy confirm NAME does that"),
             (Some(failed), false) => format!("the self-test did not succeed within {within} s: {failed}"),

@@ -81,15 +81,18 @@ impl Agent {
         let now = Instant::now();
         if self.heard_up_to().is_some() && self.node_exists() {
             let step = self.host.trials.want(self.host_policies_here(), now, sessions.as_ref(), lasts);
-            self.follow(step);
+            // What could not be kept is not begun. What loosens is followed all the same: who opens a node with a full disk must get in.
+            let _ = self.follow(step);
         }
         let plan = self.host_plan();
         self.compiler.plan_host(plan)
     }
 
-    /// The table does not hold the plan: what has not begun begins later.
-    pub(super) fn host_not_committed(&mut self) {
-        self.host.trials.not_begun();
+    /// The table does not hold the plan: a trial that was to begin with it came to nothing.
+    pub(super) fn host_not_committed(&mut self, why: String) {
+        let step = self.host.trials.refused(why);
+        // Kept or not: this felix does not begin it again.
+        let _ = self.follow(step);
         self.host.changed = true;
     }
 
@@ -113,13 +116,21 @@ impl Agent {
     }
 
     async fn judge_host(&mut self) {
+        let before = self.host.trials.clone();
         let step = self.host.trials.judge(Instant::now(), lasts);
-        let over = step != Step::Nothing;
+        let (over, confirmed) = (step != Step::Nothing, step == Step::Keep);
         // Also what could not be kept before.
-        self.follow(step);
-        if over {
-            self.host.changed = true;
-            self.settle().await;
+        match self.follow(step) {
+            // The kernel makes permanent only what is kept; else its gate ends.
+            Err(why) if confirmed => {
+                self.host.trials = before;
+                self.host.trials.not_kept(why);
+            }
+            _ if over => {
+                self.host.changed = true;
+                self.settle().await;
+            }
+            _ => {}
         }
     }
 
@@ -171,26 +182,35 @@ impl Agent {
     }
 
     /// Makes durable what must be, and tells people.
-    fn follow(&mut self, step: Step) {
+    ///
+    /// # Errors
+    /// Why that failed. What was to begin is not begun then, and the rest is tried again with the next tick.
+    fn follow(&mut self, step: Step) -> Result<(), String> {
         if let Step::Tell(reverted) = &step {
             self.tell_reverted(reverted);
         }
         if *self.host.trials.kept() == self.host.kept {
-            return;
+            // A trial may wait for its confirmation to be kept.
+            if self.host.trials.running().is_none() {
+                self.faults.remove("host");
+            }
+            return Ok(());
         }
         match kept::write(&kept::path(&self.host.places.state_dir), self.host.trials.kept()) {
             Ok(()) => {
                 self.host.kept = self.host.trials.kept().clone();
                 self.faults.remove("host");
+                Ok(())
             }
             Err(error) => {
                 self.host.trials.not_begun();
                 self.host.changed = true;
                 let sentence = format!(
-                    "what is in force of HostPolicies cannot be kept, so no change of them is tried: {error}; make room"
+                    "what is in force of HostPolicies cannot be kept, so no change of them is tried or confirmed: {error}; make room"
                 );
                 tracing::error!(%error, "state of HostPolicies not written");
                 self.faults.insert("host", sentence);
+                Err(error.to_string())
             }
         }
     }
