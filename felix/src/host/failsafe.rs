@@ -34,8 +34,8 @@ pub struct Facts {
     pub bgp_port: Option<u16>,
     /// Configured BGP peers beside nodes, with their ports.
     pub bgp_peers: BTreeSet<SocketAddr>,
-    /// BGP peers with which there is a session.
-    pub established: BTreeSet<IpAddr>,
+    /// BGP peers with which there is a session; none: that is not known, as while bgpd should answer and does not.
+    pub established: Option<BTreeSet<IpAddr>>,
     /// Addresses of the nodes of the control plane.
     pub control_plane: BTreeSet<IpAddr>,
 }

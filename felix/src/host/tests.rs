@@ -1,7 +1,12 @@
 use super::*;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Instant;
 use twill_crds::HostPolicy as Object;
+
+/// A trial may begin, and there are no sessions.
+const WITHOUT_BGP: Option<&BTreeSet<IpAddr>> = Some(&BTreeSet::new());
 
 fn object(name: &str, generation: i64, spec: Value) -> Object {
     annotated(name, generation, json!({}), spec)
@@ -41,7 +46,7 @@ fn restarted(trials: &Trials) -> Trials {
 #[test]
 fn a_change_is_on_trial_until_self_tests_have_succeeded() {
     let (begin, mut trials) = (Instant::now(), Trials::default());
-    assert_eq!(trials.want(vec![object("h", 1, only(22))], begin, true, dead), Step::Keep);
+    assert_eq!(trials.want(vec![object("h", 1, only(22))], begin, WITHOUT_BGP, dead), Step::Keep);
     let plan = trials.plan(Vec::new());
     assert!(plan.confirmed.is_empty() && plan.trial.as_ref().unwrap().within == Duration::from_secs(60));
     assert!(!trials.running().unwrap().wants_test(), "it is not in the kernel yet");
@@ -55,7 +60,7 @@ fn a_change_is_on_trial_until_self_tests_have_succeeded() {
     trials.tested(&attempt, Ok(()));
     assert_eq!(trials.judge(after(59, begin), alive), Step::Keep);
     assert_eq!((trials.plan(Vec::new()).confirmed.len(), trials.running().is_none()), (1, true));
-    assert_eq!(trials.want(vec![object("h", 1, only(22))], after(70, begin), true, dead), Step::Nothing);
+    assert_eq!(trials.want(vec![object("h", 1, only(22))], after(70, begin), WITHOUT_BGP, dead), Step::Nothing);
     // What was confirmed is in force for the next felix, too.
     assert_eq!(restarted(&trials).confirmed(), trials.confirmed());
 }
@@ -63,7 +68,7 @@ fn a_change_is_on_trial_until_self_tests_have_succeeded() {
 #[test]
 fn what_is_not_confirmed_in_time_is_over_and_is_not_tried_again_before_it_is_another() {
     let (begin, mut trials) = (Instant::now(), Trials::default());
-    trials.want(vec![object("h", 1, only(22))], begin, true, dead);
+    trials.want(vec![object("h", 1, only(22))], begin, WITHOUT_BGP, dead);
     trials.committed(begin);
     let attempt = trials.running().unwrap().attempt().to_owned();
     trials.tested(&attempt, Err("no answer".into()));
@@ -72,23 +77,23 @@ fn what_is_not_confirmed_in_time_is_over_and_is_not_tried_again_before_it_is_ano
     trials.tested(&attempt, Ok(()));
     assert_eq!(trials.plan(Vec::new()), Plan::default());
     for mut trials in [trials.clone(), restarted(&trials)] {
-        assert_eq!(trials.want(vec![object("h", 1, only(22))], after(61, begin), true, dead), Step::Nothing);
+        assert_eq!(trials.want(vec![object("h", 1, only(22))], after(61, begin), WITHOUT_BGP, dead), Step::Nothing);
         assert!(trials.running().is_none() && trials.held_back() == Some(&reverted));
-        assert_eq!(trials.want(vec![object("h", 2, only(22))], after(62, begin), true, dead), Step::Keep);
+        assert_eq!(trials.want(vec![object("h", 2, only(22))], after(62, begin), WITHOUT_BGP, dead), Step::Keep);
         assert!(trials.running().is_some() && trials.held_back().is_none());
     }
     let again = annotated("h", 1, json!({twill_crds::host_policy::ATTEMPT: "2"}), only(22));
-    assert_eq!(trials.want(vec![again], after(63, begin), true, dead), Step::Keep);
+    assert_eq!(trials.want(vec![again], after(63, begin), WITHOUT_BGP, dead), Step::Keep);
 }
 
 #[test]
 fn a_restart_neither_extends_a_trial_nor_confirms_it() {
     let (begin, mut trials) = (Instant::now(), Trials::default());
-    trials.want(vec![object("h", 1, only(22))], begin, true, dead);
+    trials.want(vec![object("h", 1, only(22))], begin, WITHOUT_BGP, dead);
     trials.committed(begin);
     let mut next = restarted(&trials);
     assert_eq!(next.plan(Vec::new()), Plan::default(), "nothing is in force but what was confirmed");
-    assert_eq!(next.want(vec![object("h", 1, only(22))], after(50, begin), true, alive), Step::Nothing);
+    assert_eq!(next.want(vec![object("h", 1, only(22))], after(50, begin), WITHOUT_BGP, alive), Step::Nothing);
     assert_eq!(
         next.plan(Vec::new()),
         trials.plan(Vec::new()),
@@ -98,7 +103,7 @@ fn a_restart_neither_extends_a_trial_nor_confirms_it() {
     assert!(matches!(next.judge(after(57, begin), alive), Step::Tell(_)), "7 s were left");
     // The kernel has ended it meanwhile.
     let mut next = restarted(&trials);
-    let Step::Tell(reverted) = next.want(vec![object("h", 1, only(22))], after(90, begin), true, dead) else {
+    let Step::Tell(reverted) = next.want(vec![object("h", 1, only(22))], after(90, begin), WITHOUT_BGP, dead) else {
         panic!("{next:?}")
     };
     assert!(reverted.why.contains("felix was not running"), "{}", reverted.why);
@@ -108,7 +113,7 @@ fn a_restart_neither_extends_a_trial_nor_confirms_it() {
 #[test]
 fn nothing_is_confirmed_that_the_kernel_does_not_hold() {
     let (begin, mut trials) = (Instant::now(), Trials::default());
-    trials.want(vec![object("h", 1, only(22))], begin, true, dead);
+    trials.want(vec![object("h", 1, only(22))], begin, WITHOUT_BGP, dead);
     trials.committed(begin);
     let attempt = trials.running().unwrap().attempt().to_owned();
     trials.tested(&attempt, Ok(()));
@@ -121,7 +126,7 @@ fn nothing_is_confirmed_that_the_kernel_does_not_hold() {
 fn an_operator_confirms_what_asks_for_it_and_nothing_else_does() {
     let manual = json!({"confirmation": {"mode": "Manual", "timeoutSeconds": 300}});
     let (begin, mut trials) = (Instant::now(), Trials::default());
-    trials.want(vec![object("h", 4, manual.clone())], begin, true, dead);
+    trials.want(vec![object("h", 4, manual.clone())], begin, WITHOUT_BGP, dead);
     trials.committed(begin);
     let attempt = trials.running().unwrap().attempt().to_owned();
     trials.tested(&attempt, Ok(()));
@@ -130,45 +135,121 @@ fn an_operator_confirms_what_asks_for_it_and_nothing_else_does() {
     let confirmed = |generation: &str| {
         annotated("h", 4, json!({twill_crds::host_policy::CONFIRMED_GENERATION: generation}), manual.clone())
     };
-    assert_eq!(trials.want(vec![confirmed("3")], after(201, begin), true, alive), Step::Nothing);
+    assert_eq!(trials.want(vec![confirmed("3")], after(201, begin), WITHOUT_BGP, alive), Step::Nothing);
     assert_eq!(trials.judge(after(202, begin), alive), Step::Nothing, "that was another generation");
-    assert_eq!(trials.want(vec![confirmed("4")], after(203, begin), true, alive), Step::Nothing);
+    assert_eq!(trials.want(vec![confirmed("4")], after(203, begin), WITHOUT_BGP, alive), Step::Nothing);
     assert_eq!(trials.judge(after(204, begin), alive), Step::Keep);
     assert_eq!(trials.confirmed().len(), 1);
     // One that is not confirmed is over.
     let mut trials = Trials::default();
-    trials.want(vec![object("h", 4, manual)], begin, true, dead);
+    trials.want(vec![object("h", 4, manual)], begin, WITHOUT_BGP, dead);
     trials.committed(begin);
     let Step::Tell(reverted) = trials.judge(after(300, begin), alive) else { panic!("{trials:?}") };
     assert!(reverted.why.contains("nobody confirmed it within 300 s"), "{}", reverted.why);
 }
 
 #[test]
+fn sessions_of_the_beginning_are_asked_for_by_whoever_tests() {
+    let sessions: BTreeSet<IpAddr> = ["192.0.2.9".parse().unwrap()].into();
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    let wanted = || vec![object("h", 1, only(22))];
+    assert_eq!(trials.want(wanted(), begin, None, dead), Step::Nothing);
+    assert!(trials.waits() && trials.running().is_none(), "which sessions there are is not known");
+    assert_eq!(trials.want(wanted(), begin, Some(&sessions), dead), Step::Keep);
+    assert!(!trials.waits());
+    trials.committed(begin);
+    let mut next = restarted(&trials);
+    // They are down meanwhile, or bgpd does not answer.
+    next.want(wanted(), after(1, begin), None, alive);
+    assert_eq!((next.running().is_some(), &next.kept().sessions), (true, &sessions));
+    next.judge(after(60, begin), alive);
+    assert_eq!(next.kept().sessions, BTreeSet::new(), "nothing is on trial any more");
+}
+
+#[test]
+fn only_what_is_on_trial_waits_for_an_operator() {
+    let spec = |mode: &str| json!({"interfaces": [mode], "confirmation": {"mode": mode, "timeoutSeconds": 300}});
+    let confirmed =
+        |name: &str| annotated(name, 1, json!({twill_crds::host_policy::CONFIRMED_GENERATION: "1"}), spec("Manual"));
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    trials.want(vec![confirmed("old")], begin, WITHOUT_BGP, dead);
+    trials.committed(begin);
+    assert_eq!(trials.judge(begin, alive), Step::Keep);
+    // Without its annotation it is in force all the same.
+    let old = || object("old", 1, spec("Manual"));
+    trials.want(vec![old(), object("new", 1, spec("Manual"))], begin, WITHOUT_BGP, dead);
+    trials.committed(begin);
+    assert_eq!(trials.judge(after(1, begin), alive), Step::Nothing);
+    assert_eq!(trials.want(vec![old(), confirmed("new")], after(2, begin), WITHOUT_BGP, dead), Step::Nothing);
+    assert_eq!(trials.judge(after(2, begin), alive), Step::Keep);
+    assert_eq!(trials.confirmed().len(), 2);
+    // Where self-tests decide, nobody is waited for.
+    trials.want(vec![old(), confirmed("new"), object("more", 1, spec("SelfTest"))], after(3, begin), WITHOUT_BGP, dead);
+    trials.committed(after(3, begin));
+    assert!(trials.running().unwrap().wants_test());
+}
+
+#[test]
 fn what_loosens_needs_no_trial_and_ends_one() {
     let (begin, mut trials) = (Instant::now(), Trials::default());
-    trials.want(vec![object("h", 1, only(22))], begin, true, dead);
+    trials.want(vec![object("h", 1, only(22))], begin, WITHOUT_BGP, dead);
     trials.committed(begin);
-    assert_eq!(trials.want(Vec::new(), after(1, begin), true, alive), Step::Keep);
+    assert_eq!(trials.want(Vec::new(), after(1, begin), WITHOUT_BGP, alive), Step::Keep);
     assert!(trials.running().is_none() && trials.kept().pending.is_none() && trials.kept().reverted.is_empty());
     // What was abandoned may be tried again: nobody said that it is bad.
-    assert_eq!(trials.want(vec![object("h", 1, only(22))], after(2, begin), true, dead), Step::Keep);
+    assert_eq!(trials.want(vec![object("h", 1, only(22))], after(2, begin), WITHOUT_BGP, dead), Step::Keep);
     trials.committed(after(2, begin));
     // A change in the middle is another trial, from the start.
-    assert_eq!(trials.want(vec![object("h", 2, only(80))], after(20, begin), true, alive), Step::Keep);
+    assert_eq!(trials.want(vec![object("h", 2, only(80))], after(20, begin), WITHOUT_BGP, alive), Step::Keep);
     assert_eq!(trials.running().unwrap().left(after(20, begin)), Duration::from_secs(60));
 }
 
 #[test]
 fn what_cannot_be_kept_is_not_begun() {
     let mut trials = Trials::default();
-    trials.want(vec![object("h", 1, only(22))], Instant::now(), true, dead);
+    trials.want(vec![object("h", 1, only(22))], Instant::now(), WITHOUT_BGP, dead);
     trials.not_begun();
     assert_eq!(trials.plan(Vec::new()), Plan::default());
     assert_eq!(
-        trials.want(vec![object("h", 1, only(22))], Instant::now(), true, dead),
+        trials.want(vec![object("h", 1, only(22))], Instant::now(), WITHOUT_BGP, dead),
         Step::Keep,
         "it is tried again"
     );
+}
+
+#[test]
+fn a_confirmation_that_cannot_be_kept_is_none() {
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    trials.want(vec![object("h", 1, only(22))], begin, WITHOUT_BGP, dead);
+    trials.committed(begin);
+    let attempt = trials.running().unwrap().attempt().to_owned();
+    (0..2).for_each(|_| trials.tested(&attempt, Ok(())));
+    let before = trials.clone();
+    assert_eq!(trials.judge(after(10, begin), alive), Step::Keep);
+    let mut trials = before;
+    trials.not_kept("no space".into());
+    assert!(trials.plan(Vec::new()).trial.is_some() && trials.confirmed().is_empty());
+    assert_eq!(trials.clone().judge(after(11, begin), alive), Step::Keep, "it may be kept yet");
+    let Step::Tell(reverted) = trials.judge(after(60, begin), alive) else { panic!("{trials:?}") };
+    assert!(reverted.why.contains("could not be kept within 60 s: no space"), "{}", reverted.why);
+}
+
+#[test]
+fn what_the_kernel_refuses_is_not_tried_again_as_it_stands() {
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    let wanted = |generation| vec![object("h", generation, only(22))];
+    trials.want(wanted(1), begin, WITHOUT_BGP, dead);
+    let Step::Tell(reverted) = trials.refused("the kernel refused it".into()) else { panic!("{trials:?}") };
+    assert_eq!((reverted.why.as_str(), trials.plan(Vec::new())), ("the kernel refused it", Plan::default()));
+    for mut trials in [trials.clone(), restarted(&trials)] {
+        assert_eq!(trials.want(wanted(1), after(1, begin), WITHOUT_BGP, dead), Step::Nothing);
+        assert_eq!(trials.held_back(), Some(&reverted));
+        assert_eq!(trials.want(wanted(2), after(2, begin), WITHOUT_BGP, dead), Step::Keep);
+        // What is in the kernel already is not over because something else is refused.
+        trials.committed(after(2, begin));
+        assert_eq!(trials.refused("another".into()), Step::Nothing);
+        assert!(trials.running().is_some());
+    }
 }
 
 #[test]

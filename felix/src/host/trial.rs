@@ -9,6 +9,8 @@ use super::{Plan, Program, Trial, failsafe::Failsafe, is_looser, same, sort};
 use crate::model::host_policy;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use twill_crds::HostPolicy;
@@ -26,6 +28,8 @@ pub struct Kept {
     pub confirmed: Vec<HostPolicy>,
     /// The attempt that is on trial.
     pub pending: Option<String>,
+    /// BGP peers with which there were sessions when it began: its self-test asks for them, whichever felix performs it.
+    pub sessions: BTreeSet<IpAddr>,
     /// Attempts that came to nothing, the last one last.
     pub reverted: Vec<Reverted>,
 }
@@ -52,8 +56,10 @@ pub struct Running {
     passes: u32,
     /// Why the last self-test failed, if it did.
     failed: Option<String>,
-    /// Whether somebody has to confirm it.
-    manual: bool,
+    /// Why its confirmation could not be made durable, if it could not.
+    unkept: Option<String>,
+    /// Names of its policies that somebody has to confirm; none: self-tests decide.
+    awaited: Vec<String>,
 }
 
 /// What is to be done.
@@ -75,6 +81,8 @@ pub struct Trials {
     running: Option<Running>,
     /// The attempt that is wanted and came to nothing.
     held_back: Option<Reverted>,
+    /// A trial is wanted that may not begin yet.
+    waits: bool,
 }
 
 impl Trials {
@@ -108,6 +116,12 @@ impl Trials {
         self.held_back.as_ref()
     }
 
+    /// Whether a trial is wanted that may not begin yet.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
     /// What the table shall hold.
     #[must_use]
     pub fn plan(&self, failsafes: Vec<Failsafe>) -> Plan {
@@ -120,14 +134,15 @@ impl Trials {
     }
 
     /// These objects select the node. `alive` says how long the kernel goes on with a trial of an earlier felix, by the name of its gate;
-    /// without `may_begin` a new trial has to wait.
+    /// a new trial begins with the BGP sessions that there are, and has to wait without `sessions`.
     pub fn want(
         &mut self,
         wanted: Vec<HostPolicy>,
         now: Instant,
-        may_begin: bool,
+        sessions: Option<&BTreeSet<IpAddr>>,
         alive: impl Fn(&str) -> Option<Duration>,
     ) -> Step {
+        self.waits = false;
         let program = program(&wanted);
         if same(&program, &self.confirmed) || is_looser(&program, &self.confirmed) {
             return self.settle_for(wanted, program);
@@ -147,10 +162,12 @@ impl Trials {
         if self.kept.pending.as_ref() == Some(&running.attempt) {
             return self.go_on(running, now, alive);
         }
-        if !may_begin {
+        let Some(sessions) = sessions else {
+            self.waits = true;
             return Step::Nothing;
-        }
+        };
         self.kept.pending = Some(running.attempt.clone());
+        self.kept.sessions = sessions.clone();
         self.held_back = None;
         self.running = Some(running);
         Step::Keep
@@ -194,12 +211,33 @@ impl Trials {
         }
     }
 
-    /// What could not be made durable, or did not get into the kernel, is not begun; who wants it tries again.
+    /// That it is confirmed could not be made durable, so it is not; this state is the one from before.
+    pub fn not_kept(&mut self, why: String) {
+        if let Some(running) = self.running.as_mut() {
+            running.unkept = Some(why);
+        }
+    }
+
+    /// The kernel refused what was to begin. It would again, so that is over.
+    pub fn refused(&mut self, why: String) -> Step {
+        match self.running.as_ref().is_some_and(|running| running.until.is_none()) {
+            true => self.revert(why),
+            false => Step::Nothing,
+        }
+    }
+
+    /// What could not be made durable is not begun; who wants it tries again.
     pub fn not_begun(&mut self) {
         if self.running.as_ref().is_some_and(|running| running.until.is_none()) {
             self.running = None;
-            self.kept.pending = None;
+            self.end();
         }
+    }
+
+    /// Nothing is on trial any more.
+    fn end(&mut self) {
+        self.kept.pending = None;
+        self.kept.sessions.clear();
     }
 
     /// What is wanted becomes what is in force.
@@ -207,7 +245,7 @@ impl Trials {
         self.held_back = None;
         let was = self.kept.clone();
         let changed = self.running.take().is_some() || !same(&program, &self.confirmed);
-        self.kept.pending = None;
+        self.end();
         if changed || self.kept.confirmed.len() != objects.len() {
             self.kept.confirmed = objects.into_iter().map(trimmed).collect();
         }
@@ -235,14 +273,14 @@ impl Trials {
     }
 
     fn abandon(&mut self) -> Step {
-        self.kept.pending = None;
+        self.end();
         Step::Keep
     }
 
     fn revert(&mut self, why: String) -> Step {
         let Some(running) = self.running.take() else { return Step::Nothing };
         let reverted = Reverted { attempt: running.attempt, why };
-        self.kept.pending = None;
+        self.end();
         self.kept.reverted.push(reverted.clone());
         let surplus = self.kept.reverted.len().saturating_sub(REMEMBERED);
         self.kept.reverted.drain(..surplus);
@@ -263,7 +301,11 @@ impl Trials {
             until: None,
             passes: 0,
             failed: None,
-            manual: deciding().any(|policy| policy.confirmation.manual),
+            unkept: None,
+            awaited: deciding()
+                .filter(|policy| policy.confirmation.manual)
+                .map(|policy| name(policy).to_owned())
+                .collect(),
             program,
         }
     }
@@ -278,7 +320,7 @@ impl Running {
 
     /// Names of its policies.
     pub fn policies(&self) -> impl Iterator<Item = &str> {
-        self.program.iter().map(|policy| policy.rules.key.name.as_str())
+        self.program.iter().map(|policy| name(policy))
     }
 
     /// Whether it is in the kernel.
@@ -290,13 +332,13 @@ impl Running {
     /// Whether it waits for self-tests.
     #[must_use]
     pub fn wants_test(&self) -> bool {
-        !self.manual && self.until.is_some()
+        !self.is_manual() && self.until.is_some()
     }
 
     /// Whether it waits for an operator.
     #[must_use]
     pub fn is_manual(&self) -> bool {
-        self.manual
+        !self.awaited.is_empty()
     }
 
     /// How long it goes on unless it is confirmed.
@@ -312,22 +354,29 @@ impl Running {
     }
 
     fn is_confirmed(&self) -> bool {
-        match self.manual {
-            true => {
-                self.program.iter().filter(|policy| policy.confirmation.manual).all(|policy| policy.confirmation.given)
-            }
-            false => self.passes >= PASSES,
+        if self.is_manual() {
+            let awaited = |policy: &&Arc<crate::model::HostPolicy>| self.awaited.iter().any(|one| one == name(policy));
+            self.program.iter().filter(awaited).all(|policy| policy.confirmation.given)
+        } else {
+            self.passes >= PASSES
         }
     }
 
     fn why(&self) -> String {
         let within = self.within.as_secs();
-        match (&self.failed, self.manual) {
+        if let Some(unkept) = &self.unkept {
+            return format!("it was confirmed, but that could not be kept within {within} s: {unkept}");
+        }
+        match (&self.failed, self.is_manual()) {
             (_, true) => format!("nobody confirmed it within {within} s; twill policy confirm NAME does that"),
             (Some(failed), false) => format!("the self-test did not succeed within {within} s: {failed}"),
             (None, false) => format!("no self-test was completed within {within} s"),
         }
     }
+}
+
+fn name(policy: &crate::model::HostPolicy) -> &str {
+    &policy.rules.key.name
 }
 
 /// Name of the set that gates an attempt: of no other one.

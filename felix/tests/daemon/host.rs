@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use twill_crds::HostPolicy;
 use twill_crds::host_policy::{ATTEMPT, CONFIRMED_GENERATION};
@@ -140,12 +140,16 @@ fn a_felix_that_starts_during_a_trial_neither_extends_nor_confirms_it() {
 #[ignore = "needs root: make test"]
 fn a_self_test_that_fails_lets_the_node_go_back() {
     let mut wire = Wire::new();
-    let survives = bgpd(&wire.node);
+    let Bgpd { survives, asked } = bgpd(&wire.node);
     wire.node.start();
     wire.apply("all", json!({"confirmation": {"timeoutSeconds": 5}}));
     let closed = wire.until_closed();
+    let before = asked.load(Ordering::Relaxed);
     until("it is over", SOON, || wire.reaches(NODE, OTHER));
     assert!(closed.elapsed() > Duration::from_secs(3), "{:?}", closed.elapsed());
+    // One self-test a second, and what is looked at beside them.
+    let asked = asked.load(Ordering::Relaxed) - before;
+    assert!((2..=9).contains(&asked), "asked {asked} times in {:?}", closed.elapsed());
     until("felix says why", SOON, || wire.problems().contains("the BGP session with 192.0.2.9 is down"));
     // The same state of the object is not tried again, another attempt is.
     survives.store(true, Ordering::Relaxed);
@@ -155,14 +159,23 @@ fn a_self_test_that_fails_lets_the_node_go_back() {
     assert!(!wire.reaches(NODE, OTHER));
 }
 
+struct Bgpd {
+    /// Whether the session survives trials.
+    survives: Arc<AtomicBool>,
+    /// How often it was asked.
+    asked: Arc<AtomicUsize>,
+}
+
 /// Answers as a bgpd would whose only session is down during trials, unless the flag says that it survives them.
-fn bgpd(node: &Node) -> Arc<AtomicBool> {
+fn bgpd(node: &Node) -> Bgpd {
     let listener = UnixListener::bind(node.directory.path().join("bgpd.sock")).unwrap();
-    let survives = Arc::new(AtomicBool::new(false));
+    let (survives, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let count = asked.clone();
     // felix writes this before it begins.
     let (flag, kept) = (survives.clone(), node.state.join("host-policy.json"));
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
+            count.fetch_add(1, Ordering::Relaxed);
             let mut line = String::new();
             BufReader::new(&stream).read_line(&mut line).unwrap();
             let tried = std::fs::read_to_string(&kept).is_ok_and(|text| text.contains("\"pending\": \""));
@@ -171,7 +184,7 @@ fn bgpd(node: &Node) -> Arc<AtomicBool> {
             let _ = writeln!(&stream, "{}", json!([peer]));
         }
     });
-    survives
+    Bgpd { survives, asked }
 }
 
 #[test]

@@ -85,7 +85,7 @@ pub(super) fn confirm(args: &Named) -> anyhow::Result<ExitCode> {
             );
         }
         let generation = policy.metadata.generation.unwrap_or_default().to_string();
-        annotate(&store, &args.name, CONFIRMED_GENERATION, &generation).await?;
+        change(&store, &args.name, None, |policy| confirmed(policy, &generation)).await?;
         print_line(&format!(
             "hostpolicy/{} confirmed as of generation {generation}; nodes where its time is over stay as they are",
             args.name
@@ -99,7 +99,7 @@ pub(super) fn retry(args: &Named) -> anyhow::Result<ExitCode> {
     with_store(&args.store.datastore, async |store| {
         existing(&store, &args.name).await?;
         let now = jiff::Timestamp::now().to_string();
-        annotate(&store, &args.name, ATTEMPT, &now).await?;
+        change(&store, &args.name, None, |policy| tried_again(policy, &now)).await?;
         print_line(&format!("hostpolicy/{} is tried again where it is not in force", args.name))?;
         Ok(ExitCode::SUCCESS)
     })
@@ -112,12 +112,18 @@ async fn existing(store: &Datastore, name: &str) -> anyhow::Result<HostPolicy> {
     }
 }
 
-async fn annotate(store: &Datastore, name: &str, annotation: &str, value: &str) -> anyhow::Result<()> {
-    let put = |policy: &mut HostPolicy| {
-        let all = policy.meta_mut().annotations.get_or_insert_default();
-        all.insert(annotation.to_owned(), value.to_owned()).as_deref() != Some(value)
-    };
-    Ok(change(store, name, None, put).await?)
+/// Says whether that is new.
+fn confirmed(policy: &mut HostPolicy, generation: &str) -> bool {
+    let all = policy.meta_mut().annotations.get_or_insert_default();
+    all.insert(CONFIRMED_GENERATION.to_owned(), generation.to_owned()).as_deref() != Some(generation)
+}
+
+/// Another attempt at the same generation. What was confirmed of an earlier one must not confirm it.
+fn tried_again(policy: &mut HostPolicy, attempt: &str) -> bool {
+    let all = policy.meta_mut().annotations.get_or_insert_default();
+    all.remove(CONFIRMED_GENERATION);
+    all.insert(ATTEMPT.to_owned(), attempt.to_owned());
+    true
 }
 
 #[cfg(test)]
@@ -152,5 +158,19 @@ mod tests {
         assert_eq!(row(json!("nodes"), Value::Null, 4), ["ingress", "protocol 4", "nodes", "r"]);
         let some = json!({"addresses": ["192.0.2.1", "fd00::1"]});
         assert_eq!(row(some, json!([3784, 3785]), 17), ["ingress", "3784-3785/UDP", "192.0.2.1, fd00::1", "r"]);
+    }
+
+    #[test]
+    fn a_retry_is_not_confirmed_by_what_was_said_before() {
+        let mut policy: HostPolicy = serde_json::from_value(json!({
+            "apiVersion": "twill.network/v1", "kind": "HostPolicy",
+            "metadata": {"name": "a", "generation": 3, "annotations": {"other": "stays"}}, "spec": {},
+        }))
+        .unwrap();
+        assert!(confirmed(&mut policy, "3") && !confirmed(&mut policy, "3"));
+        assert!(tried_again(&mut policy, "now"));
+        let left: Vec<_> =
+            policy.metadata.annotations.iter().flatten().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(left, [("other", "stays"), (ATTEMPT, "now")]);
     }
 }

@@ -8,8 +8,6 @@ use crate::io::host::{facts, kept, test::Test};
 use crate::io::nft;
 use crate::model;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use twill_crds::{HostPolicy, Object};
@@ -41,8 +39,6 @@ pub(super) struct Host {
     facts: Facts,
     /// Whether they are from a look at everything, BGP sessions, too.
     looked: bool,
-    /// Sessions when the trial began.
-    sessions: BTreeSet<IpAddr>,
     testing: bool,
     /// Something that the plan follows from is another.
     changed: bool,
@@ -80,20 +76,23 @@ impl Agent {
             return false;
         }
         // A trial that may not begin yet is looked at again.
-        let may_begin = self.equal && self.host.looked;
-        self.host.changed = !may_begin;
+        let sessions = self.host.facts.established.clone().filter(|_| self.equal && self.host.looked);
+        self.host.changed = sessions.is_none();
         let now = Instant::now();
         if self.heard_up_to().is_some() && self.node_exists() {
-            let step = self.host.trials.want(self.host_policies_here(), now, may_begin, lasts);
-            self.follow(step);
+            let step = self.host.trials.want(self.host_policies_here(), now, sessions.as_ref(), lasts);
+            // What could not be kept is not begun. What loosens is followed all the same: who opens a node with a full disk must get in.
+            let _ = self.follow(step);
         }
         let plan = self.host_plan();
         self.compiler.plan_host(plan)
     }
 
-    /// The table does not hold the plan: what has not begun begins later.
-    pub(super) fn host_not_committed(&mut self) {
-        self.host.trials.not_begun();
+    /// The table does not hold the plan: a trial that was to begin with it came to nothing.
+    pub(super) fn host_not_committed(&mut self, why: String) {
+        let step = self.host.trials.refused(why);
+        // Kept or not: this felix does not begin it again.
+        let _ = self.follow(step);
         self.host.changed = true;
     }
 
@@ -106,23 +105,33 @@ impl Agent {
                 seconds = running.left(Instant::now()).as_secs(),
                 "HostPolicies on trial"
             );
-            self.host.sessions = self.host.facts.established.clone();
             self.host.trials.committed(Instant::now());
-            self.test_host();
         }
     }
 
-    /// What the clock makes of a trial; the next self-test, if one is due; and what could not be kept before.
+    /// What the clock makes of a trial, and the next self-test, if one is due: only ticks begin them, so they are a second apart.
     pub(super) async fn tick_host(&mut self) {
-        let step = self.host.trials.judge(Instant::now(), lasts);
-        let over = step != Step::Nothing;
-        // Also what could not be kept before.
-        self.follow(step);
-        if over {
-            self.host.changed = true;
-            self.settle().await;
-        }
+        self.judge_host().await;
         self.test_host();
+    }
+
+    async fn judge_host(&mut self) {
+        let before = self.host.trials.clone();
+        let step = self.host.trials.judge(Instant::now(), lasts);
+        let (over, confirmed) = (step != Step::Nothing, step == Step::Keep);
+        // Also what could not be kept before.
+        match self.follow(step) {
+            // The kernel makes permanent only what is kept; else its gate ends.
+            Err(why) if confirmed => {
+                self.host.trials = before;
+                self.host.trials.not_kept(why);
+            }
+            _ if over => {
+                self.host.changed = true;
+                self.settle().await;
+            }
+            _ => {}
+        }
     }
 
     pub(super) async fn host_tested(&mut self, attempt: &str, outcome: Result<(), String>) {
@@ -131,7 +140,7 @@ impl Agent {
             tracing::warn!(%why, "the self-test of HostPolicies failed");
         }
         self.host.trials.tested(attempt, outcome);
-        self.tick_host().await;
+        self.judge_host().await;
     }
 
     fn test_host(&mut self) {
@@ -144,7 +153,7 @@ impl Agent {
         let test = Test {
             url: self.host.places.url.clone(),
             run_dir: self.host.places.run_dir.clone(),
-            sessions: self.host.sessions.clone(),
+            sessions: self.host.trials.kept().sessions.clone(),
         };
         tokio::spawn(async move {
             let outcome = test.run().await;
@@ -173,26 +182,35 @@ impl Agent {
     }
 
     /// Makes durable what must be, and tells people.
-    fn follow(&mut self, step: Step) {
+    ///
+    /// # Errors
+    /// Why that failed. What was to begin is not begun then, and the rest is tried again with the next tick.
+    fn follow(&mut self, step: Step) -> Result<(), String> {
         if let Step::Tell(reverted) = &step {
             self.tell_reverted(reverted);
         }
         if *self.host.trials.kept() == self.host.kept {
-            return;
+            // A trial may wait for its confirmation to be kept.
+            if self.host.trials.running().is_none() {
+                self.faults.remove("host");
+            }
+            return Ok(());
         }
         match kept::write(&kept::path(&self.host.places.state_dir), self.host.trials.kept()) {
             Ok(()) => {
                 self.host.kept = self.host.trials.kept().clone();
                 self.faults.remove("host");
+                Ok(())
             }
             Err(error) => {
                 self.host.trials.not_begun();
                 self.host.changed = true;
                 let sentence = format!(
-                    "what is in force of HostPolicies cannot be kept, so no change of them is tried: {error}; make room"
+                    "what is in force of HostPolicies cannot be kept, so no change of them is tried or confirmed: {error}; make room"
                 );
                 tracing::error!(%error, "state of HostPolicies not written");
                 self.faults.insert("host", sentence);
+                Err(error.to_string())
             }
         }
     }
@@ -222,11 +240,18 @@ impl Agent {
 
     /// What is wrong, one sentence each.
     pub(super) fn host_problems(&self) -> Vec<String> {
+        let names = || self.host_policies_here().iter().map(|one| one.name().to_owned()).collect::<Vec<_>>().join(", ");
         let mut problems: Vec<String> =
             self.host.trials.confirmed().iter().flat_map(|policy| policy.rules.problems.clone()).collect();
         if let Some(reverted) = self.host.trials.held_back() {
-            let names: Vec<String> = self.host_policies_here().iter().map(|policy| policy.name().to_owned()).collect();
-            problems.push(self.reverted(&names.join(", "), reverted));
+            problems.push(self.reverted(&names(), reverted));
+        }
+        if self.host.trials.waits() && self.host.looked && self.host.facts.established.is_none() {
+            problems.push(format!(
+                "HostPolicy {} is not tried yet on node {}: bgpd does not answer, so which sessions must outlive the trial is not known; see to bgpd, then it begins by itself",
+                names(),
+                self.node
+            ));
         }
         problems
     }

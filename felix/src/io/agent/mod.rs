@@ -240,8 +240,8 @@ impl Agent {
         if outcome.is_ok() && self.settle_host() {
             outcome = self.commit().await;
         }
-        if outcome.is_err() {
-            return self.host_not_committed();
+        if let Err(why) = outcome {
+            return self.host_not_committed(why);
         }
         self.host_committed();
         self.follow_isolation().await;

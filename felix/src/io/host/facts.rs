@@ -95,6 +95,8 @@ struct Looker {
     /// Connections of this process when it was last asked where they lead to.
     own: BTreeSet<(SocketAddr, SocketAddr)>,
     behind: BTreeSet<SocketAddr>,
+    /// When bgpd answered last.
+    answered: Option<Instant>,
 }
 
 impl Looker {
@@ -109,11 +111,28 @@ impl Looker {
             datastore: Seen(BTreeMap::new()),
             own: BTreeSet::new(),
             behind: BTreeSet::new(),
+            answered: None,
         }
     }
 
     async fn look(&mut self) -> Facts {
-        Facts { established: established(&self.run_dir).await.unwrap_or_default(), ..self.look_here() }
+        Facts { established: self.sessions().await, ..self.look_here() }
+    }
+
+    /// BGP sessions, if that is known. A bgpd that has left no socket, and has not answered for long, is none: then there are no sessions.
+    async fn sessions(&mut self) -> Option<BTreeSet<IpAddr>> {
+        match established(&self.run_dir).await {
+            Ok(sessions) => {
+                self.answered = Some(Instant::now());
+                Some(sessions)
+            }
+            Err(error) => {
+                let socket = self.run_dir.join(BGPD_SOCKET).exists();
+                let expected = socket || self.answered.is_some_and(|last| last.elapsed() < HELD);
+                tracing::debug!(%error, expected, "BGP sessions are not known");
+                (!expected).then(BTreeSet::new)
+            }
+        }
     }
 
     fn look_here(&mut self) -> Facts {
@@ -134,7 +153,7 @@ impl Looker {
             resolvers: std::fs::read_to_string(RESOLVERS).map(|text| resolvers(&text)).unwrap_or_default(),
             bgp_port: self.configurations.iter().next().map(|(_, one)| one.spec.listen_port),
             bgp_peers: bgp_peers.collect(),
-            established: BTreeSet::new(),
+            established: None,
             control_plane: BTreeSet::new(),
         }
     }
@@ -219,6 +238,21 @@ mod tests {
     fn resolvers_are_those_of_other_machines() {
         let text = "# nameserver 192.0.2.9\nnameserver 192.0.2.53\nnameserver\tfe80::1%eth0\nnameserver 127.0.0.53\nsearch x\n";
         assert_eq!(resolvers(text), ["192.0.2.53".parse().unwrap(), "fe80::1".parse().unwrap()].into());
+    }
+
+    #[tokio::test]
+    async fn sessions_are_unknown_while_a_bgpd_that_was_there_does_not_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut looker = Looker::new("sqlite:/a".to_owned(), directory.path().to_owned());
+        assert_eq!(looker.sessions().await, Some(BTreeSet::new()), "there is no bgpd");
+        // One that died leaves its socket.
+        let socket = directory.path().join(BGPD_SOCKET);
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        assert_eq!(looker.sessions().await, None);
+        // One that ended as it should takes it away.
+        std::fs::remove_file(&socket).unwrap();
+        looker.answered = Some(Instant::now());
+        assert_eq!(looker.sessions().await, None);
     }
 
     #[test]

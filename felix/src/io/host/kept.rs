@@ -56,6 +56,7 @@ mod tests {
         let kept = Kept {
             confirmed: vec![serde_json::from_value(object).unwrap()],
             pending: Some("h@u.2.".into()),
+            sessions: ["192.0.2.9".parse().unwrap()].into(),
             reverted: vec![Reverted { attempt: "h@u.1.".into(), why: "no answer".into() }],
         };
         write(&path, &kept).unwrap();
