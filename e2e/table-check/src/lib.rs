@@ -2,8 +2,8 @@
 //!
 //! In flow the ruleset as text, in nft's language, and what `nft -j list table` says of the kernel; out flow the objects in which they differ.
 //! The text becomes a table of its own, made by `nft` in a namespace for that alone, so both sides are what `nft` reads out of a kernel, one
-//! written by felix and one by `nft`. Each object is read through the `nftables` crate, but for maps to verdicts and flags of masquerade,
-//! which that does not know. Contents of expiring sets and counts are nobody's intention.
+//! written by felix and one by `nft`. Each object is read through the `nftables` crate, but for maps to verdicts, flags of masquerade and
+//! families as elements, which that does not know. Contents of expiring sets and counts are nobody's intention.
 
 use anyhow::{Context, ensure};
 use nftables::schema::NfListObject;
@@ -36,11 +36,16 @@ fn unread(meant: &str) -> BTreeSet<String> {
     for line in meant.lines() {
         if let Some(rest) = line.strip_prefix("chain ") {
             chain = rest.trim_end_matches(" {");
-        } else if line.contains(UNREAD) {
+        } else if line.contains(UNREAD) || has_constant(line) {
             unread.insert(chain.to_owned());
         }
     }
     unread
+}
+
+/// Whether a rule looks for a constant in a set, which nft's language cannot say; whoever reads netlink compares it.
+fn has_constant(line: &str) -> bool {
+    line.contains(" . 0x") && line.contains(" @")
 }
 
 /// Every object as one line, rules with their place in their chain.
@@ -92,7 +97,7 @@ fn quiet(body: &mut Value) {
 /// As the crate reads it, where it can.
 fn read(object: &Value) -> anyhow::Result<String> {
     let text = object.to_string();
-    if object.get("map").is_some() || text.contains("\"masquerade\"") {
+    if object.get("map").is_some() || ["\"masquerade\"", "\"nf_proto\""].iter().any(|unknown| text.contains(unknown)) {
         return Ok(text);
     }
     let typed: NfListObject<'_> = serde_json::from_value(object.clone()).with_context(|| text.clone())?;
@@ -120,7 +125,7 @@ fn script(meant: &str) -> String {
     let plain = lines.iter().zip(lines.iter().skip(1)).filter(|(_, next)| !next.starts_with("\ttype "));
     let chains = plain.filter_map(|(line, _)| line.strip_prefix("chain ")?.strip_suffix(" {"));
     let declared: String = chains.map(|chain| format!("add chain inet twill {chain}\n")).collect();
-    let body: Vec<String> = lines.iter().map(|line| cut_comment(line)).collect();
+    let body: Vec<String> = lines.iter().filter(|line| !has_constant(line)).map(|line| cut_comment(line)).collect();
     format!("add table inet twill\n{declared}table inet twill {{\n{}\n}}\n", body.join("\n"))
 }
 

@@ -238,10 +238,10 @@ fn part_text(kind: KeyType, part: &[u8]) -> String {
     }
 }
 
-/// A selector as nft writes it.
+/// A selector as nft writes it: as two marks, which are numbers in this machine's byte order.
 fn selector_text(part: &[u8]) -> String {
-    let half = |part: &[u8]| part.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    format!("0x{} . 0x{}", half(&part[..4]), half(&part[4..]))
+    let half = |bytes: &[u8]| bytes.first_chunk::<4>().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    format!("{:#010x} . {:#010x}", half(part), half(&part[4..]))
 }
 
 /// A protocol as nft writes it.
@@ -302,8 +302,8 @@ mod tests {
     fn an_element_of_a_shared_set_is_about_what_follows_the_selector() {
         let types = [KeyType::Selector, KeyType::V4, KeyType::Protocol, KeyType::Port];
         let address = IpAddr::from([10, 0, 0, 1]);
-        let key = Key::selector(0x1122_3344_5566_7788).and_addr(address).and_protocol(6).and_port(80);
-        assert_eq!(key.text(&types), "0x11223344 . 0x55667788 . 10.0.0.1 . tcp . 80");
+        let key = Key::selector(0x1111_1111_2222_2222).and_addr(address).and_protocol(6).and_port(80);
+        assert_eq!(key.text(&types), "0x11111111 . 0x22222222 . 10.0.0.1 . tcp . 80");
         assert_eq!(key.address(&types), Some(address));
         assert_eq!(Key::interface("twl1").address(&[KeyType::Interface]), None);
     }
