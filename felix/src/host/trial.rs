@@ -34,14 +34,6 @@ pub struct Kept {
     pub reverted: Vec<Reverted>,
 }
 
-impl Kept {
-    /// Whether any HostPolicy is in force or on trial.
-    #[must_use]
-    pub fn is_about_any(&self) -> bool {
-        !self.confirmed.is_empty() || self.pending.is_some()
-    }
-}
-
 /// An attempt that came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -150,7 +150,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     if let Some(remembered) = remembered {
         agent.remember(remembered);
     }
-    host::facts::start(datastore.clone(), places(&args), agent.needs_host_facts(), done_sender.clone());
+    host::facts::start(datastore.clone(), args.datastore.clone(), args.run_dir.clone(), done_sender.clone());
     tokio::spawn(identify(datastore.clone(), done_sender));
     let (ask_sender, asks) = mpsc::unbounded_channel();
     let socket = args.run_dir.join(FELIX_SOCKET);

@@ -10,7 +10,6 @@ use crate::model;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 use twill_crds::{HostPolicy, Object};
 use twill_datastore::event::{Occurrence, Severity, reference};
 use twill_datastore::{Followed, Index};
@@ -43,36 +42,19 @@ pub(super) struct Host {
     testing: bool,
     /// Something that the plan follows from is another.
     changed: bool,
-    /// Whether facts are needed: some HostPolicy exists, or is kept.
-    needed: watch::Sender<bool>,
 }
 
 impl Host {
     pub(super) fn new(places: Places) -> Self {
         let kept = kept::read(&kept::path(&places.state_dir));
-        let needed = kept.is_about_any();
-        let facts = if needed { facts::local(&places.url) } else { Facts::default() };
-        let trials = Trials::new(kept.clone());
-        Self { trials, kept, places, facts, changed: true, needed: watch::Sender::new(needed), ..Self::default() }
-    }
-
-    /// Facts that nobody needed are old when somebody does: a trial waits for new ones.
-    fn need_facts(&mut self) {
-        let needed = self.policies.iter().next().is_some() || self.trials.kept().is_about_any();
-        let news = self.needed.send_if_modified(|was| std::mem::replace(was, needed) != needed);
-        self.looked &= !(news && needed);
+        let facts = facts::local(&places.url);
+        Self { trials: Trials::new(kept.clone()), kept, places, facts, changed: true, ..Self::default() }
     }
 }
 
 impl Agent {
     pub(super) fn hear_host_policies(&mut self, followed: Followed<HostPolicy>) {
         self.host.changed |= !self.host.policies.apply(followed).is_empty();
-        self.host.need_facts();
-    }
-
-    /// Whether somebody needs to know what the node needs.
-    pub(in crate::io) fn needs_host_facts(&self) -> watch::Receiver<bool> {
-        self.host.needed.subscribe()
     }
 
     pub(super) fn hear_host_facts(&mut self, facts: Facts) {
@@ -101,7 +83,6 @@ impl Agent {
             let step = self.host.trials.want(self.host_policies_here(), now, sessions.as_ref(), lasts);
             // What could not be kept is not begun. What loosens is followed all the same: who opens a node with a full disk must get in.
             let _ = self.follow(step);
-            self.host.need_facts();
         }
         let plan = self.host_plan();
         self.compiler.plan_host(plan)

@@ -5,7 +5,7 @@
 
 use super::sockets::{self, Socket};
 use crate::host::failsafe::Facts;
-use crate::io::agent::{Done, Places};
+use crate::io::agent::Done;
 use crate::io::conntrack;
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,16 +15,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinError;
+use tokio::sync::mpsc;
 use twill_crds::control::{BgpdRequest, PeerStatus};
 use twill_crds::names::{BGP_PORT, BGPD_SOCKET};
 use twill_crds::{BGPConfiguration, BGPPeer};
 use twill_datastore::{Datastore, Filter, Followed, Index, follow};
 
 const EVERY: Duration = Duration::from_secs(5);
-/// The same while there is no HostPolicy, and only people may ask.
-const SELDOM: Duration = Duration::from_secs(60);
 /// How long what was seen counts after it was seen last.
 const HELD: Duration = Duration::from_secs(600);
 /// How long the first look waits for what the datastore says of BGP.
@@ -35,19 +32,14 @@ const SSH_SERVERS: [&str; 2] = ["sshd", "dropbear"];
 const RESOLVERS: &str = "/etc/resolv.conf";
 const ETCD_PORT: u16 = 2379;
 
-/// Starts to look, and tells the agent. Each time `needed` changes, it is told anew, from a new look.
-pub fn start(
-    datastore: Datastore,
-    places: Places,
-    mut needed: watch::Receiver<bool>,
-    done: mpsc::UnboundedSender<Done>,
-) {
+/// Starts to look, and tells the agent.
+pub fn start(datastore: Datastore, url: String, run_dir: PathBuf, done: mpsc::UnboundedSender<Done>) {
     tokio::spawn(async move {
         let mut peers = follow::<BGPPeer>(&datastore, Filter::default());
         let mut configurations = follow::<BGPConfiguration>(&datastore, Filter::default());
-        let mut looker = Looker::new(places.url, places.run_dir);
+        let mut looker = Looker::new(url, run_dir);
         let first = tokio::time::Instant::now() + PATIENCE;
-        let (mut told, mut heard, mut last) = (None, [false; 2], Instant::now());
+        let (mut told, mut heard) = (None, [false; 2]);
         let mut tick = tokio::time::interval_at(first, EVERY);
         loop {
             tokio::select! {
@@ -59,28 +51,12 @@ pub fn start(
                     heard[1] |= matches!(followed, Followed::Synced { .. });
                     looker.configurations.apply(followed);
                 }
-                changed = needed.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    told = None;
-                }
                 _ = tick.tick() => heard = [true; 2],
             }
-            let due = told.is_none() || *needed.borrow() || last.elapsed() >= SELDOM;
-            if heard != [true; 2] || !due {
+            if heard != [true; 2] {
                 continue;
             }
-            let looked = looker.look().await;
-            let facts;
-            (looker, facts) = match looked {
-                Ok(looked) => looked,
-                Err(error) => {
-                    tracing::error!(%error, "what the node needs is not looked at any more");
-                    return;
-                }
-            };
-            last = Instant::now();
+            let facts = looker.look().await;
             if told.as_ref() != Some(&facts) {
                 told = Some(facts.clone());
                 if done.send(Done::HostFacts(Box::new(facts))).is_err() {
@@ -139,14 +115,8 @@ impl Looker {
         }
     }
 
-    /// Of thousands of processes and connections that takes its time, so it is done beside the loop.
-    async fn look(mut self) -> Result<(Self, Facts), JoinError> {
-        let established = self.sessions().await;
-        let here = move || {
-            let facts = self.look_here();
-            (self, Facts { established, ..facts })
-        };
-        tokio::task::spawn_blocking(here).await
+    async fn look(&mut self) -> Facts {
+        Facts { established: self.sessions().await, ..self.look_here() }
     }
 
     /// BGP sessions, if that is known. A bgpd that has left no socket, and has not answered for long, is none: then there are no sessions.
