@@ -53,6 +53,9 @@ fn a_node_that_is_gone_gets_no_node_network_until_it_is_back() {
         |network: &NodeNetwork| network.status.as_ref().is_some_and(|status| !status.felix.conditions.is_empty());
     until("felix has said how it is", Duration::from_secs(5), || networks(&node).iter().any(said));
     node.delete::<NodeObject>("n1");
+    // What felix says before it has heard of that, it still writes.
+    let heard = node.ask(&json!({"op": "wait", "timeout_ms": 10_000})).unwrap();
+    assert_eq!(heard["applied"], json!(true), "{heard}");
     node.delete::<NodeNetwork>("n1");
     // Its conditions change: the only block gets its route, a pool comes whose blocks nobody claims.
     let cidr = node.list::<IPBlock>()[0].spec.cidr.to_string();
