@@ -27,7 +27,8 @@ pub(crate) fn safe(update: Update) -> Update {
             set.aggregator = None;
             set.large.clear();
             set.unknown.clear();
-            let high = |asn: &mut u32| *asn |= 0xfa50_0000;
+            // Read as two octets each, a segment ends in the middle of what it holds: neither half may begin like a segment (type 1 to 4).
+            let high = |asn: &mut u32| *asn |= 0xfa50_f000;
             set.path.iter_mut().flat_map(|(_, asns)| asns.iter_mut()).for_each(high);
             Update::Announce { hop, nlri: narrow(nlri), set }
         }
