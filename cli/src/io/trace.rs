@@ -18,30 +18,21 @@ pub(crate) fn watch(
     let mut trace = nft::Trace::start(filters, lasts).context(why)?;
     let end = Instant::now() + lasts;
     let mut journeys = Journeys::new(trace.table(), nft::comments().context(why)?);
-    let mut last = Instant::now();
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let event = match trace.next(left.min(QUIET)) {
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => continue,
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => None,
             other => other.context("the kernel tells of packets no more")?,
         };
-        let ended = match event {
-            Some(event) => {
-                last = Instant::now();
-                journeys.take(event).into_iter().collect()
-            }
-            None if last.elapsed() >= QUIET => journeys.ended(),
-            None => Vec::new(),
-        };
+        let now = Instant::now();
+        let mut ended: Vec<Journey> = event.and_then(|event| journeys.take(event, now)).into_iter().collect();
+        ended.extend(journeys.ended(if left.is_zero() { now } else { now.checked_sub(QUIET).unwrap_or(now) }));
         for journey in &ended {
             if !each(journey)? {
                 return Ok(());
             }
         }
         if left.is_zero() {
-            for journey in &journeys.ended() {
-                each(journey)?;
-            }
             return Ok(());
         }
     }
