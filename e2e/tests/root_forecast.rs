@@ -13,20 +13,10 @@ mod support;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use support::flows::{Flow, Name, Pod, names};
-use support::{one_rack, pod};
+use support::{POOLS, one_rack, pod};
 use twill_e2e::Lab;
 
-const POOLS: &str = "
-apiVersion: twill.network/v1
-kind: IPPool
-metadata: {name: v4}
-spec: {cidr: 10.42.0.0/16}
----
-apiVersion: twill.network/v1
-kind: IPPool
-metadata: {name: v6}
-spec: {cidr: 'fd42::/48'}
----
+const NAMESPACES: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: default, labels: {trusted: 'yes'}}
@@ -59,9 +49,10 @@ impl World {
     fn up() -> Self {
         let guest = pod("guest", "n2").replace("{name: guest,", "{name: guest, namespace: team,");
         let pods = [pod("web", "n1"), pod("near", "n1"), pod("far", "n2"), guest].concat();
-        let file = one_rack("  resources: [pools.yaml, pods.yaml]\n")
+        let file = one_rack("  resources: [pools.yaml, namespaces.yaml, pods.yaml]\n")
             .replace("subnet: 172.31.1.0/24", "subnets: [172.31.1.0/24, 'fd31:1::/64']");
-        let lab = Lab::up("forecast", &file, &[("pools.yaml", POOLS), ("pods.yaml", &pods)]).unwrap();
+        let files = [("pools.yaml", POOLS), ("namespaces.yaml", NAMESPACES), ("pods.yaml", &*pods)];
+        let lab = Lab::up("forecast", &file, &files).unwrap();
         let find = |name: &str| {
             let pod = lab.pod(name).unwrap();
             Pod { netns: pod.netns, addresses: pod.ips.iter().map(|ip| ip.parse().unwrap()).collect() }

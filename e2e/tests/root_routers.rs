@@ -14,22 +14,10 @@
 mod support;
 
 use std::time::Duration;
-use support::{hold_against_oracle, pod, two_racks};
+use support::{POOLS, hold_against_oracle, pod, two_racks};
 use twill_e2e::{Lab, succeeded, within};
 use twill_lab::io::labs;
 use twill_lab::routers::Software;
-
-const POOLS: &str = "
-apiVersion: twill.network/v1
-kind: IPPool
-metadata: {name: v4}
-spec: {cidr: 10.42.0.0/16}
----
-apiVersion: twill.network/v1
-kind: IPPool
-metadata: {name: v6}
-spec: {cidr: 'fd42::/48'}
-";
 
 fn up(software: &str, topology: &str) -> Lab {
     let pods = [pod("a", "n1"), pod("b", "n2"), pod("c", "n3")].concat();

@@ -16,7 +16,7 @@ mod support;
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
-use support::{hold_against_oracle, pod};
+use support::{POOLS, hold_against_oracle, pod};
 use twill_e2e::{Lab, within};
 use twill_lab::io::{labs, netns};
 
@@ -38,18 +38,6 @@ spec:
     nodes: [n3]
     tors: [{asn: 65102, speaker: frr}, {asn: 65112, speaker: gobgp}]
   spine: {asn: 65000}
-";
-
-const POOLS: &str = "
-apiVersion: twill.network/v1
-kind: IPPool
-metadata: {name: v4}
-spec: {cidr: 10.42.0.0/16}
----
-apiVersion: twill.network/v1
-kind: IPPool
-metadata: {name: v6}
-spec: {cidr: 'fd42::/48'}
 ";
 
 /// As the lab would write them, with a shorter hold time.

@@ -20,6 +20,19 @@ use twill_e2e::{Lab, Probe};
 use twill_lab::io::netns;
 use twill_policy_oracle::{Cluster, Endpoint, Protocol, allowed};
 
+/// A pool of each family, without encapsulation.
+pub(crate) const POOLS: &str = "
+apiVersion: twill.network/v1
+kind: IPPool
+metadata: {name: v4}
+spec: {cidr: 10.42.0.0/16}
+---
+apiVersion: twill.network/v1
+kind: IPPool
+metadata: {name: v6}
+spec: {cidr: 'fd42::/48'}
+";
+
 /// Two racks behind ToRs and a spine: n1 and n2 in r1, n3 in r2.
 pub(crate) fn two_racks(rest: &str) -> String {
     format!(
