@@ -92,6 +92,17 @@ fn cut(node: &Node) -> u64 {
     node.status().unwrap()["connectionsCut"].as_u64().unwrap()
 }
 
+/// A node with a UDP flow of fixed ports between two of its pods.
+fn with_udp() -> (Node, Udp) {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let (client, web) = (node.pod("client"), node.pod("web"));
+    let (from, to) = (node.add(&client).remove(0), node.add(&web).remove(0));
+    let udp = Udp::open((&client, &from), (&web, &to));
+    assert!(udp.carries(false));
+    (node, udp)
+}
+
 #[test]
 #[ignore = "needs root: make test"]
 fn what_policy_forbids_now_is_cut_both_ways_and_nothing_else_is() {
@@ -122,12 +133,7 @@ fn what_policy_forbids_now_is_cut_both_ways_and_nothing_else_is() {
 #[test]
 #[ignore = "needs root: make test"]
 fn a_connection_that_is_allowed_again_goes_on_with_its_old_ports() {
-    let mut node = Node::new(&["10.42.0.0/16"]);
-    node.start_routed(1);
-    let (client, web) = (node.pod("client"), node.pod("web"));
-    let (from, to) = (node.add(&client).remove(0), node.add(&web).remove(0));
-    let udp = Udp::open((&client, &from), (&web, &to));
-    assert!(udp.carries(false));
+    let (node, udp) = with_udp();
     node.create::<NetworkPolicy>(allow(json!([{"port": 9}])));
     until("it is cut", SOON, || cut(&node) == 1 && !udp.carries(false));
     // The hand that empties our table does not bring it back either.
@@ -140,12 +146,7 @@ fn a_connection_that_is_allowed_again_goes_on_with_its_old_ports() {
 #[test]
 #[ignore = "needs root: make test"]
 fn what_an_earlier_felix_cut_is_released_by_the_next_one_when_it_is_allowed_and_not_before() {
-    let mut node = Node::new(&["10.42.0.0/16"]);
-    node.start_routed(1);
-    let (client, web) = (node.pod("client"), node.pod("web"));
-    let (from, to) = (node.add(&client).remove(0), node.add(&web).remove(0));
-    let udp = Udp::open((&client, &from), (&web, &to));
-    assert!(udp.carries(false));
+    let (mut node, udp) = with_udp();
     // Nobody may open a connection to the client, so who opened this one makes a difference.
     node.create::<NetworkPolicy>(json!({"metadata": {"name": "client", "namespace": "shop"},
         "spec": {"podSelector": {"matchLabels": {"app": "client"}}, "ingress": []}}));
