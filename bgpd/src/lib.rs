@@ -10,6 +10,7 @@
 pub mod cluster;
 pub mod config;
 pub mod fib;
+pub mod filter;
 pub mod fsm;
 pub mod io;
 pub mod rib;

@@ -40,7 +40,9 @@ fn peer(me: u8, other: u8, port: u16, asn: u32) -> Peer {
         next_hop_v4: Some(Ipv4Addr::new(192, 0, 2, me)),
         next_hop_v6: Some(format!("2001:db8::{me}").parse().unwrap()),
         graceful_restart: None,
+        import_filter: Default::default(),
         import: Import::All,
+        export_filter: Default::default(),
         export: Export::All,
         allow_own_as: 0,
         as_override: false,
@@ -77,7 +79,7 @@ async fn start(config: Config, seed: u64) -> SpeakerHandle {
 }
 
 async fn used(speaker: &SpeakerHandle) -> Vec<String> {
-    let routes = speaker.routes(None).await;
+    let routes = speaker.routes(twill_crds::control::RouteQuery::default()).await;
     let show = |route: &twill_crds::control::RouteStatus| {
         let via = route.next_hop.map(|hop| format!(" via {hop}")).unwrap_or_default();
         format!("{}{via} [{}]", route.prefix, route.as_path)
@@ -239,7 +241,7 @@ async fn leaving_silently_keeps_routes_at_a_peer_with_graceful_restart_and_cease
     let a = start(at_a, 3).await;
     established(&b, 1).await;
     until("fresh routes at b", || async {
-        let routes = b.routes(None).await;
+        let routes = b.routes(twill_crds::control::RouteQuery::default()).await;
         routes.iter().filter(|route| route.best && !route.reason.contains("restarts")).count() == 4
     })
     .await;

@@ -1,12 +1,13 @@
 //! The command line.
 
 mod policy;
+mod routing;
 
 pub(crate) use policy::{Drops, Explain, Named, Policy, PolicyDiff, PolicyTest, Trace};
+pub(crate) use routing::Routes;
 
 use crate::output::Format;
 use clap::{Parser, Subcommand, ValueEnum};
-use ipnet::IpNet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -101,15 +102,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// List the paths that this node's speaker knows, and what the kernel does with them.
-    Routes {
-        /// Only prefixes equal to or inside this one.
-        prefix: Option<IpNet>,
-        #[command(flatten)]
-        node: Node,
-        #[command(flatten)]
-        output: Output,
-    },
+    /// List the paths that this node's speaker knows, why each is used or not, and what the kernel does with them.
+    Routes(Routes),
     /// List the packets that this node denied lately, with pods and policies; each pair of interfaces tells of five a second at most.
     Drops(Drops),
     /// Watch what this node's tables do to real packets from SRC to DST and back, beside what policy says; exit 2 if one is dropped, or

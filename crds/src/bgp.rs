@@ -188,6 +188,11 @@ pub struct BGPPeerSpec {
     /// `Keep`: unchanged, always.
     #[serde(default)]
     pub next_hop: NextHop,
+    /// BGPFilters by name, at most 16, asked in this order about every route that the peer tells or is told. While one of them is missing,
+    /// no route is taken or told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    pub filters: Vec<String>,
 }
 
 fn hold_time() -> u16 {

@@ -295,11 +295,7 @@ pub enum BgpdRequest {
     /// Answered by a JSON array of [`PeerStatus`].
     Peers,
     /// Answered by a JSON array of [`RouteStatus`].
-    Routes {
-        /// Only routes inside or equal to this prefix.
-        #[serde(default)]
-        prefix: Option<IpNet>,
-    },
+    Routes(RouteQuery),
     /// End with Cease to every peer, so that none keeps a route of ours, and leave the kernel as it is. Answered by [`BgpdStatus`],
     /// or by the end of the connection, once the sessions are closed.
     Leave,
@@ -377,9 +373,39 @@ pub struct PeerStatus {
     pub received: u64,
     /// Prefixes in its Adj-RIB-Out.
     pub advertised: u64,
+    /// Paths that it has told and that were not taken; as many as are kept, at most 10,000.
+    #[serde(default)]
+    pub rejected: u64,
     /// Why the last session ended, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+}
+
+/// Which routes are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RouteQuery {
+    /// Only those inside or equal to this prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<IpNet>,
+    /// Which of them.
+    pub view: RouteView,
+    /// Only those of this peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+}
+
+/// Which routes of a speaker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RouteView {
+    /// Paths that were taken, with the attributes that they have here.
+    #[default]
+    Taken,
+    /// What peers have been told, with the attributes that they see.
+    Advertised,
+    /// Paths that were told and not taken, as they came; 10,000 of each peer at most.
+    Rejected,
 }
 
 /// One path of one prefix as `twill routes` shows it.
@@ -391,12 +417,21 @@ pub struct RouteStatus {
     /// Next hop; absent for a prefix of our own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_hop: Option<IpAddr>,
-    /// Name of the peer that sent it; empty for our own.
+    /// Name of the peer that sent it, or that is told it; empty for our own.
     #[serde(default)]
     pub peer: String,
     /// AS_PATH as text.
     #[serde(default)]
     pub as_path: String,
+    /// LOCAL_PREF, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub med: Option<u32>,
+    /// Its communities of all kinds, as [`crate::community::Community`] writes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub communities: Vec<String>,
     /// Whether decision chose it (several with ECMP).
     pub best: bool,
     /// Whether the kernel has it.

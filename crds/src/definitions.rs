@@ -10,7 +10,9 @@ mod rules;
 pub(crate) mod schemas;
 mod structural;
 
-use crate::{BGPConfiguration, BGPPeer, HostPolicy, IPBlock, IPPool, NamespaceIsolation, NodeNetwork, Object};
+use crate::{
+    BGPConfiguration, BGPFilter, BGPPeer, HostPolicy, IPBlock, IPPool, NamespaceIsolation, NodeNetwork, Object,
+};
 use kube::CustomResourceExt;
 use rules::Placed;
 use serde_json::Value;
@@ -23,6 +25,7 @@ pub fn all() -> Vec<Value> {
         definition::<IPBlock>(&rules::block()),
         definition::<BGPConfiguration>(&rules::bgp_configuration()),
         definition::<BGPPeer>(&rules::bgp_peer()),
+        definition::<BGPFilter>(&rules::bgp_filter()),
         definition::<NodeNetwork>(&[]),
         definition::<NamespaceIsolation>(&rules::namespace_isolation()),
         definition::<HostPolicy>(&rules::host_policy()),

@@ -31,7 +31,8 @@ impl Kind {
     #[must_use]
     pub fn is_optional(&self) -> bool {
         self.group == crate::names::POLICY_GROUP
-            || (self.group == crate::names::GROUP && ["NamespaceIsolation", "HostPolicy"].contains(&self.kind.as_ref()))
+            || (self.group == crate::names::GROUP
+                && ["NamespaceIsolation", "HostPolicy", "BGPFilter"].contains(&self.kind.as_ref()))
     }
 }
 
@@ -86,6 +87,7 @@ object!(
     false
 );
 object!(crate::BGPPeer, crate::names::GROUP, crate::names::VERSION, "BGPPeer", "bgppeers", false);
+object!(crate::BGPFilter, crate::names::GROUP, crate::names::VERSION, "BGPFilter", "bgpfilters", false);
 object!(crate::NodeNetwork, crate::names::GROUP, crate::names::VERSION, "NodeNetwork", "nodenetworks", false);
 object!(
     crate::NamespaceIsolation,

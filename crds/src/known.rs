@@ -11,6 +11,7 @@ const KINDS: &[Row] = &[
     (names::GROUP, names::VERSION, "IPBlock", "ipblocks", false, &["block"]),
     (names::GROUP, names::VERSION, "BGPConfiguration", "bgpconfigurations", false, &["bgpconfig"]),
     (names::GROUP, names::VERSION, "BGPPeer", "bgppeers", false, &["peer"]),
+    (names::GROUP, names::VERSION, "BGPFilter", "bgpfilters", false, &["bgpfilter"]),
     (names::GROUP, names::VERSION, "NodeNetwork", "nodenetworks", false, &["nodenet"]),
     (names::GROUP, names::VERSION, "NamespaceIsolation", "namespaceisolations", false, &["nsiso"]),
     (names::GROUP, names::VERSION, "HostPolicy", "hostpolicies", false, &["hostpol"]),

@@ -4,8 +4,10 @@
 //! In flows nothing; out flow types. This crate is pure: it opens no socket, reads no clock, touches no file.
 
 pub mod bgp;
+pub mod bgp_filter;
 pub mod cluster_network_policy;
 pub mod cni;
+pub mod community;
 pub mod control;
 pub mod definitions;
 pub mod host_policy;
@@ -22,6 +24,7 @@ mod words;
 mod written;
 
 pub use bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec};
+pub use bgp_filter::{BGPFilter, BGPFilterSpec};
 pub use cluster_network_policy::ClusterNetworkPolicy;
 pub use host_policy::{HostPolicy, HostPolicySpec};
 pub use ippool::{Encapsulation, IPBlock, IPBlockSpec, IPPool, IPPoolSpec, Protocol, When};

@@ -170,12 +170,26 @@ fn check(kind: &Kind, value: &Value) -> Result<(), Problem> {
         (names::GROUP, "IPBlock") => no_unknown_field::<crate::IPBlock>(value)?,
         (names::GROUP, "BGPConfiguration") => no_unknown_field::<crate::BGPConfiguration>(value)?,
         (names::GROUP, "BGPPeer") => no_unknown_field::<crate::BGPPeer>(value)?,
+        (names::GROUP, "BGPFilter") => no_unknown_field::<crate::BGPFilter>(value)?,
+        (names::GROUP, "NamespaceIsolation") => no_unknown_field::<crate::NamespaceIsolation>(value)?,
+        (names::GROUP, "HostPolicy") => no_unknown_field::<crate::HostPolicy>(value)?,
         (names::GROUP, "NodeNetwork") => no_unknown_field::<crate::NodeNetwork>(value)?,
         ("networking.k8s.io", "NetworkPolicy") => no_unknown_field::<crate::NetworkPolicy>(value)?,
         (names::POLICY_GROUP, "ClusterNetworkPolicy") => no_unknown_field::<crate::ClusterNetworkPolicy>(value)?,
         _ => {}
     }
     validate::admit_fields(kind, &mut value.clone(), None)
+}
+
+/// The spec of an object that stands in another file than a manifest.
+///
+/// # Errors
+/// A field that the kind does not have, or the first rule of the kind that it breaks; the field begins with `spec`.
+pub fn spec<K: Object>(name: &str, spec: &Value) -> Result<K, Problem> {
+    let mut object = serde_json::json!({"metadata": {"name": name}, "spec": spec});
+    no_unknown_field::<K>(&object)?;
+    validate::admit_fields(&K::kind(), &mut object, None)?;
+    words::decode(&object)
 }
 
 /// Every field of the document is one of the type.

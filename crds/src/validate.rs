@@ -6,6 +6,7 @@
 
 mod bgp;
 mod cluster_policy;
+pub(crate) mod filter;
 mod host;
 mod isolation;
 mod metadata;
@@ -14,6 +15,7 @@ mod policy;
 pub(crate) mod pool;
 mod selector;
 
+pub use filter::rules as filter_rules;
 pub use pool::pools;
 
 use crate::words::decode;
@@ -81,6 +83,7 @@ pub(crate) fn admit_fields(kind: &Kind, object: &mut Value, old: Option<&Value>)
         }
         (names::GROUP, "BGPConfiguration") => bgp::configuration(&ours(object)?),
         (names::GROUP, "BGPPeer") => bgp::peer(&ours(object)?),
+        (names::GROUP, "BGPFilter") => filter::check(&ours(object)?),
         (names::GROUP, "NodeNetwork") => ours::<crate::NodeNetwork>(object).map(drop),
         (names::GROUP, "NamespaceIsolation") => isolation::check(&ours(object)?),
         (names::GROUP, "HostPolicy") => host::check(&ours(object)?),

@@ -210,6 +210,7 @@ fn each_account_may_do_what_its_code_does_and_not_more() {
         "ippools",
         "ipblocks",
         "bgppeers",
+        "bgpfilters",
         "bgpconfigurations",
     ] {
         assert!(may("twill-node", "list", what) && may("twill-node", "watch", what), "{what}");

@@ -55,7 +55,7 @@ pub struct Desired {
 }
 
 /// Kinds that something in the lab acts on.
-const LIVE: [&str; 15] = [
+const LIVE: [&str; 16] = [
     "Namespace",
     "Pod",
     "Deployment",
@@ -68,6 +68,7 @@ const LIVE: [&str; 15] = [
     "IPBlock",
     "BGPConfiguration",
     "BGPPeer",
+    "BGPFilter",
     "NodeNetwork",
     "Secret",
     "IPReservation",

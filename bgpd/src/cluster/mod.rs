@@ -1,6 +1,6 @@
 //! A node of a cluster: what the datastore's objects mean for its speaker and its kernel.
 //!
-//! In flow Node, IPPool, IPBlock, BGPConfiguration and BGPPeer ([`Objects`]); out flow the speaker's and the FIB's
+//! In flow Node, IPPool, IPBlock, BGPConfiguration, BGPPeer and BGPFilter ([`Objects`]); out flow the speaker's and the FIB's
 //! configuration ([`Desired`]) and the node's part of NodeNetwork ([`report`]). Pure: [`crate::io::cluster`] follows the
 //! datastore and writes the status.
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::NodeCondition;
 use serde::{Deserialize, Serialize};
-use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Node, NodeNetwork, NodeNetworkSpec, Object};
+use twill_crds::{BGPConfiguration, BGPFilter, BGPPeer, IPBlock, IPPool, Node, NodeNetwork, NodeNetworkSpec, Object};
 use twill_datastore::{Filter, Followed, Freshness, Index, Key, Mark, Revision, Scope};
 
 /// One step of one kind.
@@ -17,6 +17,8 @@ pub enum Heard {
     Configuration(Followed<BGPConfiguration>),
     /// Of the peers.
     Peer(Followed<BGPPeer>),
+    /// Of the filters.
+    Filter(Followed<BGPFilter>),
     /// Of this node's own NodeNetwork.
     Network(Followed<NodeNetwork>),
 }
@@ -28,6 +30,7 @@ pub struct Objects {
     pub(super) blocks: Index<IPBlock>,
     pub(super) configurations: Index<BGPConfiguration>,
     pub(super) peers: Index<BGPPeer>,
+    pub(super) filters: Index<BGPFilter>,
     pub(super) network: Network,
     pub(super) claimant: Claimant,
     heard: Freshness,
@@ -71,6 +74,8 @@ pub struct Snapshot {
     configurations: Vec<BGPConfiguration>,
     peers: Vec<BGPPeer>,
     #[serde(default)]
+    filters: Vec<BGPFilter>,
+    #[serde(default)]
     network: NodeNetworkSpec,
 }
 
@@ -80,8 +85,8 @@ pub fn scopes(node: &str) -> Vec<Scope> {
     let fields = vec![("spec.node".to_owned(), node.to_owned())];
     let own = Scope { kind: IPBlock::kind(), filter: Filter { fields, ..Filter::default() } };
     let network = Scope::object::<NodeNetwork>(&Key::cluster(node));
-    let all = [Scope::all::<Node>(), Scope::all::<IPPool>(), Scope::all::<BGPConfiguration>(), Scope::all::<BGPPeer>()];
-    all.into_iter().chain([own, network]).collect()
+    let routing = [Scope::all::<BGPConfiguration>(), Scope::all::<BGPPeer>(), Scope::all::<BGPFilter>()];
+    [Scope::all::<Node>(), Scope::all::<IPPool>()].into_iter().chain(routing).chain([own, network]).collect()
 }
 
 impl Objects {
@@ -99,6 +104,7 @@ impl Objects {
             Heard::Block(step) => take(&mut self.blocks, step, &mut self.heard),
             Heard::Configuration(step) => take(&mut self.configurations, step, &mut self.heard),
             Heard::Peer(step) => take(&mut self.peers, step, &mut self.heard),
+            Heard::Filter(step) => take(&mut self.filters, step, &mut self.heard),
             Heard::Network(step) => {
                 let first = self.heard.take(&step);
                 self.network.take(step) || first
@@ -141,6 +147,7 @@ impl Objects {
             blocks: all(&self.blocks),
             configurations: all(&self.configurations),
             peers: all(&self.peers),
+            filters: all(&self.filters),
             network: self.network.spec.clone(),
         }
     }
@@ -159,6 +166,7 @@ impl Objects {
             blocks: index(snapshot.blocks),
             configurations: index(snapshot.configurations),
             peers: index(snapshot.peers),
+            filters: index(snapshot.filters),
             network: Network { spec: snapshot.network },
             claimant: Claimant::default(),
             heard: Freshness::of(scopes(node)),

@@ -3,6 +3,7 @@
 use super::nodes::Nodes;
 use super::objects::Objects;
 use crate::fib::NodeAddresses;
+use crate::filter::{Filter, Part};
 use crate::speaker::{Export, Import, NextHopRule, Peer, PeerAsn};
 use crate::wire::{Families, Family};
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,7 @@ use std::net::IpAddr;
 use twill_crds::bgp::{AsRelation, NextHop, PeerAsn as SpecAsn, Topology};
 use twill_crds::names::{BGP_PORT, HOLD_TIME};
 use twill_crds::selector::matches_or_absent;
+use twill_crds::validate::filter_rules;
 use twill_crds::{BGPConfigurationSpec, BGPPeer, Object};
 use twill_datastore::Key;
 
@@ -39,13 +41,15 @@ pub(super) fn peers(
         match configured(object, nodes, own, spec, asn) {
             Err(problem) => problems.push(format!("BGPPeer {}: {problem}", object.name())),
             Ok(None) => {}
-            Ok(Some(peer)) => match by_address.get(&peer.address) {
+            Ok(Some(mut peer)) => match by_address.get(&peer.address) {
                 Some((other, _)) => problems.push(format!(
                     "BGPPeer {}: remote.address: {} is the peer of BGPPeer {other} already; remove one of the two",
                     object.name(),
                     peer.address
                 )),
                 None => {
+                    let problem = filter(&mut peer, object, objects).err();
+                    problems.extend(problem.map(|problem| format!("BGPPeer {}: {problem}", object.name())));
                     by_address.insert(peer.address, (object.name().to_owned(), peer));
                 }
             },
@@ -143,6 +147,48 @@ fn configured(
     Ok(Some(peer))
 }
 
+/// Gives the peer the filters that its object names.
+///
+/// # Errors
+/// One that is missing or makes no sense, in one sentence; nothing is taken or told then, since nobody knows what it would have kept out.
+fn filter(peer: &mut Peer, object: &BGPPeer, objects: &Objects) -> Result<(), String> {
+    let names = &object.spec.filters;
+    match filters(names, objects) {
+        Ok((import, export)) => (peer.import_filter, peer.export_filter) = (import, export),
+        Err(problem) => {
+            (peer.import, peer.export) = (Import::None, Export::None);
+            return Err(problem);
+        }
+    }
+    Ok(())
+}
+
+fn filters(names: &[String], objects: &Objects) -> Result<(Filter, Filter), String> {
+    let mut named = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let Some(object) = objects.filters.get(&Key::cluster(name)) else {
+            return Err(format!(
+                "filters[{index}]: there is no BGPFilter {name}, so no route is taken or told; create it, or leave it out"
+            ));
+        };
+        let rules = [("import", &object.spec.import, true), ("export", &object.spec.export, false)];
+        for (direction, rules, is_import) in rules {
+            filter_rules(&format!("spec.{direction}"), rules, is_import).map_err(|problem| {
+                format!(
+                    "filters[{index}]: BGPFilter {name}: {}: {}; no route is taken or told until it is mended",
+                    problem.field, problem.problem
+                )
+            })?;
+        }
+        let titles = ["import", "export"].map(|direction| format!("BGPFilter {name}: spec.{direction}"));
+        named.push((titles, object));
+    }
+    let import = named.iter().map(|(titles, object)| Part { name: &titles[0], rules: &object.spec.import });
+    let export = named.iter().map(|(titles, object)| Part { name: &titles[1], rules: &object.spec.export });
+    let (import, export): (Vec<_>, Vec<_>) = (import.collect(), export.collect());
+    Ok((Filter::new(&import, false), Filter::new(&export, true)))
+}
+
 /// What all peers of a node have in common: it tells its own prefixes and nothing else, and takes everything.
 fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
     let v4 = own.v4.map(|_| Family::Ipv4Unicast);
@@ -165,7 +211,9 @@ fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
         next_hop_v4: own.v4,
         next_hop_v6: own.v6,
         graceful_restart: Some(RESTART_TIME),
+        import_filter: Filter::default(),
         import: Import::All,
+        export_filter: Filter::default(),
         export: Export::Own,
         allow_own_as: 0,
         as_override: false,

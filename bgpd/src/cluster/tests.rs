@@ -2,7 +2,7 @@
 
 use super::{Claimant, Heard, Objects, Observed, desired, report};
 use crate::fib;
-use crate::speaker::{Export, PeerAsn, Shutdown};
+use crate::speaker::{Export, Import, PeerAsn, Shutdown};
 use crate::wire::{Families, Family};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -43,6 +43,10 @@ fn configuration(spec: Value) -> Heard {
 
 fn peer(name: &str, spec: Value) -> Heard {
     Heard::Peer(applied(object(json!({"metadata": {"name": name}, "spec": spec}))))
+}
+
+fn filter(name: &str, spec: Value) -> Heard {
+    Heard::Filter(applied(object(json!({"metadata": {"name": name}, "spec": spec}))))
 }
 
 fn applied<K: Object>(object: K) -> Followed<K> {
@@ -93,6 +97,35 @@ fn a_mesh_is_every_other_node_and_a_node_tells_its_own_blocks_only() {
     assert_eq!(desired.speaker.router_id.to_string(), "172.31.1.11");
     assert_eq!(desired.speaker.listen, ["0.0.0.0:179".parse().unwrap()]);
     assert!(desired.problems.is_empty() && desired.node_problems.is_empty());
+}
+
+#[test]
+fn filters_are_read_in_order_and_one_that_is_missing_closes_the_peer() {
+    let tor = || peer("tor", json!({"asn": 65101, "remote": {"address": "172.31.1.1"}, "filters": ["one", "two"]}));
+    let one =
+        || filter("one", json!({"import": [{"match": {"prefixes": [{"cidr": "0.0.0.0/0"}]}, "action": "Reject"}]}));
+    let half = desired("a1", &with(cluster(), [tor(), one()]));
+    let closed = &half.speaker.peers["tor"];
+    assert_eq!((&closed.import, closed.export), (&Import::None, Export::None));
+    let said =
+        "BGPPeer tor: filters[1]: there is no BGPFilter two, so no route is taken or told; create it, or leave it out";
+    assert_eq!(half.problems, [said]);
+
+    let two =
+        filter("two", json!({"import": [{"action": "Accept"}], "export": [{"set": {"addCommunities": ["65000:1"]}}]}));
+    let whole = desired("a1", &with(cluster(), [tor(), one(), two]));
+    let open = &whole.speaker.peers["tor"];
+    assert_eq!((&open.import, open.export), (&Import::All, Export::Own));
+    assert_eq!(open.import_filter.name(0), "BGPFilter one: spec.import[0]");
+    assert_eq!(open.import_filter.name(1), "BGPFilter two: spec.import[0]");
+    assert_eq!(open.export_filter.name(0), "BGPFilter two: spec.export[0]");
+    assert!(whole.problems.is_empty() && whole.speaker.peers["a2"].import_filter.is_empty());
+
+    // An API server of an older definition took it.
+    let odd = filter("two", json!({"export": [{"set": {"addCommunities": ["rt:70000:65536"]}}]}));
+    let odd = desired("a1", &with(cluster(), [tor(), one(), odd]));
+    assert_eq!(odd.speaker.peers["tor"].import, Import::None);
+    assert!(odd.problems[0].contains("BGPFilter two: spec.export[0].set.addCommunities[0]"), "{:?}", odd.problems);
 }
 
 #[test]

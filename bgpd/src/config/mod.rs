@@ -1,7 +1,10 @@
 //! The file of a speaker that runs alone. In: YAML text. Out: a valid [`LoneConfig`], or one sentence with the line.
 
+mod filters;
+
 use crate::speaker::{Config, Export, Import, NextHopRule, Peer, PeerAsn};
 use crate::wire::{Families, Family};
+use filters::Filters;
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -50,6 +53,8 @@ struct File {
     #[serde(default)]
     originate: Vec<Spanned<IpNet>>,
     #[serde(default)]
+    filters: BTreeMap<String, Spanned<serde_json::Value>>,
+    #[serde(default)]
     peers: Vec<Spanned<FilePeer>>,
 }
 
@@ -72,6 +77,8 @@ struct FilePeer {
     source: Option<IpAddr>,
     #[serde(default)]
     passive: bool,
+    #[serde(default)]
+    filters: Vec<String>,
     import: Option<FileImport>,
     export: Option<FileExport>,
     password: Option<String>,
@@ -160,7 +167,8 @@ impl LoneConfig {
             ));
         }
         let originate = originate(&file.originate)?;
-        let peers = peers(&file)?;
+        let filters = filters::read(&file.filters)?;
+        let peers = peers(&file, &filters)?;
         let listen = match &file.listen {
             Some(listen) => self::listen(listen)?,
             None => vec![
@@ -251,7 +259,7 @@ fn originate(nets: &[Spanned<IpNet>]) -> Result<BTreeSet<IpNet>, ConfigError> {
     Ok(originate)
 }
 
-fn peers(file: &File) -> Result<BTreeMap<String, Peer>, ConfigError> {
+fn peers(file: &File, filters: &Filters) -> Result<BTreeMap<String, Peer>, ConfigError> {
     let mut peers = BTreeMap::new();
     let mut addresses = BTreeMap::new();
     for peer in &file.peers {
@@ -265,7 +273,7 @@ fn peers(file: &File) -> Result<BTreeMap<String, Peer>, ConfigError> {
                 &format!("peers {other} and {name} have one address, {address}; one of them must go"),
             ));
         }
-        let read = self::peer(&peer.value, file.asn.value);
+        let read = self::peer(&peer.value, file.asn.value, filters);
         let read = read.map_err(|text| wrong(peer, &format!("peer {name}: {text}")))?;
         if peers.insert(name.clone(), read).is_some() {
             return Err(wrong(peer, &format!("two peers are named {name}; give one another name")));
@@ -274,7 +282,7 @@ fn peers(file: &File) -> Result<BTreeMap<String, Peer>, ConfigError> {
     Ok(peers)
 }
 
-fn peer(file: &FilePeer, own: u32) -> Result<Peer, String> {
+fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
     let shown = file.local_asn.unwrap_or(own);
     if let Some(text) = no_router(file.address) {
         return Err(text);
@@ -310,6 +318,7 @@ fn peer(file: &FilePeer, own: u32) -> Result<Peer, String> {
     if file.reflector_client && external {
         return Err("reflectorClient is for peers in our own AS (RFC 4456)".to_owned());
     }
+    let (import_filter, export_filter) = filters::of(filters, &file.filters)?;
     Ok(Peer {
         address: file.address,
         port: file.port.unwrap_or(BGP_PORT),
@@ -324,7 +333,9 @@ fn peer(file: &FilePeer, own: u32) -> Result<Peer, String> {
         next_hop_v4: None,
         next_hop_v6: None,
         graceful_restart: restart,
+        import_filter,
         import: import(file, external),
+        export_filter,
         export: export(file, external),
         allow_own_as: allow_own_as(file.allow_own_as.as_ref())?,
         as_override: file.as_override,
@@ -441,6 +452,20 @@ peers:
     }
 
     #[test]
+    fn filters_are_named_by_peers() {
+        let text = "asn: 1\nrouterID: 1.1.1.1\nfilters:\n  lan: {import: [{match: {prefixes: [{cidr: 10.0.0.0/8, maxLength: 24}]}, action: Accept}]}\n\
+                    \x20 tag:\n    export:\n    - {set: {addCommunities: ['1:2']}, action: Accept}\n\
+                    peers:\n- {name: e, address: 10.0.0.2, asn: 2, filters: [lan, tag]}\n- {name: i, address: 10.0.0.3, asn: 1}\n";
+        let config = LoneConfig::parse(text).unwrap();
+        let (e, i) = (&config.speaker.peers["e"], &config.speaker.peers["i"]);
+        assert_eq!(
+            (e.import_filter.name(0), e.export_filter.name(0)),
+            ("filter lan: import[0]", "filter tag: export[0]")
+        );
+        assert!(i.import_filter.is_empty() && i.export_filter.is_empty());
+    }
+
+    #[test]
     fn without_filters_nothing_crosses_an_as_boundary() {
         let text = "asn: 1\nrouterID: 1.1.1.1\npeers:\n- {name: e, address: 10.0.0.2, asn: 2}\n- {name: i, address: 10.0.0.3, asn: 1}\n";
         let config = LoneConfig::parse(text).unwrap();
@@ -481,6 +506,26 @@ peers:
             (peer("asn: 1, reflectorClient: true"), 4, "reflectorClient"),
             (peer("asn: 1, source: 'fd00::1'"), 4, "source"),
             ("asn: 65000\nrouterID: 1.1.1.1\nbgp: true\n".to_owned(), 3, "bgp"),
+            (peer("asn: 1, filters: [f]"), 4, "no filter f"),
+            (
+                format!("filters:\n  f: {{import: [{{action: Accept}}]}}\n{}", peer("asn: 1, filters: [f, f]")),
+                6,
+                "twice",
+            ),
+            (format!("filters:\n  f: {{import: [{{}}]}}\n{}", peer("asn: 1")), 2, "filter f: import[0]: does nothing"),
+            (
+                format!("filters:\n  f: {{import: [{{action: Accept, mtch: {{}}}}]}}\n{}", peer("asn: 1")),
+                2,
+                "filter f: import[0].mtch: is no field",
+            ),
+            (
+                format!(
+                    "filters:\n  f:\n    export:\n    - {{match: {{communities: ['1']}}, action: Accept}}\n{}",
+                    peer("asn: 1")
+                ),
+                3,
+                "export[0].match.communities[0]",
+            ),
         ];
         for (text, line, word) in cases {
             let error = LoneConfig::parse(&text).unwrap_err().to_string();

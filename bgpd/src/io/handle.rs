@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
-use twill_crds::control::{PeerStatus, RouteStatus};
+use twill_crds::control::{PeerStatus, RouteQuery, RouteStatus, RouteView};
 
 /// A running speaker; cheap to clone. Its threads end when the last handle is gone, or after [`SpeakerHandle::leave`].
 #[derive(Clone)]
@@ -99,6 +99,7 @@ impl SpeakerHandle {
                 since: peer.since.as_secs(),
                 received: counts.received,
                 advertised: counts.advertised,
+                rejected: counts.rejected,
                 last_error: peer.last_error.filter(|_| peer.state != State::Established),
             })
             .collect();
@@ -114,12 +115,13 @@ impl SpeakerHandle {
         sessions.await.unwrap_or_default().untold
     }
 
-    /// All paths inside `within`, or all there are, with what the kernel has of them.
-    pub async fn routes(&self, within: Option<IpNet>) -> Vec<RouteStatus> {
+    /// Routes; those that were taken with what the kernel has of them.
+    pub async fn routes(&self, query: RouteQuery) -> Vec<RouteStatus> {
+        let taken = query.view == RouteView::Taken;
         let (reply, routes) = oneshot::channel();
-        drop(self.rib.send(rib::Command::Routes(within, reply)).await);
+        drop(self.rib.send(rib::Command::Routes(query, reply)).await);
         let mut routes = routes.await.unwrap_or_default();
-        let Some(fib) = &self.fib else { return routes };
+        let Some(fib) = self.fib.as_ref().filter(|_| taken) else { return routes };
         let mut prefixes: Vec<IpNet> = routes.iter().map(|route| route.prefix).collect();
         prefixes.dedup();
         let (reply, states) = oneshot::channel();

@@ -96,7 +96,7 @@ async fn answer((handle, left): (SpeakerHandle, Arc<Notify>), request: BgpdReque
         // Alone there is no datastore, and so nothing to wait for.
         BgpdRequest::Wait { .. } => json!(Waited { applied: true, status: status(&handle).await }),
         BgpdRequest::Peers => json!(handle.peers().await.0),
-        BgpdRequest::Routes { prefix } => json!(handle.routes(prefix).await),
+        BgpdRequest::Routes(query) => json!(handle.routes(query).await),
         BgpdRequest::Leave => {
             info!("leaving on request: sessions are closed with Cease, kernel routes stay");
             let status = status(&handle).await;

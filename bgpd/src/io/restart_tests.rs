@@ -55,7 +55,7 @@ fn routes_of_a_peer_that_restarts_stay_and_come_back_fresh() {
         within(LIMIT, "the session is up", || is_up(&stays, &runtime));
         within(LIMIT, &format!("routes of both sides, round {round}"), || routes(&one) == 2 && routes(&two) == 2);
         let fresh = || {
-            let paths = runtime.block_on(stays.routes(None));
+            let paths = runtime.block_on(stays.routes(twill_crds::control::RouteQuery::default()));
             paths.iter().filter(|path| path.installed && path.reason == "best").count() == 2
         };
         within(LIMIT, &format!("fresh paths, round {round}"), fresh);

@@ -9,7 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
-use twill_crds::control::RouteStatus;
+use twill_crds::control::{RouteQuery, RouteStatus};
 
 /// Events that may wait. Beyond, the I/O thread stops reading from sockets.
 const QUEUE: usize = 16;
@@ -22,8 +22,8 @@ const KERNEL_RETRY: Duration = Duration::from_millis(5);
 pub(super) enum Command {
     /// Something happened.
     Event(Event),
-    /// Paths inside this prefix, or all.
-    Routes(Option<IpNet>, oneshot::Sender<Vec<RouteStatus>>),
+    /// Routes.
+    Routes(RouteQuery, oneshot::Sender<Vec<RouteStatus>>),
     /// Counts of these peers, and what is wrong with prefixes of ours.
     Counts(Vec<PeerId>, oneshot::Sender<(Vec<PeerCounts>, Vec<String>)>),
 }
@@ -85,7 +85,7 @@ impl Rib {
         // Whoever asked may have gone away.
         match command {
             Command::Event(event) => self.speaker.handle(event, now),
-            Command::Routes(within, reply) => drop(reply.send(self.speaker.routes(within))),
+            Command::Routes(query, reply) => drop(reply.send(self.speaker.routes(&query))),
             Command::Counts(peers, reply) => {
                 let counts = peers.into_iter().map(|peer| self.speaker.counts(peer)).collect();
                 drop(reply.send((counts, self.speaker.problems())));

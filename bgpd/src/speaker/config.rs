@@ -1,5 +1,6 @@
 //! What the speaker is told to be. Comes from a file ([`crate::config`]) or from the cluster's objects; already valid.
 
+use crate::filter::Filter;
 use crate::wire::Families;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,9 +74,13 @@ pub struct Peer {
     pub next_hop_v6: Option<std::net::Ipv6Addr>,
     /// Seconds within which we are back after a restart (RFC 4724); none: no graceful restart.
     pub graceful_restart: Option<u16>,
-    /// What we take from it.
+    /// Rules about what it tells us.
+    pub import_filter: Filter,
+    /// What we take from it of what no rule decides.
     pub import: Import,
-    /// What we tell it.
+    /// Rules about what it is told.
+    pub export_filter: Filter,
+    /// What we tell it of what no rule decides.
     pub export: Export,
     /// How often our own AS may stand in a path that it sends.
     pub allow_own_as: u8,
@@ -182,7 +187,9 @@ pub(crate) mod tests {
             next_hop_v4: None,
             next_hop_v6: None,
             graceful_restart: None,
+            import_filter: Filter::default(),
             import: Import::All,
+            export_filter: Filter::default(),
             export: Export::All,
             allow_own_as: 0,
             as_override: false,

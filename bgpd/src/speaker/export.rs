@@ -2,6 +2,7 @@
 
 use super::config::{Export, NextHopRule};
 use super::path_attributes::PathAttributes;
+use crate::filter::{Action, Changes, Filter, Judged, Outcome, Subject};
 use crate::rib::{AttrId, Attributes, Key, Source};
 use crate::wire::{
     self, Edits, Family, NextHop, Reflection, RefreshKind, RouteRefresh, UpdateBuilder, Value, encode_end_of_rib,
@@ -26,6 +27,7 @@ pub(crate) struct ExportPolicy {
     pub(crate) client: bool,
     pub(crate) as_override: bool,
     pub(crate) next_hop: NextHopRule,
+    pub(crate) filter: Filter,
     pub(crate) export: Export,
     pub(crate) own_v4: Option<Ipv4Addr>,
     pub(crate) own_v6: Option<Ipv6Addr>,
@@ -64,46 +66,93 @@ pub(super) enum Message<'a, K> {
     Refresh(RefreshKind),
 }
 
+/// What the peers are told about all paths with one attribute set from one kind of sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The same, whatever the prefix: the number of what it is exported as; none: nothing.
+    Whole(Option<u32>),
+    /// What rules say of the prefix ([`Exporter::export_prefix`]); a number for the rules that are left.
+    ByPrefix(u32),
+}
+
+/// What rules make of an attribute set, prefix by prefix.
+#[derive(Debug)]
+struct ByPrefix {
+    left: Box<[u16]>,
+    made: Vec<(Outcome, Option<u32>)>,
+}
+
 /// Export for one group, with every attribute set that it has met already translated.
 #[derive(Debug)]
 pub(super) struct Exporter {
     policy: ExportPolicy,
     /// By attribute set, its life, and the kind of sender.
-    known: HashMap<(AttrId, Provenance), (u32, Option<u32>), FxBuildHasher>,
+    known: HashMap<(AttrId, Provenance), (u32, Told), FxBuildHasher>,
+    by_prefix: Vec<ByPrefix>,
     exported: Vec<Exported>,
     index: HashMap<Exported, u32, FxBuildHasher>,
 }
 
 impl Exporter {
     pub(super) fn new(policy: ExportPolicy) -> Self {
-        Self { policy, known: HashMap::default(), exported: Vec::new(), index: HashMap::default() }
+        let (known, index) = (HashMap::default(), HashMap::default());
+        Self { policy, known, by_prefix: Vec::new(), exported: Vec::new(), index }
     }
 
     pub(super) fn policy(&self) -> &ExportPolicy {
         &self.policy
     }
 
-    /// Number of what the peers are told about a path with these attributes from such a sender; none: nothing.
+    /// What the peers are told about paths with these attributes from such a sender.
     pub(super) fn export(
         &mut self,
         id: AttrId,
         provenance: Provenance,
         attributes: &Attributes<PathAttributes>,
-    ) -> Option<u32> {
+    ) -> Told {
         let serial = attributes.serial(id);
-        if let Some((life, exported)) = self.known.get(&(id, provenance))
+        if let Some((life, told)) = self.known.get(&(id, provenance))
             && *life == serial
         {
+            return *told;
+        }
+        let Some(set) = attributes.value(id) else { return Told::Whole(None) };
+        let told = match self.policy.judge(provenance, set) {
+            Some(Judged::ByPrefix(left)) => {
+                self.by_prefix.push(ByPrefix { left, made: Vec::new() });
+                Told::ByPrefix(self.by_prefix.len() as u32 - 1)
+            }
+            Some(Judged::Whole(outcome)) => Told::Whole(self.make(&outcome, provenance, set)),
+            None => Told::Whole(None),
+        };
+        self.known.insert((id, provenance), (serial, told));
+        told
+    }
+
+    /// Number of what the peers are told about a path to `prefix`, where [`Exporter::export`] has said [`Told::ByPrefix`]; none: nothing.
+    pub(super) fn export_prefix(
+        &mut self,
+        number: u32,
+        prefix: IpNet,
+        (id, provenance): (AttrId, Provenance),
+        attributes: &Attributes<PathAttributes>,
+    ) -> Option<u32> {
+        let ByPrefix { left, made } = &self.by_prefix[number as usize];
+        let outcome = self.policy.filter.judge_prefix(left, prefix);
+        if let Some((_, exported)) = made.iter().find(|(of, _)| *of == outcome) {
             return *exported;
         }
-        let exported = self.policy.export(provenance, attributes.value(id)?).map(|exported| {
-            *self.index.entry(exported).or_insert_with_key(|exported| {
-                self.exported.push(exported.clone());
-                self.exported.len() as u32 - 1
-            })
-        });
-        self.known.insert((id, provenance), (serial, exported));
+        let exported = self.make(&outcome, provenance, attributes.value(id)?);
+        self.by_prefix[number as usize].made.push((outcome, exported));
         exported
+    }
+
+    fn make(&mut self, outcome: &Outcome, provenance: Provenance, set: &PathAttributes) -> Option<u32> {
+        let exported = self.policy.export(outcome, provenance, set)?;
+        Some(*self.index.entry(exported).or_insert_with_key(|exported| {
+            self.exported.push(exported.clone());
+            self.exported.len() as u32 - 1
+        }))
     }
 
     /// Forgets translations when most of them are of sets that are gone. Numbers given out before are void then.
@@ -148,12 +197,58 @@ impl Exporter {
 }
 
 impl ExportPolicy {
-    fn export(&self, from: Provenance, attributes: &PathAttributes) -> Option<Exported> {
-        let read = attributes.read();
+    /// What the rules say of such paths; none: the peers may not hear of them, whatever rules say.
+    fn judge(&self, from: Provenance, set: &PathAttributes) -> Option<Judged> {
+        let read = set.read();
         self.permits(from, &read)?;
+        let next_hop = set.next_hop.map(NextHop::address);
+        Some(self.filter.judge(&Subject { attributes: &read, next_hop, source: from.source, family: self.family }))
+    }
+
+    /// The attributes with which the peers are told a path to `prefix`, as they would read them; none: they are not told.
+    pub(super) fn shown(&self, prefix: IpNet, from: Provenance, set: &PathAttributes) -> Option<PathAttributes> {
+        let outcome = match self.judge(from, set)? {
+            Judged::Whole(outcome) => outcome,
+            Judged::ByPrefix(left) => self.filter.judge_prefix(&left, prefix),
+        };
+        // Read as all of ours are, whatever the width of AS numbers on the wire.
+        let Exported { block, next_hop } = Self { four_octet_as: true, ..self.clone() }.export(&outcome, from, set)?;
+        Some(PathAttributes { canonical: block, next_hop: Some(next_hop) })
+    }
+
+    /// Whether a path is told at all, after what the rules said of it.
+    fn tells(&self, outcome: &Outcome, from: Provenance) -> bool {
+        match (outcome.decision, self.export) {
+            (Some((action, _)), _) => action == Action::Accept,
+            (None, Export::All) => true,
+            (None, Export::Own) => from.source == Source::Own,
+            (None, Export::None) => false,
+        }
+    }
+
+    fn export(&self, outcome: &Outcome, from: Provenance, attributes: &PathAttributes) -> Option<Exported> {
+        if !self.tells(outcome, from) {
+            return None;
+        }
+        let read = attributes.read();
+        let changes = self.filter.changes(outcome);
+        let communities = changes.communities(&read);
         let next_hop = self.next_hop(attributes.next_hop)?;
+        let mut edits = self.edits(from, &changes);
+        changes.apply(communities.as_ref(), &mut edits);
+        if self.external {
+            edits.local_pref = Value::Remove;
+        }
+        let mut block = Vec::new();
+        read.export(&edits, self.four_octet_as, &mut block);
+        self.fits(&block, next_hop).then(|| Exported { block: block.into(), next_hop })
+    }
+
+    /// What becomes of a path's attributes towards the peers, but for the rules.
+    fn edits(&self, from: Provenance, changes: &Changes) -> Edits<'static> {
         let own = from.source == Source::Own;
         let mut edits = if self.external { Edits::to_ebgp(self.local_asn) } else { Edits::to_ibgp(100) };
+        edits.prepend = Some((self.local_asn, changes.prepend.saturating_add(u8::from(self.external))));
         if self.as_override {
             edits.replace_as = Some((self.peer_asn, self.local_asn));
         }
@@ -163,18 +258,15 @@ impl ExportPolicy {
         if !self.external && from.source == Source::Ibgp {
             edits.reflection = Reflection::Add { originator: from.router_id, cluster: self.cluster };
         }
-        let mut block = Vec::new();
-        read.export(&edits, self.four_octet_as, &mut block);
-        self.fits(&block, next_hop).then(|| Exported { block: block.into(), next_hop })
+        edits
     }
 
     /// Whether the peers may hear of the path at all.
     fn permits(&self, from: Provenance, read: &wire::Attributes<'_>) -> Option<()> {
-        let filtered = match self.export {
-            Export::All => false,
-            Export::Own => from.source != Source::Own,
-            Export::None => true,
-        };
+        // Without rules it is known already.
+        if self.filter.is_empty() && !self.tells(&Outcome::default(), from) {
+            return None;
+        }
         // RFC 4271 section 9.2.1.2; RFC 4456 section 6: except to and from clients.
         let kept_inside = from.source == Source::Ibgp && !self.external && !from.client && !self.client;
         let communities = read.communities;
@@ -182,7 +274,7 @@ impl ExportPolicy {
             || self.external && (communities.contains(&NO_EXPORT) || communities.contains(&NO_EXPORT_SUBCONFED));
         // It would refuse a path with its own AS, unless that is overridden.
         let loops = self.external && !self.as_override && read.as_path.count(self.peer_asn) > 0;
-        (!filtered && !kept_inside && !scoped && !loops).then_some(())
+        (!kept_inside && !scoped && !loops).then_some(())
     }
 
     /// Whether a message has room for a prefix beside these attributes.

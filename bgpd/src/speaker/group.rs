@@ -6,7 +6,7 @@
 //! starts the same way, with all prefixes in its list.
 
 use super::event::{Output, SessionId};
-use super::export::{Exporter, Message, Provenance};
+use super::export::{Exporter, Message, Provenance, Told};
 use super::restart::Held;
 use crate::rib::{AttrId, Bitmap, DirtyList, Key, PeerId, PrefixId, Table};
 use crate::wire::RefreshKind;
@@ -79,7 +79,7 @@ struct Item {
 struct Translated {
     attributes: AttrId,
     peer: PeerId,
-    exported: Option<u32>,
+    told: Told,
     excluded: u32,
 }
 
@@ -120,6 +120,12 @@ impl<K: Key> Group<K> {
     /// How many prefixes `peer` has been told, if it is a member.
     pub(super) fn advertised(&self, peer: PeerId) -> Option<u32> {
         self.members.iter().find(|member| member.peer == peer).map(|member| member.advertised.count())
+    }
+
+    /// The prefixes that `peer` has been told.
+    pub(super) fn told(&self, peer: PeerId) -> Vec<PrefixId> {
+        let member = self.members.iter().find(|member| member.peer == peer);
+        member.map(|member| member.advertised.iter().collect()).unwrap_or_default()
     }
 
     /// The peer wants to hear everything again (RFC 2918); `demarcated` as RFC 7313 has it.
@@ -275,12 +281,20 @@ impl<K: Key> Group<K> {
                 let known = last.filter(|last| (last.attributes, last.peer) == (path.attributes, path.peer));
                 let translated = known.unwrap_or_else(|| {
                     let provenance = around.provenance[usize::from(path.peer.0)];
-                    let exported = self.exporter.export(path.attributes, provenance, around.attributes);
+                    let told = self.exporter.export(path.attributes, provenance, around.attributes);
                     let excluded = excluded(&self.members, who, path.peer);
-                    Translated { attributes: path.attributes, peer: path.peer, exported, excluded }
+                    Translated { attributes: path.attributes, peer: path.peer, told, excluded }
                 });
                 last = Some(translated);
-                translated.exported.map(|exported| (exported, translated.excluded))
+                let exported = match translated.told {
+                    Told::Whole(exported) => exported,
+                    Told::ByPrefix(number) => {
+                        let of = (path.attributes, around.provenance[usize::from(path.peer.0)]);
+                        let net = around.table.key(*prefix).net();
+                        self.exporter.export_prefix(number, net, of, around.attributes)
+                    }
+                };
+                exported.map(|exported| (exported, translated.excluded))
             });
             let Some((exported, mut excluded)) = told else {
                 gone.push(*prefix);

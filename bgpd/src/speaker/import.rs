@@ -1,11 +1,20 @@
-//! What of a peer's paths is taken into the RIB.
+//! What of a peer's paths is taken into the RIB, and with which attributes.
 
-use super::config::Peer;
-use super::event::Established;
+use super::config::{Import, Peer};
+use super::event::{Batch, Established, Op, WITHDRAW};
 use super::path_attributes::PathAttributes;
+use super::rejected::Rejected;
+use super::routing::{Routing, Shared};
+use crate::filter::{Action, Changes, Filter, Judged, Outcome, Subject};
+use crate::rib::{AttrId, Attributes, Key, Source};
+use crate::wire::{Edits, Family};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-/// Why a path is not taken, whatever its prefix.
+/// GRACEFUL_SHUTDOWN (RFC 8326 section 3): whoever tells the path is about to go.
+const GRACEFUL_SHUTDOWN: [u8; 4] = [0xff, 0xff, 0, 0];
+
+/// Why a path is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// Our AS stands in AS_PATH more often than `allowOwnAS` permits (RFC 4271 section 9).
@@ -16,9 +25,27 @@ pub(super) enum Refusal {
     Cluster,
     /// NEXT_HOP is our own address (RFC 4271 section 5.1.3).
     NextHop,
+    /// The rule of the peer's filter with this number rejects it.
+    Rule(u16),
+    /// No rule decides, and `import` does not take it.
+    Import,
 }
 
-/// Whether paths with these attributes are taken from `peer`.
+impl Refusal {
+    /// What is wrong with the path, for people.
+    pub(super) fn reason(self, filter: Option<&Filter>) -> String {
+        match self {
+            Self::AsLoop => "our AS is in its path (allowOwnAS)".to_owned(),
+            Self::Originator => "we originated it (ORIGINATOR_ID)".to_owned(),
+            Self::Cluster => "it passed our cluster (CLUSTER_LIST)".to_owned(),
+            Self::NextHop => "its next hop is our own address".to_owned(),
+            Self::Rule(rule) => format!("rejected by {}", filter.map_or("a filter", |filter| filter.name(rule))),
+            Self::Import => "import takes nothing of the kind".to_owned(),
+        }
+    }
+}
+
+/// Whether paths with these attributes are taken from `peer`, but for its filter.
 ///
 /// # Errors
 /// The reason why they are not.
@@ -43,4 +70,129 @@ pub(super) fn accept(peer: &Peer, session: &Established, asn: u32, attributes: &
         return Err(Refusal::NextHop);
     }
     Ok(())
+}
+
+/// A batch on its way into the RIB: each set of attributes is judged once per family, and for a prefix only where rules ask for it.
+pub(super) struct Importer<'a> {
+    peer: &'a Peer,
+    source: Source,
+    batch: &'a Batch,
+    refused: Vec<Option<Refusal>>,
+    /// By family and set, once it was needed.
+    judged: [Vec<Option<Judgement>>; 2],
+}
+
+/// What is taken with one set of attributes.
+struct Judgement {
+    judged: Judged,
+    /// What was made of the set, by what the rules said.
+    made: Vec<(Outcome, Result<AttrId, Refusal>)>,
+}
+
+impl<'a> Importer<'a> {
+    pub(super) fn new(peer: &'a Peer, session: &Established, asn: u32, batch: &'a Batch) -> Self {
+        let refused = batch.attributes.iter().map(|set| accept(peer, session, asn, set).err()).collect();
+        let source = if session.negotiated.ebgp { Source::Ebgp } else { Source::Ibgp };
+        let none = || batch.attributes.iter().map(|_| None).collect();
+        Self { peer, source, batch, refused, judged: [none(), none()] }
+    }
+
+    /// Applies one family's part.
+    pub(super) fn apply<K: Key>(
+        &mut self,
+        ops: &[Op<K>],
+        routing: &mut Routing<K>,
+        shared: &mut Shared,
+        rejected: &mut Rejected,
+    ) {
+        let peer = self.batch.peer;
+        for op in ops {
+            let taken = match op.attributes {
+                WITHDRAW => None,
+                index => match self.take(op.key, index as usize, &mut shared.attributes) {
+                    Ok(id) => Some(id),
+                    Err(refusal) => {
+                        rejected.note(peer, op.key.net(), &self.batch.attributes[index as usize], refusal);
+                        routing.withdraw(op.key, peer, shared);
+                        continue;
+                    }
+                },
+            };
+            rejected.forget(peer, op.key);
+            match taken {
+                Some(id) => {
+                    shared.attributes.retain(id);
+                    routing.announce(op.key, peer, id, shared);
+                }
+                // A path that is not taken replaces the one before all the same (RFC 4271 section 3.1).
+                None => routing.withdraw(op.key, peer, shared),
+            }
+        }
+    }
+
+    /// Gives back what was interned for the batch.
+    pub(super) fn finish(self, attributes: &mut Attributes<PathAttributes>) {
+        let made = self.judged.into_iter().flatten().flatten().flat_map(|judgement| judgement.made);
+        made.filter_map(|(_, made)| made.ok()).for_each(|id| attributes.release(id));
+    }
+
+    /// The attributes that the path has in the RIB.
+    fn take<K: Key>(
+        &mut self,
+        key: K,
+        index: usize,
+        attributes: &mut Attributes<PathAttributes>,
+    ) -> Result<AttrId, Refusal> {
+        if let Some(refusal) = self.refused[index] {
+            return Err(refusal);
+        }
+        let (peer, batch, source) = (self.peer, self.batch, self.source);
+        let (set, filter) = (&batch.attributes[index], &peer.import_filter);
+        let Judgement { judged, made } = self.judged[usize::from(K::FAMILY == Family::Ipv6Unicast)][index]
+            .get_or_insert_with(|| Judgement { judged: judge(filter, set, source, K::FAMILY), made: Vec::new() });
+        let by_prefix;
+        let outcome = match judged {
+            Judged::Whole(outcome) => outcome,
+            Judged::ByPrefix(left) => {
+                by_prefix = filter.judge_prefix(left, key.net());
+                &by_prefix
+            }
+        };
+        if outcome.decision.is_none() && peer.import != Import::All && !peer.import.takes(key.net()) {
+            return Err(Refusal::Import);
+        }
+        if let Some((_, made)) = made.iter().find(|(of, _)| of == outcome) {
+            return *made;
+        }
+        let one = match outcome.decision {
+            Some((Action::Reject, rule)) => Err(Refusal::Rule(rule)),
+            _ => Ok(attributes.intern(&changed(set, &filter.changes(outcome), source))),
+        };
+        made.push((outcome.clone(), one));
+        one
+    }
+}
+
+fn judge(filter: &Filter, set: &PathAttributes, source: Source, family: Family) -> Judged {
+    let next_hop = set.next_hop.map(crate::wire::NextHop::address);
+    filter.judge(&Subject { attributes: &set.read(), next_hop, source, family })
+}
+
+/// The set with what the rules change, and the last choice of all if its sender is about to go (RFC 8326 section 4.2).
+fn changed(set: &Arc<PathAttributes>, changes: &Changes, source: Source) -> Arc<PathAttributes> {
+    let read = set.read();
+    let leaving = source == Source::Ebgp && read.communities.contains(&GRACEFUL_SHUTDOWN);
+    if changes.is_empty() && !leaving {
+        return Arc::clone(set);
+    }
+    let mut edits = Edits::default();
+    let communities = changes.communities(&read);
+    changes.apply(communities.as_ref(), &mut edits);
+    if leaving && changes.local_pref.is_none() {
+        edits.local_pref = crate::wire::Value::Set(0);
+    }
+    edits.prepend = read.as_path.first().map(|neighbor| (neighbor, changes.prepend));
+    let mut canonical = Vec::new();
+    read.export(&edits, true, &mut canonical);
+    Arc::new(PathAttributes { canonical: canonical.into(), next_hop: set.next_hop })
 }

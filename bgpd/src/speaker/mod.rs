@@ -10,6 +10,7 @@ mod own;
 mod path_attributes;
 mod plan;
 mod receive;
+mod rejected;
 mod restart;
 mod routing;
 mod show;

@@ -7,6 +7,7 @@ use super::path_attributes::PathAttributes;
 use super::restart::Held;
 use crate::fib;
 use crate::rib::{AttrId, Attributes, Bitmap, Change, DirtyList, HopId, Key, Path, PeerId, PeerRank, Table};
+use ipnet::IpNet;
 use std::net::IpAddr;
 
 /// What both families share: attribute sets and, by peer number, what decision and export know of peers.
@@ -93,6 +94,19 @@ impl<K: Key> Routing<K> {
 
     pub(super) fn advertised(&self, peer: PeerId) -> u32 {
         self.groups.iter().find_map(|group| group.advertised(peer)).unwrap_or(0)
+    }
+
+    /// What `peer` has been told and not been told otherwise since, with the attributes that it sees.
+    pub(super) fn told(&self, peer: PeerId, shared: &Shared) -> Vec<(IpNet, PathAttributes)> {
+        let group = self.groups.iter().find(|group| group.advertised(peer).is_some());
+        let ids = group.map(|group| (group.exporter().policy(), group.told(peer)));
+        let Some((policy, ids)) = ids else { return Vec::new() };
+        let shown = |id| {
+            let (path, prefix) = (self.table.best(id)?, self.table.key(id).net());
+            let set = shared.attributes.value(path.attributes)?;
+            Some((prefix, policy.shown(prefix, shared.provenance[usize::from(path.peer.0)], set)?))
+        };
+        ids.into_iter().filter_map(shown).collect()
     }
 
     /// A peer asks to hear everything again.

@@ -1,10 +1,14 @@
-//! What the speaker says of itself: paths with the reason why they are used or not, and counts per peer.
+//! What the speaker says of itself: routes with the reason why they are used, told, or not taken, and counts per peer.
 
+use super::path_attributes::PathAttributes;
 use super::routing::{Routing, Shared};
 use super::state::Speaker;
 use crate::rib::{Key, Path, PeerId, PrefixId};
+use crate::wire::Attributes;
 use ipnet::IpNet;
-use twill_crds::control::RouteStatus;
+use std::net::IpAddr;
+use twill_crds::community::Community;
+use twill_crds::control::{RouteQuery, RouteStatus, RouteView};
 
 /// How much a peer has told us and been told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +17,23 @@ pub struct PeerCounts {
     pub received: u64,
     /// Prefixes in its Adj-RIB-Out.
     pub advertised: u64,
+    /// Paths that were not taken, as many as are kept.
+    pub rejected: u64,
+}
+
+/// What is asked for, with the peer's number.
+struct Asked {
+    within: Option<IpNet>,
+    peer: Option<PeerId>,
+}
+
+impl Asked {
+    fn has(&self, prefix: IpNet) -> bool {
+        self.within.is_none_or(|within| within.contains(&prefix))
+    }
+    fn is_of(&self, peer: PeerId) -> bool {
+        self.peer.is_none_or(|asked| asked == peer)
+    }
 }
 
 impl Speaker {
@@ -22,43 +43,88 @@ impl Speaker {
         PeerCounts {
             received: u64::from(self.v4.table.received(peer)) + u64::from(self.v6.table.received(peer)),
             advertised: u64::from(self.v4.advertised(peer)) + u64::from(self.v6.advertised(peer)),
+            rejected: self.rejected.count(peer) as u64,
         }
     }
 
-    /// All paths inside `within`, or all there are, by prefix, the best first. What the kernel has is not filled in.
+    /// Routes by prefix, the best path of each first. What the kernel has is not filled in. Of a peer that there is not, none.
     #[must_use]
-    pub fn routes(&self, within: Option<IpNet>) -> Vec<RouteStatus> {
+    pub fn routes(&self, query: &RouteQuery) -> Vec<RouteStatus> {
         let mut routes = Vec::new();
-        self.collect(&self.v4, within, &mut routes);
-        self.collect(&self.v6, within, &mut routes);
+        let peer = query.peer.as_ref().map(|name| self.number(name));
+        if peer == Some(None) {
+            return routes;
+        }
+        let asked = Asked { within: query.prefix, peer: peer.flatten() };
+        match query.view {
+            RouteView::Taken => {
+                self.collect(&self.v4, &asked, &mut routes);
+                self.collect(&self.v6, &asked, &mut routes);
+            }
+            RouteView::Advertised => {
+                self.collect_advertised(&self.v4, &asked, &mut routes);
+                self.collect_advertised(&self.v6, &asked, &mut routes);
+            }
+            RouteView::Rejected => self.collect_rejected(&asked, &mut routes),
+        }
         routes
     }
 
-    fn collect<K: Key>(&self, routing: &Routing<K>, within: Option<IpNet>, into: &mut Vec<RouteStatus>) {
+    fn number(&self, name: &str) -> Option<PeerId> {
+        let ids = &self.plan.as_ref()?.ids;
+        ids.iter().find(|(_, known)| *known == name).map(|(id, _)| *id)
+    }
+
+    fn name(&self, peer: PeerId) -> String {
+        let named = self.plan.as_ref().and_then(|plan| plan.peer(peer));
+        named.map(|(name, _)| name.to_owned()).unwrap_or_default()
+    }
+
+    fn collect<K: Key>(&self, routing: &Routing<K>, asked: &Asked, into: &mut Vec<RouteStatus>) {
         let table = &routing.table;
-        let wanted = |id: &PrefixId| within.is_none_or(|within| within.contains(&table.key(*id).net()));
-        let mut ids: Vec<PrefixId> = table.prefixes().filter(wanted).collect();
+        let mut ids: Vec<PrefixId> = table.prefixes().filter(|id| asked.has(table.key(*id).net())).collect();
         ids.sort_unstable_by_key(|id| table.key(*id));
         for id in ids {
             let best = table.best(id).copied();
-            into.extend(table.paths(id).map(|path| self.route(table.key(id).net(), path, best.as_ref())));
+            let paths = table.paths(id).filter(|path| asked.is_of(path.peer));
+            into.extend(paths.map(|path| self.route(table.key(id).net(), path, best.as_ref())));
         }
     }
 
     fn route(&self, prefix: IpNet, path: &Path, best: Option<&Path>) -> RouteStatus {
-        let Shared { attributes, .. } = &self.shared;
-        let name = self.plan.as_ref().and_then(|plan| plan.peer(path.peer)).map(|(name, _)| name);
-        let read = attributes.value(path.attributes).map(|set| set.read().as_path.to_string());
+        let set = self.shared.attributes.value(path.attributes);
+        let read = set.map(|set| set.read()).unwrap_or_default();
+        let next_hop = self.shared.attributes.next_hop(path.attributes);
         RouteStatus {
-            prefix,
-            next_hop: attributes.next_hop(path.attributes),
-            peer: name.unwrap_or_default().to_owned(),
-            as_path: read.unwrap_or_default(),
             best: path.is_used(),
-            installed: false,
-            encapsulation: String::new(),
             reason: self.reason(path, best),
+            ..described(prefix, self.name(path.peer), next_hop, &read)
         }
+    }
+
+    fn collect_advertised<K: Key>(&self, routing: &Routing<K>, asked: &Asked, into: &mut Vec<RouteStatus>) {
+        if let Some(peer) = asked.peer {
+            let name = self.name(peer);
+            let mut told = routing.told(peer, &self.shared);
+            told.retain(|(prefix, _)| asked.has(*prefix));
+            told.sort_unstable_by_key(|(prefix, _)| *prefix);
+            into.extend(told.into_iter().map(|(prefix, set)| {
+                let next_hop = set.next_hop.map(crate::wire::NextHop::address);
+                described(prefix, name.clone(), next_hop, &set.read())
+            }));
+        }
+    }
+
+    fn collect_rejected(&self, asked: &Asked, into: &mut Vec<RouteStatus>) {
+        let wanted = self.rejected.iter().filter(|(peer, prefix, _)| asked.is_of(*peer) && asked.has(*prefix));
+        into.extend(wanted.map(|(peer, prefix, entry)| {
+            let PathAttributes { next_hop, .. } = entry.set.as_ref();
+            let next_hop = next_hop.map(crate::wire::NextHop::address);
+            let filter = self.plan.as_ref().and_then(|plan| plan.peer(peer)).map(|(_, peer)| &peer.import_filter);
+            let reason = entry.refusal.reason(filter);
+            RouteStatus { reason, ..described(prefix, self.name(peer), next_hop, &entry.set.read()) }
+        }));
+        into.sort_by(|one, other| (one.prefix, &one.peer).cmp(&(other.prefix, &other.peer)));
     }
 
     fn reason(&self, path: &Path, best: Option<&Path>) -> String {
@@ -100,5 +166,25 @@ impl Speaker {
             reason.push_str("; its peer restarts");
         }
         reason
+    }
+}
+
+/// A route with these attributes, of which nothing else is known yet.
+fn described(prefix: IpNet, peer: String, next_hop: Option<IpAddr>, read: &Attributes<'_>) -> RouteStatus {
+    let standard = read.communities.iter().map(|octets| Community::Standard(*octets));
+    let large = read.large_communities.iter().map(|octets| Community::Large(*octets));
+    let extended = read.extended_communities.iter().map(|octets| Community::Extended(*octets));
+    RouteStatus {
+        prefix,
+        next_hop,
+        peer,
+        as_path: read.as_path.to_string(),
+        local_pref: read.local_pref,
+        med: read.med,
+        communities: standard.chain(large).chain(extended).map(|community| community.to_string()).collect(),
+        best: false,
+        installed: false,
+        encapsulation: String::new(),
+        reason: String::new(),
     }
 }

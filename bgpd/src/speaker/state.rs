@@ -1,12 +1,12 @@
 //! The state of the RIB thread: which event changes what.
 
-use super::config::{Import, Peer};
-use super::event::{Batch, Established, Event, Loss, Op, Output, SessionId, Then, WITHDRAW};
+use super::config::Peer;
+use super::event::{Batch, Established, Event, Loss, Output, SessionId, Then};
 use super::export::{ExportPolicy, Provenance};
-use super::import;
+use super::import::{self, Importer};
 use super::own::Own;
-use super::path_attributes::PathAttributes;
 use super::plan::{PeerChange, Plan};
+use super::rejected::Rejected;
 use super::restart::Restart;
 use super::routing::{Routing, Shared};
 use crate::fib;
@@ -28,6 +28,7 @@ pub struct Speaker {
     /// Peers whose paths are kept although their session is over, and until when.
     restarting: BTreeMap<PeerId, Instant>,
     pub(super) own: Own,
+    pub(super) rejected: Rejected,
     /// Requests that do not concern a prefix.
     requests: Vec<Output>,
     restart: Restart,
@@ -67,6 +68,7 @@ impl Speaker {
             sessions: BTreeMap::new(),
             restarting: BTreeMap::new(),
             own: Own::default(),
+            rejected: Rejected::default(),
             requests: Vec::new(),
             restart: Restart::new(restarting, now),
             in_sync: false,
@@ -268,6 +270,7 @@ impl Speaker {
         }
         let Some(session) = self.sessions.remove(&peer) else { return };
         self.leave_groups(peer);
+        self.rejected.forget_all(peer);
         if loss == Loss::Aborted && self.restarting.contains_key(&peer) {
             return;
         }
@@ -290,6 +293,7 @@ impl Speaker {
         self.sessions.remove(&peer);
         self.restarting.remove(&peer);
         self.heard.remove(&peer);
+        self.rejected.forget_all(peer);
         self.leave_groups(peer);
         self.drop_paths(peer, Families::ALL);
     }
@@ -319,21 +323,18 @@ impl Speaker {
     }
 
     fn receive(&mut self, batch: Batch) {
-        let Some(session) = self.session(batch.peer, batch.session) else { return };
+        // Not by `session`: the rest of the speaker is changed meanwhile.
+        let session = self.sessions.get(&batch.peer).filter(|session| session.id == batch.session);
+        let Some(session) = session else { return };
         let asn = self.plan.as_ref().map_or(0, |plan| plan.config.asn);
-        let take = |set: &Arc<PathAttributes>| import::accept(&session.peer, &session.established, asn, set).is_ok();
-        let taken: Vec<bool> = batch.attributes.iter().map(take).collect();
-        let import = session.peer.import.clone();
-        let sets = &mut self.shared.attributes;
-        let ids: Vec<Option<AttrId>> =
-            batch.attributes.iter().zip(taken).map(|(set, taken)| taken.then(|| sets.intern(set))).collect();
-        apply(&mut self.v4, batch.peer, &batch.v4, &ids, &import, &mut self.shared);
-        apply(&mut self.v6, batch.peer, &batch.v6, &ids, &import, &mut self.shared);
-        ids.into_iter().flatten().for_each(|id| self.shared.attributes.release(id));
-        for then in batch.then {
+        let mut importer = Importer::new(&session.peer, &session.established, asn, &batch);
+        importer.apply(&batch.v4, &mut self.v4, &mut self.shared, &mut self.rejected);
+        importer.apply(&batch.v6, &mut self.v6, &mut self.shared, &mut self.rejected);
+        importer.finish(&mut self.shared.attributes);
+        for then in &batch.then {
             match then {
-                Then::EndOfRib(family) => self.end_of_rib(batch.peer, family),
-                Then::Refresh(family) => self.tell_again(batch.peer, family),
+                Then::EndOfRib(family) => self.end_of_rib(batch.peer, *family),
+                Then::Refresh(family) => self.tell_again(batch.peer, *family),
             }
         }
     }
@@ -362,11 +363,18 @@ impl Speaker {
         let old = std::mem::replace(&mut session.peer, new.clone());
         let (id, established) = (session.id, session.established.clone());
         let shared = &mut self.shared;
-        if new.import != old.import {
+        // What rules say of a path that they have changed before is not known: it has to be told again.
+        if new.import != old.import && new.import_filter.is_empty() {
             self.v4.remove(peer, shared, |key, _| !new.import.takes(key.net()));
             self.v6.remove(peer, shared, |key, _| !new.import.takes(key.net()));
         }
-        if new.import.widens(&old.import) || new.allow_own_as != old.allow_own_as {
+        let refilter = new.import_filter != old.import_filter
+            || new.import != old.import && (new.import.widens(&old.import) || !new.import_filter.is_empty());
+        if refilter {
+            // It is told again, and judged anew.
+            self.rejected.forget_all(peer);
+        }
+        if refilter || new.allow_own_as != old.allow_own_as {
             let families = established.negotiated.families.iter();
             self.requests.extend(families.map(|family| Output::Refresh(peer, id, family)));
         }
@@ -398,31 +406,6 @@ impl Speaker {
     }
 }
 
-fn apply<K: Key>(
-    routing: &mut Routing<K>,
-    peer: PeerId,
-    ops: &[Op<K>],
-    ids: &[Option<AttrId>],
-    import: &Import,
-    shared: &mut Shared,
-) {
-    let all = *import == Import::All;
-    for op in ops {
-        let taken = match op.attributes {
-            WITHDRAW => None,
-            index => ids[index as usize].filter(|_| all || import.takes(op.key.net())),
-        };
-        match taken {
-            Some(id) => {
-                shared.attributes.retain(id);
-                routing.announce(op.key, peer, id, shared);
-            }
-            // A path that is not taken replaces the one before all the same (RFC 4271 section 3.1).
-            None => routing.withdraw(op.key, peer, shared),
-        }
-    }
-}
-
 /// Moves a peer to the group that its configuration asks for now, remembering what it has been told.
 fn rejoin<K: Key>(routing: &mut Routing<K>, peer: PeerId, id: SessionId, config: &Peer, established: &Established) {
     let policy = export_policy(K::FAMILY, config, established);
@@ -447,6 +430,7 @@ fn export_policy(family: Family, peer: &Peer, established: &Established) -> Expo
         client: peer.reflector_client,
         as_override: peer.as_override && negotiated.ebgp,
         next_hop: peer.next_hop,
+        filter: peer.export_filter.clone(),
         export: peer.export,
         own_v4: established.next_hop_v4,
         own_v6: established.next_hop_v6,

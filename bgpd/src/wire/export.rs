@@ -63,6 +63,8 @@ pub struct Edits<'a> {
     pub communities: Value<&'a [[u8; 4]]>,
     /// LARGE_COMMUNITY; an empty list removes them.
     pub large_communities: Value<&'a [[u8; 12]]>,
+    /// EXTENDED COMMUNITIES; an empty list removes them.
+    pub extended_communities: Value<&'a [[u8; 8]]>,
     /// ORIGINATOR_ID and CLUSTER_LIST.
     pub reflection: Reflection,
     /// Leave out extended communities that do not cross an AS boundary (RFC 4360 section 2: bit 0x40 of the type).
@@ -196,7 +198,8 @@ impl Writer<'_, '_> {
     }
 
     fn extended_communities(&mut self, flags: u8) {
-        let all = self.attributes.extended_communities;
+        let present = Some(self.attributes.extended_communities);
+        let all = self.edits.extended_communities.apply(present).unwrap_or(&[]);
         let stays = |community: &&[u8; 8]| !self.edits.drop_non_transitive || community[0] & 0x40 == 0;
         let length = all.iter().filter(stays).count() * 8;
         if length == 0 {

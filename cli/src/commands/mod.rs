@@ -41,7 +41,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Status { cluster: true, store, output, .. } => cluster::run(&store.datastore, output.output),
         Command::Status { node, output, .. } => status::run(&node, output.output),
         Command::Peers { node, output } => routing::peers(&node, output.output),
-        Command::Routes { prefix, node, output } => routing::routes(&node, prefix, output.output),
+        Command::Routes(args) => routing::routes(&args),
         Command::Drops(args) => drops::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Ready(args) => ready::run(&args),

@@ -1,10 +1,10 @@
 //! `twill peers` and `twill routes`: what the speaker says, by its socket.
 
-use crate::args::Node;
+use crate::args::{Node, Routes};
 use crate::commands::exit;
 use crate::io::control::ask;
 use crate::output::{Format, print};
-use ipnet::IpNet;
+use anyhow::bail;
 use std::process::ExitCode;
 use twill_crds::control::{BgpdRequest, PeerStatus, RouteStatus};
 use twill_crds::names::BGPD_SOCKET;
@@ -20,26 +20,51 @@ pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
             format!("{} s", peer.since),
             peer.received.to_string(),
             peer.advertised.to_string(),
+            peer.rejected.to_string(),
             peer.last_error.clone().unwrap_or_default(),
         ]
     });
-    print(format, &peers, &["PEER", "ADDRESS", "AS", "STATE", "SINCE", "RECEIVED", "SENT", "LAST ERROR"], rows)?;
+    print(
+        format,
+        &peers,
+        &["PEER", "ADDRESS", "AS", "STATE", "SINCE", "RECEIVED", "SENT", "REJECTED", "LAST ERROR"],
+        rows,
+    )?;
     Ok(exit(peers.iter().all(|peer| peer.state == "Established")))
 }
 
-pub(crate) fn routes(node: &Node, prefix: Option<IpNet>, format: Format) -> anyhow::Result<ExitCode> {
-    let routes: Vec<RouteStatus> = ask(&node.run_dir.join(BGPD_SOCKET), &BgpdRequest::Routes { prefix })?;
+pub(crate) fn routes(args: &Routes) -> anyhow::Result<ExitCode> {
+    let query = args.query()?;
+    let socket = args.node.run_dir.join(BGPD_SOCKET);
+    let routes: Vec<RouteStatus> = ask(&socket, &BgpdRequest::Routes(query.clone()))?;
+    let name = query.peer.as_ref().filter(|_| routes.is_empty());
+    if let Some(name) = name {
+        let peers: Vec<PeerStatus> = ask(&socket, &BgpdRequest::Peers)?;
+        if !peers.iter().any(|peer| peer.name == *name) {
+            bail!("--peer {name}: there is no such peer; `twill peers` lists them");
+        }
+    }
     let rows = routes.iter().map(|route| {
         vec![
             route.prefix.to_string(),
             route.next_hop.map(|hop| hop.to_string()).unwrap_or_default(),
             route.peer.clone(),
             route.as_path.clone(),
+            attributes(route),
             if route.best { "best" } else { "" }.into(),
             if route.installed { route.encapsulation.clone() } else { "-".into() },
             route.reason.clone(),
         ]
     });
-    print(format, &routes, &["PREFIX", "NEXT HOP", "PEER", "AS PATH", "BEST", "KERNEL", "WHY"], rows)?;
+    let heads = ["PREFIX", "NEXT HOP", "PEER", "AS PATH", "ATTRIBUTES", "BEST", "KERNEL", "WHY"];
+    print(args.output.output, &routes, &heads, rows)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What decides beside the path's length, and the communities.
+fn attributes(route: &RouteStatus) -> String {
+    let local_pref = route.local_pref.map(|value| format!("pref={value}"));
+    let med = route.med.map(|value| format!("med={value}"));
+    let all: Vec<String> = local_pref.into_iter().chain(med).chain(route.communities.iter().cloned()).collect();
+    all.join(" ")
 }

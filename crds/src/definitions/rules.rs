@@ -4,6 +4,7 @@
 mod addresses;
 mod bgp;
 mod blocks;
+mod filter;
 mod host;
 mod isolation;
 mod pools;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 pub(super) use bgp::{bgp_configuration, bgp_peer};
 pub(super) use blocks::block;
+pub(super) use filter::bgp_filter;
 pub(super) use host::host_policy;
 pub(super) use isolation::namespace_isolation;
 pub(super) use pools::pool;

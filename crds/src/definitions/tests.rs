@@ -158,6 +158,7 @@ fn every_rule_is_shown_to_refuse_and_to_accept() {
         rules::block(),
         rules::bgp_configuration(),
         rules::bgp_peer(),
+        rules::bgp_filter(),
         rules::namespace_isolation(),
         rules::host_policy(),
     ];
@@ -253,6 +254,7 @@ fn all_engines_fill_in_the_same_defaults() {
             "IPBlock" => json!(serde_json::from_value::<IPBlock>(object).unwrap()),
             "BGPConfiguration" => json!(serde_json::from_value::<BGPConfiguration>(object).unwrap()),
             "BGPPeer" => json!(serde_json::from_value::<BGPPeer>(object).unwrap()),
+            "BGPFilter" => json!(serde_json::from_value::<BGPFilter>(object).unwrap()),
             "NodeNetwork" => json!(serde_json::from_value::<NodeNetwork>(object).unwrap()),
             "NamespaceIsolation" => json!(serde_json::from_value::<NamespaceIsolation>(object).unwrap()),
             "HostPolicy" => json!(serde_json::from_value::<HostPolicy>(object).unwrap()),

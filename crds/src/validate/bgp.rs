@@ -5,6 +5,9 @@ use crate::bgp::{NodeAsn, PeerAsn, asn_problem};
 use crate::{BGPConfiguration, BGPPeer, Object};
 use std::net::IpAddr;
 
+/// Filters that a peer names at most.
+const FILTERS: usize = 16;
+
 /// Rules of the cluster's configuration.
 pub(super) fn configuration(new: &BGPConfiguration) -> Result<(), Problem> {
     if new.name() != "default" {
@@ -34,7 +37,21 @@ pub(super) fn peer(new: &BGPPeer) -> Result<(), Problem> {
     if let Some(number) = new.spec.local_asn {
         asn("spec.localASN", number)?;
     }
+    filters(&new.spec.filters)?;
     hold_time(new.spec.hold_time)
+}
+
+fn filters(names: &[String]) -> Result<(), Problem> {
+    if names.len() > FILTERS {
+        let problem = format!("names {} filters; at most {FILTERS} are taken", names.len());
+        return Err(Problem::new("spec.filters", problem));
+    }
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            return Err(Problem::new("spec.filters", format!("names {name} twice; the second one decides nothing")));
+        }
+    }
+    Ok(())
 }
 
 fn remote(address: IpAddr) -> Result<(), Problem> {

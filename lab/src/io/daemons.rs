@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use twill_crds::control::{BgpdRequest, BgpdStatus, FelixRequest, FelixStatus, RouteStatus, Waited};
+use twill_crds::control::{BgpdRequest, BgpdStatus, FelixRequest, FelixStatus, RouteQuery, RouteStatus, Waited};
 
 /// Asks one thing of a daemon; the answer is awaited for `limit`.
 ///
@@ -127,7 +127,7 @@ pub fn felix_status(socket: &Path) -> anyhow::Result<FelixStatus> {
 /// # Errors
 /// It does not answer.
 pub fn routes(socket: &Path) -> anyhow::Result<Vec<RouteStatus>> {
-    ask(socket, &BgpdRequest::Routes { prefix: None }, QUICK)
+    ask(socket, &BgpdRequest::Routes(RouteQuery::default()), QUICK)
 }
 
 /// Waits until every running daemon of every node has applied all that the datastore has now; says which daemons do not run.

@@ -37,7 +37,7 @@ pub fn problems(state: &State) -> Vec<String> {
 /// What is wrong after a change, one sentence each. Where it concerns routes, they get the time that they take.
 #[must_use]
 pub fn after(cluster: &Cluster, changed: &[Manifest]) -> Vec<String> {
-    let routing = ["IPPool", "IPBlock", "BGPConfiguration", "BGPPeer", "Node", "NodeNetwork"];
+    let routing = ["IPPool", "IPBlock", "BGPConfiguration", "BGPPeer", "BGPFilter", "Node", "NodeNetwork"];
     let routes = if changed.iter().any(|manifest| routing.contains(&manifest.kind.kind.as_ref())) {
         cluster.routed(ROUTES).unwrap_or_else(|error| vec![format!("{error:#}")])
     } else {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
-use twill_crds::{BGPConfiguration, BGPPeer, IPBlock, IPPool, Node, NodeNetwork, Object};
+use twill_crds::{BGPConfiguration, BGPFilter, BGPPeer, IPBlock, IPPool, Node, NodeNetwork, Object};
 use twill_datastore::{Datastore, Followed, Mark, Scope, follow};
 
 /// Steps that are taken in before the whole is considered.
@@ -24,6 +24,7 @@ pub fn streams(store: &Datastore, node: &str) -> SelectAll<BoxStream<'static, He
         followed::<IPBlock>(store, &scopes).map(Heard::Block).boxed(),
         followed::<BGPConfiguration>(store, &scopes).map(Heard::Configuration).boxed(),
         followed::<BGPPeer>(store, &scopes).map(Heard::Peer).boxed(),
+        followed::<BGPFilter>(store, &scopes).map(Heard::Filter).boxed(),
         followed::<NodeNetwork>(store, &scopes).map(Heard::Network).boxed(),
     ])
 }

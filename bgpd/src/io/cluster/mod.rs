@@ -161,7 +161,7 @@ impl Answers {
                 json!(Waited { applied: applied.unwrap_or(false), status: self.status().await })
             }
             BgpdRequest::Peers => json!(self.speaker.peers().await.0),
-            BgpdRequest::Routes { prefix } => json!(self.speaker.routes(prefix).await),
+            BgpdRequest::Routes(query) => json!(self.speaker.routes(query).await),
             BgpdRequest::Leave => {
                 tracing::info!("leaving on request: sessions are closed with Cease, kernel routes stay");
                 let status = self.status().await;

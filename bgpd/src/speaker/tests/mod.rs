@@ -1,5 +1,6 @@
 //! Several speakers, joined by the codec alone: what one builds another takes in.
 
+mod filters;
 mod restarts;
 mod routes;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use twill_crds::control::RouteQuery;
 
 struct Node {
     asn: u32,
@@ -198,7 +200,7 @@ impl Net {
 
     /// `prefix via next-hop path AS…` of all used paths of a node.
     fn used(&self, node: u8) -> Vec<String> {
-        let routes = self.nodes[&node].speaker.routes(None);
+        let routes = self.nodes[&node].speaker.routes(&RouteQuery::default());
         let show = |route: &twill_crds::control::RouteStatus| {
             let next_hop = route.next_hop.map(|hop| format!(" via {hop}")).unwrap_or_default();
             let space = if route.as_path.is_empty() { "" } else { " " };

@@ -40,7 +40,7 @@ impl Net {
     }
 
     fn is_stale(&self, node: u8, prefix: &str) -> bool {
-        let routes = self.nodes[&node].speaker.routes(None);
+        let routes = self.nodes[&node].speaker.routes(&RouteQuery::default());
         let route = routes.iter().find(|route| route.prefix.to_string() == prefix).unwrap();
         route.reason.ends_with("its peer restarts")
     }

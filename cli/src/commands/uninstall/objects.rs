@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use twill_crds::{
-    BGPConfiguration, BGPPeer, HostPolicy, IPBlock, IPPool, Kind, NamespaceIsolation, NodeNetwork, NodeNetworkSpec,
-    Object,
+    BGPConfiguration, BGPFilter, BGPPeer, HostPolicy, IPBlock, IPPool, Kind, NamespaceIsolation, NodeNetwork,
+    NodeNetworkSpec, Object,
 };
 use twill_datastore::{Datastore, Error, Filter, Key, Preconditions, Revision};
 
@@ -97,6 +97,7 @@ pub(super) async fn forget_all(store: &Datastore) -> Result<usize, Error> {
         IPPool::kind(),
         IPBlock::kind(),
         BGPPeer::kind(),
+        BGPFilter::kind(),
         BGPConfiguration::kind(),
         NamespaceIsolation::kind(),
         HostPolicy::kind(),

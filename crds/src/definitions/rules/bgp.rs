@@ -35,6 +35,12 @@ const LOCAL_ASN: Rule = Rule::new(
     "is 23456, which is reserved (AS_TRANS, RFC 6793); use another number",
 );
 
+const FILTERS: Rule = Rule::new(
+    "peer-filters-once",
+    "self.all(name, self.exists_one(other, other == name))",
+    "names a filter twice; the second one decides nothing",
+);
+
 const REMOTE: Rule = Rule::new("remote-names-somebody", "has(self.address)", "names nobody; set address");
 
 /// Rules of BGPConfiguration.
@@ -50,6 +56,7 @@ pub(in crate::definitions) fn bgp_peer() -> Vec<Placed> {
     rules.extend(Placed::all("spec.remote.address", addresses::ROUTER));
     rules.extend(Placed::all("spec.asn", PEER_ASN));
     rules.extend(Placed::all("spec.localASN", &[LOCAL_ASN]));
+    rules.extend(Placed::all("spec.filters", &[FILTERS]));
     rules.extend(Placed::all("spec.holdTime", &[HOLD_TIME]));
     rules.extend(selectors::at("spec.nodeSelector"));
     rules
