@@ -1,0 +1,56 @@
+//! The lone speaker beside BIRD, FRR, GoBGP, OpenBGPD and ExaBGP: one directory of `e2e/interop` per scenario.
+//!
+//! ```text
+//!  twill .1 ─┬─ first peer .2 ─┬─ second peer .3        10.99.0.0/24, fd99::/64, one segment
+//! ```
+//! `steps.yaml` says which peers there are and what is done and seen, in order; the other files are the configurations as each daemon reads
+//! them. What has to be seen is waited for.
+#![allow(clippy::unwrap_used)]
+
+mod daemons;
+mod scenario;
+mod segment;
+
+use scenario::run;
+
+#[test]
+#[ignore = "needs root: make test"]
+fn session_with_bird() {
+    run("session-bird");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn session_with_frr() {
+    run("session-frr");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn session_with_gobgp() {
+    run("session-gobgp");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn session_with_openbgpd() {
+    run("session-openbgpd");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn session_with_exabgp() {
+    run("session-exabgp");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn filters_between_bird_and_frr() {
+    run("filters");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn reflector_of_bird_and_gobgp() {
+    run("reflector");
+}

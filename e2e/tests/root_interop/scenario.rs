@@ -1,0 +1,144 @@
+//! A scenario: its directory, and the steps in it.
+
+use super::daemons::Daemons;
+use super::segment::Segment;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long something may take to be seen.
+const LIMIT: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// `steps.yaml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Scenario {
+    /// What it shows.
+    #[allow(dead_code, reason = "for people")]
+    about: String,
+    /// Speakers beside Twill, in the order of their addresses from .2 on.
+    with: Vec<String>,
+    steps: Vec<Step>,
+}
+
+/// One step: something is done, or seen.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    /// Whom to ask, and what: `bird show protocols`.
+    ask: Option<String>,
+    /// What the answer has to contain, all of it at once, white space apart.
+    #[serde(default)]
+    has: Vec<String>,
+    /// What it must not contain then.
+    #[serde(default)]
+    lacks: Vec<String>,
+    /// A speaker whose file becomes another one, and which reads it: `twill.yaml: closed.yaml`, by SIGHUP.
+    reload: Option<BTreeMap<String, String>>,
+    /// A speaker that is killed.
+    kill: Option<String>,
+    /// A speaker that is started again.
+    start: Option<String>,
+}
+
+/// Files and daemons of a running scenario.
+struct Running {
+    directory: PathBuf,
+    root: tempfile::TempDir,
+    daemons: BTreeMap<String, Daemons>,
+    // Last: the daemons go first.
+    _segment: Segment,
+}
+
+/// Runs the scenario of this directory of `e2e/interop`.
+pub(crate) fn run(name: &str) {
+    let directory = twill_e2e::repository().join("e2e/interop").join(name);
+    let scenario: Scenario =
+        serde_saphyr::from_str(&fs::read_to_string(directory.join("steps.yaml")).unwrap()).unwrap();
+    let mut running = Running::start(directory, &scenario.with);
+    for (index, step) in scenario.steps.iter().enumerate() {
+        running.perform(&format!("{name}, step {}", index + 1), step);
+    }
+}
+
+impl Running {
+    fn start(directory: PathBuf, with: &[String]) -> Self {
+        let members: Vec<&str> = std::iter::once("twill").chain(with.iter().map(String::as_str)).collect();
+        let segment = Segment::new(&members);
+        let root = tempfile::tempdir().unwrap();
+        open(root.path());
+        let mut daemons = BTreeMap::new();
+        for member in &members {
+            let run = root.path().join(member);
+            fs::create_dir(&run).unwrap();
+            open(&run);
+            for file in fs::read_dir(&directory).unwrap() {
+                put(&file.unwrap().path(), &run);
+            }
+            daemons.insert((*member).to_owned(), Daemons::start(member, segment.netns(member), run));
+        }
+        Self { directory, root, daemons, _segment: segment }
+    }
+
+    fn perform(&mut self, at: &str, step: &Step) {
+        if let Some(kill) = &step.kill {
+            self.daemons.get_mut(kill).unwrap().kill();
+        }
+        if let Some(start) = &step.start {
+            self.daemons.get_mut(start).unwrap().resume();
+        }
+        for (file, other) in step.reload.iter().flatten() {
+            let member = file.split('.').next().unwrap();
+            let text = fs::read_to_string(self.directory.join(other)).unwrap();
+            let run = self.root.path().join(member);
+            fs::write(run.join(file), text.replace("RUN", &run.display().to_string())).unwrap();
+            self.daemons[member].reload();
+        }
+        if let Some(ask) = &step.ask {
+            self.see(at, ask, step);
+        }
+    }
+
+    fn see(&self, at: &str, ask: &str, step: &Step) {
+        let (member, question) = ask.split_once(' ').unwrap_or((ask, ""));
+        let begun = Instant::now();
+        loop {
+            let answer = self.daemons[member].ask(question);
+            let plain = spaced(&answer);
+            let missing: Vec<_> = step.has.iter().filter(|words| !plain.contains(&spaced(words))).collect();
+            let present: Vec<_> = step.lacks.iter().filter(|words| plain.contains(&spaced(words))).collect();
+            if missing.is_empty() && present.is_empty() {
+                return;
+            }
+            if begun.elapsed() > LIMIT {
+                let logs: String =
+                    self.daemons.iter().map(|(name, one)| format!("--- {name}\n{}\n", one.logs())).collect();
+                panic!("{at}: {ask}: {missing:?} missing, {present:?} there, in\n{answer}\n{logs}");
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// Text with single spaces, so that columns may have any width.
+fn spaced(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Some speakers give up root.
+fn open(directory: &Path) {
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).unwrap();
+}
+
+fn put(file: &Path, run: &Path) {
+    let text = fs::read_to_string(file).unwrap().replace("RUN", &run.display().to_string());
+    let to = run.join(file.file_name().unwrap());
+    fs::write(&to, text).unwrap();
+    // FRR reads as its own user; OpenBGPD takes no file that others may read.
+    let mode = if to.ends_with("openbgpd.conf") { 0o600 } else { 0o644 };
+    fs::set_permissions(&to, fs::Permissions::from_mode(mode)).unwrap();
+}
