@@ -18,12 +18,13 @@ pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
             if peer.asn == 0 { "external".into() } else { peer.asn.to_string() },
             peer.state.clone(),
             format!("{} s", peer.since),
+            peer.bfd.clone().unwrap_or_else(|| "-".into()),
             peer.received.to_string(),
             peer.advertised.to_string(),
             peer.last_error.clone().unwrap_or_default(),
         ]
     });
-    print(format, &peers, &["PEER", "ADDRESS", "AS", "STATE", "SINCE", "RECEIVED", "SENT", "LAST ERROR"], rows)?;
+    print(format, &peers, &["PEER", "ADDRESS", "AS", "STATE", "SINCE", "BFD", "RECEIVED", "SENT", "LAST ERROR"], rows)?;
     Ok(exit(peers.iter().all(|peer| peer.state == "Established")))
 }
 
