@@ -1,6 +1,6 @@
 //! The speakers: Twill's own, BIRD and FRR.
 
-use super::world::{LIMIT, Program, World, run, within};
+use super::world::{LIMIT, Program, World, has_route, run, within};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,37 +14,66 @@ const QUICK: Duration = Duration::from_secs(5);
 /// What the other side announces, one prefix per family.
 pub(crate) const PREFIXES: [&str; 2] = ["203.0.113.0/24", "2001:db8:113::/48"];
 /// What Twill announces.
-pub(crate) const OWN: &str = "10.42.0.0/24";
+pub(crate) const OWN: [&str; 2] = ["10.42.0.0/24", "fd42::/64"];
 
 /// `twill bgpd --config` beside the `twill bfd` that it starts; the latter ends with the test.
-pub(crate) struct Twill<'a> {
+pub(crate) struct Twill {
     pub(crate) bgpd: Program,
-    world: &'a World,
+    netns: String,
+    dir: PathBuf,
+    /// What the other side announces.
+    prefixes: [&'static str; 2],
 }
 
-impl<'a> Twill<'a> {
+impl Twill {
     /// Both sessions, one per family, with `options` each.
-    pub(crate) fn start(world: &'a World, options: &str) -> Self {
+    pub(crate) fn start(world: &World, options: &str) -> Self {
         let subnet = world.subnet();
-        let peer = |name: &str, address: &str, family: &str, source: &str| {
-            format!(
-                "- {{name: {name}, address: '{address}', source: '{source}', asn: 65001, families: [{family}], import: all, export: all, {options}}}\n"
-            )
-        };
         let text = format!(
-            "asn: 65000\nrouterID: 10.73.0.1\ninstallRoutes: true\noriginate: [{OWN}, 'fd42::/64']\npeers:\n{}{}",
-            peer("four", &format!("10.73.{subnet}.2"), "ipv4", "10.73.1.1"),
-            peer("six", &format!("fd73:{subnet}::2"), "ipv6", "fd73:1::1")
+            "asn: 65000\nrouterID: 10.73.0.1\ninstallRoutes: true\noriginate: [{}, '{}']\npeers:\n{}",
+            OWN[0],
+            OWN[1],
+            peers(
+                ["10.73.1.1", "fd73:1::1"],
+                [format!("10.73.{subnet}.2"), format!("fd73:{subnet}::2")],
+                65001,
+                options
+            )
         );
-        fs::write(world.dir.join("bgpd.yaml"), text).unwrap();
-        Self { bgpd: Self::run(world), world }
+        Self::start_in(&world.twill, world.dir.join("twill"), PREFIXES, &text)
     }
 
-    fn run(world: &World) -> Program {
+    /// The other side, in the place of BIRD and FRR.
+    pub(crate) fn start_other(world: &World, options: &str) -> Self {
+        let peers = peers(["10.73.1.2", "fd73:1::2"], ["10.73.1.1".to_owned(), "fd73:1::1".to_owned()], 65000, options);
+        let text = format!(
+            "asn: 65001\nrouterID: 10.73.0.2\ninstallRoutes: true\noriginate: [{}, '{}']\npeers:\n{peers}",
+            PREFIXES[0], PREFIXES[1]
+        );
+        Self::start_in(&world.other, world.dir.join("other"), OWN, &text)
+    }
+
+    fn start_in(netns: &str, dir: PathBuf, prefixes: [&'static str; 2], text: &str) -> Self {
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("bgpd.yaml"), text).unwrap();
+        Self { bgpd: Self::run(netns, &dir), netns: netns.to_owned(), dir, prefixes }
+    }
+
+    fn run(netns: &str, dir: &Path) -> Program {
         let text = |path: PathBuf| path.display().to_string();
-        let (config, socket) = (text(world.dir.join("bgpd.yaml")), text(world.dir.join("bgpd.sock")));
-        let args = ["bgpd", "--config", &config, "--socket", &socket, "--run-dir", &text(world.dir.clone())];
-        Program::start(&world.twill, &twill().unwrap(), &args, &world.dir.join("twill.log"))
+        let (config, socket) = (text(dir.join("bgpd.yaml")), text(dir.join("bgpd.sock")));
+        let args = ["bgpd", "--config", &config, "--socket", &socket, "--run-dir", &text(dir.to_owned())];
+        Program::start(netns, &twill().unwrap(), &args, &dir.join("log"))
+    }
+
+    pub(crate) fn configuration(&self) -> String {
+        fs::read_to_string(self.dir.join("bgpd.yaml")).unwrap()
+    }
+
+    /// A new file, which is read at once.
+    pub(crate) fn configure(&self, text: &str) {
+        fs::write(self.dir.join("bgpd.yaml"), text).unwrap();
+        run("kill", &format!("-HUP {}", self.bgpd.id()));
     }
 
     /// SIGKILL for bgpd alone.
@@ -53,12 +82,12 @@ impl<'a> Twill<'a> {
     }
 
     pub(crate) fn start_bgpd(&mut self) {
-        self.bgpd = Self::run(self.world);
+        self.bgpd = Self::run(&self.netns, &self.dir);
     }
 
     /// Process of `twill bfd`: whoever holds its socket.
     pub(crate) fn bfd_process(&self) -> Option<i32> {
-        let wanted = self.world.dir.display().to_string();
+        let wanted = self.dir.display().to_string();
         let found = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         let is_it = |pid: &i32| {
             let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -73,11 +102,11 @@ impl<'a> Twill<'a> {
     }
 
     pub(crate) fn peers(&self) -> Vec<PeerStatus> {
-        ask(&self.world.dir.join("bgpd.sock"), &BgpdRequest::Peers, QUICK).unwrap_or_default()
+        ask(&self.dir.join("bgpd.sock"), &BgpdRequest::Peers, QUICK).unwrap_or_default()
     }
 
     pub(crate) fn bfd(&self) -> BfdStatus {
-        ask(&self.world.dir.join("bfd.sock"), &BfdRequest::Status, QUICK).unwrap_or_default()
+        ask(&self.dir.join("bfd.sock"), &BfdRequest::Status, QUICK).unwrap_or_default()
     }
 
     pub(crate) fn are_established(&self) -> bool {
@@ -91,15 +120,30 @@ impl<'a> Twill<'a> {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.are_established() && self.are_watched() && PREFIXES.iter().all(|prefix| self.world.has_route(prefix))
+        self.are_established() && self.are_watched() && self.has_routes()
+    }
+
+    /// Whether the kernel has both of the other side's prefixes.
+    pub(crate) fn has_routes(&self) -> bool {
+        self.prefixes.iter().all(|prefix| has_route(&self.netns, prefix))
     }
 
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.world.dir.join("twill.log")).unwrap()
+        fs::read_to_string(self.dir.join("log")).unwrap()
     }
 }
 
-impl Drop for Twill<'_> {
+/// Two sessions as the file has them: of each family from one address to the other.
+fn peers(from: [&str; 2], to: [String; 2], asn: u32, options: &str) -> String {
+    let lines = [("four", "ipv4"), ("six", "ipv6")].into_iter().zip(from).zip(to).map(|(((name, family), from), to)| {
+        format!(
+            "- {{name: {name}, address: '{to}', source: '{from}', asn: {asn}, families: [{family}], import: all, export: all, {options}}}\n"
+        )
+    });
+    lines.collect()
+}
+
+impl Drop for Twill {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.log());

@@ -93,12 +93,6 @@ impl World {
         })
         .unwrap();
     }
-
-    /// Whether Twill's kernel has a learned route to this prefix.
-    pub(crate) fn has_route(&self, prefix: &str) -> bool {
-        let family = if prefix.contains(':') { "-6" } else { "-4" };
-        !run("ip", &format!("{family} -n {} route show {prefix} metric 512", self.twill)).is_empty()
-    }
 }
 
 impl Drop for World {
@@ -109,6 +103,12 @@ impl Drop for World {
         }
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Whether the kernel of a namespace has a learned route to this prefix.
+pub(crate) fn has_route(netns: &str, prefix: &str) -> bool {
+    let family = if prefix.contains(':') { "-6" } else { "-4" };
+    !run("ip", &format!("{family} -n {netns} route show {prefix} metric 512")).is_empty()
 }
 
 fn wire(ends: [(&String, &'static str, u8); 2], subnet: u8) {

@@ -4,7 +4,7 @@
 //! What has come is read before any timer is looked at: a thread that was late, or a machine that stood still, takes nobody for dead whose
 //! packets wait in the socket.
 
-use super::sockets::{Arrival, Ports, Receiver, Transmitter};
+use super::sockets::{Arrival, BATCH, Ports, Receiver, Transmitter};
 use crate::bfd::{Change, ClientId, Clients, Output, Packet, Session, State, TTL, Time, Timing, Wanted};
 use crate::random::Random;
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -20,8 +20,12 @@ use tokio::sync::{mpsc as lines, oneshot, watch};
 use tracing::{info, warn};
 use twill_crds::control::{BfdEnds, BfdHops, BfdSession, BfdStatus};
 
-/// Datagrams that are read from one socket before the next one and the timers have their turn.
-const BATCH: usize = 1024;
+/// How often a socket is read before the next one and the timers have their turn.
+const READS: usize = 64;
+/// With so many sessions, packets and timers are looked at once per [`ROUND`] instead of one by one.
+const MANY: usize = 50;
+/// Far below what any session's times would notice.
+const ROUND: Duration = Duration::from_millis(1);
 /// How soon a socket that could not be opened, or leads nowhere, is opened again.
 const REOPEN: Duration = Duration::from_secs(2);
 /// How long a socket is used while its session is Down: addresses and routes change.
@@ -69,6 +73,7 @@ impl Engine {
             by_ends: BTreeMap::new(),
             by_peer: HashMap::new(),
             timers: BTreeSet::new(),
+            round: Time::ZERO,
             discarded: 0,
             leaving: None,
             idle: idle_sender,
@@ -77,7 +82,7 @@ impl Engine {
         std::thread::Builder::new().name("bfd".to_owned()).spawn(move || {
             let _guard = crate::io::EndOnPanic;
             super::realtime::ask();
-            thread.run(receivers, &asked, &woken);
+            thread.run(&receivers, &asked, &woken);
         })?;
         Ok(Self { commands, wake, idle })
     }
@@ -114,20 +119,18 @@ struct Thread {
     by_ends: BTreeMap<BfdEnds, u32>,
     by_peer: HashMap<IpAddr, Vec<u32>>,
     timers: BTreeSet<(Time, u32)>,
+    /// When packets were last looked for.
+    round: Time,
     discarded: u64,
     leaving: Option<oneshot::Sender<()>>,
     idle: watch::Sender<bool>,
 }
 
 impl Thread {
-    fn run(&mut self, mut receivers: Vec<Receiver>, asked: &mpsc::Receiver<Command>, wake: &EventFd) {
+    fn run(&mut self, receivers: &[Receiver], asked: &mpsc::Receiver<Command>, wake: &EventFd) {
         loop {
-            self.wait(&receivers, wake);
-            for receiver in &mut receivers {
-                for arrival in (0..BATCH).map_while(|_| receiver.receive()) {
-                    self.receive(&arrival);
-                }
-            }
+            self.wait(receivers, wake);
+            receivers.iter().for_each(|receiver| self.drain(receiver));
             // Cleared before the commands are read, so that none is left without a wake-up. An error means that nobody woke us.
             let _ = wake.read();
             loop {
@@ -153,14 +156,30 @@ impl Thread {
         self.started.elapsed()
     }
 
-    fn wait(&self, receivers: &[Receiver], wake: &EventFd) {
+    fn wait(&mut self, receivers: &[Receiver], wake: &EventFd) {
         let timer = self.timers.first().map(|(at, _)| *at);
         let until = timer.into_iter().chain(self.clients.poll_timeout()).min();
-        let timeout = until.map(|at| TimeSpec::from_duration(at.saturating_sub(self.now())));
+        if self.sessions.len() >= MANY {
+            let next_round = TimeSpec::from_duration((self.round + ROUND).saturating_sub(self.now()));
+            let _ = ppoll(&mut [PollFd::new(wake.as_fd(), PollFlags::POLLIN)], Some(next_round), None);
+        }
+        let now = self.now();
+        self.round = now;
+        let timeout = until.map(|at| TimeSpec::from_duration(at.saturating_sub(now)));
         let fds = receivers.iter().map(Receiver::fd).chain([wake.as_fd()]);
         let mut fds: Vec<PollFd<'_>> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // A signal or an error: everything is looked at all the same.
         let _ = ppoll(&mut fds, timeout, None);
+    }
+
+    fn drain(&mut self, receiver: &Receiver) {
+        for _ in 0..READS {
+            let arrivals = receiver.receive();
+            arrivals.iter().for_each(|arrival| self.receive(arrival));
+            if arrivals.len() < BATCH {
+                break;
+            }
+        }
     }
 
     fn perform(&mut self, command: Command) {

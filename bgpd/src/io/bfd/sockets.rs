@@ -6,7 +6,9 @@ use anyhow::{Context, bail};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmmsg, setsockopt, sockopt,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeSet;
 use std::io::{self, IoSliceMut};
@@ -18,6 +20,8 @@ use twill_crds::control::{BfdEnds, BfdHops};
 const TRAFFIC_CLASS: u32 = 0xc0;
 /// Octets that a receiving socket may hold: a thousand peers in step, and a scheduler that is late.
 const BUFFER: usize = 4 << 20;
+/// Datagrams that are read at once.
+pub(super) const BATCH: usize = 64;
 /// Longest datagram that is looked at; one with authentication is longer, and discarded for that.
 const LONGEST: usize = 64;
 
@@ -26,7 +30,6 @@ const LONGEST: usize = 64;
 pub(super) struct Receiver {
     socket: Socket,
     multihop: bool,
-    control: Vec<u8>,
 }
 
 /// A datagram that has come.
@@ -88,21 +91,26 @@ impl Receiver {
         }
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        let control = cmsg_space!(libc::c_int, libc::in6_pktinfo, libc::in_pktinfo);
-        Ok(Self { socket, multihop, control })
+        Ok(Self { socket, multihop })
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// The next datagram; none if there is none.
-    pub(super) fn receive(&mut self) -> Option<Arrival> {
-        let mut octets = [0; LONGEST];
-        let mut slices = [IoSliceMut::new(&mut octets)];
+    /// What has come, at most [`BATCH`] datagrams.
+    pub(super) fn receive(&self) -> Vec<Arrival> {
+        let mut buffers = [[0; LONGEST]; BATCH];
+        let mut slices: Vec<[IoSliceMut<'_>; 1]> = buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        // Made anew each time: the kernel writes into them how much there was, and would take that for how much may be.
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, Some(control()));
         let fd = self.socket.as_raw_fd();
-        let message =
-            recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut self.control), MsgFlags::MSG_DONTWAIT).ok()?;
+        // An error of a socket that only receives is that nothing is there.
+        let received = recvmmsg(fd, &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None);
+        received.into_iter().flatten().filter_map(|message| self.arrival(&message)).collect()
+    }
+
+    fn arrival(&self, message: &RecvMsg<'_, '_, SockaddrStorage>) -> Option<Arrival> {
         let from = message.address.as_ref().and_then(ip)?;
         let (mut to, mut interface, mut ttl) = (None, None, None);
         for control in message.cmsgs().into_iter().flatten() {
@@ -121,9 +129,16 @@ impl Receiver {
                 _ => {}
             }
         }
-        let length = message.bytes;
-        Some(Arrival { from, to, interface, ttl, multihop: self.multihop, octets, length })
+        let payload = message.iovs().next()?;
+        let mut octets = [0; LONGEST];
+        octets[..payload.len()].copy_from_slice(payload);
+        Some(Arrival { from, to, interface, ttl, multihop: self.multihop, octets, length: payload.len() })
     }
+}
+
+/// Room for what the kernel says about a datagram.
+fn control() -> Vec<u8> {
+    cmsg_space!(libc::c_int, libc::in6_pktinfo, libc::in_pktinfo)
 }
 
 fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
