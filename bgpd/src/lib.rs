@@ -7,12 +7,14 @@
 //!                                          └─changes─▶ fib ─▶ io::netlink ─▶ kernel
 //! ```
 
+pub mod bfd;
 pub mod cluster;
 pub mod config;
 pub mod fib;
 pub mod filter;
 pub mod fsm;
 pub mod io;
+mod random;
 pub mod rib;
 pub mod speaker;
 pub mod wire;
@@ -42,12 +44,37 @@ pub struct Args {
     /// The cluster's datastore: sqlite:/path/to/file.db, etcd:https://HOST:2379?ca=FILE&cert=FILE&key=FILE or kubernetes:[/path/to/kubeconfig]
     #[arg(long, value_name = "URL", env = "TWILL_DATASTORE")]
     pub datastore: Option<String>,
-    /// Directory of the control socket.
+    /// Directory of the node's control sockets; a speaker that runs alone finds the BFD process there, or starts it.
     #[arg(long, value_name = "DIR", env = "TWILL_RUN_DIR", default_value = twill_crds::names::RUN_DIR)]
     pub run_dir: PathBuf,
+    /// Start `twill bfd` where a peer is to have it and none answers; it outlives this process, and ends when it is not wanted any more.
+    /// With --config it is always so.
+    #[arg(long)]
+    pub start_bfd: bool,
     /// Directory of what is kept over a restart.
     #[arg(long, value_name = "DIR", env = "TWILL_STATE_DIR", default_value = twill_crds::names::STATE_DIR)]
     pub state_dir: PathBuf,
+}
+
+/// `twill bfd`: the process that speaks BFD for this node's bgpd, and outlives it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BfdArgs {
+    /// Directory of the control socket.
+    #[arg(long, value_name = "DIR", env = "TWILL_RUN_DIR", default_value = twill_crds::names::RUN_DIR)]
+    pub run_dir: PathBuf,
+    /// End when nobody has wanted a session for ten seconds.
+    #[arg(long)]
+    pub while_wanted: bool,
+}
+
+/// Runs the BFD process until told to stop by a signal.
+///
+/// # Errors
+/// One sentence that says what is wrong with the machine, or who is there already.
+pub fn run_bfd(args: &BfdArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(io::bfd::run(&args.run_dir, args.while_wanted, io::seed()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Exit code of a command line that is not complete.
@@ -66,13 +93,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             );
             return Ok(ExitCode::from(USAGE));
         };
-        runtime.block_on(io::cluster::run(node, url, &args.run_dir, &args.state_dir, io::seed()))?;
+        runtime.block_on(io::cluster::run(node, url, &args, io::seed()))?;
         return Ok(ExitCode::SUCCESS);
     };
     if args.check {
         io::lone::read(config)?;
         return Ok(ExitCode::SUCCESS);
     }
-    runtime.block_on(io::lone::run(config, args.socket.as_deref(), io::seed()))?;
+    runtime.block_on(io::lone::run(config, args.socket.as_deref(), &args.run_dir, io::seed()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -48,6 +48,7 @@ fn peer(me: u8, other: u8, port: u16, asn: u32) -> Peer {
         as_override: false,
         reflector_client: false,
         next_hop: NextHopRule::Auto,
+        bfd: None,
     }
 }
 

@@ -66,6 +66,8 @@ pub(crate) struct Output {
 pub(crate) enum Command {
     /// Run the BGP speaker of a node, or alone from a file.
     Bgpd(twill_bgpd::Args),
+    /// Run BFD for this node's speaker, in a process that outlives it.
+    Bfd(twill_bgpd::BfdArgs),
     /// Run the node agent: CNI, addresses, policy.
     Felix(twill_felix::Args),
     /// Run the controller of the cluster: frees what deleted nodes left, writes the status of pools and peers.
@@ -258,6 +260,8 @@ pub(crate) struct Ready {
 pub(crate) enum Probed {
     /// Ready: it has heard all of the datastore, and its sessions and routes follow. How the peers are does not count.
     Bgpd,
+    /// Ready: it answers. How its sessions are does not count.
+    Bfd,
     /// Ready: pods can be attached, and policy is enforced.
     Felix,
     /// Ready: it leads and has heard all of the datastore, or knows who leads.

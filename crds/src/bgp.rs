@@ -193,6 +193,54 @@ pub struct BGPPeerSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
     pub filters: Vec<String>,
+    /// Bidirectional Forwarding Detection with the peer (RFC 5880): a dead path is found within a second instead of the hold time. `{}`
+    /// takes the defaults. Left out, there is none. The peer must have it configured, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdSpec>,
+}
+
+/// Least and most milliseconds of a BFD interval.
+pub const BFD_INTERVALS: std::ops::RangeInclusive<u32> = 10..=60_000;
+/// Milliseconds of a BFD interval unless configured otherwise.
+pub const BFD_INTERVAL: u32 = 300;
+/// BFD packets that may be lost in a row unless configured otherwise.
+pub const BFD_MULTIPLIER: u8 = 3;
+
+/// How a path is watched by BFD (RFC 5880).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BfdSpec {
+    /// The least milliseconds between packets that the nodes send, 10 to 60000; by default 300. The larger of this and what the peer takes
+    /// counts.
+    #[schemars(range(min = 10, max = 60000))]
+    pub min_tx: u32,
+    /// The least milliseconds between the peer's packets that the nodes take, 10 to 60000; by default 300.
+    #[schemars(range(min = 10, max = 60000))]
+    pub min_rx: u32,
+    /// How many of the nodes' packets may be lost in a row before the peer takes the path for dead; by default 3.
+    #[schemars(range(min = 1))]
+    pub multiplier: u8,
+    /// Whether several hops are counted on (RFC 5883, UDP port 4784) or one (RFC 5881, port 3784). `Auto`, the default: one to an external
+    /// peer, and to an internal one on a connected subnet unless that one counts on several. `Always`, `Never`.
+    pub multihop: BfdMultihop,
+}
+
+impl Default for BfdSpec {
+    fn default() -> Self {
+        Self { min_tx: BFD_INTERVAL, min_rx: BFD_INTERVAL, multiplier: BFD_MULTIPLIER, multihop: BfdMultihop::Auto }
+    }
+}
+
+/// Whether BFD counts on several hops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BfdMultihop {
+    /// As it follows from the session.
+    #[default]
+    Auto,
+    /// Several.
+    Always,
+    /// One.
+    Never,
 }
 
 fn hold_time() -> u16 {

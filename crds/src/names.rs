@@ -66,6 +66,8 @@ pub const STATE_DIR: &str = "/var/lib/twill";
 pub const FELIX_SOCKET: &str = "felix.sock";
 /// Control socket of bgpd, inside the run directory.
 pub const BGPD_SOCKET: &str = "bgpd.sock";
+/// Control socket of `twill bfd`, inside the run directory.
+pub const BFD_SOCKET: &str = "bfd.sock";
 /// Control socket of the controller, inside the run directory.
 pub const CONTROLLER_SOCKET: &str = "controller.sock";
 /// The Lease whose holder is the controller that acts.

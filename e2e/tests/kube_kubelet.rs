@@ -128,7 +128,7 @@ impl Cluster {
     }
 
     fn set_image(&self, image: &str) {
-        let containers = ["install", "bgpd", "felix"].map(|container| format!("{container}={image}"));
+        let containers = ["install", "bgpd", "bfd", "felix"].map(|container| format!("{container}={image}"));
         let mut arguments = vec!["-n", NAMESPACE, "set", "image", "daemonset/twill-node"];
         arguments.extend(containers.iter().map(String::as_str));
         self.kubectl(&arguments);

@@ -4,11 +4,12 @@ use super::nodes::Nodes;
 use super::objects::Objects;
 use crate::fib::NodeAddresses;
 use crate::filter::{Filter, Part};
-use crate::speaker::{Export, Import, NextHopRule, Peer, PeerAsn};
+use crate::speaker::{Bfd, Export, Import, NextHopRule, Peer, PeerAsn};
 use crate::wire::{Families, Family};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use twill_crds::bgp::{AsRelation, NextHop, PeerAsn as SpecAsn, Topology};
+use twill_crds::bgp::{AsRelation, BfdMultihop, NextHop, PeerAsn as SpecAsn, Topology};
+use twill_crds::control::BfdHops;
 use twill_crds::names::{BGP_PORT, HOLD_TIME};
 use twill_crds::selector::matches_or_absent;
 use twill_crds::validate::filter_rules;
@@ -144,6 +145,17 @@ fn configured(
         NextHop::Own => NextHopRule::Own,
         NextHop::Keep => NextHopRule::Keep,
     };
+    let external = peer.is_external(own_asn);
+    peer.bfd = spec.bfd.map(|bfd| Bfd {
+        min_tx: bfd.min_tx,
+        min_rx: bfd.min_rx,
+        multiplier: bfd.multiplier,
+        hops: match bfd.multihop {
+            BfdMultihop::Auto if !external => BfdHops::Auto,
+            BfdMultihop::Auto | BfdMultihop::Never => BfdHops::Single,
+            BfdMultihop::Always => BfdHops::Multiple,
+        },
+    });
     Ok(Some(peer))
 }
 
@@ -219,6 +231,7 @@ fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
         as_override: false,
         reflector_client: false,
         next_hop: NextHopRule::Auto,
+        bfd: None,
     }
 }
 

@@ -2,11 +2,12 @@
 
 use super::{Claimant, Heard, Objects, Observed, desired, report};
 use crate::fib;
-use crate::speaker::{Export, Import, PeerAsn, Shutdown};
+use crate::speaker::{Bfd, Export, Import, PeerAsn, Shutdown};
 use crate::wire::{Families, Family};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::net::IpAddr;
+use twill_crds::control::BfdHops;
 use twill_crds::node_network::BgpState;
 use twill_crds::{Object, Protocol};
 use twill_datastore::{Followed, Revision};
@@ -272,6 +273,28 @@ fn peers_are_those_that_select_the_node() {
         twice.problems
     );
     assert!(twice.problems.iter().any(|p| p.contains("BGPPeer none: remote.address")), "{:?}", twice.problems);
+}
+
+#[test]
+fn bfd_of_a_peer_is_over_one_hop_to_another_as_and_as_it_proves_to_be_inside_ours() {
+    let with_bfd = |name: &str, address: &str, asn: Value, bfd: Value| {
+        peer(name, json!({"remote": {"address": address}, "asn": asn, "bfd": bfd}))
+    };
+    let objects = with(
+        cluster(),
+        [
+            with_bfd("tor", "172.31.1.1", json!(65101), json!({"minTx": 100, "multiplier": 5})),
+            with_bfd("far", "172.31.9.1", json!("external"), json!({"multihop": "Always"})),
+            with_bfd("inside", "172.31.1.2", json!("internal"), json!({})),
+            peer("plain", json!({"remote": {"address": "172.31.1.3"}, "asn": "internal"})),
+        ],
+    );
+    let peers = desired("a1", &objects).speaker.peers;
+    let tor = Bfd { min_tx: 100, min_rx: 300, multiplier: 5, hops: BfdHops::Single };
+    assert_eq!(peers["tor"].bfd, Some(tor));
+    assert_eq!(peers["far"].bfd.map(|bfd| bfd.hops), Some(BfdHops::Multiple));
+    assert_eq!(peers["inside"].bfd.map(|bfd| bfd.hops), Some(BfdHops::Auto));
+    assert_eq!((peers["plain"].bfd, peers["b1"].bfd), (None, None));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The file of a speaker that runs alone. In: YAML text. Out: a valid [`LoneConfig`], or one sentence with the line.
 
+mod bfd;
 mod filters;
 
 use crate::speaker::{Config, Export, Import, NextHopRule, Peer, PeerAsn};
@@ -93,6 +94,7 @@ struct FilePeer {
     #[serde(default)]
     reflector_client: bool,
     next_hop: Option<FileNextHop>,
+    bfd: Option<bfd::FileBfd>,
 }
 
 #[derive(Deserialize)]
@@ -345,6 +347,7 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
             Some(FileNextHop::Own) => NextHopRule::Own,
             Some(FileNextHop::Keep) => NextHopRule::Keep,
         },
+        bfd: file.bfd.as_ref().map(|bfd| bfd::bfd(bfd, external && file.multihop.is_none())).transpose()?,
     })
 }
 

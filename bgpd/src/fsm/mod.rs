@@ -19,6 +19,7 @@ mod output;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod pair;
+mod path;
 mod peer;
 mod retry;
 

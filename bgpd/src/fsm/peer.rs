@@ -5,7 +5,8 @@ use super::config::PeerConfig;
 use super::connection::{Connection, Phase, State};
 use super::negotiate::{Refused, open};
 use super::output::{ConnId, Output, Reason, Received, Stop};
-use super::retry::{Backoff, Random};
+use super::retry::Backoff;
+use crate::random::Random;
 use crate::wire::{Code, Frame, MAX_MESSAGE, Negotiated, Notification, cease, encode_keepalive};
 use std::sync::Arc;
 use std::time::Duration;
@@ -435,7 +436,7 @@ impl Peer {
     }
 
     /// Remembers since when the state is what it is.
-    fn note(&mut self, now: Time) {
+    pub(super) fn note(&mut self, now: Time) {
         let state = self.state();
         if self.changed.0 != state {
             self.changed = (state, now);
@@ -474,7 +475,7 @@ impl Blame {
 }
 
 /// Whether a NOTIFICATION that is no hard reset leaves the routes of both sides (RFC 8538 section 4).
-fn knows_notification(connection: &Connection, config: &PeerConfig) -> bool {
+pub(super) fn knows_notification(connection: &Connection, config: &PeerConfig) -> bool {
     let theirs = connection.negotiated.as_ref().and_then(|n| n.graceful_restart.as_ref());
     config.graceful_restart.as_ref().is_some_and(|ours| ours.notification) && theirs.is_some_and(|t| t.notification)
 }

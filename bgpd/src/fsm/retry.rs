@@ -1,35 +1,8 @@
-//! Randomness, and when to try again.
+//! When to try again.
 
 use super::Time;
+use crate::random::Random;
 use std::time::Duration;
-
-/// SplitMix64: enough for jitter, and reproducible.
-#[derive(Clone, Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Random(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Three quarters of `time` up to all of it (RFC 4271 section 10).
-    pub(super) fn jitter(&mut self, time: Duration) -> Duration {
-        time.mul_f64(0.75 + 0.25 * (self.next() >> 11) as f64 / (1_u64 << 53) as f64)
-    }
-
-    /// Nothing up to all of `time`.
-    pub(super) fn up_to(&mut self, time: Duration) -> Duration {
-        time.mul_f64((self.next() >> 11) as f64 / (1_u64 << 53) as f64)
-    }
-}
 
 /// First delay; doubled by every failure. Short, because the nodes of a mesh start at once and the first attempts meet
 /// listeners that are not there yet.

@@ -1,6 +1,6 @@
 //! The speaker as the rest of the process sees it: a handle to its threads.
 
-use super::{netlink, rib, session};
+use super::{bfd, netlink, rib, session};
 use crate::fib::{self, Feedback, Fib, RouteState};
 use crate::fsm::{State, Stop};
 use crate::rib::PeerId;
@@ -29,6 +29,14 @@ impl SpeakerHandle {
     /// # Errors
     /// If the kernel refuses a thread or a netlink socket.
     pub fn start(install: Option<fib::Config>, seed: u64) -> io::Result<Self> {
+        Self::start_with(install, None, seed)
+    }
+
+    /// The same, with who speaks BFD for peers that are to have it.
+    ///
+    /// # Errors
+    /// As [`SpeakerHandle::start`].
+    pub fn start_with(install: Option<fib::Config>, responder: Option<bfd::Responder>, seed: u64) -> io::Result<Self> {
         let (hops, feedback) = mpsc::unbounded_channel();
         let (status_sender, status) = watch::channel(fib::Status::default());
         let tell = move |feedback| match feedback {
@@ -47,7 +55,9 @@ impl SpeakerHandle {
         let to_rib = rib.clone();
         std::thread::Builder::new().name("io".to_owned()).spawn(move || {
             let _guard = super::EndOnPanic;
-            runtime.block_on(async move { session::Io::new(to_rib, seed, kernel).run(commands, from_rib).await });
+            runtime.block_on(
+                async move { session::Io::new(to_rib, seed, kernel, responder).run(commands, from_rib).await },
+            );
         })?;
         Ok(Self { plan: Arc::default(), rib, io, fib, status })
     }
@@ -101,6 +111,7 @@ impl SpeakerHandle {
                 advertised: counts.advertised,
                 rejected: counts.rejected,
                 last_error: peer.last_error.filter(|_| peer.state != State::Established),
+                bfd: peer.bfd,
             })
             .collect();
         peers.sort_by(|one, other| one.name.cmp(&other.name));

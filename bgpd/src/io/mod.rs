@@ -6,6 +6,7 @@ pub mod netlink;
 #[allow(clippy::unwrap_used)]
 pub(crate) mod netns;
 
+pub mod bfd;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod bird_tests;

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use twill_crds::control::BfdHops;
 
 /// The whole configuration. A new one replaces the old one; sessions that did not change do not notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +91,21 @@ pub struct Peer {
     pub reflector_client: bool,
     /// Next hop of what we send.
     pub next_hop: NextHopRule,
+    /// BFD with it; none: a dead peer is found by its hold time.
+    pub bfd: Option<Bfd>,
+}
+
+/// BFD with a peer (RFC 5880, 5882).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bfd {
+    /// Least milliseconds between our packets.
+    pub min_tx: u32,
+    /// Least milliseconds between the peer's packets that we take.
+    pub min_rx: u32,
+    /// Packets that may be lost in a row.
+    pub multiplier: u8,
+    /// How far the peer is.
+    pub hops: BfdHops,
 }
 
 /// AS of a peer.
@@ -195,6 +211,7 @@ pub(crate) mod tests {
             as_override: false,
             reflector_client: false,
             next_hop: NextHopRule::Auto,
+            bfd: None,
         }
     }
 

@@ -21,6 +21,8 @@ pub enum Event {
     Up(PeerId, SessionId, Box<Established>),
     /// A session is over.
     Down(PeerId, SessionId, Loss),
+    /// No packet gets to this peer any more: what of its is kept for a restart is void (RFC 5882 section 4.3.1).
+    Unreachable(PeerId),
     /// What a peer announced and withdrew.
     Batch(Batch),
     /// So many octets of what was handed over have gone into the socket.

@@ -153,12 +153,14 @@ pub(crate) mod tests {
             Peer { families: crate::wire::Families::NONE, ..base.clone() },
             Peer { graceful_restart: Some(120), ..base.clone() },
         ];
+        let bfd = super::super::config::Bfd { min_tx: 100, min_rx: 100, multiplier: 3, hops: Default::default() };
         let soft = [
             Peer { import: super::super::config::Import::None, ..base.clone() },
             Peer { export: super::super::config::Export::Own, ..base.clone() },
             Peer { hold_time: 30, ..base.clone() },
             Peer { passive: true, ..base.clone() },
             Peer { reflector_client: true, ..base.clone() },
+            Peer { bfd: Some(bfd), ..base.clone() },
         ];
         let plan = Plan::first(config(&[("a", base)]));
         for peer in resets {

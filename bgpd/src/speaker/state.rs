@@ -86,6 +86,7 @@ impl Speaker {
             Event::Plan(plan) => self.follow(plan, now),
             Event::Up(peer, session, established) => self.up(peer, session, *established),
             Event::Down(peer, session, loss) => self.down(peer, session, loss, now),
+            Event::Unreachable(peer) => self.unreachable(peer),
             Event::Batch(batch) => self.receive(batch),
             Event::Written(peer, session, octets) => {
                 if self.session(peer, session).is_some() {
@@ -287,6 +288,12 @@ impl Speaker {
         self.v4.mark_stale(peer, &self.shared);
         self.v6.mark_stale(peer, &self.shared);
         self.restarting.insert(peer, now + Duration::from_secs(restart.restart_time.into()));
+    }
+
+    fn unreachable(&mut self, peer: PeerId) {
+        if self.restarting.remove(&peer).is_some() {
+            self.sweep(peer, Families::ALL);
+        }
     }
 
     fn forget(&mut self, peer: PeerId) {

@@ -30,6 +30,7 @@ pub(crate) const DEGRADED: u8 = 2;
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Bgpd(args) => twill_bgpd::run(args),
+        Command::Bfd(args) => twill_bgpd::run_bfd(&args),
         Command::Felix(args) => twill_felix::run(args),
         Command::Controller(args) => twill_controller::run(args),
         Command::Lab(args) => twill_lab::run(args),

@@ -4,8 +4,10 @@ use crate::args::{Probed, Ready};
 use crate::commands::DEGRADED;
 use crate::io::control::ask_within;
 use std::process::ExitCode;
-use twill_crds::control::{BgpdRequest, BgpdStatus, ControllerRequest, ControllerStatus, FelixRequest, FelixStatus};
-use twill_crds::names::{BGPD_SOCKET, CONTROLLER_SOCKET, FELIX_SOCKET};
+use twill_crds::control::{
+    BfdRequest, BfdStatus, BgpdRequest, BgpdStatus, ControllerRequest, ControllerStatus, FelixRequest, FelixStatus,
+};
+use twill_crds::names::{BFD_SOCKET, BGPD_SOCKET, CONTROLLER_SOCKET, FELIX_SOCKET};
 
 pub(crate) fn run(args: &Ready) -> anyhow::Result<ExitCode> {
     match hindrance(args) {
@@ -23,6 +25,9 @@ fn hindrance(args: &Ready) -> Option<String> {
     let run_dir = &args.node.run_dir;
     let answer = match args.daemon {
         Probed::Bgpd => ask_within(args.timeout, &run_dir.join(BGPD_SOCKET), &BgpdRequest::Status).map(bgpd),
+        Probed::Bfd => {
+            ask_within(args.timeout, &run_dir.join(BFD_SOCKET), &BfdRequest::Status).map(|_: BfdStatus| None)
+        }
         Probed::Felix => ask_within(args.timeout, &run_dir.join(FELIX_SOCKET), &FelixRequest::Status).map(felix),
         Probed::Controller => {
             ask_within(args.timeout, &run_dir.join(CONTROLLER_SOCKET), &ControllerRequest::Status).map(controller)

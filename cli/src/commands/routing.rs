@@ -18,6 +18,7 @@ pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
             if peer.asn == 0 { "external".into() } else { peer.asn.to_string() },
             peer.state.clone(),
             format!("{} s", peer.since),
+            peer.bfd.clone().unwrap_or_else(|| "-".into()),
             peer.received.to_string(),
             peer.advertised.to_string(),
             peer.rejected.to_string(),
@@ -27,7 +28,7 @@ pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
     print(
         format,
         &peers,
-        &["PEER", "ADDRESS", "AS", "STATE", "SINCE", "RECEIVED", "SENT", "REJECTED", "LAST ERROR"],
+        &["PEER", "ADDRESS", "AS", "STATE", "SINCE", "BFD", "RECEIVED", "SENT", "REJECTED", "LAST ERROR"],
         rows,
     )?;
     Ok(exit(peers.iter().all(|peer| peer.state == "Established")))

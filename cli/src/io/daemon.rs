@@ -10,8 +10,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use twill_crds::control::{BgpdRequest, FelixRequest};
-use twill_crds::names::{BGPD_SOCKET, FELIX_SOCKET};
+use twill_crds::control::{BfdRequest, BgpdRequest, FelixRequest};
+use twill_crds::names::{BFD_SOCKET, BGPD_SOCKET, FELIX_SOCKET};
 
 /// A daemon that is alive answers at once; Cease to every peer takes a moment.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,6 +22,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Daemon {
     name: &'static str,
     socket: PathBuf,
+    /// Whether it says which node it serves.
+    named: bool,
     status: Vec<u8>,
     leave: Vec<u8>,
 }
@@ -34,20 +36,26 @@ struct Serves {
 
 impl Daemon {
     /// The node's daemons, in the order in which they leave: peers are to stop sending before pods go.
-    pub(crate) fn all(run_dir: &Path) -> anyhow::Result<[Self; 2]> {
+    /// BFD follows bgpd, which starts it again where it runs without a supervisor.
+    pub(crate) fn all(run_dir: &Path) -> anyhow::Result<[Self; 3]> {
+        let bfd = Self::new("bfd", run_dir.join(BFD_SOCKET), &BfdRequest::Status, &BfdRequest::Leave)?;
         Ok([
             Self::new("bgpd", run_dir.join(BGPD_SOCKET), &BgpdRequest::Status, &BgpdRequest::Leave)?,
+            Self { named: false, ..bfd },
             Self::new("felix", run_dir.join(FELIX_SOCKET), &FelixRequest::Status, &FelixRequest::Leave)?,
         ])
     }
 
     fn new<Q: Serialize>(name: &'static str, socket: PathBuf, status: &Q, leave: &Q) -> anyhow::Result<Self> {
         let line = |request| serde_json::to_vec(request).map(|mut line| (line.push(b'\n'), line).1);
-        Ok(Self { name, socket, status: line(status)?, leave: line(leave)? })
+        Ok(Self { name, socket, named: true, status: line(status)?, leave: line(leave)? })
     }
 
     /// The node that it serves; none if it does not run.
     pub(crate) fn node(&self) -> anyhow::Result<Option<String>> {
+        if !self.named {
+            return Ok(None);
+        }
         let Some(stream) = self.connect()? else { return Ok(None) };
         let process = Process::behind(&stream);
         let answer = self.ask(stream, &self.status, process)?;
@@ -183,7 +191,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     fn one(directory: &Path) -> (Daemon, UnixListener) {
-        let [_, felix] = Daemon::all(directory).unwrap();
+        let [_, _, felix] = Daemon::all(directory).unwrap();
         (felix, UnixListener::bind(directory.join(FELIX_SOCKET)).unwrap())
     }
 

@@ -1,7 +1,7 @@
 //! Rules of BGPConfiguration and BGPPeer.
 
 use super::{Problem, metadata, selector};
-use crate::bgp::{NodeAsn, PeerAsn, asn_problem};
+use crate::bgp::{BFD_INTERVALS, BfdSpec, NodeAsn, PeerAsn, asn_problem};
 use crate::{BGPConfiguration, BGPPeer, Object};
 use std::net::IpAddr;
 
@@ -38,7 +38,21 @@ pub(super) fn peer(new: &BGPPeer) -> Result<(), Problem> {
         asn("spec.localASN", number)?;
     }
     filters(&new.spec.filters)?;
-    hold_time(new.spec.hold_time)
+    hold_time(new.spec.hold_time)?;
+    new.spec.bfd.as_ref().map_or(Ok(()), bfd)
+}
+
+fn bfd(spec: &BfdSpec) -> Result<(), Problem> {
+    let (least, most) = (BFD_INTERVALS.start(), BFD_INTERVALS.end());
+    for (field, millis) in [("spec.bfd.minTx", spec.min_tx), ("spec.bfd.minRx", spec.min_rx)] {
+        if !BFD_INTERVALS.contains(&millis) {
+            return Err(Problem::new(field, format!("is {millis}; use {least} to {most} milliseconds")));
+        }
+    }
+    if spec.multiplier == 0 {
+        return Err(Problem::new("spec.bfd.multiplier", "is 0; use 1 to 255"));
+    }
+    Ok(())
 }
 
 fn filters(names: &[String]) -> Result<(), Problem> {
@@ -124,6 +138,19 @@ mod tests {
         for bad in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "fe80::1", "::", "tor", "10.0.0.1/32"] {
             assert_eq!(with(json!({"address": bad})).as_deref(), Some("spec.remote.address"), "{bad}");
         }
+    }
+
+    #[test]
+    fn bfd_of_a_peer_has_times_that_can_be_kept() {
+        let with = |bfd: Value| peer(json!({"remote": {"address": "10.0.0.1"}, "asn": "external", "bfd": bfd}));
+        let whole = json!({"minTx": 10, "minRx": 60000, "multiplier": 255, "multihop": "Never"});
+        for good in [json!({}), whole, json!(null)] {
+            assert_eq!(with(good.clone()), None, "{good}");
+        }
+        for (field, bad) in [("minTx", 9), ("minRx", 60001), ("multiplier", 0), ("multiplier", 256)] {
+            assert_eq!(with(json!({field: bad})).unwrap(), format!("spec.bfd.{field}"));
+        }
+        assert_eq!(with(json!({"multihop": "Sometimes"})).as_deref(), Some("spec.bfd.multihop"));
     }
 
     #[test]

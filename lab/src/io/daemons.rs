@@ -55,6 +55,9 @@ pub fn start(state: &mut State, machine: &str, daemon: Daemon) -> anyhow::Result
         &path,
     ];
     let mut args = args.map(str::to_owned).to_vec();
+    if daemon == Daemon::Bgpd {
+        args.push("--start-bfd".to_owned());
+    }
     if daemon == Daemon::Felix {
         cni::install(&dir, &state.socket(machine, daemon))?;
         args.extend(["--cni-conf-dir".to_owned(), path.clone()]);

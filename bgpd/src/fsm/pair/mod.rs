@@ -2,8 +2,8 @@
 
 mod cases;
 
-use super::retry::Random;
 use super::{ConnId, Output, Peer, PeerConfig, Reason, Received, RemoteAs, State, Stop, Time};
+use crate::random::Random;
 use crate::wire::{Code, Families, Family, Framer, GracefulRestart, Notification, cease, encode_end_of_rib};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

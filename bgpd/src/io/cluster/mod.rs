@@ -8,7 +8,8 @@ mod reach;
 mod snapshot;
 mod status;
 
-use super::{ControlSocket, SpeakerHandle};
+use super::{ControlSocket, SpeakerHandle, bfd};
+use crate::Args;
 use crate::cluster::{Observed, scopes};
 use crate::fib;
 use anyhow::Context;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use twill_crds::control::{BgpdRequest, BgpdStatus, Waited};
-use twill_crds::names::BGPD_SOCKET;
+use twill_crds::names::{BFD_SOCKET, BGPD_SOCKET};
 use twill_datastore::{Datastore, Error};
 
 /// How often the sessions are looked at for the status.
@@ -37,7 +38,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// One sentence that says what is wrong with the arguments or the machine.
-pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path, seed: u64) -> anyhow::Result<()> {
+pub(crate) async fn run(node: &str, url: &str, args: &Args, seed: u64) -> anyhow::Result<()> {
+    let Args { run_dir, state_dir, .. } = args;
     for directory in [run_dir, state_dir] {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot make the directory {}", directory.display()))?;
@@ -50,7 +52,9 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
         tracing::warn!(path = %path.display(), %error, "snapshot of an earlier run left out");
         None
     });
-    let speaker = SpeakerHandle::start(Some(unconfigured()), seed).context("cannot start the speaker's threads")?;
+    let responder = bfd::Responder { run_dir: run_dir.clone(), client: "bgpd".to_owned(), start: args.start_bfd };
+    let speaker = SpeakerHandle::start_with(Some(unconfigured()), Some(responder), seed)
+        .context("cannot start the speaker's threads")?;
     let fib = speaker.fib().cloned().context("the speaker was started without a kernel")?;
     let (state_sender, state) = watch::channel(State::default());
     let reach = state_sender.clone();
@@ -100,11 +104,11 @@ pub(crate) async fn run(node: &str, url: &str, run_dir: &Path, state_dir: &Path,
     Ok(())
 }
 
-/// The files that a node's bgpd makes, whether they are there or not.
+/// The files that a node's bgpd and `twill bfd` make, whether they are there or not.
 #[must_use]
 pub fn files(run_dir: &Path, state_dir: &Path) -> Vec<PathBuf> {
     let snapshot = state_dir.join(snapshot::NAME);
-    vec![run_dir.join(BGPD_SOCKET), snapshot::unfinished(&snapshot), snapshot]
+    vec![run_dir.join(BGPD_SOCKET), run_dir.join(BFD_SOCKET), snapshot::unfinished(&snapshot), snapshot]
 }
 
 /// What the FIB is told before anything is known: keep what is there.

@@ -34,6 +34,7 @@ impl Io {
         if old.is_none_or(|old| old.config.listen != plan.config.listen) {
             self.listeners.configure(&plan.config.listen);
         }
+        self.want_detection();
         self.listeners.set_keys(&plan.config);
         self.listeners.open(&mut self.ready);
     }

@@ -3,9 +3,11 @@
 
 mod configure;
 mod connect;
+mod detection;
 mod drive;
 mod transfer;
 
+use super::bfd;
 use super::connection::{Connection, Key, Ready};
 use super::listeners::Listeners;
 use super::rib;
@@ -21,6 +23,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
+use twill_crds::control::BfdSession;
 
 /// Octets read at once.
 const READ: usize = 64 << 10;
@@ -67,6 +70,8 @@ pub(super) struct SessionState {
     pub(super) state: State,
     pub(super) since: Duration,
     pub(super) last_error: Option<String>,
+    /// State of BFD with it, if it is configured.
+    pub(super) bfd: Option<String>,
 }
 
 /// A peer.
@@ -108,6 +113,11 @@ pub(super) struct Io {
     /// The sessions end because we do: the RIB, and so the kernel, keeps what it has.
     leaving: bool,
     kernel: Forwarding,
+    bfd: bfd::Client,
+    /// What the BFD process last said, by the peer's address.
+    bfd_sessions: HashMap<IpAddr, BfdSession>,
+    /// Why nothing is known of BFD.
+    bfd_problem: Option<String>,
     /// Addresses of peers with which there was a session since we started, configured or not.
     met: BTreeSet<IpAddr>,
     /// Peers that were configured since we started, by address: name, and whether a session has been Established. One with whom none has
@@ -123,7 +133,13 @@ pub(super) struct Io {
 }
 
 impl Io {
-    pub(super) fn new(rib: mpsc::Sender<rib::Command>, seed: u64, kernel: Forwarding) -> Self {
+    /// To be called on a runtime. `responder`: who speaks BFD for us.
+    pub(super) fn new(
+        rib: mpsc::Sender<rib::Command>,
+        seed: u64,
+        kernel: Forwarding,
+        responder: Option<bfd::Responder>,
+    ) -> Self {
         Self {
             started: Instant::now(),
             seed,
@@ -141,6 +157,9 @@ impl Io {
             paused: Vec::new(),
             leaving: false,
             kernel,
+            bfd: bfd::Client::start(responder),
+            bfd_sessions: HashMap::new(),
+            bfd_problem: None,
             met: BTreeSet::new(),
             spoken_to: BTreeMap::new(),
             lost: BTreeMap::new(),
@@ -164,6 +183,7 @@ impl Io {
                     Some(Command::Leave(stop, done)) => return self.leave(&stop, done).await,
                     Some(command) => self.perform(command),
                 },
+                Some(event) = self.bfd.next() => self.detected(event),
                 Some(outputs) = outputs.recv() => outputs.into_iter().for_each(|output| self.output(output)),
                 Some(ready) = self.ready.next(), if !self.ready.is_empty() => self.on_ready(ready),
                 permit = rib.reserve(), if !self.pending.is_empty() => match (permit, self.pending.pop_front()) {
@@ -210,9 +230,11 @@ impl Io {
             state: peer.fsm.state(),
             since: now.saturating_sub(peer.fsm.since()),
             last_error: peer.last_error.clone(),
+            bfd: self.detection(&peer.config),
         };
         let peers = self.peers.iter().map(state).collect();
-        Sessions { peers, untold: self.untold(), problems: self.listeners.problems() }
+        let problems = self.listeners.problems().into_iter().chain(self.detection_problems()).collect();
+        Sessions { peers, untold: self.untold(), problems }
     }
 
     /// Who keeps our routes for the restart time, since he was told nothing: peers whose session was lost, those that have not heard our
@@ -238,7 +260,9 @@ impl Io {
                 () = super::sleep_until(Some(deadline)) => break,
             }
         }
-        drop(self);
+        if matches!(stop, Stop::Notify(_)) {
+            self.bfd.renounce().await;
+        }
         // Whoever asked may have gone away.
         let _gone = done.send(());
     }
