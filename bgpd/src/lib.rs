@@ -93,7 +93,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             );
             return Ok(ExitCode::from(USAGE));
         };
-        runtime.block_on(io::cluster::run(node, url, &args, io::seed()))?;
+        let responder =
+            io::bfd::Responder { run_dir: args.run_dir.clone(), client: "bgpd".to_owned(), start: args.start_bfd };
+        runtime.block_on(io::cluster::run(node, url, responder, &args.state_dir, io::seed()))?;
         return Ok(ExitCode::SUCCESS);
     };
     if args.check {

@@ -68,6 +68,8 @@ pub const FELIX_SOCKET: &str = "felix.sock";
 pub const BGPD_SOCKET: &str = "bgpd.sock";
 /// Control socket of `twill bfd`, inside the run directory.
 pub const BFD_SOCKET: &str = "bfd.sock";
+/// What a `twill bfd` leaves to its successor, inside the run directory.
+pub const BFD_HANDOVER: &str = "bfd.json";
 /// Control socket of the controller, inside the run directory.
 pub const CONTROLLER_SOCKET: &str = "controller.sock";
 /// The Lease whose holder is the controller that acts.

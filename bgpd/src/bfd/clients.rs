@@ -3,6 +3,7 @@
 
 use super::Time;
 use super::session::Timing;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use twill_crds::control::BfdEnds;
@@ -13,17 +14,33 @@ pub type ClientId = u64;
 /// Sessions that one client wants, by their ends.
 pub type Wanted = BTreeMap<BfdEnds, Timing>;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Client {
     name: String,
+    /// As a list: JSON has only text for keys.
+    #[serde(with = "pairs")]
     wanted: Wanted,
     keep: Duration,
     /// Its connection has ended, and this is when its wishes end.
+    #[serde(skip)]
     until: Option<Time>,
 }
 
+mod pairs {
+    use super::{BfdEnds, Timing, Wanted};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(wanted: &Wanted, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(wanted)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Wanted, D::Error> {
+        Ok(Vec::<(BfdEnds, Timing)>::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
 /// All clients.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Clients {
     all: BTreeMap<ClientId, Client>,
 }
@@ -41,6 +58,19 @@ impl Clients {
         if let Some(client) = self.all.get_mut(&id) {
             client.until = Some(now + client.keep);
         }
+    }
+
+    /// These clients in another process: no connection of theirs has come over.
+    pub fn take_over(&mut self, now: Time) {
+        for client in self.all.values_mut() {
+            client.until = Some(now + client.keep);
+        }
+    }
+
+    /// A number that no client has, nor any that comes after it.
+    #[must_use]
+    pub fn next_id(&self) -> ClientId {
+        self.all.keys().max().map_or(0, |last| last + 1)
     }
 
     /// When [`Clients::handle_timeout`] is due.

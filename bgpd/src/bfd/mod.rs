@@ -5,6 +5,7 @@
 //! mode ourselves; a peer that asks for it is obeyed.
 
 mod clients;
+mod handover;
 mod packet;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -12,8 +13,9 @@ mod pair;
 mod session;
 
 pub use clients::{ClientId, Clients, Wanted};
+pub use handover::{Handover, Kept, SILENCE};
 pub use packet::{Diagnostic, Discard, LENGTH, Packet, State};
-pub use session::{Change, Output, Session, Timing};
+pub use session::{Change, Output, Session, Suspended, Timing};
 
 /// Time since any fixed moment.
 pub type Time = std::time::Duration;

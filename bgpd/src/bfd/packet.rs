@@ -1,6 +1,7 @@
 //! The BFD Control packet (RFC 5880 section 4.1). In: octets of a datagram, as [`Packet::decode`] wants them; out: the packet, or why it is
 //! discarded, in the order of section 6.8.6.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -20,7 +21,7 @@ const DEMAND: u8 = 0x02;
 const MULTIPOINT: u8 = 0x01;
 
 /// State of a session (RFC 5880 section 4.1), as one side says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
     /// Administratively down: says nothing about the path.
     AdminDown,

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn millis(millis: u64) -> Duration {
+pub(super) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn timing(tx: u64, rx: u64, detect_mult: u8) -> Timing {
+pub(super) fn timing(tx: u64, rx: u64, detect_mult: u8) -> Timing {
     Timing { desired_min_tx: millis(tx), required_min_rx: millis(rx), detect_mult }
 }
 
@@ -27,9 +27,9 @@ struct Wire {
 const CLEAN: Wire = Wire { lost: 0, doubled: 0, delay: Duration::ZERO };
 const CUT: Wire = Wire { lost: 100, doubled: 0, delay: Duration::ZERO };
 
-struct Pair {
-    now: Time,
-    ends: [Session; 2],
+pub(super) struct Pair {
+    pub(super) now: Time,
+    pub(super) ends: [Session; 2],
     /// From each end to the other.
     wires: [Wire; 2],
     /// Packets under way: when they arrive, and at which end.
@@ -37,7 +37,7 @@ struct Pair {
     random: Random,
     /// Packets sent by each end, and when.
     sent: [Vec<(Time, Packet)>; 2],
-    changes: [Vec<(Time, State)>; 2],
+    pub(super) changes: [Vec<(Time, State)>; 2],
 }
 
 impl Pair {
@@ -57,7 +57,7 @@ impl Pair {
         }
     }
 
-    fn up(timings: [Timing; 2]) -> Self {
+    pub(super) fn up(timings: [Timing; 2]) -> Self {
         let mut pair = Self::new(timings, 1);
         assert!(pair.until(SECOND * 4, |pair| pair.are(State::Up)), "{:?}", pair.ends);
         // Both have told their fast intervals.
@@ -65,7 +65,7 @@ impl Pair {
         pair
     }
 
-    fn are(&self, state: State) -> bool {
+    pub(super) fn are(&self, state: State) -> bool {
         self.ends.iter().all(|end| end.state() == state)
     }
 
@@ -118,13 +118,25 @@ impl Pair {
         true
     }
 
-    fn run(&mut self, time: Duration) {
+    pub(super) fn run(&mut self, time: Duration) {
         let until = self.now + time;
         while self.step(until) {}
     }
 
+    /// Time passes for one end; the other one does not exist.
+    pub(super) fn run_alone(&mut self, end: usize, time: Duration) {
+        let until = self.now + time;
+        self.air.clear();
+        while let Some(next) = self.ends[end].poll_timeout().filter(|next| *next <= until) {
+            self.now = self.now.max(next);
+            self.act(end, |session, now, out| session.handle_timeout(now, out));
+            self.air.clear();
+        }
+        self.now = until;
+    }
+
     /// Whether the condition comes about in time.
-    fn until(&mut self, time: Duration, mut condition: impl FnMut(&Self) -> bool) -> bool {
+    pub(super) fn until(&mut self, time: Duration, mut condition: impl FnMut(&Self) -> bool) -> bool {
         let until = self.now + time;
         while !condition(self) {
             if !self.step(until) {
@@ -183,6 +195,7 @@ fn a_cut_is_found_within_the_detection_time_by_both_or_by_the_deaf_one_first() {
             _ => [expired, told],
         };
         assert_eq!(reasons, expected);
+        assert!(pair.ends.iter().all(Session::remote_is_independent), "what that means depends on the C bit");
         pair.wires = [CLEAN; 2];
         assert!(pair.until(SECOND * 3, |pair| pair.are(State::Up)), "and comes back");
     }

@@ -4,6 +4,7 @@
 use super::Time;
 use super::packet::{Diagnostic, Packet, State};
 use crate::random::Random;
+use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ const SLOW: Duration = Duration::from_secs(1);
 const UNHEARD_MIN_RX: Duration = Duration::from_micros(1);
 
 /// What a session is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
     /// bfd.DesiredMinTxInterval while Up; above 0.
     pub desired_min_tx: Duration,
@@ -42,7 +43,7 @@ pub struct Change {
 }
 
 /// What the other side said last.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Remote {
     discriminator: u32,
     state: State,
@@ -63,6 +64,14 @@ impl Remote {
         demand: false,
         control_plane_independent: false,
     };
+}
+
+/// A session in Up as it goes on in another process.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Suspended {
+    discriminator: NonZeroU32,
+    timing: Timing,
+    remote: Remote,
 }
 
 /// A Poll Sequence (RFC 5880 section 6.5).
@@ -120,10 +129,35 @@ impl Session {
         }
     }
 
+    /// A session that goes on where another process left it; its first packet is due at once.
+    #[must_use]
+    pub fn resume(left: &Suspended, seed: u64, now: Time) -> Self {
+        let Suspended { discriminator, timing, remote } = *left;
+        let mut session = Self::new(discriminator, timing, seed, now);
+        (session.state, session.remote) = (State::Up, remote);
+        session.settle();
+        session.transmit_at = Some(now);
+        session.detect_at = session.detection_time().map(|time| now + time);
+        session
+    }
+
+    /// What another process needs to go on with this session; none unless it is Up and the other side knows its times.
+    #[must_use]
+    pub fn suspended(&self) -> Option<Suspended> {
+        let known = self.state == State::Up && self.remote.state == State::Up && self.poll == Poll::Idle;
+        known.then_some(Suspended { discriminator: self.discriminator, timing: self.timing, remote: self.remote })
+    }
+
     /// bfd.LocalDiscr.
     #[must_use]
     pub fn discriminator(&self) -> NonZeroU32 {
         self.discriminator
+    }
+
+    /// What it is to be.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.timing
     }
 
     /// bfd.SessionState.
@@ -228,7 +262,9 @@ impl Session {
         if self.detect_at.is_some_and(|at| at <= now) {
             self.detect_at = None;
             // RFC 5880 section 6.8.1: whoever is not heard has no discriminator; section 6.8.18 resets the rest with the session.
-            self.remote = Remote { state: State::Down, ..Remote::UNHEARD };
+            // What its C bit said last is what the failure has to be judged by.
+            let control_plane_independent = self.remote.control_plane_independent;
+            self.remote = Remote { control_plane_independent, ..Remote::UNHEARD };
             if matches!(self.state, State::Init | State::Up) {
                 self.enter(now, State::Down, Diagnostic::DETECTION_TIME_EXPIRED, out);
             } else {

@@ -194,6 +194,12 @@ impl Bird {
     }
 }
 
+impl Bird {
+    pub(crate) fn kill(&mut self) {
+        self.program.kill();
+    }
+}
+
 impl Drop for Bird {
     fn drop(&mut self) {
         if std::thread::panicking() {

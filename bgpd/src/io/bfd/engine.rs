@@ -4,8 +4,11 @@
 //! What has come is read before any timer is looked at: a thread that was late, or a machine that stood still, takes nobody for dead whose
 //! packets wait in the socket.
 
+use super::live::Live;
 use super::sockets::{Arrival, BATCH, Ports, Receiver, Transmitter};
-use crate::bfd::{Change, ClientId, Clients, Output, Packet, Session, State, TTL, Time, Timing, Wanted};
+use crate::bfd::{
+    Change, ClientId, Clients, Handover, Kept, Output, Packet, Session, State, TTL, Time, Timing, Wanted,
+};
 use crate::random::Random;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -18,7 +21,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc as lines, oneshot, watch};
 use tracing::{info, warn};
-use twill_crds::control::{BfdEnds, BfdHops, BfdSession, BfdStatus};
+use twill_crds::control::{BfdEnds, BfdSession, BfdStatus};
 
 /// How often a socket is read before the next one and the timers have their turn.
 const READS: usize = 64;
@@ -28,6 +31,8 @@ const MANY: usize = 50;
 const ROUND: Duration = Duration::from_millis(1);
 /// How soon a socket that could not be opened, or leads nowhere, is opened again.
 const REOPEN: Duration = Duration::from_secs(2);
+/// How long peers may take to answer that they are going to be patient.
+const SUSPENSION: Duration = Duration::from_secs(1);
 /// How long a socket is used while its session is Down: addresses and routes change.
 const FRUITLESS: Duration = Duration::from_secs(10);
 
@@ -42,6 +47,8 @@ pub(super) enum Command {
     Status(oneshot::Sender<BfdStatus>),
     /// End, after every peer was told that this is no failure.
     Leave(oneshot::Sender<()>),
+    /// End, after every peer was told to be patient; a successor goes on with what is handed over.
+    Suspend(oneshot::Sender<Handover>),
 }
 
 /// The thread, to those who ask it.
@@ -58,7 +65,7 @@ impl Engine {
     ///
     /// # Errors
     /// A port is taken, or the kernel refuses something.
-    pub(super) fn start(seed: u64) -> anyhow::Result<Self> {
+    pub(super) fn start(handover: Option<Handover>, seed: u64) -> anyhow::Result<Self> {
         let receivers = Receiver::all()?;
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
         let (commands, asked) = mpsc::channel();
@@ -76,12 +83,14 @@ impl Engine {
             round: Time::ZERO,
             discarded: 0,
             leaving: None,
+            suspending: None,
             idle: idle_sender,
         };
         let woken = wake.clone();
         std::thread::Builder::new().name("bfd".to_owned()).spawn(move || {
             let _guard = crate::io::EndOnPanic;
             super::realtime::ask();
+            handover.into_iter().for_each(|handover| thread.take_over(handover));
             thread.run(&receivers, &asked, &woken);
         })?;
         Ok(Self { commands, wake, idle })
@@ -92,20 +101,6 @@ impl Engine {
         drop(self.commands.send(command));
         let _ = self.wake.write(1);
     }
-}
-
-/// A session with what it needs of the world.
-struct Live {
-    ends: BfdEnds,
-    session: Session,
-    port: Option<u16>,
-    transmitter: Option<Transmitter>,
-    /// When `transmitter` was opened, or was tried to be.
-    opened: Time,
-    /// The other side was heard on the port of several hops.
-    several: bool,
-    problem: Option<String>,
-    timer: Option<Time>,
 }
 
 struct Thread {
@@ -123,6 +118,8 @@ struct Thread {
     round: Time,
     discarded: u64,
     leaving: Option<oneshot::Sender<()>>,
+    /// Whom to hand over to, and until when peers may take to answer.
+    suspending: Option<(oneshot::Sender<Handover>, Time)>,
     idle: watch::Sender<bool>,
 }
 
@@ -147,6 +144,13 @@ impl Thread {
                 let _ = done.send(());
                 return;
             }
+            if self.is_suspended()
+                && let Some((successor, _)) = self.suspending.take()
+            {
+                // Nobody may be interested.
+                drop(successor.send(self.hand_over()));
+                return;
+            }
             let idle = nothing && self.clients.is_empty();
             self.idle.send_if_modified(|before| std::mem::replace(before, idle) != idle);
         }
@@ -158,7 +162,8 @@ impl Thread {
 
     fn wait(&mut self, receivers: &[Receiver], wake: &EventFd) {
         let timer = self.timers.first().map(|(at, _)| *at);
-        let until = timer.into_iter().chain(self.clients.poll_timeout()).min();
+        let suspending = self.suspending.as_ref().map(|(_, until)| *until);
+        let until = timer.into_iter().chain(self.clients.poll_timeout()).chain(suspending).min();
         if self.sessions.len() >= MANY {
             let next_round = TimeSpec::from_duration((self.round + ROUND).saturating_sub(self.now()));
             let _ = ppoll(&mut [PollFd::new(wake.as_fd(), PollFlags::POLLIN)], Some(next_round), None);
@@ -208,6 +213,12 @@ impl Thread {
                 self.leaving = Some(done);
                 self.reconcile();
             }
+            Command::Suspend(successor) => {
+                let now = self.now();
+                self.suspending = Some((successor, now + SUSPENSION));
+                let all: Vec<u32> = self.by_ends.values().copied().collect();
+                all.into_iter().for_each(|id| self.drive(id, now, |session, now, _| session.quiesce(now)));
+            }
         }
     }
 
@@ -231,6 +242,36 @@ impl Thread {
         }
     }
 
+    /// Whether every session that can be handed over can be now, or the time for that is over.
+    fn is_suspended(&self) -> bool {
+        let Some((_, until)) = &self.suspending else { return false };
+        let mut sessions = self.sessions.values().map(|live| &live.session);
+        *until <= self.now() || sessions.all(|session| session.state() != State::Up || session.suspended().is_some())
+    }
+
+    fn hand_over(&self) -> Handover {
+        let kept = |live: &Live| {
+            let several = live.transmitter.as_ref().is_some_and(|transmitter| transmitter.multihop);
+            Some(Kept { ends: live.ends.clone(), port: live.port?, several, session: live.session.suspended()? })
+        };
+        let sessions = self.by_ends.values().filter_map(|id| kept(self.sessions.get(id)?)).collect();
+        Handover { clients: self.clients.clone(), sessions }
+    }
+
+    /// Goes on where another process has ended.
+    fn take_over(&mut self, handover: Handover) {
+        let now = self.now();
+        self.clients = handover.clients;
+        self.clients.take_over(now);
+        info!(sessions = handover.sessions.len(), "going on where the process before ended");
+        for Kept { ends, port, several, session } in handover.sessions {
+            self.ports.claim(port);
+            let session = Session::resume(&session, self.random.next(), now);
+            self.insert(Live { several, port: Some(port), ..Live::new(ends, session, now) }, now);
+        }
+        self.reconcile();
+    }
+
     fn add(&mut self, ends: BfdEnds, timing: Timing, now: Time) {
         let id = loop {
             let number = NonZeroU32::new(self.random.next() as u32);
@@ -241,21 +282,17 @@ impl Thread {
         };
         info!(peer = %ends.peer, interval = ?timing.desired_min_tx, multiplier = timing.detect_mult, "session added");
         let session = Session::new(id, timing, self.random.next(), now);
-        self.by_ends.insert(ends.clone(), id.get());
-        self.by_peer.entry(ends.peer).or_default().push(id.get());
-        let live = Live {
-            ends,
-            session,
-            port: self.ports.take(),
-            transmitter: None,
-            opened: now,
-            several: false,
-            problem: None,
-            timer: None,
-        };
-        self.sessions.insert(id.get(), live);
-        self.open(id.get(), now);
-        self.drive(id.get(), now, |_, _, _| ());
+        let port = self.ports.take();
+        self.insert(Live { port, ..Live::new(ends, session, now) }, now);
+    }
+
+    fn insert(&mut self, live: Live, now: Time) {
+        let id = live.session.discriminator().get();
+        self.by_ends.insert(live.ends.clone(), id);
+        self.by_peer.entry(live.ends.peer).or_default().push(id);
+        self.sessions.insert(id, live);
+        self.open(id, now);
+        self.drive(id, now, |_, _, _| ());
     }
 
     /// Opens, or opens again, the socket of a session.
@@ -411,43 +448,6 @@ impl Thread {
                 live.timer = None;
             }
             self.drive(id, now, |session, now, out| session.handle_timeout(now, out));
-        }
-    }
-}
-
-impl Live {
-    /// Whether a packet with this way behind it can be one of this session.
-    fn is_met_by(&self, arrival: &Arrival) -> bool {
-        let multihop = self.transmitter.as_ref().map(|transmitter| transmitter.multihop);
-        let hops = match self.ends.hops {
-            BfdHops::Single => !arrival.multihop,
-            BfdHops::Multiple => arrival.multihop,
-            // The other side may know better that there are several; that there is one, GTSM must show.
-            BfdHops::Auto => {
-                multihop == Some(arrival.multihop) || arrival.multihop && self.session.state() == State::Down
-            }
-        };
-        let interface = self.transmitter.as_ref().and_then(|transmitter| transmitter.interface);
-        self.ends.peer == arrival.from
-            && hops
-            && self.ends.local.is_none_or(|local| arrival.to == Some(local))
-            && interface.is_none_or(|interface| arrival.interface == Some(interface))
-    }
-
-    fn show(&self, now: Time) -> BfdSession {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let session = &self.session;
-        BfdSession {
-            ends: self.ends.clone(),
-            state: session.state().to_string(),
-            remote_state: session.remote_state().to_string(),
-            diagnostic: session.diagnostic().to_string(),
-            remote_independent: session.remote_is_independent(),
-            multihop: self.transmitter.as_ref().is_some_and(|transmitter| transmitter.multihop),
-            since: now.saturating_sub(session.since()).as_secs(),
-            transmit_interval: session.transmit_interval().map(millis),
-            detection_time: session.detection_time().map(millis),
-            problem: self.problem.clone(),
         }
     }
 }

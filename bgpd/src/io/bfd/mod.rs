@@ -5,6 +5,8 @@
 
 mod client;
 mod engine;
+mod handover;
+mod live;
 mod realtime;
 mod server;
 mod sockets;

@@ -1,6 +1,7 @@
 //! The process: control socket and signals around the thread that speaks.
 
 use super::engine::{Command, Engine};
+use super::handover;
 use crate::bfd::{ClientId, Timing, Wanted};
 use crate::io::control::{self, ControlSocket};
 use anyhow::Context;
@@ -26,8 +27,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How long one that runs while it is wanted waits for somebody to want something.
 const UNWANTED: Duration = Duration::from_secs(10);
 
-/// Runs until SIGTERM, SIGINT or a request, and tells every peer then that this is no failure. `while_wanted`: or until nobody wants
-/// anything for ten seconds.
+/// Runs until SIGTERM or SIGINT, and lets a successor go on with all sessions; or until a request, and tells every peer that this is no
+/// failure. `while_wanted`: or until nobody wants anything for ten seconds.
 ///
 /// # Errors
 /// One sentence: the socket or a port is taken, or the kernel refuses something.
@@ -38,8 +39,11 @@ pub async fn run(run_dir: &Path, while_wanted: bool, seed: u64) -> anyhow::Resul
     // Who starts it in the background may go away with its terminal.
     let mut hangup = signal(SignalKind::hangup()).context("cannot receive SIGHUP")?;
     let control = ControlSocket::bind(&run_dir.join(BFD_SOCKET)).await?;
-    let engine = Engine::start(seed)?;
-    let server = Server { engine: engine.clone(), netns: netns()?, next: Arc::default(), left: Arc::default() };
+    let place = handover::Place::new(run_dir, netns()?);
+    let handover = place.take();
+    let next = Arc::new(AtomicU64::new(handover.as_ref().map_or(0, |handover| handover.clients.next_id())));
+    let engine = Engine::start(handover, seed)?;
+    let server = Server { engine: engine.clone(), netns: netns()?, next, left: Arc::default() };
     info!(run_dir = %run_dir.display(), "bfd started");
     let left = server.left.clone();
     let serve = control.each(move |stream| server.clone().converse(stream));
@@ -49,15 +53,23 @@ pub async fn run(run_dir: &Path, while_wanted: bool, seed: u64) -> anyhow::Resul
     loop {
         tokio::select! {
             () = &mut serve => break,
-            () = &mut unwanted => break info!("nobody wants a session any more"),
+            () = &mut unwanted => {
+                info!("nobody wants a session any more");
+                return Ok(());
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {}
             () = left.notified() => return Ok(()),
         }
     }
-    leave(&engine).await;
-    Ok(())
+    let (successor, handover) = oneshot::channel();
+    engine.ask(Command::Suspend(successor));
+    match handover.await {
+        Ok(handover) => place.leave(&handover),
+        // The thread has ended on request meanwhile.
+        Err(_) => Ok(()),
+    }
 }
 
 /// The inode of this process's network namespace.

@@ -173,6 +173,11 @@ impl Ports {
         None
     }
 
+    /// This port is in use already.
+    pub(super) fn claim(&mut self, port: u16) {
+        self.used.insert(port);
+    }
+
     pub(super) fn give_back(&mut self, port: u16) {
         self.used.remove(&port);
     }

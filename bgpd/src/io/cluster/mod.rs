@@ -9,7 +9,6 @@ mod snapshot;
 mod status;
 
 use super::{ControlSocket, SpeakerHandle, bfd};
-use crate::Args;
 use crate::cluster::{Observed, scopes};
 use crate::fib;
 use anyhow::Context;
@@ -25,7 +24,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use twill_crds::control::{BgpdRequest, BgpdStatus, Waited};
-use twill_crds::names::{BFD_SOCKET, BGPD_SOCKET};
+use twill_crds::names::{BFD_HANDOVER, BFD_SOCKET, BGPD_SOCKET};
 use twill_datastore::{Datastore, Error};
 
 /// How often the sessions are looked at for the status.
@@ -33,14 +32,20 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Pause after which a datastore that did not answer is asked again.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Serves the node until SIGTERM or SIGINT, then leaves as for a graceful restart: no NOTIFICATION, kernel routes stay. If the machine goes
+/// Serves the node, with the control socket beside the BFD process's, until SIGTERM or SIGINT, then leaves as for a graceful restart: no NOTIFICATION, kernel routes stay. If the machine goes
 /// down, its peers hear Cease.
 ///
 /// # Errors
 /// One sentence that says what is wrong with the arguments or the machine.
-pub(crate) async fn run(node: &str, url: &str, args: &Args, seed: u64) -> anyhow::Result<()> {
-    let Args { run_dir, state_dir, .. } = args;
-    for directory in [run_dir, state_dir] {
+pub(crate) async fn run(
+    node: &str,
+    url: &str,
+    responder: bfd::Responder,
+    state_dir: &Path,
+    seed: u64,
+) -> anyhow::Result<()> {
+    let run_dir = responder.run_dir.clone();
+    for directory in [run_dir.as_path(), state_dir] {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot make the directory {}", directory.display()))?;
     }
@@ -52,7 +57,6 @@ pub(crate) async fn run(node: &str, url: &str, args: &Args, seed: u64) -> anyhow
         tracing::warn!(path = %path.display(), %error, "snapshot of an earlier run left out");
         None
     });
-    let responder = bfd::Responder { run_dir: run_dir.clone(), client: "bgpd".to_owned(), start: args.start_bfd };
     let speaker = SpeakerHandle::start_with(Some(unconfigured()), Some(responder), seed)
         .context("cannot start the speaker's threads")?;
     let fib = speaker.fib().cloned().context("the speaker was started without a kernel")?;
@@ -108,7 +112,8 @@ pub(crate) async fn run(node: &str, url: &str, args: &Args, seed: u64) -> anyhow
 #[must_use]
 pub fn files(run_dir: &Path, state_dir: &Path) -> Vec<PathBuf> {
     let snapshot = state_dir.join(snapshot::NAME);
-    vec![run_dir.join(BGPD_SOCKET), run_dir.join(BFD_SOCKET), snapshot::unfinished(&snapshot), snapshot]
+    let in_run_dir = [BGPD_SOCKET, BFD_SOCKET, BFD_HANDOVER].map(|name| run_dir.join(name));
+    in_run_dir.into_iter().chain([snapshot::unfinished(&snapshot), snapshot]).collect()
 }
 
 /// What the FIB is told before anything is known: keep what is there.

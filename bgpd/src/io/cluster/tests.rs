@@ -94,13 +94,14 @@ impl Cluster {
         let (end, ended) = oneshot::channel::<()>();
         let (name, state) = (NODES[index].0, self.directory.path().join(NODES[index].0));
         let url = format!("sqlite:{}/store.db", self.directory.path().display());
+        let responder = crate::io::bfd::Responder { run_dir: state.clone(), client: name.to_owned(), start: false };
         let enter = format!("/run/netns/{}", self.netns[index].name);
         let thread = std::thread::spawn(move || {
             nix::sched::setns(std::fs::File::open(enter).unwrap(), nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 tokio::select! {
-                    result = run(name, &url, &state, &state, 7) => result.unwrap(),
+                    result = run(name, &url, responder, &state, 7) => result.unwrap(),
                     _ = ended => {}
                 }
             });
