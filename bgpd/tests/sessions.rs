@@ -35,6 +35,7 @@ fn peer(me: u8, other: u8, port: u16, asn: u32) -> Peer {
         password: None,
         hold_time: 9,
         ttl: None,
+        ttl_security: None,
         passive: false,
         families: Families::ALL,
         next_hop_v4: Some(Ipv4Addr::new(192, 0, 2, me)),

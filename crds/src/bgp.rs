@@ -188,6 +188,11 @@ pub struct BGPPeerSpec {
     /// `Keep`: unchanged, always.
     #[serde(default)]
     pub next_hop: NextHop,
+    /// How many hops away the peer is at most, 1 if it is on the link (RFC 5082, GTSM): the nodes' packets have TTL 255, and those of the peer
+    /// that have come farther are dropped. The peer needs the same. Left out, there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 254))]
+    pub ttl_security: Option<u8>,
     /// BGPFilters by name, at most 16, asked in this order about every route that the peer tells or is told. While one of them is missing,
     /// no route is taken or told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

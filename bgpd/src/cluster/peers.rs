@@ -137,6 +137,7 @@ fn configured(
         SpecAsn::Relation(AsRelation::External) => PeerAsn::External,
     };
     peer.hold_time = hold_time(spec.hold_time);
+    peer.ttl_security = spec.ttl_security;
     // Behind a ToR of another AS, the routes of nodes with our AS come back with it (design, Fabric).
     let default = u8::from(config.topology == Topology::Fabric && peer.is_external(own_asn));
     peer.allow_own_as = spec.allow_own_as.unwrap_or(default);
@@ -218,6 +219,7 @@ fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
         password: None,
         hold_time: HOLD_TIME,
         ttl: None,
+        ttl_security: None,
         passive: false,
         families,
         next_hop_v4: own.v4,

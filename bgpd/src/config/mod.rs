@@ -85,6 +85,7 @@ struct FilePeer {
     password: Option<String>,
     hold_time: Option<u16>,
     multihop: Option<u8>,
+    ttl_security: Option<u8>,
     graceful_restart: Option<FileRestart>,
     families: Option<Vec<FileFamily>>,
     #[serde(default)]
@@ -311,6 +312,14 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
     if file.multihop == Some(0) || file.port == Some(0) {
         return Err("multihop and port must not be 0; leave the key out for the default".to_owned());
     }
+    if file.ttl_security.is_some() && file.multihop.is_some() {
+        return Err("ttlSecurity and multihop exclude each other: both say how far the peer is; keep one".to_owned());
+    }
+    if let Some(hops @ (0 | 255)) = file.ttl_security {
+        return Err(format!(
+            "ttlSecurity {hops} is no number of hops; use 1 for a peer on the link, up to 254 (RFC 5082)"
+        ));
+    }
     let families: Families = match &file.families {
         None => Families::ALL,
         Some(families) if families.is_empty() => return Err("families must name one at least".to_owned()),
@@ -330,6 +339,7 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
         password: file.password.clone(),
         hold_time: file.hold_time.unwrap_or(90),
         ttl: file.multihop,
+        ttl_security: file.ttl_security,
         passive: file.passive,
         families,
         next_hop_v4: None,
@@ -510,6 +520,8 @@ peers:
             (peer("asn: 1, source: 'fd00::1'"), 4, "source"),
             ("asn: 65000\nrouterID: 1.1.1.1\nbgp: true\n".to_owned(), 3, "bgp"),
             (peer("asn: 1, filters: [f]"), 4, "no filter f"),
+            (peer("asn: 1, ttlSecurity: 0"), 4, "ttlSecurity 0"),
+            (peer("asn: 1, ttlSecurity: 1, multihop: 2"), 4, "exclude each other"),
             (
                 format!("filters:\n  f: {{import: [{{action: Accept}}]}}\n{}", peer("asn: 1, filters: [f, f]")),
                 6,

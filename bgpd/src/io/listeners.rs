@@ -22,6 +22,8 @@ pub(super) struct Listeners {
     wanted: BTreeMap<SocketAddr, Listener>,
     next: u64,
     keys: BTreeMap<IpAddr, String>,
+    /// Whether answers begin with TTL 255.
+    far: bool,
     retry_at: Option<Instant>,
 }
 
@@ -47,8 +49,14 @@ impl Listeners {
         self.retry_at = None;
     }
 
-    /// The keys of all peers that have one; they are on the sockets before any SYN of theirs is answered.
-    pub(super) fn set_keys(&mut self, config: &Config) {
+    /// The keys of all peers that have one, and the TTL that a peer with `ttlSecurity` expects of a SYN's answer; both are on the sockets
+    /// before any SYN of theirs is answered.
+    pub(super) fn secure(&mut self, config: &Config) {
+        self.far = config.peers.values().any(|peer| peer.ttl_security.is_some());
+        self.wanted
+            .values()
+            .filter_map(|listener| listener.socket.as_ref())
+            .for_each(|socket| set_ttl(socket, self.far));
         let keys: BTreeMap<IpAddr, String> =
             config.peers.values().filter_map(|peer| Some((peer.address, peer.password.clone()?))).collect();
         for listener in self.wanted.values().filter_map(|listener| listener.socket.as_ref()) {
@@ -74,6 +82,7 @@ impl Listeners {
                     for (peer, key) in &self.keys {
                         set_key(&socket, *peer, Some(key));
                     }
+                    set_ttl(&socket, self.far);
                     info!(%address, "listening");
                     self.next += 1;
                     let socket = Arc::new(socket);
@@ -123,6 +132,12 @@ fn accept(number: u64, socket: Arc<TcpListener>, wait: Duration) -> BoxFuture<'s
         }
         Ready::Accepted(number, socket.accept().await)
     })
+}
+
+fn set_ttl(listener: &TcpListener, far: bool) {
+    if let Err(error) = sockets::listener_ttl(listener, far) {
+        warn!(%error, "cannot set the TTL of a listening socket: peers with ttlSecurity will not hear its answers");
+    }
 }
 
 fn set_key(listener: &TcpListener, peer: IpAddr, key: Option<&str>) {

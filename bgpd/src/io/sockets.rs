@@ -32,6 +32,15 @@ pub(super) fn listener_key(listener: &TcpListener, peer: IpAddr, key: Option<&st
     }
 }
 
+/// What the kernel begins with unless told otherwise (`net/ip.h`, IPDEFTTL).
+const USUAL_TTL: u32 = 64;
+
+/// The TTL of a listening socket's answers: 255, which a peer with `ttlSecurity` asks for (RFC 5082 section 3), or the usual one.
+pub(super) fn listener_ttl(listener: &TcpListener, far: bool) -> io::Result<()> {
+    let ttl = if far { u32::from(u8::MAX) } else { USUAL_TTL };
+    write_ttl(&SockRef::from(listener), listener.local_addr()?.is_ipv4(), ttl)
+}
+
 /// A socket that can connect to `peer`; nothing has been sent yet.
 pub(super) fn dial(peer: &Peer, external: bool) -> io::Result<TcpSocket> {
     let socket = if peer.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -63,9 +72,23 @@ pub(super) fn is_unheard(stream: &TcpStream) -> bool {
 
 /// RFC 4271 has no word on it, but everybody does it: what an eBGP peer sends must come from the link.
 fn set_ttl(socket: &SockRef<'_>, peer: &Peer, external: bool) -> io::Result<()> {
-    let Some(ttl) = peer.ttl.or(external.then_some(1)) else { return Ok(()) };
-    match peer.address {
-        IpAddr::V4(_) => socket.set_ttl_v4(u32::from(ttl)),
-        IpAddr::V6(_) => socket.set_unicast_hops_v6(u32::from(ttl)),
-    }
+    let usual = if external { 1 } else { USUAL_TTL };
+    let sent = peer.ttl_security.map(|_| u32::from(u8::MAX)).or(peer.ttl.map(u32::from)).unwrap_or(usual);
+    write_ttl(socket, peer.address.is_ipv4(), sent)?;
+    set_least_ttl(socket, peer.address.is_ipv4(), peer.ttl_security.map_or(0, |hops| 256 - i32::from(hops)))
+}
+
+fn write_ttl(socket: &SockRef<'_>, is_v4: bool, ttl: u32) -> io::Result<()> {
+    if is_v4 { socket.set_ttl_v4(ttl) } else { socket.set_unicast_hops_v6(ttl) }
+}
+
+/// Segments with a smaller TTL are dropped by the kernel; 0: none is (ip(7), IP_MINTTL; `linux/in6.h`, IPV6_MINHOPCOUNT).
+#[allow(unsafe_code)]
+fn set_least_ttl(socket: &SockRef<'_>, is_v4: bool, least: libc::c_int) -> io::Result<()> {
+    let (level, option) =
+        if is_v4 { (libc::IPPROTO_IP, libc::IP_MINTTL) } else { (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT) };
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the pointer and the length describe `least`, which lives through the call.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const least).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

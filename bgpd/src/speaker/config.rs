@@ -65,6 +65,9 @@ pub struct Peer {
     pub hold_time: u16,
     /// TTL of our packets; none: 1 to eBGP peers, the kernel's default to iBGP peers.
     pub ttl: Option<u8>,
+    /// How many hops away it is at most (RFC 5082): our packets have TTL 255, and of its own only those count that have lost less. Goes
+    /// before `ttl`.
+    pub ttl_security: Option<u8>,
     /// Whether we wait for it to connect.
     pub passive: bool,
     /// Families that we offer.
@@ -198,6 +201,7 @@ pub(crate) mod tests {
             password: None,
             hold_time: 90,
             ttl: None,
+            ttl_security: None,
             passive: false,
             families: Families::ALL,
             next_hop_v4: None,

@@ -37,6 +37,10 @@ pub(super) fn peer(new: &BGPPeer) -> Result<(), Problem> {
     if let Some(number) = new.spec.local_asn {
         asn("spec.localASN", number)?;
     }
+    if let Some(hops @ (0 | 255)) = new.spec.ttl_security {
+        let problem = format!("is {hops}; use 1 for a peer on the link, up to 254 hops (RFC 5082)");
+        return Err(Problem::new("spec.ttlSecurity", problem));
+    }
     filters(&new.spec.filters)?;
     hold_time(new.spec.hold_time)?;
     new.spec.bfd.as_ref().map_or(Ok(()), bfd)

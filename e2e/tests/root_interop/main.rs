@@ -54,3 +54,9 @@ fn filters_between_bird_and_frr() {
 fn reflector_of_bird_and_gobgp() {
     run("reflector");
 }
+
+#[test]
+#[ignore = "needs root: make test"]
+fn hops_are_counted_by_bird_and_frr() {
+    run("gtsm");
+}

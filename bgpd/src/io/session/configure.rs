@@ -35,7 +35,7 @@ impl Io {
             self.listeners.configure(&plan.config.listen);
         }
         self.want_detection();
-        self.listeners.set_keys(&plan.config);
+        self.listeners.secure(&plan.config);
         self.listeners.open(&mut self.ready);
     }
 
@@ -80,7 +80,7 @@ impl Io {
         *peer.fsm.config_mut() = fsm_config(plan, config, past);
         let (external, restart) = (peer.external, old.passive != config.passive || old.port != config.port);
         let keys: Vec<Key> = peer.connections.values().copied().collect();
-        if old.ttl != config.ttl {
+        if (old.ttl, old.ttl_security) != (config.ttl, config.ttl_security) {
             for key in keys {
                 let stream = self.connections.get(&key).and_then(|connection| connection.stream.clone());
                 if let Some(Err(error)) = stream.map(|stream| sockets::prepare(&stream, config, external)) {
