@@ -1,4 +1,4 @@
-//! A rule as the kernel's expressions, and the form in which a written and a dumped rule compare.
+//! A rule as the kernel's expressions.
 //!
 //! Registers are used as nft does: every expression starts at the first one, a concatenation continues in four-byte steps.
 
@@ -8,10 +8,10 @@ use ipnet::IpNet;
 use std::ops::RangeInclusive;
 
 const LIST_ELEMENT: u16 = 1;
-const EXPRESSION_NAME: u16 = 1;
-const EXPRESSION_DATA: u16 = 2;
+pub(super) const EXPRESSION_NAME: u16 = 1;
+pub(super) const EXPRESSION_DATA: u16 = 2;
 /// Inside a data attribute.
-const VALUE: u16 = 1;
+pub(super) const VALUE: u16 = 1;
 const VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
@@ -33,13 +33,13 @@ const RANDOM_FULLY: u32 = 1 << 4;
 const DYNSET_SET: u16 = 1;
 const DYNSET_OPERATION: u16 = 3;
 const DYNSET_KEY: u16 = 4;
-const DYNSET_TIMEOUT: u16 = 6;
-const DYNSET_EXPRESSION: u16 = 7;
-const DYNSET_PADDING: u16 = 8;
-const DYNSET_FLAGS: u16 = 9;
+pub(super) const DYNSET_TIMEOUT: u16 = 6;
+pub(super) const DYNSET_EXPRESSION: u16 = 7;
+pub(super) const DYNSET_PADDING: u16 = 8;
+pub(super) const DYNSET_FLAGS: u16 = 9;
 /// Adds the key, or keeps it longer.
 const UPDATE: u32 = 1;
-const LIMIT_PADDING: u16 = 6;
+pub(super) const LIMIT_PADDING: u16 = 6;
 const LOG_GROUP: u16 = 1;
 const LOG_PREFIX: u16 = 2;
 const LOG_BYTES: u16 = 3;
@@ -411,55 +411,4 @@ fn merged(mut ranges: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
         }
     }
     out
-}
-
-/// Name and data of each expression of a rule.
-pub(super) fn named(expressions: Attributes<'_>) -> impl Iterator<Item = (&str, Attributes<'_>)> {
-    expressions.map(|(_, expression)| {
-        let expression = Attributes(expression);
-        let data = expression.nested(EXPRESSION_DATA).unwrap_or(Attributes(&[]));
-        (expression.string(EXPRESSION_NAME).unwrap_or_default(), data)
-    })
-}
-
-/// One expression without what the kernel adds to it: counters, names and ids of anonymous sets, the order of attributes.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Canonical {
-    name: String,
-    attributes: Vec<(u16, Vec<u8>)>,
-}
-
-/// The form in which written and dumped expressions compare. Contents of anonymous sets are not in it.
-pub(super) fn canonical(expressions: Attributes<'_>) -> Vec<Canonical> {
-    expressions.map(|(_, expression)| canonical_one(expression)).collect()
-}
-
-fn canonical_one(expression: &[u8]) -> Canonical {
-    let expression = Attributes(expression);
-    let name = expression.string(EXPRESSION_NAME).unwrap_or_default().to_owned();
-    let data = expression.nested(EXPRESSION_DATA).unwrap_or(Attributes(&[]));
-    let mut attributes: Vec<(u16, Vec<u8>)> =
-        data.filter_map(|(kind, value)| Some((kind, canonical_attribute(&name, kind, value)?))).collect();
-    attributes.sort();
-    Canonical { name, attributes }
-}
-
-fn canonical_attribute(expression: &str, kind: u16, value: &[u8]) -> Option<Vec<u8>> {
-    match (expression, kind) {
-        ("counter", _) | ("lookup", 4) | ("limit", LIMIT_PADDING) => None,
-        ("dynset", DYNSET_TIMEOUT | DYNSET_PADDING | DYNSET_FLAGS) => None,
-        ("dynset", DYNSET_EXPRESSION) => Some(format!("{:?}", canonical_one(value)).into_bytes()),
-        ("lookup", 1) if value.starts_with(b"__set") => Some(b"__set".to_vec()),
-        ("cmp", 3) | ("bitwise", 4 | 5) => Some(Attributes(value).value(VALUE)?.to_vec()),
-        ("immediate", 2) => {
-            let data = Attributes(value);
-            if let Some(constant) = data.value(VALUE) {
-                return Some(constant.to_vec());
-            }
-            let mut w = Writer::default();
-            verdict(&mut w, &read_verdict(data)?);
-            Some(w.into_bytes())
-        }
-        _ => Some(value.to_vec()),
-    }
 }

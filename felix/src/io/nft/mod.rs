@@ -16,6 +16,7 @@
 mod actual;
 mod aside;
 mod batch;
+mod canonical;
 mod connection;
 mod counters;
 mod enforce;
