@@ -2,6 +2,7 @@
 
 use super::{KeyType, Name, Rate};
 use ipnet::IpNet;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 /// One condition. Conditions that need a family or a protocol bring it with them.
@@ -53,6 +54,16 @@ pub enum Match {
     Within(Rate),
     /// State of the packet's connection is one of these.
     CtState(CtStates),
+    /// The packet's connection was opened from one address to another of the same family, as its first packet had them before any NAT;
+    /// whichever way this packet goes.
+    Opened {
+        /// Who opened it.
+        source: IpAddr,
+        /// To whom.
+        destination: IpAddr,
+        /// Protocol and destination port (0 for one without ports); none: any.
+        port: Option<(u8, u16)>,
+    },
     /// TCP flags under a mask; demands TCP.
     TcpFlags {
         /// Which flags are looked at.

@@ -5,6 +5,7 @@
 use super::wire::{Attributes, Writer};
 use crate::ruleset::{Action, Direction, End, Family, Field, Interface, KeyType, Log, Match, Rate, Rule, Verdict};
 use ipnet::IpNet;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 const LIST_ELEMENT: u16 = 1;
@@ -21,6 +22,14 @@ const META_OIFNAME: u32 = 7;
 const META_NFTRACE: u32 = 12;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
+const CT_STATE: u32 = 0;
+const CT_DESTINATION_PORT: u32 = 12;
+const CT_SOURCE_V4: u32 = 19;
+const CT_DESTINATION_V4: u32 = 20;
+const CT_SOURCE_V6: u32 = 21;
+const CT_DESTINATION_V6: u32 = 22;
+/// The direction of who opened it.
+const CT_ORIGINAL: u8 = 0;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const EQUAL: u32 = 0;
@@ -162,11 +171,9 @@ impl Expressions<'_> {
                 self.icmpv6_types(types);
             }
             Match::Within(rate) => self.expression("limit", |w| limit(w, *rate)),
+            Match::Opened { source, destination, port } => self.opened(*source, *destination, *port),
             Match::CtState(states) => {
-                self.expression("ct", |w| {
-                    w.u32(1, register(0));
-                    w.u32(2, 0);
-                });
+                self.connection(CT_STATE, None);
                 self.masked(&states.bits().to_ne_bytes());
                 self.compare(NOT_EQUAL, &[0; 4]);
             }
@@ -228,6 +235,21 @@ impl Expressions<'_> {
             self.masked(&mask);
         }
         self.compare(equality(negated), &network);
+    }
+
+    fn opened(&mut self, source: IpAddr, destination: IpAddr, port: Option<(u8, u16)>) {
+        let (of_source, of_destination) =
+            if source.is_ipv4() { (CT_SOURCE_V4, CT_DESTINATION_V4) } else { (CT_SOURCE_V6, CT_DESTINATION_V6) };
+        for (key, address) in [(of_source, source), (of_destination, destination)] {
+            self.connection(key, Some(CT_ORIGINAL));
+            self.compare(EQUAL, crate::ruleset::Key::addr(address).bytes());
+        }
+        let Some((protocol, port)) = port else { return };
+        self.protocol(protocol);
+        if port != 0 {
+            self.connection(CT_DESTINATION_PORT, Some(CT_ORIGINAL));
+            self.compare(EQUAL, &port.to_be_bytes());
+        }
     }
 
     fn ports(&mut self, ranges: &[RangeInclusive<u16>]) {
@@ -326,6 +348,17 @@ impl Expressions<'_> {
         self.expression("meta", |w| {
             w.u32(2, META_NFTRACE);
             w.u32(3, register(0));
+        });
+    }
+
+    /// Something of the packet's connection, of one direction where that makes a difference.
+    fn connection(&mut self, key: u32, direction: Option<u8>) {
+        self.expression("ct", |w| {
+            w.u32(1, register(0));
+            w.u32(2, key);
+            if let Some(direction) = direction {
+                w.attribute(3, &[direction]);
+            }
         });
     }
 
