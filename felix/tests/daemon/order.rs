@@ -102,3 +102,29 @@ fn an_add_is_neither_answered_nor_gets_an_interface_before_the_kernel_has_its_po
         assert!(held.contains(interface), "{held}");
     }
 }
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_question_about_the_table_keeps_nobody_else_waiting() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.deny_all();
+    node.start_routed(1);
+    let pod = known_pod(&node);
+    node.add(&pod);
+    let commits = Held::new(&node, "nft");
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| node.ask(&json!({"op": "ruleset"})).unwrap());
+        // What the table is to hold is asked of that thread. Whoever asks felix for something else has an answer, before and after felix has
+        // heard of the question.
+        for _ in 0..50 {
+            assert_eq!(node.status().unwrap()["endpoints"], 1);
+        }
+        assert!(!asked.is_finished());
+        drop(commits);
+        let shown = asked.join().unwrap();
+        assert_eq!(shown["differs"], json!([]), "{shown}");
+        let lists: Vec<&serde_json::Value> =
+            shown["lists"].as_object().unwrap().values().flat_map(|users| users.as_array().unwrap()).collect();
+        assert!(lists.iter().all(|user| user["pod"] == "shop/a") && lists.len() == 2, "{shown}");
+    });
+}
