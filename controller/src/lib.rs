@@ -1,7 +1,7 @@
 //! What concerns the cluster as a whole, done by one of the processes that stand ready.
 //!
 //! In flow nodes, their NodeNetworks, blocks, pools, peers and policies as the datastore tells them, and the time; out flow [`Action`]s:
-//! look whether pods name a node that is gone, free its blocks, write the status of a pool or a peer, tell an event. Everything outside
+//! look whether pods name a node that is gone, free its blocks, write the status of an object, tell an event. Everything outside
 //! [`io`] is pure: no socket, no clock, no file.
 
 pub mod conditions;
@@ -13,8 +13,10 @@ pub mod peers;
 pub mod plan;
 pub mod policies;
 pub mod pools;
+pub mod verdicts;
 pub mod world;
+mod written;
 
 pub use io::daemon::{Args, run};
-pub use plan::{Action, Controller, Now};
+pub use plan::{Action, Controller, Now, Written};
 pub use world::{Fact, World};

@@ -7,13 +7,17 @@ use crate::conditions::held;
 use crate::gone::{Gone, Left, Outcome, Step, Word};
 use crate::leftovers::{Deletions, without_pool, without_pool_sentence};
 use crate::world::{Block, Fact, Touched, World};
-use crate::{peers, policies, pools};
+use crate::written::{Due, Status};
+use crate::{peers, policies, pools, verdicts};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use twill_crds::{BGPPeer, IPBlock, IPPool, NetworkPolicy, Node, Object, names};
+use twill_crds::{
+    BGPConfiguration, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, NamespaceIsolation, NetworkPolicy, Node, Object,
+    names,
+};
 use twill_datastore::Key;
 use twill_datastore::event::{Occurrence, Severity, reference};
 
@@ -43,12 +47,21 @@ pub enum Action {
     },
     /// Look once more and delete what a node has left; answer with [`Controller::freed`].
     Free(Left),
-    /// Write the status of a pool, unless it has changed meanwhile; then tell these.
-    WritePool(Box<IPPool>, Vec<Occurrence>),
-    /// Write the status of a peer, unless it has changed meanwhile; then tell these.
-    WritePeer(Box<BGPPeer>, Vec<Occurrence>),
+    /// Write the status of an object, unless that has changed meanwhile; then tell these.
+    Write(Written, Vec<Occurrence>),
     /// Tell people.
     Tell(Occurrence),
+}
+
+/// An object with the status that it should have.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // Each is of the kind that it is named after.
+pub enum Written {
+    Pool(Box<IPPool>),
+    Peer(Box<BGPPeer>),
+    ClusterPolicy(Box<ClusterNetworkPolicy>),
+    Isolation(Box<NamespaceIsolation>),
+    Configuration(Box<BGPConfiguration>),
 }
 
 /// What is known and what was done about it.
@@ -133,6 +146,7 @@ impl Controller {
         if touched.peers || touched.networks || touched.nodes {
             self.plan_peers(now, &mut actions);
         }
+        self.plan_verdicts(touched, now, &mut actions);
         if touched != Touched::default() {
             self.standing = self.judge(&mut actions);
         }
@@ -174,7 +188,7 @@ impl Controller {
             // The write may fail, or is still to come: it is judged again either way.
             self.touched.pools = true;
             if self.may_write("IPPool", &name, waited_for, now.at) {
-                actions.push(Action::WritePool(Box::new(pool), tells));
+                actions.push(Action::Write(Written::Pool(Box::new(pool)), tells));
             }
         }
     }
@@ -191,7 +205,34 @@ impl Controller {
             peer.status = Some(wanted);
             self.touched.peers = true;
             if self.may_write("BGPPeer", &name, true, now.at) {
-                actions.push(Action::WritePeer(Box::new(peer), tells));
+                actions.push(Action::Write(Written::Peer(Box::new(peer)), tells));
+            }
+        }
+    }
+
+    /// Of objects that are judged by themselves, or by few others.
+    fn plan_verdicts(&mut self, touched: Touched, now: Now, actions: &mut Vec<Action>) {
+        let mut due = Vec::new();
+        if touched.cluster_policies {
+            let wanted = |policy: &ClusterNetworkPolicy| verdicts::cluster_policy(policy, now.wall);
+            due.extend(self.world.cluster_policies.iter().filter_map(|(_, one)| Due::of(one, wanted(one))));
+        }
+        if touched.isolations {
+            let wanted = |isolation: &NamespaceIsolation| verdicts::isolation(isolation, now.wall);
+            due.extend(self.world.isolations.iter().filter_map(|(_, one)| Due::of(one, wanted(one))));
+        }
+        if touched.configurations || touched.networks || touched.nodes {
+            let wanted = |one: &BGPConfiguration| verdicts::configuration(one, &self.world, now.wall);
+            due.extend(self.world.configurations.iter().filter_map(|(_, one)| Due::of(one, wanted(one))));
+        }
+        for Due { kind, name, written, tells, waited_for } in due {
+            match &written {
+                Written::ClusterPolicy(_) => self.touched.cluster_policies = true,
+                Written::Isolation(_) => self.touched.isolations = true,
+                _ => self.touched.configurations = true,
+            }
+            if self.may_write(kind, &name, waited_for, now.at) {
+                actions.push(Action::Write(written, tells));
             }
         }
     }
@@ -232,7 +273,7 @@ impl Controller {
         problems
     }
 
-    /// Pools and peers whose stored conditions say that something is wrong.
+    /// Objects whose stored conditions say that something is wrong.
     fn unaccepted(&self) -> BTreeSet<String> {
         let said = |what: String, conditions: &[Condition], kind: &str, bad: &str| {
             let of = conditions.iter().find(|condition| condition.type_ == kind && condition.status == bad);
@@ -247,7 +288,19 @@ impl Controller {
             let conditions = peer.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
             said(format!("BGPPeer {}", key.name), conditions, "Accepted", "False")
         });
-        pools.chain(peers).flatten().collect()
+        let others = self.judged().map(|(what, conditions)| said(what, conditions, "Accepted", "False"));
+        pools.chain(peers).chain(others).flatten().collect()
+    }
+
+    /// Objects that are judged by themselves, and what their conditions say.
+    fn judged(&self) -> impl Iterator<Item = (String, &[Condition])> {
+        fn one<K: Status>(object: &K) -> (String, &[Condition]) {
+            (format!("{} {}", K::kind().kind, object.name()), object.status().map(K::conditions).unwrap_or_default())
+        }
+        let world = &self.world;
+        let policies = world.cluster_policies.iter().map(|(_, policy)| one(policy));
+        let isolations = world.isolations.iter().map(|(_, isolation)| one(isolation));
+        policies.chain(isolations).chain(world.configurations.iter().map(|(_, configuration)| one(configuration)))
     }
 }
 
@@ -266,12 +319,17 @@ fn action(step: Step) -> Action {
 }
 
 /// The statuses of conditions, which is what people and programs wait for.
-fn transitions(conditions: &[Condition]) -> Vec<(&str, &str, &str)> {
+pub(crate) fn transitions(conditions: &[Condition]) -> Vec<(&str, &str, &str)> {
     conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str())).collect()
 }
 
 /// What to tell of conditions that have become bad: type, and what is bad of it.
-fn tells<K: Object>(object: &K, old: &[Condition], new: &[Condition], bad: &[(&str, bool)]) -> Vec<Occurrence> {
+pub(crate) fn tells<K: Object>(
+    object: &K,
+    old: &[Condition],
+    new: &[Condition],
+    bad: &[(&str, bool)],
+) -> Vec<Occurrence> {
     let became = |(kind, bad): &(&str, bool)| held(new, kind) == Some(*bad) && held(old, kind) != Some(*bad);
     let of = |(kind, _): &(&str, bool)| {
         let condition = new.iter().find(|condition| condition.type_ == *kind)?;

@@ -5,7 +5,10 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use twill_crds::node_network::BgpState;
-use twill_crds::{BGPPeer, IPBlock, IPPool, NetworkPolicy, NodeNetwork, Object};
+use twill_crds::{
+    BGPConfiguration, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, NamespaceIsolation, NetworkPolicy, NodeNetwork,
+    Object,
+};
 use twill_datastore::{Followed, Key, Preconditions, Revision};
 use twill_ipam::{Labels, Seen};
 
@@ -24,6 +27,12 @@ pub enum Fact {
     Peer(Followed<BGPPeer>),
     /// About policies.
     Policy(Followed<NetworkPolicy>),
+    /// About the cluster's own policies.
+    ClusterPolicy(Followed<ClusterNetworkPolicy>),
+    /// About namespaces that are closed.
+    Isolation(Box<Followed<NamespaceIsolation>>),
+    /// About what all nodes share.
+    Configuration(Followed<BGPConfiguration>),
 }
 
 impl Fact {
@@ -31,6 +40,12 @@ impl Fact {
     #[must_use]
     pub fn node(told: Followed<twill_crds::Node>) -> Self {
         Self::Node(Box::new(told))
+    }
+
+    /// About namespaces that are closed, whose specs have many selectors.
+    #[must_use]
+    pub fn isolation(told: Followed<NamespaceIsolation>) -> Self {
+        Self::Isolation(Box::new(told))
     }
 }
 
@@ -111,6 +126,12 @@ pub struct World {
     pub peers: Known<BGPPeer>,
     /// Policies.
     pub policies: Known<Policy>,
+    /// The cluster's own policies.
+    pub cluster_policies: Known<ClusterNetworkPolicy>,
+    /// Namespaces that are closed.
+    pub isolations: Known<NamespaceIsolation>,
+    /// What all nodes share.
+    pub configurations: Known<BGPConfiguration>,
     /// Nodes that came since this was last emptied.
     pub came: BTreeSet<String>,
 }
@@ -125,6 +146,9 @@ pub struct Touched {
     pub pools: bool,
     pub peers: bool,
     pub policies: bool,
+    pub cluster_policies: bool,
+    pub isolations: bool,
+    pub configurations: bool,
 }
 
 impl std::ops::BitOrAssign for Touched {
@@ -135,6 +159,9 @@ impl std::ops::BitOrAssign for Touched {
         self.pools |= more.pools;
         self.peers |= more.peers;
         self.policies |= more.policies;
+        self.cluster_policies |= more.cluster_policies;
+        self.isolations |= more.isolations;
+        self.configurations |= more.configurations;
     }
 }
 
@@ -148,6 +175,9 @@ impl World {
             Fact::Pool(_) => Touched { pools: true, ..Touched::default() },
             Fact::Peer(_) => Touched { peers: true, ..Touched::default() },
             Fact::Policy(_) => Touched { policies: true, ..Touched::default() },
+            Fact::ClusterPolicy(_) => Touched { cluster_policies: true, ..Touched::default() },
+            Fact::Isolation(_) => Touched { isolations: true, ..Touched::default() },
+            Fact::Configuration(_) => Touched { configurations: true, ..Touched::default() },
         };
         if self.take(fact) { kind } else { Touched::default() }
     }
@@ -170,6 +200,9 @@ impl World {
             Fact::Pool(told) => self.pools.apply(told, Clone::clone),
             Fact::Peer(told) => self.peers.apply(told, Clone::clone),
             Fact::Policy(told) => self.policies.apply(told, policy),
+            Fact::ClusterPolicy(told) => self.cluster_policies.apply(told, Clone::clone),
+            Fact::Isolation(told) => self.isolations.apply(*told, Clone::clone),
+            Fact::Configuration(told) => self.configurations.apply(told, Clone::clone),
         }
     }
 
@@ -182,6 +215,9 @@ impl World {
             && self.pools.synced
             && self.peers.synced
             && self.policies.synced
+            && self.cluster_policies.synced
+            && self.isolations.synced
+            && self.configurations.synced
     }
 
     /// Whether there is a Node of this name.

@@ -153,7 +153,7 @@ impl Model {
                     self.controller.looked(&node, Some(pods), self.now);
                 }
                 Action::Free(left) => self.free(&left),
-                Action::Tell(_) | Action::WritePool(..) | Action::WritePeer(..) => {}
+                Action::Tell(_) | Action::Write(..) => {}
             }
         }
         let again = self.controller.plan(now(self.now));

@@ -6,7 +6,7 @@ mod support;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use support::{applied, block, node, now, peer, pool, reported, synced};
-use twill_controller::{Action, Controller, Fact};
+use twill_controller::{Action, Controller, Fact, Written};
 use twill_datastore::{Followed, Revision};
 
 const NODES: usize = 5_000;
@@ -43,14 +43,14 @@ fn five_thousand_nodes_are_decided_about_in_a_moment() {
     let blocks: Vec<_> = (0..BLOCKS).map(|n| block(&cidr(n), &name(n % NODES), &format!("b{n}"), 1, 7)).collect();
     timed("10,000 blocks heard", || blocks.into_iter().for_each(|b| controller.hear(Fact::Block(applied(b)))));
     let (first, took) = timed("the first plan, with 100 peers of all nodes", || controller.plan(now(1_000)));
-    assert_eq!(first.iter().filter(|action| matches!(action, Action::WritePool(..))).count(), 1);
+    assert_eq!(first.iter().filter(|action| matches!(action, Action::Write(Written::Pool(_), _))).count(), 1);
     assert_eq!(first.len(), 101);
     // Debug builds on a busy machine included; a release build takes a twentieth.
     assert!(took < Duration::from_secs(10), "{took:?}");
     for action in first {
         match action {
-            Action::WritePool(pool, _) => controller.hear(Fact::Pool(applied(*pool))),
-            Action::WritePeer(peer, _) => controller.hear(Fact::Peer(applied(*peer))),
+            Action::Write(Written::Pool(pool), _) => controller.hear(Fact::Pool(applied(*pool))),
+            Action::Write(Written::Peer(peer), _) => controller.hear(Fact::Peer(applied(*peer))),
             other => panic!("{other:?}"),
         }
     }

@@ -5,9 +5,10 @@ mod support;
 
 use serde_json::{Value, json};
 use std::time::Duration;
-use support::{applied, block, node, now, object, peer, policy, pool, reported, synced};
-use twill_controller::{Action, Controller, Fact};
-use twill_crds::Object;
+use support::{applied, block, cluster_wide, node, now, object, peer, policy, pool, reported, synced};
+use twill_controller::{Action, Controller, Fact, Written};
+use twill_crds::{BGPConfiguration, ClusterNetworkPolicy, NamespaceIsolation, Object};
+use twill_datastore::Followed;
 use twill_datastore::event::Occurrence;
 
 /// A controller whose writes are stored at once, and heard.
@@ -37,15 +38,8 @@ impl World {
             self.at += 1_000;
             for action in self.controller.plan(now(self.at)) {
                 match action {
-                    Action::WritePool(mut pool, tells) => {
-                        pool.metadata.resource_version = Some(self.at.to_string());
-                        self.controller.hear(Fact::Pool(applied(*pool)));
-                        self.told.extend(tells);
-                        self.writes += 1;
-                    }
-                    Action::WritePeer(mut peer, tells) => {
-                        peer.metadata.resource_version = Some(self.at.to_string());
-                        self.controller.hear(Fact::Peer(applied(*peer)));
+                    Action::Write(written, tells) => {
+                        self.controller.hear(stored(written, self.at));
                         self.told.extend(tells);
                         self.writes += 1;
                     }
@@ -71,6 +65,21 @@ impl World {
         let object =
             |o: &Occurrence| format!("{}/{}", o.regarding.kind.clone().unwrap(), o.regarding.name.clone().unwrap());
         self.told.iter().map(|occurrence| (object(occurrence), occurrence.reason.as_str())).collect()
+    }
+}
+
+/// What is heard of an object that was written.
+fn stored(written: Written, at: u64) -> Fact {
+    fn now<K: Object>(mut object: K, at: u64) -> Followed<K> {
+        object.meta_mut().resource_version = Some(at.to_string());
+        applied(object)
+    }
+    match written {
+        Written::Pool(pool) => Fact::Pool(now(*pool, at)),
+        Written::Peer(peer) => Fact::Peer(now(*peer, at)),
+        Written::ClusterPolicy(policy) => Fact::ClusterPolicy(now(*policy, at)),
+        Written::Isolation(isolation) => Fact::isolation(now(*isolation, at)),
+        Written::Configuration(configuration) => Fact::Configuration(now(*configuration, at)),
     }
 }
 
@@ -255,4 +264,88 @@ fn what_should_not_be_there_is_said_and_left_alone() {
     let stuck = "IPPool held is being deleted, and finalizers example.org/keep holds it; see to whoever set that";
     assert!(world.controller.problems().iter().any(|problem| problem == stuck), "{:?}", world.controller.problems());
     assert_eq!(world.told.len(), 1);
+}
+
+#[test]
+fn a_policy_of_the_cluster_says_whether_it_is_understood_beside_what_others_say_of_it() {
+    let mut world = World::new([]);
+    let of = |generation, action: &str, status: Value| {
+        let rule = json!({"action": action, "from": [{"namespaces": {}}]});
+        let spec = json!({"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": [rule]});
+        let mut policy: ClusterNetworkPolicy = cluster_wide("guard", generation, spec);
+        policy.status = serde_json::from_value(status).unwrap();
+        Fact::ClusterPolicy(applied(policy))
+    };
+    let status = |world: &World| json!(world.controller.world().cluster_policies.iter().next().unwrap().1.status);
+    let theirs = json!({"type": "Ready-Elsewhere", "status": "True", "reason": "Fine", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    world.hear([of(1, "Deny", json!({"conditions": [theirs]}))]);
+    world.pass(60);
+    assert_eq!(conditions(&status(&world)), ["Ready-Elsewhere=True/Fine", "Accepted=True/Valid"]);
+    assert_eq!((status(&world)["conditions"][1]["observedGeneration"].clone(), world.writes), (json!(1), 1));
+    // A later release of the API has an action that this one does not know.
+    world.hear([of(2, "Watch", status(&world))]);
+    world.pass(60);
+    assert_eq!(conditions(&status(&world)), ["Ready-Elsewhere=True/Fine", "Accepted=False/NotUnderstood"]);
+    let why = message(&status(&world), "Accepted");
+    assert_eq!(why, "spec.ingress[0].action: \"Watch\" is none of Accept, Deny, Pass; it is taken for Deny");
+    assert_eq!((world.reasons(), world.writes), (vec![("ClusterNetworkPolicy/guard".to_owned(), "Rejected")], 2));
+    assert!(
+        world.controller.problems().iter().any(|problem| problem.contains(&why)),
+        "{:?}",
+        world.controller.problems()
+    );
+    world.pass(600);
+    assert_eq!(world.writes, 2, "one write per verdict");
+}
+
+#[test]
+fn a_namespace_isolation_says_whether_it_is_understood() {
+    let mut world = World::new([]);
+    let of = |generation, operator: &str| {
+        let expression = json!({"key": "tenant", "operator": operator});
+        let isolation: NamespaceIsolation =
+            cluster_wide("tenants", generation, json!({"namespaceSelector": {"matchExpressions": [expression]}}));
+        Fact::isolation(applied(isolation))
+    };
+    let status = |world: &World| json!(world.controller.world().isolations.iter().next().unwrap().1.status);
+    world.hear([of(1, "Exists")]);
+    world.pass(10);
+    assert_eq!(conditions(&status(&world)), ["Accepted=True/Valid"]);
+    world.hear([of(2, "Sometimes")]);
+    world.pass(10);
+    assert_eq!(conditions(&status(&world)), ["Accepted=False/NotUnderstood"]);
+    let why = message(&status(&world), "Accepted");
+    assert!(why.starts_with("spec.namespaceSelector.matchExpressions: ") && why.contains("Sometimes"), "{why}");
+    assert_eq!(world.writes, 2);
+    // Pods come and go, nodes report: nothing of that is its business.
+    world.hear([Fact::Network(applied(reported("n1", 3, "172.31.1.11", &[], true)))]);
+    world.pass(60);
+    assert_eq!(world.writes, 2);
+}
+
+#[test]
+fn a_bgp_configuration_says_which_nodes_have_the_as_that_it_gives_them() {
+    let nodes = ["n1", "n2"].map(|name| Fact::node(applied(node(name, 1))));
+    let mut world = World::new(nodes);
+    let of = |generation, asn: Value| {
+        let configuration: BGPConfiguration = cluster_wide("default", generation, json!({"asn": asn}));
+        Fact::Configuration(applied(configuration))
+    };
+    let status = |world: &World| json!(world.controller.world().configurations.iter().next().unwrap().1.status);
+    let reports = |name: &str, revision| Fact::Network(applied(reported(name, revision, "172.31.1.11", &[], true)));
+    world.hear([of(1, json!(64512)), reports("n1", 1)]);
+    world.pass(10);
+    assert_eq!(conditions(&status(&world)), ["Accepted=True/Valid", "Applied=False/NodesBehind"]);
+    let why = message(&status(&world), "Applied");
+    assert_eq!(why, "1 of 2 nodes have the AS that this gives them; not yet: n2; twill status says why there");
+    world.hear([reports("n2", 2)]);
+    world.pass(10);
+    assert_eq!(conditions(&status(&world)), ["Accepted=True/Valid", "Applied=True/AllNodes"]);
+    assert_eq!((status(&world)["nodes"].clone(), world.writes), (json!(2), 2));
+    // By a label that no node has.
+    world.hear([of(2, json!({"nodeLabel": "asn"}))]);
+    world.pass(10);
+    assert_eq!(conditions(&status(&world)), ["Accepted=True/Valid", "Applied=False/NoASN"]);
+    assert!(message(&status(&world), "Applied").contains("Node n1: metadata.labels: there is no asn"));
 }

@@ -18,6 +18,7 @@ use std::net::IpAddr;
     version = "v1",
     kind = "BGPConfiguration",
     plural = "bgpconfigurations",
+    status = "BGPConfigurationStatus",
     shortname = "bgpconfig",
     category = "twill",
     derive = "PartialEq",
@@ -53,6 +54,19 @@ impl Default for BGPConfigurationSpec {
             vxlan_port: names::VXLAN_PORT,
         }
     }
+}
+
+/// What the controller found out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BGPConfigurationStatus {
+    /// How many nodes' speakers have the AS that this gives them.
+    #[serde(default)]
+    pub nodes: u32,
+    /// `Accepted`: it is valid, and counts. `Applied`: the speaker of every node has the AS that this gives it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::conditions")]
+    pub conditions: Vec<Condition>,
 }
 
 /// Where the AS of a node comes from.

@@ -2,7 +2,7 @@
 
 use crate::definitions::schemas;
 use crate::written;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr};
     version = "v1",
     kind = "NamespaceIsolation",
     plural = "namespaceisolations",
+    status = "NamespaceIsolationStatus",
     shortname = "nsiso",
     category = "twill",
     derive = "PartialEq",
@@ -54,6 +55,16 @@ pub struct NamespaceIsolationSpec {
     /// Who collects metrics, for `Metrics`.
     #[serde(default)]
     pub metrics: Metrics,
+}
+
+/// What the controller found out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NamespaceIsolationStatus {
+    /// `Accepted`: it is understood as it is written. What is not understood denies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::conditions")]
+    pub conditions: Vec<Condition>,
 }
 
 /// A direction, as the pod sees it.

@@ -228,6 +228,9 @@ fn each_account_may_do_what_its_code_does_and_not_more() {
         ("twill-controller", "list", "pods"),
         ("twill-controller", "update", "ippools.twill.network/status"),
         ("twill-controller", "update", "bgppeers.twill.network/status"),
+        ("twill-controller", "update", "bgpconfigurations.twill.network/status"),
+        ("twill-controller", "update", "namespaceisolations.twill.network/status"),
+        ("twill-controller", "update", "clusternetworkpolicies.policy.networking.k8s.io/status"),
     ] {
         assert!(may(account, verb, what), "{account} {verb} {what}");
     }
@@ -242,6 +245,9 @@ fn each_account_may_do_what_its_code_does_and_not_more() {
             ("patch", "nodes"),
             ("update", "ippools"),
             ("create", "bgppeers"),
+            ("update", "bgpconfigurations"),
+            ("update", "namespaceisolations"),
+            ("update", "clusternetworkpolicies.policy.networking.k8s.io"),
             ("update", "networkpolicies"),
             ("update", "ipblocks"),
             ("update", "nodes/status"),

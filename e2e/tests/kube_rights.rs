@@ -57,6 +57,23 @@ metadata: {name: pods}
 spec: {cidr: 10.42.0.0/24, blockSize: 30}
 ";
 
+/// About namespaces that there are not.
+const POLICIES: &str = "---
+apiVersion: twill.network/v1
+kind: NamespaceIsolation
+metadata: {name: tenants}
+spec: {namespaceSelector: {matchLabels: {tenant: 'yes'}}}
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec:
+  tier: Admin
+  priority: 1
+  subject: {namespaces: {matchLabels: {tenant: 'yes'}}}
+  ingress: [{action: Deny, from: [{namespaces: {}}]}]
+";
+
 /// What a component may do: a verb on a resource (`GROUP/RESOURCE`, `GROUP/RESOURCE/SUBRESOURCE`), of some names only if there are any.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Grant {
@@ -310,6 +327,16 @@ fn daily_life(cluster: &Cluster) {
     });
     let of_peers = |peer: &Value| peer["status"]["conditions"].as_array().is_some_and(|all| !all.is_empty());
     until("the peers have a status", || cluster.items(&["bgppeers"]).iter().all(of_peers));
+    cluster.server.apply(POLICIES).unwrap();
+    for (kind, name) in
+        [("bgpconfiguration", "default"), ("namespaceisolation", "tenants"), ("clusternetworkpolicy", "guard")]
+    {
+        let accepted = |object: &Value| {
+            let mut all = object["status"]["conditions"].as_array().into_iter().flatten();
+            all.any(|condition| condition["type"] == "Accepted" && condition["status"] == "True")
+        };
+        until(&format!("{kind} {name} is accepted"), || accepted(&cluster.get(&[kind, name])));
+    }
     let checked = |block: &Value| block["status"]["used"].as_u64() == Some(3);
     until("a full block says so", || cluster.items(&["ipblocks"]).iter().any(checked));
 }

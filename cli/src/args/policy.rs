@@ -99,8 +99,8 @@ pub(crate) struct Drops {
 pub(crate) struct Trace {
     /// Who opens the connection: NAMESPACE/POD or an address.
     pub(crate) src: Party,
-    /// To whom: NAMESPACE/POD or an address (IPv6 in brackets), then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every packet between
-    /// the two.
+    /// To whom: NAMESPACE/POD or an address (IPv6 in brackets), a Service's too, then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every
+    /// packet between the two.
     pub(crate) dst: Destination,
     /// How long to watch, e.g. 90s.
     #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = duration)]

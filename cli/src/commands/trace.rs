@@ -11,7 +11,7 @@ use crate::output::{Format, print_line, print_value};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use twill_crds::control::{FelixRequest, ListUser};
 use twill_crds::names::{FELIX_SOCKET, NFT_TABLE};
@@ -56,11 +56,12 @@ pub(crate) fn run(args: &Trace) -> anyhow::Result<ExitCode> {
 
 /// The packets that are meant: of each family that both ends have.
 fn filters(args: &Trace, cluster: &Cluster) -> anyhow::Result<Vec<Filter>> {
-    let port = args.dst.port.map(|(port, protocol)| (protocol.0, port));
+    let port = |v4: bool| args.dst.port.map(|(port, protocol)| (protocol.of_family(v4).0, port));
     let (from, to) = (addresses(&args.src, cluster)?, addresses(&args.dst.party, cluster)?);
     let pairs = from.iter().flat_map(|source| to.iter().map(move |destination| (*source, *destination)));
     let one_family = pairs.filter(|(source, destination)| source.is_ipv4() == destination.is_ipv4());
-    let all: Vec<Filter> = one_family.map(|(source, destination)| Filter { source, destination, port }).collect();
+    let filter = |(source, destination): (IpAddr, IpAddr)| Filter { source, destination, port: port(source.is_ipv4()) };
+    let all: Vec<Filter> = one_family.map(filter).collect();
     ensure!(!all.is_empty(), "{} and {} have no addresses of one family", args.src, args.dst.party);
     Ok(all)
 }
@@ -87,6 +88,8 @@ struct Place {
 /// A packet and what became of it.
 struct Packet {
     what: String,
+    /// Where it was sent, if destination NAT led it elsewhere: a Service's address.
+    sent_to: Option<SocketAddr>,
     interfaces: [Option<String>; 2],
     answer: bool,
     steps: Vec<(String, String)>,
@@ -113,7 +116,8 @@ impl Place {
     fn packet(&self, journey: &Journey, filters: &[Filter]) -> anyhow::Result<Packet> {
         let headers = journey.headers.context("the kernel told of a packet without headers")?;
         let (from, to, protocol) = (headers.source, headers.destination, Protocol(headers.protocol));
-        let answer = !filters.iter().any(|one| one.source == from.ip() && one.destination == to.ip());
+        // By its sender: the receiver may be a pod behind the address that was asked for.
+        let answer = !filters.iter().any(|one| one.source == from.ip());
         // An answer is part of the connection that it answers.
         let (client, server) = if answer { (to, from) } else { (from, to) };
         let [client_party, server_party] = [client, server].map(|at| Party::Address(at.ip()));
@@ -128,6 +132,7 @@ impl Place {
         let dropped = journey.dropped().map(|step| self.words(step, &interfaces));
         Ok(Packet {
             what: format!("{source} -> {destination} {protocol}{ports}"),
+            sent_to: journey.sent.map(|sent| sent.destination).filter(|sent| *sent != to),
             answer,
             steps: journey.steps.iter().map(|step| (self.words(step, &interfaces), verdict(step))).collect(),
             differs: dropped.is_none() != expected,
@@ -171,6 +176,7 @@ impl Packet {
         json!({
             "packet": self.what,
             "answer": self.answer,
+            "sentTo": self.sent_to,
             "inInterface": self.interfaces[0],
             "outInterface": self.interfaces[1],
             "steps": steps,
@@ -185,7 +191,8 @@ impl std::fmt::Display for Packet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let fate = if self.dropped.is_some() { "dropped" } else { "passed" };
         let answer = if self.answer { " (an answer)" } else { "" };
-        write!(f, "{}{answer}: {fate}", self.what)?;
+        let sent = self.sent_to.map(|to| format!(", sent to {to}")).unwrap_or_default();
+        write!(f, "{}{sent}{answer}: {fate}", self.what)?;
         if self.differs {
             let says = if self.explanation.allowed { "allows" } else { "denies" };
             write!(f, ", though policy {says} it here")?;

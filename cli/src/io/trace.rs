@@ -25,9 +25,8 @@ pub(crate) fn watch(
             other => other.context("the kernel tells of packets no more")?,
         };
         let now = Instant::now();
-        let mut ended: Vec<Journey> = event.and_then(|event| journeys.take(event, now)).into_iter().collect();
-        ended.extend(journeys.ended(if left.is_zero() { now } else { now.checked_sub(QUIET).unwrap_or(now) }));
-        for journey in &ended {
+        event.into_iter().for_each(|event| journeys.take(event, now));
+        for journey in &journeys.ended(if left.is_zero() { now } else { now.checked_sub(QUIET).unwrap_or(now) }) {
             if !each(journey)? {
                 return Ok(());
             }

@@ -18,6 +18,9 @@ pub fn follow_all(store: &Datastore) -> BoxStream<'static, Vec<Fact>> {
         one(store, Fact::Pool),
         one(store, Fact::Peer),
         one(store, Fact::Policy),
+        one(store, Fact::ClusterPolicy),
+        one(store, Fact::isolation),
+        one(store, Fact::Configuration),
     ])
     .ready_chunks(BATCH)
     .boxed()

@@ -2,7 +2,7 @@
 
 use super::lead::Tenure;
 use super::{Clock, heard, perform};
-use crate::plan::{Action, Controller, Now};
+use crate::plan::{Action, Controller, Now, Written};
 use futures::StreamExt;
 use jiff::Timestamp;
 use std::time::Duration;
@@ -81,13 +81,15 @@ impl Term {
                     self.tell(&told).await;
                 }
             }
-            Action::WritePool(pool, tells) => {
-                if perform::write(&self.store, pool.as_ref()).await {
-                    self.tell_all(&tells).await;
-                }
-            }
-            Action::WritePeer(peer, tells) => {
-                if perform::write(&self.store, peer.as_ref()).await {
+            Action::Write(written, tells) => {
+                let stored = match &written {
+                    Written::Pool(pool) => perform::write(&self.store, pool.as_ref()).await,
+                    Written::Peer(peer) => perform::write(&self.store, peer.as_ref()).await,
+                    Written::ClusterPolicy(policy) => perform::write(&self.store, policy.as_ref()).await,
+                    Written::Isolation(isolation) => perform::write(&self.store, isolation.as_ref()).await,
+                    Written::Configuration(configuration) => perform::write(&self.store, configuration.as_ref()).await,
+                };
+                if stored {
                     self.tell_all(&tells).await;
                 }
             }

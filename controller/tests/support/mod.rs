@@ -46,6 +46,14 @@ pub fn policy(name: &str, spec: Value) -> NetworkPolicy {
     object(json!({"metadata": {"name": name, "namespace": "shop", "uid": name, "resourceVersion": "1"}, "spec": spec}))
 }
 
+/// An object of a kind that the whole cluster shares.
+pub fn cluster_wide<K: Object>(name: &str, generation: u64, spec: Value) -> K {
+    object(
+        json!({"metadata": {"name": name, "uid": name, "resourceVersion": generation.to_string(), "generation": generation},
+        "spec": spec}),
+    )
+}
+
 pub fn network(name: &str, revision: u64, uninstall: bool) -> NodeNetwork {
     object(json!({"metadata": {"name": name, "uid": format!("net-{name}"), "resourceVersion": revision.to_string()},
         "spec": {"uninstall": uninstall}}))
@@ -82,6 +90,9 @@ pub fn synced(controller: &mut Controller) {
         Fact::Pool(none()),
         Fact::Peer(none()),
         Fact::Policy(none()),
+        Fact::ClusterPolicy(none()),
+        Fact::isolation(none()),
+        Fact::Configuration(none()),
     ] {
         controller.hear(fact);
     }

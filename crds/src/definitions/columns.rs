@@ -35,6 +35,8 @@ pub(super) fn of(kind: &Kind) -> Value {
             ("Port", "integer", ".spec.listenPort", false),
             ("Hold Time", "integer", ".spec.holdTime", true),
             ("VXLAN Port", "integer", ".spec.vxlanPort", true),
+            ("Nodes", "integer", ".status.nodes", false),
+            ("Accepted", "string", ".status.conditions[?(@.type==\"Accepted\")].status", false),
         ],
         "BGPPeer" => &[
             ("Remote", "string", ".spec.remote.address", false),
@@ -52,9 +54,11 @@ pub(super) fn of(kind: &Kind) -> Value {
             ("Policy", "string", ".status.felix.conditions[?(@.type==\"PolicySynced\")].status", false),
             ("Drain", "boolean", ".spec.drain", true),
         ],
-        "NamespaceIsolation" => {
-            &[("Directions", "string", ".spec.directions", false), ("Allow", "string", ".spec.allow", false)]
-        }
+        "NamespaceIsolation" => &[
+            ("Directions", "string", ".spec.directions", false),
+            ("Allow", "string", ".spec.allow", false),
+            ("Accepted", "string", ".status.conditions[?(@.type==\"Accepted\")].status", false),
+        ],
         "HostPolicy" => &[
             ("Priority", "integer", ".spec.priority", false),
             ("Directions", "string", ".spec.directions", false),

@@ -298,7 +298,9 @@ fn nothing_that_a_program_writes_is_pruned() {
     check::<IPBlock>(&make("IPBlock", &block, &json!({"used": 3})));
     for asn in [json!(1), json!({"nodeLabel": "asn"})] {
         let written: BGPConfiguration = make("BGPConfiguration", &json!({"asn": asn}), &Value::Null);
-        check(&json!({"kind": "BGPConfiguration", "spec": written.spec, "status": {}}));
+        check(
+            &json!({"kind": "BGPConfiguration", "spec": written.spec, "status": {"nodes": 3, "conditions": conditions}}),
+        );
     }
     let peer = json!({"nodeSelector": selector, "remote": {"address": "10.0.0.1", "port": 179}, "asn": "external", "localASN": 2,
         "holdTime": 3, "allowOwnAS": 1, "nextHop": "Keep"});
@@ -311,7 +313,7 @@ fn nothing_that_a_program_writes_is_pruned() {
         "allow": ["SameNamespace", "DNS", "APIServer", "IngressControllers", "Metrics"], "dns": pods,
         "apiServer": {"addresses": ["10.0.0.1", "fd00::1"]}, "ingressControllers": pods, "metrics": pods});
     let written: NamespaceIsolation = make("NamespaceIsolation", &isolation, &Value::Null);
-    check(&json!({"kind": "NamespaceIsolation", "spec": written.spec, "status": {}}));
+    check(&json!({"kind": "NamespaceIsolation", "spec": written.spec, "status": {"conditions": conditions}}));
     let small = json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "Exists"}]});
     let peers = json!([{"cidrs": ["10.0.0.0/8"]}, {"nodes": small}, {"pods": {"namespaceSelector": small, "podSelector": small}}]);
     let ports = json!([{"protocol": "SCTP", "port": 1, "endPort": 2}]);

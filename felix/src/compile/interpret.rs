@@ -127,6 +127,10 @@ fn holds(ruleset: &Ruleset, condition: &Match, packet: &Packet) -> bool {
         }
         Match::Within(_) => true,
         Match::CtState(states) => states.bits() & CtStates::NEW.bits() != 0,
+        Match::Opened { source, destination, port } => {
+            let port_is = |(protocol, port)| packet.protocol == protocol && [0, packet.dst_port].contains(&port);
+            packet.src == *source && packet.dst == *destination && port.is_none_or(port_is)
+        }
         // The first packet of a TCP connection carries SYN alone.
         Match::TcpFlags { mask, value, negated } => packet.protocol == 6 && (0x02 & mask == *value) != *negated,
         // Neighbour discovery and VXLAN are no connections that anybody asks about.

@@ -27,14 +27,14 @@ use crate::ruleset::{Delta, Family, Key, Name, Ruleset, Value, Verdict};
 use desired::Desired;
 pub use inherited::Inherited;
 use lists::{ChainPlan, TierList};
-pub use names::{Blame, Who};
+pub use names::{Blame, User, Users, Who};
 use rules::{Draft, Form};
 use rustc_hash::FxHashMap;
 use sets::{Layout, Slot, range_elements};
 pub use snapshot::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use used::UsedSets;
 
 /// The state of compilation.
@@ -50,6 +50,8 @@ pub struct Compiler {
     form: Form,
     limits: Limits,
     host: host::Host,
+    /// Of this generation, once somebody asked.
+    users: OnceLock<Arc<Users>>,
 }
 
 /// How many selectors have sets of their own. The kernel walks a list to find a set by its name, so each costs all others (measured: 1,000
@@ -110,6 +112,7 @@ impl Compiler {
 
     /// Compiles what the events since the last call touched.
     pub fn commit(&mut self) -> Delta {
+        self.users.take();
         let mut changes = self.index.take_changes();
         self.follow_families(&mut changes);
         self.sets.update(&changes, &self.index, &mut self.desired);

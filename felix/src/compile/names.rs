@@ -2,7 +2,10 @@
 
 use super::Compiler;
 use crate::model::{Direction, PodKey, PolicyKey};
+use crate::ruleset::Name;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Who has an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,29 @@ pub struct Blame {
     pub policies: Vec<PolicyKey>,
 }
 
+/// One whose list some chains are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The interface of the pod.
+    pub interface: String,
+    /// The pod, the direction, the policies.
+    pub blame: Blame,
+}
+
+/// Whose lists chains are.
+#[derive(Debug, Default)]
+pub struct Users {
+    all: Vec<User>,
+    of: BTreeMap<Name, Vec<usize>>,
+}
+
+impl Users {
+    /// Everybody whose list a chain is, by interface.
+    pub fn of(&self, chain: &str) -> impl Iterator<Item = &User> {
+        self.of.get(chain).into_iter().flatten().filter_map(|user| self.all.get(*user))
+    }
+}
+
 impl Compiler {
     /// Who has an address.
     #[must_use]
@@ -45,12 +71,30 @@ impl Compiler {
         one(from, Direction::Egress).or_else(|| one(to, Direction::Ingress))
     }
 
-    /// Everybody whose list a chain is, with the interface.
+    /// Whose lists all chains are, as of the last commit. Made when it is asked for, once after each commit.
     #[must_use]
-    pub fn users(&self, chain: &str) -> Vec<(&str, Blame)> {
-        let both = [Direction::Egress, Direction::Ingress];
-        let all = self.endpoints.keys().flat_map(|ifname| both.map(|direction| (ifname.as_str(), direction)));
-        all.filter_map(|(ifname, direction)| Some((ifname, self.blame_of(chain, ifname, direction)?))).collect()
+    pub fn users(&self) -> Arc<Users> {
+        self.users.get_or_init(|| Arc::new(self.all_users())).clone()
+    }
+
+    fn all_users(&self) -> Users {
+        let mut users = Users::default();
+        for (interface, state) in &self.endpoints {
+            for (direction, head) in [(Direction::Egress, &state.egress), (Direction::Ingress, &state.ingress)] {
+                let Some(blame) = head.as_ref().and_then(|_| self.judged(interface, direction)) else { continue };
+                let user = users.all.len();
+                users.all.push(User { interface: interface.clone(), blame });
+                for chain in self.ways(head.as_ref()) {
+                    users.of.entry(chain.clone()).or_default().push(user);
+                }
+            }
+        }
+        users
+    }
+
+    /// A list's chains, from its first on.
+    fn ways<'a>(&'a self, head: Option<&'a Name>) -> impl Iterator<Item = &'a Name> {
+        std::iter::successors(head, |name| self.chains.get(*name)?.next.as_ref())
     }
 
     /// The pod behind an interface here, if the interface is open.
@@ -61,10 +105,13 @@ impl Compiler {
 
     fn blame_of(&self, chain: &str, ifname: &str, direction: Direction) -> Option<Blame> {
         let state = self.endpoints.get(ifname)?;
-        let mut list = if direction == Direction::Egress { state.egress.as_ref() } else { state.ingress.as_ref() };
-        while list?.as_ref() != chain {
-            list = self.chains.get(list?)?.next.as_ref();
-        }
+        let head = if direction == Direction::Egress { state.egress.as_ref() } else { state.ingress.as_ref() };
+        self.ways(head).find(|name| name.as_ref() == chain)?;
+        self.judged(ifname, direction)
+    }
+
+    /// The pod behind an interface, and what judges it in one direction.
+    fn judged(&self, ifname: &str, direction: Direction) -> Option<Blame> {
         let (pod, id) = self.index.behind(ifname)?;
         let policies = self.index.governing(id, direction).into_iter().map(|policy| policy.key.clone()).collect();
         Some(Blame { direction, pod: pod.clone(), policies })

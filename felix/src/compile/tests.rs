@@ -90,6 +90,32 @@ fn an_isolated_interface_is_closed_in_one_commit_and_its_address_is_its_new_owne
 }
 
 #[test]
+fn whose_list_a_chain_is_is_found_once_per_generation_and_as_for_one_packet() {
+    let mut compiler = compiler();
+    let events =
+        [running("a", "a", "10.0.0.1"), running("b", "a", "10.0.0.2"), running("c", "c", "10.0.0.3"), from_b()];
+    commit(&mut compiler, events);
+    let endpoints = [
+        endpoint("twl1", "a", "u", "10.0.0.1"),
+        endpoint("twl2", "b", "u", "10.0.0.2"),
+        endpoint("twl3", "c", "u", "10.0.0.3"),
+    ];
+    commit(&mut compiler, endpoints);
+    let users = compiler.users();
+    assert!(Arc::ptr_eq(&users, &compiler.users()));
+    let lists = names(&compiler, "list_");
+    assert_eq!(lists.len(), 1, "shared");
+    let of: Vec<&User> = users.of(&lists[0]).collect();
+    assert_eq!(of.iter().map(|user| user.interface.as_str()).collect::<Vec<_>>(), ["twl1", "twl2"]);
+    for user in of {
+        assert_eq!(compiler.blame(&lists[0], None, Some(&user.interface)).as_ref(), Some(&user.blame));
+    }
+    // Asked for after the next commit it is what is true then; who asked before has what was true.
+    commit(&mut compiler, [Event::EndpointDetached { ifname: "twl1".into() }]);
+    assert_eq!((users.of(&lists[0]).count(), compiler.users().of(&lists[0]).count()), (2, 1));
+}
+
+#[test]
 fn an_interface_is_known_only_with_its_own_pod() {
     let mut compiler = compiler();
     commit(&mut compiler, [endpoint("twl1", "a", "u", "10.0.0.1")]);

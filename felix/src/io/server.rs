@@ -1,6 +1,7 @@
 //! felix's socket: one JSON document per line, a connection per CNI call, any number of requests per connection.
 
 mod follow;
+mod shown;
 
 use crate::cni::Failure;
 use crate::io::agent::Ask;
@@ -75,6 +76,7 @@ async fn connection(stream: UnixStream, calls: Calls) -> io::Result<()> {
         }
         let mut answer = match serde_json::from_str::<FelixRequest>(&line) {
             Ok(FelixRequest::Drops { follow: true }) => return follow::drops(&mut read, &mut write, &calls).await,
+            Ok(FelixRequest::Ruleset) => shown::ruleset(&calls).await?,
             Ok(request) => serde_json::to_vec(&handle(request, &calls).await)?,
             Err(error) => {
                 serde_json::to_vec(&serde_json::json!({"error": format!("not a request to felix: {error}")}))?
@@ -105,7 +107,8 @@ async fn handle(request: FelixRequest, calls: &Calls) -> Value {
         FelixRequest::Drops { .. } => serde_json::to_value(follow::asked(calls).await.map(|(drops, _)| drops)),
         FelixRequest::Forecast(change) => serde_json::to_value(forecast(calls, change).await),
         FelixRequest::HostPolicies => Ok(calls.ask(Ask::HostPolicies).await.unwrap_or_default()),
-        FelixRequest::Ruleset => Ok(calls.ask(Ask::Ruleset).await.unwrap_or_default()),
+        // Answered by the connection itself.
+        FelixRequest::Ruleset => Ok(Value::Null),
     };
     shown.unwrap_or_default()
 }

@@ -25,6 +25,16 @@ impl Protocol {
         matches!(self, Self::TCP | Self::UDP | Self::SCTP)
     }
 
+    /// What has this part in a family of addresses: ICMP is another protocol in each.
+    #[must_use]
+    pub fn of_family(self, v4: bool) -> Self {
+        match (self, v4) {
+            (Self::ICMP | Self::ICMPV6, true) => Self::ICMP,
+            (Self::ICMP | Self::ICMPV6, false) => Self::ICMPV6,
+            (other, _) => other,
+        }
+    }
+
     /// The protocol of a policy's or container's port: absent means TCP.
     ///
     /// # Errors

@@ -164,6 +164,13 @@ impl Display for Match {
             }
             Match::Within(rate) => write!(f, "{rate}"),
             Match::CtState(states) => write!(f, "ct state {states}"),
+            Match::Opened { source, destination, port } => {
+                let family = if source.is_ipv4() { "ip" } else { "ip6" };
+                write!(f, "ct original {family} saddr {source} ct original {family} daddr {destination}")?;
+                let Some((protocol, port)) = port else { return Ok(()) };
+                write!(f, " meta l4proto {}", protocol_text(*protocol))?;
+                if *port == 0 { Ok(()) } else { write!(f, " ct original proto-dst {port}") }
+            }
             Match::TcpFlags { mask, value, negated } => {
                 write!(f, "tcp flags & {mask:#04x} {} {value:#04x}", if *negated { "!=" } else { "==" })
             }

@@ -8,6 +8,7 @@ mod failures;
 mod host;
 mod interfaces;
 mod node;
+mod order;
 mod owners;
 mod ownership;
 mod recall;

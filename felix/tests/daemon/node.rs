@@ -261,6 +261,11 @@ impl Node {
         self.directory.path().join("felix.log")
     }
 
+    /// Of the felix that runs.
+    pub fn pid(&self) -> u32 {
+        self.felix.as_ref().unwrap().id()
+    }
+
     /// SIGKILL, and gone.
     pub fn kill(&mut self) {
         let mut felix = self.felix.take().unwrap();

@@ -9,4 +9,5 @@ mod repair;
 mod shared;
 mod structure;
 mod traps;
+mod verify;
 mod world;

@@ -61,6 +61,11 @@ fn rich_rules() -> Vec<Rule> {
     };
     let lookup = |key: &[Field], set: &str, negated| Match::Set { key: key.to_vec(), set: name(set), negated };
     let net = |net: &str, side, negated| Match::Address { side, net: net.parse().unwrap(), negated };
+    let opened = |source: &str, destination: &str, port| Match::Opened {
+        source: source.parse().unwrap(),
+        destination: destination.parse().unwrap(),
+        port,
+    };
     let np = [Field::DestinationV4, Field::Protocol, Field::DestinationPort];
     vec![
         Rule::allow(vec![ports(6, &[(80, 80)])]).comment("one port"),
@@ -83,6 +88,9 @@ fn rich_rules() -> Vec<Rule> {
             .comment("with \u{e9} and \u{1f600}"),
         base::log(vec![ports(17, &[(53, 53)])], "list_a no rule allows it"),
         Rule::new(vec![ports(6, &[(80, 80)]), Match::Within(Rate { per_second: 20, burst: 7 })], Action::Trace),
+        Rule::new(vec![opened("10.0.0.1", "10.96.0.10", Some((6, 80)))], Action::Trace),
+        Rule::new(vec![opened("fd00::1", "fd96::10", Some((58, 0)))], Action::Trace),
+        Rule::new(vec![opened("fd00::1", "fd96::10", None)], Action::Trace),
         Rule::deny(vec![]).comment("x".repeat(300)),
     ]
 }

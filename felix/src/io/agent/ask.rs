@@ -2,7 +2,9 @@
 
 use super::{Agent, Prepared};
 use crate::cni::{Add, Failure};
+use crate::compile::Users;
 use crate::io::nft;
+use crate::ruleset::Ruleset;
 use crate::workload::Plan;
 use serde_json::Value;
 use std::sync::Arc;
@@ -51,8 +53,8 @@ pub enum Ask {
     Status(oneshot::Sender<FelixStatus>),
     /// Addresses in use.
     Addresses(oneshot::Sender<Value>),
-    /// The ruleset as it is meant, and where the kernel is not that.
-    Ruleset(oneshot::Sender<Value>),
+    /// What tells the ruleset as it is meant, and where the kernel is not that.
+    Ruleset(oneshot::Sender<Shown>),
     /// Which live connections a change of policy would cut, or why that cannot be said.
     Forecast {
         /// The change.
@@ -73,6 +75,16 @@ pub enum Ask {
     Leave(oneshot::Sender<FelixStatus>),
 }
 
+/// What tells what the table is to hold.
+pub struct Shown {
+    /// The table, or why there is none.
+    pub table: Result<nft::Table, String>,
+    /// What it is to hold, where that is not what was committed last.
+    pub meant: Option<Ruleset>,
+    /// Whose lists its chains are.
+    pub users: Arc<Users>,
+}
+
 impl Agent {
     /// Answers a question.
     pub async fn answer(&mut self, ask: Ask) {
@@ -88,10 +100,7 @@ impl Agent {
             Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),
             Ask::Addresses(reply) => drop(reply.send(self.addresses())),
             Ask::Drops { counted, reply } => drop(reply.send(self.drops(counted))),
-            Ask::Ruleset(reply) => {
-                let ruleset = self.ruleset().await;
-                drop(reply.send(ruleset));
-            }
+            Ask::Ruleset(reply) => drop(reply.send(self.shown())),
             Ask::Forecast { change, reply } => self.forecast(&change, reply),
             Ask::HostPolicies(reply) => drop(reply.send(self.host_state())),
         }

@@ -3,6 +3,7 @@
 use super::Agent;
 use super::forecast::{denial, end};
 use crate::base::Reason;
+use crate::compile::{User, Users};
 use crate::io::nflog::{Heard, Packet};
 use crate::io::nft::Dropped;
 use crate::model::Protocol;
@@ -66,8 +67,9 @@ impl Agent {
 
     /// What is known, with what rules have counted, and what comes from now on.
     pub(super) fn drops(&self, counted: Vec<Dropped>) -> (Drops, broadcast::Receiver<Arc<DropLine>>) {
+        let all = self.compiler.users();
         let count = |one: Dropped| DropCount {
-            of: self.users(&one.chain),
+            of: named(&all, &one.chain),
             chain: one.chain,
             reason: one.comment,
             dropped: one.packets,
@@ -81,13 +83,6 @@ impl Agent {
             problem: self.denied.problem.clone(),
         };
         (drops, self.denied.followers.subscribe())
-    }
-
-    fn users(&self, chain: &str) -> Vec<String> {
-        let all = self.compiler.users(chain);
-        let named = all.iter().take(NAMED).map(|(_, one)| format!("{} of {}", one.direction, one.pod));
-        let more = (all.len() > NAMED).then(|| format!("{} more", all.len() - NAMED));
-        named.chain(more).collect()
     }
 
     fn told(&self, packet: &Packet) -> Option<DroppedPacket> {
@@ -123,4 +118,12 @@ impl Agent {
         let name = nix::net::if_::if_indextoname(index).ok().and_then(|name| name.into_string().ok());
         name.unwrap_or_else(|| index.to_string())
     }
+}
+
+/// Whose list a chain is, in words.
+fn named(users: &Users, chain: &str) -> Vec<String> {
+    let all: Vec<&User> = users.of(chain).collect();
+    let named = all.iter().take(NAMED).map(|user| format!("{} of {}", user.blame.direction, user.blame.pod));
+    let more = (all.len() > NAMED).then(|| format!("{} more", all.len() - NAMED));
+    named.chain(more).collect()
 }

@@ -23,7 +23,7 @@ mod refused;
 mod repair;
 mod report;
 
-pub use ask::Ask;
+pub use ask::{Ask, Shown};
 pub use attach::Prepared;
 pub use blocks::Done;
 pub use cutting::ExistingConnections;

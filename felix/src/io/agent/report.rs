@@ -1,11 +1,9 @@
 //! What felix says of itself: on its socket, and as conditions of the NodeNetwork.
 
 use super::Agent;
-use crate::base;
-use crate::compile::Blame;
+use super::ask::Shown;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use twill_crds::control::{FelixStatus, ListUser};
+use twill_crds::control::FelixStatus;
 
 /// The conditions of felix in the node's NodeNetwork: type, whether it holds, and a sentence.
 pub type Conditions = Vec<(&'static str, bool, String)>;
@@ -127,27 +125,12 @@ impl Agent {
         Value::Array(self.store.ledger().attachments().flat_map(one).collect())
     }
 
-    /// What the table is to hold, and the parts in which the kernel, as it is read now, does not.
-    pub(super) async fn ruleset(&self) -> Value {
-        let verified = match &self.table {
-            Some(table) => table.verify().await.map_err(|error| error.to_string()),
-            None => Err(TABLE_NOT_OURS.to_owned()),
-        };
-        let differs = match verified {
-            Ok(verified) => json!(verified.differs.iter().map(ToString::to_string).collect::<Vec<_>>()),
-            Err(sentence) => json!([sentence]),
-        };
-        let meant = self.meant();
-        let user = |(ifname, blame): (&str, Blame)| ListUser {
-            interface: ifname.to_owned(),
-            direction: blame.direction.to_string(),
-            pod: blame.pod.to_string(),
-            policies: blame.policies.iter().map(ToString::to_string).collect(),
-        };
-        let lists = meant.chains.keys().filter(|name| name.starts_with(base::LIST));
-        let lists: BTreeMap<&str, Vec<ListUser>> =
-            lists.map(|name| (&**name, self.compiler.users(name).into_iter().map(user).collect())).collect();
-        json!({"table": twill_crds::names::NFT_TABLE, "text": meant.to_string(), "lists": lists, "differs": differs})
+    /// What tells what the table is to hold, and where the kernel does not. Reading and comparing is not for this loop.
+    pub(super) fn shown(&self) -> Shown {
+        let table = self.table.clone().ok_or_else(|| TABLE_NOT_OURS.to_owned());
+        // What was committed last is asked of the table.
+        let meant = (table.is_err() || !self.equal).then(|| self.meant().clone());
+        Shown { table, meant, users: self.compiler.users() }
     }
 
     /// What others did to the table was undone.

@@ -1,8 +1,9 @@
 //! What the kernel holds of our table, and how far that is what we want.
 
 use super::batch::{self, CHAIN_NAME, RULE_EXPRESSIONS, RULE_USERDATA};
+use super::canonical::{Canonical, canonical};
 use super::connection::Connection;
-use super::expression::{self, Canonical, canonical};
+use super::expression;
 use super::set::{self, ElementReader};
 use super::wire::{Attributes, FAMILY_INET, message};
 use super::{Error, Expiring};

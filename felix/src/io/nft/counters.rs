@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::batch::{self, RULE_EXPRESSIONS, RULE_USERDATA};
+use super::canonical;
 use super::connection::Connection;
 use super::expression;
 use super::wire::{FAMILY_INET, Message, message};
@@ -41,7 +42,7 @@ fn read(m: Message<'_>, told: &mut Option<(String, u64)>) -> Option<Dropped> {
     let chain = a.string(batch::RULE_CHAIN)?;
     let before = told.take().filter(|(of, _)| of == chain);
     let (mut packets, mut logs, mut drops) = (None, false, false);
-    for (name, data) in expression::named(a.nested(RULE_EXPRESSIONS)?) {
+    for (name, data) in canonical::named(a.nested(RULE_EXPRESSIONS)?) {
         match name {
             "counter" => packets = data.u64(COUNTER_PACKETS),
             "log" => logs = true,

@@ -1,17 +1,18 @@
-//! A rule as the kernel's expressions, and the form in which a written and a dumped rule compare.
+//! A rule as the kernel's expressions.
 //!
 //! Registers are used as nft does: every expression starts at the first one, a concatenation continues in four-byte steps.
 
 use super::wire::{Attributes, Writer};
 use crate::ruleset::{Action, Direction, End, Family, Field, Interface, KeyType, Log, Match, Rate, Rule, Verdict};
 use ipnet::IpNet;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 const LIST_ELEMENT: u16 = 1;
-const EXPRESSION_NAME: u16 = 1;
-const EXPRESSION_DATA: u16 = 2;
+pub(super) const EXPRESSION_NAME: u16 = 1;
+pub(super) const EXPRESSION_DATA: u16 = 2;
 /// Inside a data attribute.
-const VALUE: u16 = 1;
+pub(super) const VALUE: u16 = 1;
 const VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
@@ -21,6 +22,14 @@ const META_OIFNAME: u32 = 7;
 const META_NFTRACE: u32 = 12;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
+const CT_STATE: u32 = 0;
+const CT_DESTINATION_PORT: u32 = 12;
+const CT_SOURCE_V4: u32 = 19;
+const CT_DESTINATION_V4: u32 = 20;
+const CT_SOURCE_V6: u32 = 21;
+const CT_DESTINATION_V6: u32 = 22;
+/// The direction of who opened it.
+const CT_ORIGINAL: u8 = 0;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const EQUAL: u32 = 0;
@@ -33,13 +42,13 @@ const RANDOM_FULLY: u32 = 1 << 4;
 const DYNSET_SET: u16 = 1;
 const DYNSET_OPERATION: u16 = 3;
 const DYNSET_KEY: u16 = 4;
-const DYNSET_TIMEOUT: u16 = 6;
-const DYNSET_EXPRESSION: u16 = 7;
-const DYNSET_PADDING: u16 = 8;
-const DYNSET_FLAGS: u16 = 9;
+pub(super) const DYNSET_TIMEOUT: u16 = 6;
+pub(super) const DYNSET_EXPRESSION: u16 = 7;
+pub(super) const DYNSET_PADDING: u16 = 8;
+pub(super) const DYNSET_FLAGS: u16 = 9;
 /// Adds the key, or keeps it longer.
 const UPDATE: u32 = 1;
-const LIMIT_PADDING: u16 = 6;
+pub(super) const LIMIT_PADDING: u16 = 6;
 const LOG_GROUP: u16 = 1;
 const LOG_PREFIX: u16 = 2;
 const LOG_BYTES: u16 = 3;
@@ -162,11 +171,9 @@ impl Expressions<'_> {
                 self.icmpv6_types(types);
             }
             Match::Within(rate) => self.expression("limit", |w| limit(w, *rate)),
+            Match::Opened { source, destination, port } => self.opened(*source, *destination, *port),
             Match::CtState(states) => {
-                self.expression("ct", |w| {
-                    w.u32(1, register(0));
-                    w.u32(2, 0);
-                });
+                self.connection(CT_STATE, None);
                 self.masked(&states.bits().to_ne_bytes());
                 self.compare(NOT_EQUAL, &[0; 4]);
             }
@@ -228,6 +235,21 @@ impl Expressions<'_> {
             self.masked(&mask);
         }
         self.compare(equality(negated), &network);
+    }
+
+    fn opened(&mut self, source: IpAddr, destination: IpAddr, port: Option<(u8, u16)>) {
+        let (of_source, of_destination) =
+            if source.is_ipv4() { (CT_SOURCE_V4, CT_DESTINATION_V4) } else { (CT_SOURCE_V6, CT_DESTINATION_V6) };
+        for (key, address) in [(of_source, source), (of_destination, destination)] {
+            self.connection(key, Some(CT_ORIGINAL));
+            self.compare(EQUAL, crate::ruleset::Key::addr(address).bytes());
+        }
+        let Some((protocol, port)) = port else { return };
+        self.protocol(protocol);
+        if port != 0 {
+            self.connection(CT_DESTINATION_PORT, Some(CT_ORIGINAL));
+            self.compare(EQUAL, &port.to_be_bytes());
+        }
     }
 
     fn ports(&mut self, ranges: &[RangeInclusive<u16>]) {
@@ -329,6 +351,17 @@ impl Expressions<'_> {
         });
     }
 
+    /// Something of the packet's connection, of one direction where that makes a difference.
+    fn connection(&mut self, key: u32, direction: Option<u8>) {
+        self.expression("ct", |w| {
+            w.u32(1, register(0));
+            w.u32(2, key);
+            if let Some(direction) = direction {
+                w.attribute(3, &[direction]);
+            }
+        });
+    }
+
     fn meta(&mut self, key: u32, word: u32) {
         self.expression("meta", |w| {
             w.u32(2, key);
@@ -411,55 +444,4 @@ fn merged(mut ranges: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
         }
     }
     out
-}
-
-/// Name and data of each expression of a rule.
-pub(super) fn named(expressions: Attributes<'_>) -> impl Iterator<Item = (&str, Attributes<'_>)> {
-    expressions.map(|(_, expression)| {
-        let expression = Attributes(expression);
-        let data = expression.nested(EXPRESSION_DATA).unwrap_or(Attributes(&[]));
-        (expression.string(EXPRESSION_NAME).unwrap_or_default(), data)
-    })
-}
-
-/// One expression without what the kernel adds to it: counters, names and ids of anonymous sets, the order of attributes.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Canonical {
-    name: String,
-    attributes: Vec<(u16, Vec<u8>)>,
-}
-
-/// The form in which written and dumped expressions compare. Contents of anonymous sets are not in it.
-pub(super) fn canonical(expressions: Attributes<'_>) -> Vec<Canonical> {
-    expressions.map(|(_, expression)| canonical_one(expression)).collect()
-}
-
-fn canonical_one(expression: &[u8]) -> Canonical {
-    let expression = Attributes(expression);
-    let name = expression.string(EXPRESSION_NAME).unwrap_or_default().to_owned();
-    let data = expression.nested(EXPRESSION_DATA).unwrap_or(Attributes(&[]));
-    let mut attributes: Vec<(u16, Vec<u8>)> =
-        data.filter_map(|(kind, value)| Some((kind, canonical_attribute(&name, kind, value)?))).collect();
-    attributes.sort();
-    Canonical { name, attributes }
-}
-
-fn canonical_attribute(expression: &str, kind: u16, value: &[u8]) -> Option<Vec<u8>> {
-    match (expression, kind) {
-        ("counter", _) | ("lookup", 4) | ("limit", LIMIT_PADDING) => None,
-        ("dynset", DYNSET_TIMEOUT | DYNSET_PADDING | DYNSET_FLAGS) => None,
-        ("dynset", DYNSET_EXPRESSION) => Some(format!("{:?}", canonical_one(value)).into_bytes()),
-        ("lookup", 1) if value.starts_with(b"__set") => Some(b"__set".to_vec()),
-        ("cmp", 3) | ("bitwise", 4 | 5) => Some(Attributes(value).value(VALUE)?.to_vec()),
-        ("immediate", 2) => {
-            let data = Attributes(value);
-            if let Some(constant) = data.value(VALUE) {
-                return Some(constant.to_vec());
-            }
-            let mut w = Writer::default();
-            verdict(&mut w, &read_verdict(data)?);
-            Some(w.into_bytes())
-        }
-        _ => Some(value.to_vec()),
-    }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const STAYS: Duration = Duration::from_secs(1);
 
 /// What is out of use.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Left {
     ruleset: Ruleset,
     since: BTreeMap<Part, Instant>,

@@ -16,6 +16,7 @@
 mod actual;
 mod aside;
 mod batch;
+mod canonical;
 mod connection;
 mod counters;
 mod enforce;
@@ -35,6 +36,7 @@ mod steps;
 mod table;
 mod trace;
 mod trial;
+mod verify;
 mod wire;
 
 pub use aside::can_tell;
@@ -48,6 +50,7 @@ pub use removal::remove;
 pub use table::Table;
 pub use trace::{Event as TraceEvent, Filter, Kind, RulePlace, Trace, comments};
 pub use trial::trial;
+pub use verify::{Compared, Meant};
 
 use crate::ruleset::{Fault, Key, Part, Ruleset};
 use nix::errno::Errno;

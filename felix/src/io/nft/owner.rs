@@ -5,9 +5,11 @@ use super::batch::{self, Extras, TABLE_OWNER, TABLE_PERSIST};
 use super::connection::{Connection, Outcome};
 use super::left::Left;
 use super::steps::{self, Steps};
-use super::{Commit, Error, Event, Expiring, Ownership, Refusal, Verified};
-use crate::ruleset::{Delta, Name, Part, Ruleset};
+use super::verify::{Meant, Transactions};
+use super::{Commit, Error, Event, Expiring, Ownership, Refusal};
+use crate::ruleset::{Delta, Name, Ruleset};
 use nix::errno::Errno;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
@@ -19,7 +21,7 @@ const OVERTAKEN: usize = 5;
 pub(super) struct Owner {
     connection: Connection,
     /// What the table is to hold; `None` after adoption until the first resync.
-    desired: Option<Ruleset>,
+    desired: Option<Arc<Ruleset>>,
     /// What the kernel holds besides, out of use.
     left: Left,
     /// What to create if the table vanishes before that.
@@ -29,6 +31,7 @@ pub(super) struct Owner {
     owned: bool,
     events: mpsc::UnboundedSender<Event>,
     failing: bool,
+    transactions: Transactions,
 }
 
 impl Owner {
@@ -39,8 +42,18 @@ impl Owner {
         ownership: Ownership,
         events: mpsc::UnboundedSender<Event>,
     ) -> Owner {
-        let left = Left::default();
-        Owner { connection, desired: None, left, skeleton, ownership, owned: false, events, failing: false }
+        let (left, transactions) = (Left::default(), Transactions::default());
+        Owner {
+            connection,
+            desired: None,
+            left,
+            skeleton,
+            ownership,
+            owned: false,
+            events,
+            failing: false,
+            transactions,
+        }
     }
 
     /// Whether the kernel keeps others from changing the table.
@@ -85,7 +98,7 @@ impl Owner {
             }
             None => {
                 self.create(&self.skeleton.clone())?;
-                self.desired = Some(self.skeleton.clone());
+                self.desired = Some(Arc::new(self.skeleton.clone()));
                 info!("table created");
                 Ok(None)
             }
@@ -129,14 +142,19 @@ impl Owner {
     }
 
     /// Answers the result and what is desired from now on.
-    fn commit_to(&mut self, mut desired: Ruleset, delta: &Delta, compare: bool) -> (Result<Commit, Error>, Ruleset) {
+    fn commit_to(
+        &mut self,
+        mut desired: Arc<Ruleset>,
+        delta: &Delta,
+        compare: bool,
+    ) -> (Result<Commit, Error>, Arc<Ruleset>) {
         if delta.is_empty() {
             return (Ok(Commit::default()), desired);
         }
         let steps = steps::steps(&self.left.with_returning(delta), &desired, self.left.ruleset());
         let refused = match self.perform(steps, Extras::default(), &desired) {
             Ok((Outcome::Committed, commit)) => {
-                desired.apply(delta);
+                Arc::make_mut(&mut desired).apply(delta);
                 return (Ok(commit), desired);
             }
             Ok((outcome, _)) => refusal(outcome, delta),
@@ -147,13 +165,13 @@ impl Owner {
         }
         // The kernel may not be what we took it for. Compare, and bring it to the new state in whatever way it takes.
         debug!(error = %refused, "transaction failed; comparing with the kernel");
-        let mut wanted = desired.clone();
+        let mut wanted = Ruleset::clone(&desired);
         wanted.apply(delta);
         // What expires is in the ruleset without elements, so that no repair brings them back; this is when they are to come.
         let mut begun = wanted.clone();
         begun.begin(delta);
         match wanted.check().map_err(Error::from).and_then(|()| self.equalize(&begun)) {
-            Ok(commit) => (Ok(Commit { resynced: true, ..commit }), wanted),
+            Ok(commit) => (Ok(Commit { resynced: true, ..commit }), Arc::new(wanted)),
             Err(e) => {
                 // Back to where we were, should that not be where we are.
                 if let Err(e) = self.equalize(&desired) {
@@ -169,7 +187,7 @@ impl Owner {
         let begun = Instant::now();
         desired.check()?;
         let commit = self.equalize(&desired)?;
-        self.desired = Some(desired);
+        self.desired = Some(Arc::new(desired));
         self.recovered();
         Ok(Commit { took: begun.elapsed(), resynced: true, ..commit })
     }
@@ -186,17 +204,8 @@ impl Owner {
         actual::expiring(&mut self.connection, set)
     }
 
-    pub(super) fn verify(&mut self) -> Result<Verified, Error> {
-        let meant = self.desired.clone().ok_or(Error::NotSynced)?;
-        let actual = actual::read(&mut self.connection)?;
-        let seen = actual.seen_by(&meant);
-        let (mut delta, _) = difference(&seen, &meant);
-        self.left.pass_over(&mut delta);
-        let mut differs = delta.parts();
-        differs.extend(delta.remove_chains.into_iter().map(Part::Chain).filter(|part| !self.left.has(part)));
-        differs.extend(delta.remove_sets.into_iter().map(Part::Set).filter(|part| !self.left.has(part)));
-        differs.extend(actual.changed_policies(&meant).into_iter().map(Part::Chain));
-        Ok(Verified { meant, differs })
+    pub(super) fn meant(&self) -> Result<Meant, Error> {
+        Meant::of(self.desired.as_ref().ok_or(Error::NotSynced)?, &self.left, &self.transactions)
     }
 
     pub(super) fn repair(&mut self, by: &str) {
@@ -228,7 +237,7 @@ impl Owner {
             return Ok(Commit::default());
         }
         let commit = self.create(&self.skeleton.clone())?;
-        self.desired = Some(self.skeleton.clone());
+        self.desired = Some(Arc::new(self.skeleton.clone()));
         Ok(commit)
     }
 
@@ -325,7 +334,10 @@ impl Owner {
         let begun = Instant::now();
         let declared = declared.unwrap_or(self.left.ruleset());
         let batch = batch::encode(delta, extras, self.connection.next_sequence(), |name| declared.sets.get(name));
-        let outcome = self.connection.transact(&batch)?;
+        self.transactions.count();
+        let outcome = self.connection.transact(&batch);
+        self.transactions.count();
+        let outcome = outcome?;
         let commit = Commit { messages: batch.len(), bytes: batch.bytes.len(), took: begun.elapsed(), resynced: false };
         Ok((outcome, commit))
     }
@@ -347,7 +359,7 @@ impl Owner {
 
 /// What to commit so that the kernel equals `desired`, and whether a second step must follow: base chains that are replaced by
 /// others (a new schema) go only after the new ones are in force, with all that they still use.
-fn difference(seen: &Ruleset, desired: &Ruleset) -> (Delta, bool) {
+pub(super) fn difference(seen: &Ruleset, desired: &Ruleset) -> (Delta, bool) {
     let mut delta = seen.difference(desired);
     let is_base = |ruleset: &Ruleset, name: &_| ruleset.chains.get(name).is_some_and(|c| c.base.is_some());
     let old = delta.remove_chains.iter().any(|n| is_base(seen, n) && !delta.add_chains.contains_key(n));

@@ -3,8 +3,10 @@
 use super::connection::Connection;
 use super::monitor::Monitor;
 use super::owner::Owner;
+use super::verify::{Compared, Meant};
 use super::{Commit, Error, Event, Expiring, Options, Verified};
-use crate::ruleset::{Delta, Name, Ruleset};
+use crate::ruleset::{Delta, Name, Part, Ruleset};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
@@ -16,6 +18,9 @@ const REPAIR_RETRY: Duration = Duration::from_secs(1);
 /// Verification without a reason: for what no notification tells.
 const VERIFY_EVERY: Duration = Duration::from_secs(600);
 
+/// How often the kernel is read while commits come in between.
+const DISTURBED: u32 = 5;
+
 type Reply = oneshot::Sender<Result<Commit, Error>>;
 
 enum Command {
@@ -24,7 +29,7 @@ enum Command {
     Resync(Ruleset, Reply),
     Inherited(oneshot::Sender<Result<Option<Ruleset>, Error>>),
     Expiring(Name, oneshot::Sender<Result<Vec<Expiring>, Error>>),
-    Verify(oneshot::Sender<Result<Verified, Error>>),
+    Meant(oneshot::Sender<Result<Meant, Error>>),
 }
 
 /// Handle to the table. When the last one is gone, the thread ends; the table stays.
@@ -109,13 +114,36 @@ impl Table {
         answer.await.map_err(|_| Error::Ended)?
     }
 
-    /// Reads the kernel and says in which parts it is not what is wanted. Nothing is changed.
+    /// Reads the kernel and says in which parts it is not what is wanted. Nothing is changed, and no commit waits for it. Where commits come
+    /// faster than the kernel is read, what differs each time counts.
     ///
     /// # Errors
     /// [`Error::NotSynced`]: nothing is wanted yet. The kernel could not be read.
     pub async fn verify(&self) -> Result<Verified, Error> {
+        let mut always: Option<BTreeSet<Part>> = None;
+        for attempt in 1.. {
+            let meant = self.meant().await?;
+            let compared = tokio::task::spawn_blocking(move || meant.compare()).await.map_err(|_| Error::Ended)??;
+            let Compared { verified, undisturbed } = compared;
+            if undisturbed {
+                return Ok(verified);
+            }
+            let differs = always.map_or(verified.differs.clone(), |always| &always & &verified.differs);
+            if differs.is_empty() || attempt == DISTURBED {
+                return Ok(Verified { differs, ..verified });
+            }
+            always = Some(differs);
+        }
+        Err(Error::Torn)
+    }
+
+    /// What is wanted at this moment, to be compared with the kernel by anybody.
+    ///
+    /// # Errors
+    /// [`Error::NotSynced`]: nothing is wanted yet.
+    pub async fn meant(&self) -> Result<Meant, Error> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Verify(reply)).map_err(|_| Error::Ended)?;
+        self.commands.send(Command::Meant(reply)).map_err(|_| Error::Ended)?;
         answer.await.map_err(|_| Error::Ended)?
     }
 
@@ -185,7 +213,7 @@ async fn serve(mut owner: Owner, mut inbox: mpsc::UnboundedReceiver<Command>, mu
                 Some(Command::Resync(desired, reply)) => drop(reply.send(owner.resync(desired))),
                 Some(Command::Inherited(reply)) => drop(reply.send(owner.inherited())),
                 Some(Command::Expiring(set, reply)) => drop(reply.send(owner.expiring(&set))),
-                Some(Command::Verify(reply)) => drop(reply.send(owner.verify())),
+                Some(Command::Meant(reply)) => drop(reply.send(owner.meant())),
                 None => return,
             },
             changed = monitor.changed() => match changed {

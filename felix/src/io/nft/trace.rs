@@ -175,15 +175,15 @@ const RULE_HANDLE: u16 = 3;
 
 fn content(filters: &[Filter], lasts: Duration) -> Ruleset {
     let armed = Set::of([KeyType::Protocol]).expiring(lasts);
-    let protocols: Vec<u8> = match filters.first().and_then(|filter| filter.port) {
-        Some((protocol, _)) => vec![protocol],
-        None => (0..=u8::MAX).collect(),
-    };
+    let named: Option<Vec<u8>> = filters.iter().map(|filter| filter.port.map(|(protocol, _)| protocol)).collect();
+    let protocols = named.unwrap_or_else(|| (0..=u8::MAX).collect());
     let armed = armed.with(protocols.into_iter().map(|protocol| (Key::protocol(protocol), Value::Plain)));
-    let rules: Vec<Rule> = filters.iter().flat_map(|filter| [marks(filter, false), marks(filter, true)]).collect();
+    let early: Vec<Rule> = filters.iter().flat_map(|filter| [marks(filter, false), marks(filter, true)]).collect();
+    // Who is asked for by a Service's address answers from another, and it is known to which connection that belongs.
+    let late: Vec<Rule> = early.iter().cloned().chain(filters.iter().map(marks_all)).collect();
     let chain = |hook, priority| {
         let base = Some(Base { kind: BaseKind::Filter, hook, priority });
-        Chain { base, rules: rules.clone() }
+        Chain { base, rules: if priority == LATE { late.clone() } else { early.clone() } }
     };
     Ruleset {
         chains: [
@@ -210,6 +210,16 @@ fn marks(filter: &Filter, answers: bool) -> Rule {
             Match::Ports { protocol, side, ranges: std::iter::once(port..=port).collect() }
         }
     }));
+    mark(matches)
+}
+
+/// Marks packets both ways of the connections that were opened so, wherever destination NAT led them.
+fn marks_all(filter: &Filter) -> Rule {
+    let Filter { source, destination, port } = *filter;
+    mark(vec![Match::Opened { source, destination, port }])
+}
+
+fn mark(mut matches: Vec<Match>) -> Rule {
     matches.push(Match::Set { key: vec![Field::Protocol], set: base::name(ARMED), negated: false });
     matches.push(Match::Within(RATE));
     Rule::new(matches, Action::Trace)
@@ -321,7 +331,7 @@ mod tests {
             let content = content(&filters, Duration::from_secs(30));
             content.check().unwrap();
             let rules: Vec<&Rule> = content.chains.values().flat_map(|chain| &chain.rules).collect();
-            assert_eq!(rules.len(), 16);
+            assert_eq!(rules.len(), 20);
             assert!(rules.iter().all(|rule| rule.action == Action::Trace));
         }
         assert!(!skeleton(&Settings::default()).sets.contains_key(ARMED));

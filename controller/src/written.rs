@@ -1,0 +1,76 @@
+//! A status that is to be written: of which object, what to tell then, and whether somebody waits for it.
+
+use crate::plan::{Written, tells, transitions};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use twill_crds::bgp::BGPConfigurationStatus;
+use twill_crds::cluster_network_policy::ClusterNetworkPolicyStatus;
+use twill_crds::namespace_isolation::NamespaceIsolationStatus;
+use twill_crds::{BGPConfiguration, ClusterNetworkPolicy, NamespaceIsolation, Object};
+use twill_datastore::event::Occurrence;
+
+/// A kind whose status the controller writes.
+pub(crate) trait Status: Object {
+    /// Its status.
+    type Status: Clone + Default + PartialEq;
+    /// As the kind is called in [`Due::kind`].
+    const KIND: &str;
+    /// As it is stored.
+    fn status(&self) -> Option<&Self::Status>;
+    /// What it says.
+    fn conditions(status: &Self::Status) -> &[Condition];
+    /// The object with this one.
+    fn with(self, status: Self::Status) -> Written;
+}
+
+/// A status that is not as stored.
+pub(crate) struct Due {
+    pub(crate) kind: &'static str,
+    pub(crate) name: String,
+    pub(crate) written: Written,
+    pub(crate) tells: Vec<Occurrence>,
+    /// More than words differ.
+    pub(crate) waited_for: bool,
+}
+
+impl Due {
+    /// What is to be written, if anything.
+    pub(crate) fn of<K: Status>(object: &K, wanted: K::Status) -> Option<Self> {
+        let stored = object.status().cloned().unwrap_or_default();
+        if stored == wanted {
+            return None;
+        }
+        let (old, new) = (K::conditions(&stored), K::conditions(&wanted));
+        let tells = tells(object, old, new, &[("Accepted", false)]);
+        let waited_for = transitions(old) != transitions(new);
+        Some(Self {
+            kind: K::KIND,
+            name: object.name().to_owned(),
+            tells,
+            waited_for,
+            written: object.clone().with(wanted),
+        })
+    }
+}
+
+macro_rules! status {
+    ($kind:ident, $status:ident, $written:ident) => {
+        impl Status for $kind {
+            type Status = $status;
+            const KIND: &str = stringify!($kind);
+            fn status(&self) -> Option<&$status> {
+                self.status.as_ref()
+            }
+            fn conditions(status: &$status) -> &[Condition] {
+                &status.conditions
+            }
+            fn with(mut self, status: $status) -> Written {
+                self.status = Some(status);
+                Written::$written(Box::new(self))
+            }
+        }
+    };
+}
+
+status!(ClusterNetworkPolicy, ClusterNetworkPolicyStatus, ClusterPolicy);
+status!(NamespaceIsolation, NamespaceIsolationStatus, Isolation);
+status!(BGPConfiguration, BGPConfigurationStatus, Configuration);
