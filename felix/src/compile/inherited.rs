@@ -79,6 +79,7 @@ impl Inherited {
         if of_the_host().next().is_some() {
             wanted.chains.retain(|name, _| !name.starts_with(HOST));
             wanted.chains.extend(of_the_host().map(|(name, chain)| (name.clone(), chain.clone())));
+            renew_failsafes(&mut wanted, remembered);
         }
         for (name, before) in &left.sets {
             let elements = match remembered.sets.get(name) {
@@ -110,6 +111,16 @@ impl Inherited {
         let stays = before.elements.iter().filter(|(key, _)| !goes(key));
         let new = now.into_iter().flat_map(|set| &set.elements).filter(|(key, _)| comes(key) || is_new(key));
         stays.chain(new).map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+}
+
+/// What passes before policies follows from the node itself, not from memory: the way to a datastore that is somewhere else by now must be
+/// open before it can be heard. Chains that nothing remembered leads to stay.
+fn renew_failsafes(wanted: &mut Ruleset, now: &Ruleset) {
+    for name in [base::HOST_FAILSAFE_IN, base::HOST_FAILSAFE_OUT].map(base::chain_name) {
+        if let Some(chain) = now.chains.get(&name).filter(|chain| !chain.rules.is_empty()) {
+            wanted.chains.insert(name, chain.clone());
+        }
     }
 }
 
@@ -199,6 +210,25 @@ mod tests {
 
     fn jump(to: &str) -> Option<Value> {
         Some(Value::Verdict(Verdict::Jump(to.into())))
+    }
+
+    #[test]
+    fn what_the_node_needs_passes_as_it_is_needed_now_and_the_rest_of_the_host_stays() {
+        let (out, list) = (base::chain_name(base::HOST_FAILSAFE_OUT), base::chain_name(base::HOST_EGRESS));
+        let rules = |text: &str| vec![Rule::allow(vec![]).comment(text)];
+        let mut left = skeleton(&Settings::default());
+        for name in [&out, &list] {
+            left.chains.insert(name.clone(), Chain { base: None, rules: rules("before") });
+        }
+        let inherited = Inherited::new(Some(left));
+        let mut remembered = skeleton(&Settings::default());
+        let held = inherited.with(&remembered);
+        assert_eq!((&held.chains[&out].rules, &held.chains[&list].rules), (&rules("before"), &rules("before")));
+        for name in [&out, &list] {
+            remembered.chains.insert(name.clone(), Chain { base: None, rules: rules("now") });
+        }
+        let held = inherited.with(&remembered);
+        assert_eq!((&held.chains[&out].rules, &held.chains[&list].rules), (&rules("now"), &rules("before")));
     }
 
     #[test]

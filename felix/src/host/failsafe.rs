@@ -1,6 +1,7 @@
 //! What a node cannot do without, found out from what it does: in flow facts of the node, out flow what passes before all rules, each with
 //! its reason.
 
+use super::known::{Known, Routing};
 use crate::model::Direction;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -26,14 +27,8 @@ pub struct Facts {
     pub listening: BTreeSet<u16>,
     /// Those of them where SSH is served, as far as processes can be seen.
     pub ssh: BTreeSet<u16>,
-    /// Where the datastore is, as it is written and as it is connected to.
-    pub datastore: BTreeSet<SocketAddr>,
-    /// Servers that answer for names.
-    pub resolvers: BTreeSet<IpAddr>,
-    /// The port on which bgpd listens.
-    pub bgp_port: Option<u16>,
-    /// Configured BGP peers beside nodes, with their ports.
-    pub bgp_peers: BTreeSet<SocketAddr>,
+    /// Where the datastore and those who answer for names are, and how the node is routed, or was when that was seen last.
+    pub known: Known,
     /// BGP peers with which there is a session; none: that is not known, as while bgpd should answer and does not.
     pub established: Option<BTreeSet<IpAddr>>,
     /// Addresses of the nodes of the control plane.
@@ -90,10 +85,10 @@ pub fn failsafes(facts: &Facts) -> Vec<Failsafe> {
     local_servers(facts, &mut all);
     datastore(facts, &mut all);
     routing(facts, &mut all);
-    if !facts.resolvers.is_empty() {
-        let resolvers = || Peers::Addresses(facts.resolvers.clone());
+    if !facts.known.resolvers.is_empty() {
+        let resolvers = || Peers::Addresses(facts.known.resolvers.keys().copied().collect());
         for protocol in [UDP, TCP] {
-            all.push(outbound(protocol, (DNS, DNS), resolvers(), "names are asked for there (resolv.conf)"));
+            all.push(outbound(protocol, (DNS, DNS), resolvers(), "names are asked for there"));
         }
     }
     all.sort();
@@ -127,7 +122,7 @@ fn local_servers(facts: &Facts, all: &mut Vec<Failsafe>) {
 
 /// What the node must reach to hear of the cluster.
 fn datastore(facts: &Facts, all: &mut Vec<Failsafe>) {
-    for at in &facts.datastore {
+    for at in facts.known.datastore.keys() {
         let peer = Peers::Addresses([at.ip()].into());
         all.push(outbound(TCP, (at.port(), at.port()), peer, "the datastore is there"));
     }
@@ -139,15 +134,16 @@ fn datastore(facts: &Facts, all: &mut Vec<Failsafe>) {
 
 /// What routes and tunnels need, both ways.
 fn routing(facts: &Facts, all: &mut Vec<Failsafe>) {
-    let port = facts.bgp_port.unwrap_or(names::BGP_PORT);
+    let Routing { bgp_port, bgp_peers } = &facts.known.routing;
+    let port = bgp_port.unwrap_or(names::BGP_PORT);
     all.push(inbound(TCP, (port, port), Peers::Nodes, "BGP with nodes"));
     all.push(outbound(TCP, (port, port), Peers::Nodes, "BGP with nodes"));
-    for peer in &facts.bgp_peers {
+    for peer in bgp_peers {
         let address = || Peers::Addresses([peer.ip()].into());
         all.push(inbound(TCP, (port, port), address(), "BGP with a configured peer"));
         all.push(outbound(TCP, (peer.port(), peer.port()), address(), "BGP with a configured peer"));
     }
-    let routers: BTreeSet<IpAddr> = facts.bgp_peers.iter().map(SocketAddr::ip).collect();
+    let routers: BTreeSet<IpAddr> = bgp_peers.iter().map(SocketAddr::ip).collect();
     let routers = Some(routers).filter(|all| !all.is_empty()).map(Peers::Addresses);
     for ports in BFD {
         for peers in [Some(Peers::Nodes), routers.clone()].into_iter().flatten() {
@@ -176,6 +172,7 @@ fn outbound(protocol: u8, ports: (u16, u16), peers: Peers, reason: &str) -> Fail
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::host::known::{By, Sighting};
 
     fn shown(facts: &Facts) -> Vec<String> {
         let text = |one: &Failsafe| {
@@ -208,15 +205,19 @@ mod tests {
         assert_eq!(more(ssh), ["ingress 6 22-22 anyone", "ingress 6 2222-2222 anyone"]);
         assert_eq!(more(listening(&[10250, 6443])), ["ingress 6 6443-6443 anyone", "ingress 6 10250-10250 anyone"]);
         assert_eq!(more(listening(&[2380])), ["ingress 6 2379-2380 nodes", "egress 6 2379-2380 nodes"]);
-        let resolvers = Facts { resolvers: ["192.0.2.53".parse().unwrap()].into(), ..Facts::default() };
+        let seen = |by| Sighting { seen: 1, by };
+        let resolvers = [("192.0.2.53".parse().unwrap(), seen(By::Resolver))].into();
+        let resolvers = Facts { known: Known { resolvers, ..Known::default() }, ..Facts::default() };
         assert_eq!(more(resolvers), ["egress 6 53-53 192.0.2.53", "egress 17 53-53 192.0.2.53"]);
+        let datastore = [("192.0.2.1:2379".parse().unwrap(), seen(By::Name))].into();
         let datastore = Facts {
-            datastore: ["192.0.2.1:2379".parse().unwrap()].into(),
+            known: Known { datastore, ..Known::default() },
             control_plane: ["192.0.2.2".parse().unwrap()].into(),
             ..Facts::default()
         };
         assert_eq!(more(datastore), ["egress 6 2379-2379 192.0.2.1", "egress 6 6443-6443 192.0.2.2"]);
-        let peer = Facts { bgp_peers: ["192.0.2.9:1790".parse().unwrap()].into(), ..Facts::default() };
+        let routing = Routing { bgp_peers: ["192.0.2.9:1790".parse().unwrap()].into(), ..Routing::default() };
+        let peer = Facts { known: Known { routing, ..Known::default() }, ..Facts::default() };
         let routed = more(peer);
         assert!(routed.contains(&"ingress 6 179-179 192.0.2.9".to_owned()), "{routed:?}");
         assert!(routed.contains(&"egress 6 1790-1790 192.0.2.9".to_owned()), "{routed:?}");

@@ -4,6 +4,7 @@
 //! for the compiler and what must be kept durably. The kernel itself ends a trial, with or without felix: see [`Plan::trial`].
 
 pub mod failsafe;
+pub mod known;
 mod looser;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -5,7 +5,7 @@
 //! begun is durable before it is in the kernel, and that it is confirmed is durable before the kernel makes it permanent. So a felix that
 //! dies anywhere between leaves either what was in force before, or what was confirmed.
 
-use super::{Plan, Program, Trial, failsafe::Failsafe, is_looser, same, sort};
+use super::{Plan, Program, Trial, failsafe::Failsafe, is_looser, known::Known, same, sort};
 use crate::model::host_policy;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -32,6 +32,8 @@ pub struct Kept {
     pub sessions: BTreeSet<IpAddr>,
     /// Attempts that came to nothing, the last one last.
     pub reverted: Vec<Reverted>,
+    /// Where the node was served.
+    pub known: Known,
 }
 
 /// An attempt that came to nothing.
@@ -96,6 +98,13 @@ impl Trials {
     #[must_use]
     pub fn kept(&self) -> &Kept {
         &self.kept
+    }
+
+    /// Where the node is served, to be kept with the rest.
+    pub fn know(&mut self, known: &Known) {
+        if self.kept.known != *known {
+            self.kept.known = known.clone();
+        }
     }
 
     /// What is in force while no trial is.

@@ -131,6 +131,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     let node = args.node.clone();
     let settings = Settings { told: nft::can_tell(), ..Settings::default() };
     let events = events::start(datastore.clone(), &node);
+    let places = places(&args);
     let parts = Parts {
         owner: Owner { node: node.clone(), claimant },
         boot_id: boot_id.trim().to_owned(),
@@ -141,7 +142,8 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         done: done_sender.clone(),
         events,
         memory,
-        places: places(&args),
+        facts: host::facts::local(&places).await,
+        places: places.clone(),
         settings,
     };
     let mut agent = Agent::new(parts)?;
@@ -150,7 +152,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     if let Some(remembered) = remembered {
         agent.remember(remembered);
     }
-    host::facts::start(datastore.clone(), args.datastore.clone(), args.run_dir.clone(), done_sender.clone());
+    host::facts::start(datastore.clone(), places, done_sender.clone());
     tokio::spawn(identify(datastore.clone(), done_sender));
     let (ask_sender, asks) = mpsc::unbounded_channel();
     let socket = args.run_dir.join(FELIX_SOCKET);

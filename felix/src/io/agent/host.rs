@@ -4,7 +4,7 @@ use super::Agent;
 use super::blocks::Done;
 use crate::host::failsafe::{Facts, failsafes};
 use crate::host::{Kept, Plan, Reverted, Step, Trials};
-use crate::io::host::{facts, kept, test::Test};
+use crate::io::host::{kept, test::Test};
 use crate::io::nft;
 use crate::model;
 use serde_json::{Value, json};
@@ -45,9 +45,9 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(places: Places) -> Self {
+    /// `facts` is what was seen at once.
+    pub(super) fn new(places: Places, facts: Facts) -> Self {
         let kept = kept::read(&kept::path(&places.state_dir));
-        let facts = facts::local(&places.url);
         Self { trials: Trials::new(kept.clone()), kept, places, facts, changed: true, ..Self::default() }
     }
 }
@@ -80,7 +80,11 @@ impl Agent {
         self.host.changed = sessions.is_none();
         let now = Instant::now();
         if self.heard_up_to().is_some() && self.node_exists() {
-            let step = self.host.trials.want(self.host_policies_here(), now, sessions.as_ref(), lasts);
+            let wanted = self.host_policies_here();
+            if !wanted.is_empty() || self.has_host_policies() {
+                self.host.trials.know(&self.host.facts.known);
+            }
+            let step = self.host.trials.want(wanted, now, sessions.as_ref(), lasts);
             // What could not be kept is not begun. What loosens is followed all the same: who opens a node with a full disk must get in.
             let _ = self.follow(step);
         }

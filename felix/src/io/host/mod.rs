@@ -2,5 +2,8 @@
 
 pub mod facts;
 pub mod kept;
+pub mod look;
+pub mod names;
+pub mod resolvers;
 pub mod sockets;
 pub mod test;
