@@ -4,7 +4,7 @@ mod denial;
 mod skeleton;
 
 pub use denial::{Reason, log};
-pub use skeleton::{CUT_FOR, Settings, skeleton};
+pub use skeleton::{CUT_FOR, Settings, skeleton, tunnel_guards};
 
 use crate::ruleset::Name;
 

@@ -1,13 +1,13 @@
 //! What a node cannot do without, found out from what it does: in flow facts of the node, out flow what passes before all rules, each with
 //! its reason.
 
-use super::known::{Known, Routing};
+use super::known::Known;
+use super::ports::Ports;
 use crate::model::Direction;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use twill_crds::names;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -27,8 +27,10 @@ pub struct Facts {
     pub listening: BTreeSet<u16>,
     /// Those of them where SSH is served, as far as processes can be seen.
     pub ssh: BTreeSet<u16>,
-    /// Where the datastore and those who answer for names are, and how the node is routed, or was when that was seen last.
+    /// Where the datastore and those who answer for names are, and BGP's peers, or were when that was seen last.
     pub known: Known,
+    /// The fabric's ports.
+    pub ports: Ports,
     /// BGP peers with which there is a session; none: that is not known, as while bgpd should answer and does not.
     pub established: Option<BTreeSet<IpAddr>>,
     /// Addresses of the nodes of the control plane.
@@ -134,13 +136,16 @@ fn datastore(facts: &Facts, all: &mut Vec<Failsafe>) {
 
 /// What routes and tunnels need, both ways.
 fn routing(facts: &Facts, all: &mut Vec<Failsafe>) {
-    let Routing { bgp_port, bgp_peers } = &facts.known.routing;
-    let port = bgp_port.unwrap_or(names::BGP_PORT);
-    all.push(inbound(TCP, (port, port), Peers::Nodes, "BGP with nodes"));
-    all.push(outbound(TCP, (port, port), Peers::Nodes, "BGP with nodes"));
+    let bgp_peers = &facts.known.bgp_peers;
+    for port in facts.ports.bgp.iter().copied() {
+        all.push(inbound(TCP, (port, port), Peers::Nodes, "BGP with nodes"));
+        all.push(outbound(TCP, (port, port), Peers::Nodes, "BGP with nodes"));
+    }
     for peer in bgp_peers {
         let address = || Peers::Addresses([peer.ip()].into());
-        all.push(inbound(TCP, (port, port), address(), "BGP with a configured peer"));
+        for port in facts.ports.bgp.iter().copied() {
+            all.push(inbound(TCP, (port, port), address(), "BGP with a configured peer"));
+        }
         all.push(outbound(TCP, (peer.port(), peer.port()), address(), "BGP with a configured peer"));
     }
     let routers: BTreeSet<IpAddr> = bgp_peers.iter().map(SocketAddr::ip).collect();
@@ -151,9 +156,10 @@ fn routing(facts: &Facts, all: &mut Vec<Failsafe>) {
             all.push(outbound(UDP, ports, peers, "BFD"));
         }
     }
-    let vxlan = (names::VXLAN_PORT, names::VXLAN_PORT);
-    all.push(inbound(UDP, vxlan, Peers::Nodes, "VXLAN between nodes"));
-    all.push(outbound(UDP, vxlan, Peers::Nodes, "VXLAN between nodes"));
+    for port in facts.ports.vxlan.iter().copied() {
+        all.push(inbound(UDP, (port, port), Peers::Nodes, "VXLAN between nodes"));
+        all.push(outbound(UDP, (port, port), Peers::Nodes, "VXLAN between nodes"));
+    }
     for direction in [Direction::Ingress, Direction::Egress] {
         let reason = "IP-in-IP between nodes".to_owned();
         all.push(Failsafe { direction, protocol: IP_IN_IP, ports: None, peers: Peers::Nodes, reason });
@@ -195,6 +201,17 @@ mod tests {
     }
 
     #[test]
+    fn ports_of_the_fabric_pass_as_they_are_set_and_were_a_moment_ago() {
+        let ports = Ports { bgp: [179, 1790].into(), vxlan: [4789, 8472].into() };
+        let all = shown(&Facts { ports, ..Facts::default() });
+        for port in ["6 179-179", "6 1790-1790", "17 4789-4789", "17 8472-8472"] {
+            for direction in ["ingress", "egress"] {
+                assert!(all.contains(&format!("{direction} {port} nodes")), "{direction} {port}: {all:?}");
+            }
+        }
+    }
+
+    #[test]
     fn what_a_node_does_it_goes_on_doing() {
         let bare: BTreeSet<String> = shown(&Facts::default()).into_iter().collect();
         let more =
@@ -216,8 +233,8 @@ mod tests {
             ..Facts::default()
         };
         assert_eq!(more(datastore), ["egress 6 2379-2379 192.0.2.1", "egress 6 6443-6443 192.0.2.2"]);
-        let routing = Routing { bgp_peers: ["192.0.2.9:1790".parse().unwrap()].into(), ..Routing::default() };
-        let peer = Facts { known: Known { routing, ..Known::default() }, ..Facts::default() };
+        let bgp_peers = ["192.0.2.9:1790".parse().unwrap()].into();
+        let peer = Facts { known: Known { bgp_peers, ..Known::default() }, ..Facts::default() };
         let routed = more(peer);
         assert!(routed.contains(&"ingress 6 179-179 192.0.2.9".to_owned()), "{routed:?}");
         assert!(routed.contains(&"egress 6 1790-1790 192.0.2.9".to_owned()), "{routed:?}");

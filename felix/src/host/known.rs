@@ -1,4 +1,4 @@
-//! Where a node's datastore and its resolvers were seen, and how it takes part in routing, for when none of that can be found out: after a
+//! Where a node's datastore and its resolvers were seen, and its BGP peers, for when none of that can be found out: after a
 //! reboot that leads into closed egress.
 //!
 //! In flow what is seen now and the clocks; out flows what is kept over a restart. What was seen counts for a while after, and for as long
@@ -24,17 +24,8 @@ pub struct Known {
     pub datastore: BTreeMap<SocketAddr, Sighting>,
     /// Servers that answer for names.
     pub resolvers: BTreeMap<IpAddr, Sighting>,
-    /// As it was heard last: a node may reach its datastore by routes alone that a peer tells it.
-    pub routing: Routing,
-}
-
-/// What the datastore says of a node's routing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Routing {
-    /// The port on which bgpd listens.
-    pub bgp_port: Option<u16>,
-    /// Configured BGP peers beside nodes, with their ports.
+    /// Configured BGP peers beside nodes, with their ports, as they were heard last: a node may reach its datastore by routes alone that
+    /// one of them tells it.
     pub bgp_peers: BTreeSet<SocketAddr>,
 }
 
@@ -70,8 +61,8 @@ pub struct Seen {
     pub resolvers: BTreeSet<IpAddr>,
     /// Whether the datastore is reached.
     pub reached: bool,
-    /// None: the datastore has not been heard.
-    pub routing: Option<Routing>,
+    /// Configured BGP peers; none: the datastore has not been heard.
+    pub bgp_peers: Option<BTreeSet<SocketAddr>>,
 }
 
 /// The time of a look.
@@ -88,15 +79,15 @@ pub struct Clock {
 pub struct Memory {
     datastore: Places<SocketAddr>,
     resolvers: Places<IpAddr>,
-    routing: Routing,
+    bgp_peers: BTreeSet<SocketAddr>,
 }
 
 impl Memory {
     /// Goes on with what was kept. It counts as seen now.
     #[must_use]
     pub fn new(kept: Known, now: Instant) -> Self {
-        let Known { datastore, resolvers, routing } = kept;
-        Self { datastore: Places::new(datastore, now), resolvers: Places::new(resolvers, now), routing }
+        let Known { datastore, resolvers, bgp_peers } = kept;
+        Self { datastore: Places::new(datastore, now), resolvers: Places::new(resolvers, now), bgp_peers }
     }
 
     /// Takes in a look, and says what is known then.
@@ -107,10 +98,14 @@ impl Memory {
             self.datastore.forget(at.now);
             self.resolvers.forget(at.now);
         }
-        if let Some(heard) = seen.routing {
-            self.routing = heard;
+        if let Some(heard) = seen.bgp_peers {
+            self.bgp_peers = heard;
         }
-        Known { datastore: self.datastore.known(), resolvers: self.resolvers.known(), routing: self.routing.clone() }
+        Known {
+            datastore: self.datastore.known(),
+            resolvers: self.resolvers.known(),
+            bgp_peers: self.bgp_peers.clone(),
+        }
     }
 }
 
@@ -228,12 +223,12 @@ mod tests {
         assert_eq!(known.resolvers.keys().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.54"]);
     }
     #[test]
-    fn how_the_node_is_routed_is_remembered_until_it_is_heard() {
+    fn peers_are_remembered_until_they_are_heard() {
         let start = Instant::now();
-        let routing = Routing { bgp_port: Some(1790), bgp_peers: ["192.0.2.9:179".parse().unwrap()].into() };
-        let mut memory = Memory::new(Known { routing: routing.clone(), ..Known::default() }, start);
-        assert_eq!(memory.look(after(0)(start), Seen::default()).routing, routing);
-        let heard = Seen { routing: Some(Routing::default()), ..Seen::default() };
-        assert_eq!(memory.look(after(5)(start), heard).routing, Routing::default());
+        let kept = Known { bgp_peers: ["192.0.2.9:179".parse().unwrap()].into(), ..Known::default() };
+        let mut memory = Memory::new(kept.clone(), start);
+        assert_eq!(memory.look(after(0)(start), Seen::default()), kept);
+        let heard = Seen { bgp_peers: Some(BTreeSet::new()), ..Seen::default() };
+        assert_eq!(memory.look(after(5)(start), heard), Known::default());
     }
 }

@@ -6,6 +6,7 @@
 pub mod failsafe;
 pub mod known;
 mod looser;
+pub mod ports;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

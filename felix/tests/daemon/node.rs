@@ -161,6 +161,15 @@ impl Node {
         self.runtime.block_on(self.datastore.update(&new)).unwrap();
     }
 
+    /// Gives an object of the cluster another spec.
+    pub fn put_in_cluster<K: Object>(&self, name: &str, spec: Value) {
+        let old = self.runtime.block_on(self.datastore.get::<K>(&Key::cluster(name))).unwrap().unwrap();
+        let mut new = serde_json::to_value(&old).unwrap();
+        new["spec"] = spec;
+        let new: K = serde_json::from_value(new).unwrap();
+        self.runtime.block_on(self.datastore.update(&new)).unwrap();
+    }
+
     /// Gives the namespace `shop` other labels.
     pub fn label_shop(&self, labels: Value) {
         let mut shop = self.runtime.block_on(self.datastore.get::<Namespace>(&Key::cluster("shop"))).unwrap().unwrap();

@@ -333,6 +333,7 @@ impl Agent {
             }
             // What is in force of them is kept in a file of its own.
             Fact::HostPolicy(followed) => self.hear_host_policies(*followed),
+            Fact::BgpConfiguration(followed) => self.hear_bgp_configuration(*followed),
             Fact::Node(followed) => {
                 self.memory.hear(kind, &followed);
                 self.hear_nodes(*followed);
@@ -411,6 +412,9 @@ impl Agent {
         self.cut_due().await;
         self.take_back_held().await;
         self.tick_host().await;
+        if self.follow_ports() {
+            self.settle().await;
+        }
         self.tell_runtime();
         self.check_blocks();
         if self.table.is_some() && (!self.equal || self.enforced.is_due()) || self.isolation.due() {

@@ -4,7 +4,6 @@
 use super::look::Looker;
 use super::{kept, names};
 use crate::host::failsafe::Facts;
-use crate::host::known::Routing;
 use crate::io::agent::{Done, Places};
 use futures::StreamExt;
 use std::collections::BTreeSet;
@@ -15,9 +14,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use twill_crds::BGPPeer;
 use twill_crds::control::{BgpdRequest, PeerStatus};
 use twill_crds::names::{BGP_PORT, BGPD_SOCKET};
-use twill_crds::{BGPConfiguration, BGPPeer};
 use twill_datastore::{Datastore, Filter, Followed, Index, follow};
 
 const EVERY: Duration = Duration::from_secs(5);
@@ -34,29 +33,23 @@ const EXPECTED: Duration = Duration::from_secs(600);
 pub fn start(datastore: Datastore, places: Places, done: mpsc::UnboundedSender<Done>) {
     tokio::spawn(async move {
         let mut peers = follow::<BGPPeer>(&datastore, Filter::default());
-        let mut configurations = follow::<BGPConfiguration>(&datastore, Filter::default());
         let mut names = names::start(places.url.clone());
         let known = kept::read(&kept::path(&places.state_dir)).known;
         let looker = Arc::new(Mutex::new(Looker::new(&places.url, known)));
         let mut bgp = Bgp::new(places.run_dir);
         let mut pace = Pace::new(Instant::now());
-        let (mut told, mut heard) = (None, [false; 2]);
+        let (mut told, mut heard) = (None, false);
         loop {
             tokio::select! {
                 Some(followed) = peers.next() => {
-                    heard[0] |= matches!(followed, Followed::Synced { .. });
+                    heard |= matches!(followed, Followed::Synced { .. });
                     bgp.peers.apply(followed);
-                    pace.news(Instant::now(), heard == [true; 2]);
+                    pace.news(Instant::now(), heard);
                 }
-                Some(followed) = configurations.next() => {
-                    heard[1] |= matches!(followed, Followed::Synced { .. });
-                    bgp.configurations.apply(followed);
-                    pace.news(Instant::now(), heard == [true; 2]);
-                }
-                Ok(()) = names.changed() => pace.news(Instant::now(), heard == [true; 2]),
+                Ok(()) = names.changed() => pace.news(Instant::now(), heard),
                 () = tokio::time::sleep_until(pace.due.into()) => {
                     let places = names.borrow_and_update().clone();
-                    let seen = look(&looker, places, (heard == [true; 2]).then(|| bgp.routing())).await;
+                    let seen = look(&looker, places, heard.then(|| bgp.peers())).await;
                     let sessions = bgp.sessions().await;
                     pace.looked(Instant::now());
                     let Some(facts) = seen.map(|seen| Facts { established: sessions, ..seen }) else { continue };
@@ -79,11 +72,14 @@ pub async fn local(places: &Places) -> Facts {
 }
 
 /// Looks where it holds up nobody. None: that failed, and the next look may not.
-async fn look(looker: &Arc<Mutex<Looker>>, places: names::Places, routing: Option<Routing>) -> Option<Facts> {
+async fn look(
+    looker: &Arc<Mutex<Looker>>,
+    places: names::Places,
+    peers: Option<BTreeSet<SocketAddr>>,
+) -> Option<Facts> {
     let looker = looker.clone();
-    let looked = tokio::task::spawn_blocking(move || {
-        looker.lock().unwrap_or_else(PoisonError::into_inner).look(places, routing)
-    });
+    let looked =
+        tokio::task::spawn_blocking(move || looker.lock().unwrap_or_else(PoisonError::into_inner).look(places, peers));
     looked.await.inspect_err(|error| tracing::error!(%error, "what the node needs was not looked at")).ok()
 }
 
@@ -115,25 +111,21 @@ impl Pace {
 struct Bgp {
     run_dir: PathBuf,
     peers: Index<BGPPeer>,
-    configurations: Index<BGPConfiguration>,
     /// When bgpd answered last.
     answered: Option<Instant>,
 }
 
 impl Bgp {
     fn new(run_dir: PathBuf) -> Self {
-        Self { run_dir, peers: Index::default(), configurations: Index::default(), answered: None }
+        Self { run_dir, peers: Index::default(), answered: None }
     }
 
-    fn routing(&self) -> Routing {
-        let peers = self.peers.iter().filter_map(|(_, peer)| {
+    fn peers(&self) -> BTreeSet<SocketAddr> {
+        let peer = |peer: &BGPPeer| {
             let remote = &peer.spec.remote;
             Some(SocketAddr::new(remote.address?, remote.port.unwrap_or(BGP_PORT)))
-        });
-        Routing {
-            bgp_port: self.configurations.iter().next().map(|(_, one)| one.spec.listen_port),
-            bgp_peers: peers.collect(),
-        }
+        };
+        self.peers.iter().filter_map(|(_, one)| peer(one)).collect()
     }
 
     /// BGP sessions, if that is known. A bgpd that has left no socket, and has not answered for long, is none: then there are no sessions.

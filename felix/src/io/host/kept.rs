@@ -45,6 +45,7 @@ mod tests {
     use super::*;
     use crate::host::Reverted;
     use crate::host::known::{By, Known, Sighting};
+    use crate::host::ports::Ports;
     use serde_json::json;
 
     #[test]
@@ -63,6 +64,7 @@ mod tests {
                 datastore: [("[fd00::1]:2379".parse().unwrap(), Sighting { seen: 7, by: By::Name })].into(),
                 ..Known::default()
             },
+            ports: Ports { vxlan: [8472].into(), ..Ports::default() },
         };
         write(&path, &kept).unwrap();
         assert_eq!(read(&path), kept);

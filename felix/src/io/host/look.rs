@@ -7,7 +7,7 @@ use super::names;
 use super::resolvers::resolvers;
 use super::sockets::{self, Socket};
 use crate::host::failsafe::Facts;
-use crate::host::known::{By, Clock, HELD, Known, Memory, Routing, Seen as Found};
+use crate::host::known::{By, Clock, HELD, Known, Memory, Seen as Found};
 use crate::io::conntrack;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
@@ -44,7 +44,7 @@ impl Looker {
     }
 
     /// All but BGP sessions, with what else was found out about the datastore. It blocks.
-    pub fn look(&mut self, places: names::Places, routing: Option<Routing>) -> Facts {
+    pub fn look(&mut self, places: names::Places, bgp_peers: Option<BTreeSet<SocketAddr>>) -> Facts {
         let now = Instant::now();
         let all = sockets::all();
         let listening = all.iter().filter(|socket| socket.listens && !socket.local.ip().is_loopback());
@@ -54,7 +54,7 @@ impl Looker {
         let connected = connected.into_iter().map(|place| (place, By::Connection));
         let datastore = places.into_iter().chain(connected).filter(|(place, _)| !place.ip().is_loopback()).collect();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let found = Found { datastore, resolvers: resolvers(), reached: reached || self.file, routing };
+        let found = Found { datastore, resolvers: resolvers(), reached: reached || self.file, bgp_peers };
         Facts {
             ssh: self.ssh.look(now, ssh),
             listening: self.listening.look(now, listening.map(|socket| socket.local.port())),
