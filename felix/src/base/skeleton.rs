@@ -1,8 +1,9 @@
 //! Base chains and the sets they look into. The order of the rules is the design; each step says why it stands where it does.
 
 use super::{
-    CUT_V4, CUT_V6, FROM_POD, HOST_EGRESS, HOST_FAILSAFE_IN, HOST_FAILSAFE_OUT, HOST_INGRESS, KNOWN, LOGGED, NAT_V4,
-    NAT_V6, NODES_V4, NODES_V6, POOLS_V4, POOLS_V6, Reason, SOURCE_V4, SOURCE_V6, TO_POD, chain_name, name,
+    CUT_V4, CUT_V6, FROM_POD, HOST_EGRESS, HOST_FAILSAFE_IN, HOST_FAILSAFE_OUT, HOST_INGRESS, HOST_THROUGH, KNOWN,
+    LOGGED, NAT_V4, NAT_V6, NODES_V4, NODES_V6, POOLS_V4, POOLS_V6, Reason, SOURCE_V4, SOURCE_V6, TO_POD, chain_name,
+    name,
 };
 use crate::ruleset::{
     Action, Base, BaseKind, Chain, CtStates, Direction, End, Family, Field, Hook, Interface, KeyType, Match, Name,
@@ -71,6 +72,7 @@ pub fn skeleton(settings: &Settings) -> Ruleset {
             (chain_name("cut"), chain(None, cut())),
             (chain_name(HOST_INGRESS), chain(None, Vec::new())),
             (chain_name(HOST_EGRESS), chain(None, Vec::new())),
+            (chain_name(HOST_THROUGH), chain(None, Vec::new())),
             (chain_name(HOST_FAILSAFE_IN), chain(None, Vec::new())),
             (chain_name(HOST_FAILSAFE_OUT), chain(None, Vec::new())),
         ]
@@ -125,6 +127,8 @@ fn forward() -> Vec<Rule> {
         established(Direction::Out),
         invalid(Direction::In),
         invalid(Direction::Out),
+        // NodePorts and the like, where a HostPolicy asks for them.
+        Rule::new(vec![Match::Translated], jump(HOST_THROUGH)),
         // Lists return when they allow: a packet from one pod to another of this node passes both.
         dispatch(Field::InInterface, FROM_POD),
         dispatch(Field::OutInterface, TO_POD),

@@ -6,7 +6,7 @@
 //! remembered. An address that was given or taken since is nowhere but where it is remembered to belong.
 
 use crate::base::{self, HOST};
-use crate::ruleset::{Action, Key, KeyType, Name, Ruleset, Set, Value};
+use crate::ruleset::{Action, Chain, Key, KeyType, Name, Ruleset, Set, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -77,7 +77,9 @@ impl Inherited {
         // The host's own interfaces stay as they are. A table of a release without HostPolicies has no such chains.
         let of_the_host = || left.chains.iter().filter(|(name, _)| name.starts_with(HOST));
         if of_the_host().next().is_some() {
-            wanted.chains.retain(|name, _| !name.starts_with(HOST));
+            // One that an earlier release did not have begins as it is here.
+            let is_new = |name: &Name, chain: &Chain| chain.base.is_none() && !left.chains.contains_key(name);
+            wanted.chains.retain(|name, chain| !name.starts_with(HOST) || is_new(name, chain));
             wanted.chains.extend(of_the_host().map(|(name, chain)| (name.clone(), chain.clone())));
             renew_failsafes(&mut wanted, remembered);
         }
@@ -155,7 +157,7 @@ fn selector(set: &Set, key: &Key) -> Option<Key> {
 mod tests {
     use super::*;
     use crate::base::{Settings, skeleton};
-    use crate::ruleset::{Chain, Field, Match, Rule, Verdict};
+    use crate::ruleset::{Field, Match, Rule, Verdict};
 
     const OLD: &str = "twl00000000001";
     const CUT: &str = "twl00000000002";

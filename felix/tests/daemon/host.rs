@@ -1,6 +1,7 @@
 //! HostPolicies on a node's uplink, with a machine outside that tries real connections.
 
 mod egress;
+mod forwarded;
 mod ports;
 
 use crate::node::Node;

@@ -46,6 +46,11 @@ const LOG_BYTES: u16 = 3;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// `NFT_CT_STATUS` and `NFT_CT_PROTO_DST`, `IP_CT_DIR_ORIGINAL`, `IPS_DST_NAT`.
+const CT_STATUS: u32 = 2;
+const CT_DESTINATION_PORT: u32 = 12;
+const CT_ORIGINAL: u8 = 0;
+const DESTINATION_TRANSLATED: u32 = 1 << 5;
 const ICMPV6: u8 = 58;
 /// Name that the kernel completes with a number.
 const ANONYMOUS: &str = "__set%d";
@@ -155,6 +160,23 @@ impl Expressions<'_> {
                 self.protocol(*protocol);
                 self.payload(TRANSPORT_HEADER, if *side == End::Source { 0 } else { 2 }, 2, 0);
                 self.ports(ranges);
+            }
+            Match::OriginalPorts { protocol, range } => {
+                self.protocol(*protocol);
+                self.expression("ct", |w| {
+                    w.u32(1, register(0));
+                    w.u32(2, CT_DESTINATION_PORT);
+                    w.attribute(3, &[CT_ORIGINAL]);
+                });
+                self.ports(std::slice::from_ref(range));
+            }
+            Match::Translated => {
+                self.expression("ct", |w| {
+                    w.u32(1, register(0));
+                    w.u32(2, CT_STATUS);
+                });
+                self.masked(&DESTINATION_TRANSLATED.to_ne_bytes());
+                self.compare(NOT_EQUAL, &[0; 4]);
             }
             Match::Icmpv6Types(types) => {
                 self.protocol(ICMPV6);
