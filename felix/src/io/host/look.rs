@@ -3,6 +3,7 @@
 //!
 //! What was needed a short while ago still counts: a server that restarts does not listen for a moment.
 
+use super::activation;
 use super::names;
 use super::resolvers::resolvers;
 use super::sockets::{self, Socket};
@@ -15,6 +16,8 @@ use std::net::SocketAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 const SSH_SERVERS: [&str; 2] = ["sshd", "dropbear"];
+/// Who listens in the place of servers that run only while somebody is connected.
+const STARTERS: [&str; 1] = ["systemd"];
 
 /// What was seen, and when.
 #[derive(Debug)]
@@ -49,7 +52,13 @@ impl Looker {
         let all = sockets::all();
         let listening = all.iter().filter(|socket| socket.listens && !socket.local.ip().is_loopback());
         let servers = sockets::of_processes_named(&SSH_SERVERS);
-        let ssh = listening.clone().filter(|socket| servers.contains(&socket.inode)).map(|socket| socket.local.port());
+        // systemd listens for servers of other things, too.
+        let (activated, starters) = (activation::ports(), sockets::of_processes_named(&STARTERS));
+        let is_ssh = |socket: &&Socket| {
+            let (inode, port) = (&socket.inode, socket.local.port());
+            servers.contains(inode) || activated.contains(&port) && starters.contains(inode)
+        };
+        let ssh = listening.clone().filter(is_ssh).map(|socket| socket.local.port());
         let (connected, reached) = self.connected(&all);
         let connected = connected.into_iter().map(|place| (place, By::Connection));
         let datastore = places.into_iter().chain(connected).filter(|(place, _)| !place.ip().is_loopback()).collect();
