@@ -197,7 +197,8 @@ fn list(program: &Program, way: Way, before: &[Failsafe], told: bool) -> Option<
     let closing = || program.iter().filter(|policy| policy.closes(way));
     closing().next()?;
     let (mut rules, mut sets) = (Vec::new(), Vec::new());
-    if closing().any(|policy| policy.failsafes) {
+    // What any policy of the node leaves to it passes in every direction.
+    if program.iter().any(|policy| policy.failsafes) {
         match failsafe_chain(way) {
             Some(chain) => rules.push(Rule::new(Vec::new(), Action::Verdict(Verdict::Jump(chain_name(chain))))),
             None => rules.extend(failsafes(before, way)),

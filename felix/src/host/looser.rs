@@ -25,10 +25,9 @@ pub fn is_looser(new: &Program, old: &Program) -> bool {
     Way::ALL.into_iter().all(|way| {
         let of =
             |program: &Program| -> Program { program.iter().filter(|policy| policy.closes(way)).cloned().collect() };
+        let kept = keeps_failsafes(new) || !keeps_failsafes(old);
         let (new, old) = (of(new), of(old));
-        new.is_empty()
-            || (keeps_failsafes(&new) || !keeps_failsafes(&old))
-                && loosens(&items(&new, way.direction()), &items(&old, way.direction()))
+        new.is_empty() || kept && loosens(&items(&new, way.direction()), &items(&old, way.direction()))
     })
 }
 
