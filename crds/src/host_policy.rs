@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
     shortname = "hostpol",
     category = "twill",
     derive = "PartialEq",
-    doc = "HostPolicy closes interfaces of nodes to packets for the node itself, and from it, but for what its rules accept and what the node cannot do without. A change that forbids more is on trial first: each node goes back to what was in force before unless the change is confirmed in time, even while Twill is not running there. Packets of pods are not its business: they are forwarded, or stay on the node."
+    doc = "HostPolicy closes interfaces of nodes to packets for the node itself, and from it, but for what its rules accept and what the node cannot do without. A change that forbids more is on trial first: each node goes back to what was in force before unless the change is confirmed in time, even while Twill is not running there. Packets of pods are not its business: they are forwarded, or stay on the node; but where it says so, it judges what comes from outside to NodePorts."
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(
@@ -40,11 +40,12 @@ pub struct HostPolicySpec {
     #[schemars(range(min = 0, max = 100_000))]
     pub priority: i32,
     /// The directions that are closed; by default Ingress alone. `Ingress`: packets to the node. `Egress`: packets that the node itself
-    /// sends.
+    /// sends. `Forwarded`: connections that come to an interface of the node for another address or port than they are sent on to, as those to
+    /// NodePorts and external addresses of Services whose pods they go to; rules of `ingress` judge them, by the port that they came to.
     #[serde(default = "usual_directions")]
-    #[schemars(length(min = 1, max = 2))]
+    #[schemars(length(min = 1, max = 3))]
     pub directions: Vec<Direction>,
-    /// Rules about packets to the node, in order, at most 32. What none matches is denied.
+    /// Rules about packets to the node, and about those that are forwarded if that is closed, in order, at most 32. What none matches is denied.
     #[serde(default)]
     #[schemars(length(max = 32))]
     pub ingress: Vec<IngressRule>,
@@ -72,6 +73,8 @@ pub enum Direction {
     Ingress,
     /// From the node.
     Egress,
+    /// Through the node, with another destination.
+    Forwarded,
 }
 
 /// A rule about packets to the node.

@@ -59,15 +59,17 @@ fn directions(spec: &HostPolicySpec) -> Result<(), Problem> {
     if spec.directions.is_empty() {
         return Err(Problem::new("spec.directions", "is empty; name Ingress, Egress or both, or delete the object"));
     }
-    at_most("spec.directions", spec.directions.len(), 2)?;
-    let idle = |direction, rules: usize| rules > 0 && !spec.directions.contains(&direction);
-    if idle(Direction::Ingress, spec.ingress.len()) {
+    at_most("spec.directions", spec.directions.len(), 3)?;
+    let idle = |directions: &[Direction], rules: usize| {
+        rules > 0 && !directions.iter().any(|direction| spec.directions.contains(direction))
+    };
+    if idle(&[Direction::Ingress, Direction::Forwarded], spec.ingress.len()) {
         return Err(Problem::new(
             "spec.directions",
             "lacks Ingress, so spec.ingress would mean nothing; add it, or take the rules away",
         ));
     }
-    if idle(Direction::Egress, spec.egress.len()) {
+    if idle(&[Direction::Egress], spec.egress.len()) {
         return Err(Problem::new(
             "spec.directions",
             "lacks Egress, so spec.egress would mean nothing; add it, or take the rules away",

@@ -15,6 +15,7 @@ mod read;
 mod stream;
 mod write;
 
+use super::servers::{Server, server_of};
 use crate::{Engine, Error, Filter, Key, Mark, Page, Preconditions, RawEvent, Revision, Scope};
 use address::Address;
 use async_trait::async_trait;
@@ -32,6 +33,17 @@ use twill_crds::{Kind, validate};
 
 /// How long a call may take; a list has this for each page.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The servers that a URL names.
+///
+/// # Errors
+/// [`Error::Open`] if the URL is wrong.
+pub(super) fn servers(url: &str) -> Result<Vec<Server>, Error> {
+    let wrong = |problem| Error::Open { url: address::shown(url), problem };
+    let address = Address::parse(url).map_err(wrong)?;
+    let one = |endpoint: &String| endpoint.parse::<http::Uri>().ok().as_ref().and_then(server_of);
+    Ok(address.endpoints.iter().filter_map(one).collect())
+}
 
 /// A datastore in etcd.
 pub struct Etcd {

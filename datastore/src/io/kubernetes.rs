@@ -19,6 +19,7 @@ mod trimmed;
 mod watch;
 mod write;
 
+use super::servers::{Server, server_of};
 use crate::{Engine, Error, Filter, Key, Mark, Page, Preconditions, RawEvent, Revision, Scope};
 use access::Access;
 use address::Address;
@@ -32,6 +33,17 @@ use status::Status;
 use std::sync::{Arc, Mutex, PoisonError};
 use twill_crds::{Kind, known};
 use write::Part;
+
+/// The API server that a URL leads to.
+///
+/// # Errors
+/// [`Error::Open`] if the URL, the kubeconfig or a file that it names is wrong.
+pub(super) async fn server(url: &str) -> Result<Server, Error> {
+    let wrong = |problem: String| Error::Open { url: url.to_owned(), problem };
+    let address = Address::parse(url.strip_prefix("kubernetes:").unwrap_or(url)).map_err(wrong)?;
+    let loaded = address.load().await.map_err(wrong)?;
+    server_of(&loaded.config.cluster_url).ok_or_else(|| wrong(format!("server {} names no host", loaded.server())))
+}
 
 /// An API server.
 pub struct Kubernetes {

@@ -5,6 +5,7 @@ pub mod follow;
 pub mod kubernetes;
 mod late;
 pub(crate) mod reach;
+pub mod servers;
 pub mod sqlite;
 mod unreachable;
 

@@ -7,6 +7,7 @@ use crate::v1alpha2::{
 };
 use crate::{Cluster, End, Packet, Protocol, block, labels, limits, ports};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use std::net::IpAddr;
 
 /// "Ingress is the list of Ingress rules to be applied to the selected pods. … CNPs with no ingress rules do not affect ingress
@@ -147,14 +148,19 @@ fn from_matches(cluster: &Cluster, peer: &IngressPeer, end: &End<'_>) -> Match {
 /// peer counts as unknown.
 fn to_matches(cluster: &Cluster, peer: &EgressPeer, end: &End<'_>) -> Match {
     if let Some(selector) = &peer.nodes {
-        let selected = |n: &&Node| labels::selects(selector, &n.metadata.labels.clone().unwrap_or_default());
-        return when(cluster.nodes.iter().filter(selected).any(|n| any_addresses(n).contains(&end.address)));
+        return when(nodes_have(cluster, selector, end.address));
     }
     if let Some(networks) = &peer.networks {
         return when(networks.iter().any(|cidr| block::cidr_contains(cidr, end.address)));
     }
     let pods = IngressPeer { namespaces: peer.namespaces.clone(), pods: peer.pods.clone() };
     from_matches(cluster, &pods, end)
+}
+
+/// Whether an address is one of a node that the selector picks.
+pub(crate) fn nodes_have(cluster: &Cluster, selector: &LabelSelector, address: IpAddr) -> bool {
+    let selected = |n: &&Node| labels::selects(selector, &n.metadata.labels.clone().unwrap_or_default());
+    cluster.nodes.iter().filter(selected).any(|n| any_addresses(n).contains(&address))
 }
 
 /// "It selects the nodeIPs as the peer type by matching on the IPs present in the node.Status.Addresses field of the node", of

@@ -1,10 +1,11 @@
-//! NetworkPolicy, ClusterNetworkPolicy and NamespaceIsolation, judged straight from the text of their APIs.
+//! NetworkPolicy, ClusterNetworkPolicy, NamespaceIsolation and HostPolicy, judged straight from the text of their APIs.
 //!
 //! In flow raw Kubernetes objects and one packet's ends; out flows whether it may go. See the crate's README for what the
 //! APIs leave open. This shares no code with the compiler that it holds to account.
 
 mod block;
 mod cluster_policy;
+pub mod host;
 pub mod isolation;
 mod labels;
 mod limits;

@@ -4,7 +4,7 @@ mod denial;
 mod skeleton;
 
 pub use denial::{Reason, log};
-pub use skeleton::{CUT_FOR, Settings, skeleton};
+pub use skeleton::{CUT_FOR, Settings, skeleton, tunnel_guards};
 
 use crate::ruleset::Name;
 
@@ -55,6 +55,9 @@ pub const REFUSED: &str = "list_refused";
 pub const HOST_INGRESS: &str = "host_ingress";
 /// Chain to which packets of the host come, as long as [`HOST_OUTPUT`] stands.
 pub const HOST_EGRESS: &str = "host_egress";
+/// Chain to which new connections come that the host forwards to another destination than theirs was. It returns what passes: the policy
+/// of the pod that they go to comes after it.
+pub const HOST_THROUGH: &str = "host_through";
 /// Chain of what passes before the rules of HostPolicies, to the host.
 pub const HOST_FAILSAFE_IN: &str = "host_failsafe_in";
 /// The same from the host.

@@ -1,28 +1,30 @@
 //! Base chains and the sets they look into. The order of the rules is the design; each step says why it stands where it does.
 
 use super::{
-    CUT_V4, CUT_V6, FROM_POD, HOST_EGRESS, HOST_FAILSAFE_IN, HOST_FAILSAFE_OUT, HOST_INGRESS, KNOWN, LOGGED, NAT_V4,
-    NAT_V6, NODES_V4, NODES_V6, POOLS_V4, POOLS_V6, Reason, SOURCE_V4, SOURCE_V6, TO_POD, chain_name, name,
+    CUT_V4, CUT_V6, FROM_POD, HOST_EGRESS, HOST_FAILSAFE_IN, HOST_FAILSAFE_OUT, HOST_INGRESS, HOST_THROUGH, KNOWN,
+    LOGGED, NAT_V4, NAT_V6, NODES_V4, NODES_V6, POOLS_V4, POOLS_V6, Reason, SOURCE_V4, SOURCE_V6, TO_POD, chain_name,
+    name,
 };
 use crate::ruleset::{
     Action, Base, BaseKind, Chain, CtStates, Direction, End, Family, Field, Hook, Interface, KeyType, Match, Name,
     Rule, Ruleset, Set, Verdict,
 };
+use std::collections::BTreeSet;
 use std::time::Duration;
 use twill_crds::names;
 
 /// What the skeleton depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// UDP port of the VXLAN device.
-    pub vxlan_port: u16,
+    /// UDP ports of the VXLAN device: the one it has, and those that it had or may have on other nodes for a moment.
+    pub vxlan_ports: BTreeSet<u16>,
     /// Whether denied packets are told of: the kernel must have NFLOG.
     pub told: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { vxlan_port: names::VXLAN_PORT, told: true }
+        Settings { vxlan_ports: [names::VXLAN_PORT].into(), told: true }
     }
 }
 
@@ -70,6 +72,7 @@ pub fn skeleton(settings: &Settings) -> Ruleset {
             (chain_name("cut"), chain(None, cut())),
             (chain_name(HOST_INGRESS), chain(None, Vec::new())),
             (chain_name(HOST_EGRESS), chain(None, Vec::new())),
+            (chain_name(HOST_THROUGH), chain(None, Vec::new())),
             (chain_name(HOST_FAILSAFE_IN), chain(None, Vec::new())),
             (chain_name(HOST_FAILSAFE_OUT), chain(None, Vec::new())),
         ]
@@ -78,6 +81,12 @@ pub fn skeleton(settings: &Settings) -> Ruleset {
         .collect(),
         sets: sets(settings),
     }
+}
+
+/// The rules that know ports of the VXLAN device, by their chains.
+#[must_use]
+pub fn tunnel_guards(settings: &Settings) -> [(Name, Vec<Rule>); 2] {
+    [(chain_name("input"), input(settings)), (chain_name("workload"), workload(settings))]
 }
 
 fn sets(settings: &Settings) -> std::collections::BTreeMap<Name, Set> {
@@ -118,6 +127,8 @@ fn forward() -> Vec<Rule> {
         established(Direction::Out),
         invalid(Direction::In),
         invalid(Direction::Out),
+        // NodePorts and the like, where a HostPolicy asks for them.
+        Rule::new(vec![Match::Translated], jump(HOST_THROUGH)),
         // Lists return when they allow: a packet from one pod to another of this node passes both.
         dispatch(Field::InInterface, FROM_POD),
         dispatch(Field::OutInterface, TO_POD),
@@ -127,14 +138,20 @@ fn forward() -> Vec<Rule> {
 fn input(settings: &Settings) -> Vec<Rule> {
     let udp_port =
         |port| Match::Ports { protocol: UDP, side: End::Destination, ranges: std::iter::once(port..=port).collect() };
-    let port = settings.vxlan_port;
     let not_a_node = |family| {
         let (field, set) = if family == Family::V4 { (Field::SourceV4, NODES_V4) } else { (Field::SourceV6, NODES_V6) };
         Match::Set { key: vec![field], set: name(set), negated: true }
     };
-    let vni = Match::VxlanVni { port, vni: names::VXLAN_VNI, negated: true };
     let stranger = "tunnel packet from other than a node";
-    vec![
+    let vxlan = settings.vxlan_ports.iter().flat_map(|port| {
+        let vni = Match::VxlanVni { port: *port, vni: names::VXLAN_VNI, negated: true };
+        [
+            Rule::deny(vec![udp_port(*port), not_a_node(Family::V4)]).comment(stranger),
+            Rule::deny(vec![udp_port(*port), not_a_node(Family::V6)]).comment(stranger),
+            Rule::deny(vec![vni]).comment("foreign VXLAN network"),
+        ]
+    });
+    let mut rules = vec![
         Rule::new(
             vec![workload_interface(Direction::In)],
             Action::Verdict(Verdict::Goto(chain_name("workload_input"))),
@@ -143,12 +160,11 @@ fn input(settings: &Settings) -> Vec<Rule> {
         Rule::new(vec![device(Direction::In, names::IPIP_DEVICE, false)], jump("tunnel")),
         // The tunnel devices are collect-metadata devices: they take packets from anybody, so this is their only guard.
         Rule::deny(vec![Match::Protocol(IP_IN_IP), not_a_node(Family::V4)]).comment(stranger),
-        Rule::deny(vec![udp_port(port), not_a_node(Family::V4)]).comment(stranger),
-        Rule::deny(vec![udp_port(port), not_a_node(Family::V6)]).comment(stranger),
-        Rule::deny(vec![vni]).comment("foreign VXLAN network"),
-        // What is left is for the host itself, from outside.
-        Rule::new(vec![], Action::Verdict(Verdict::Goto(chain_name(HOST_INGRESS)))),
-    ]
+    ];
+    rules.extend(vxlan);
+    // What is left is for the host itself, from outside.
+    rules.push(Rule::new(vec![], Action::Verdict(Verdict::Goto(chain_name(HOST_INGRESS)))));
+    rules
 }
 
 /// A pod to its own node: egress lists apply, and nothing else does.
@@ -178,20 +194,25 @@ fn workload_input() -> Vec<Rule> {
 
 /// What every packet from a workload must satisfy.
 fn workload(settings: &Settings) -> Vec<Rule> {
-    let vxlan = settings.vxlan_port..=settings.vxlan_port;
+    let to_port = |port: u16| Match::Ports {
+        protocol: UDP,
+        side: End::Destination,
+        ranges: std::iter::once(port..=port).collect(),
+    };
     let foreign_source = |field, set| {
         let check = Match::Set { key: vec![Field::InInterface, field], set: name(set), negated: true };
         Reason::Spoofed.rule(vec![check])
     };
-    vec![
+    let mut rules = vec![
         foreign_source(Field::SourceV4, SOURCE_V4),
         foreign_source(Field::SourceV6, SOURCE_V6),
         // With natOutgoing a workload's packet to another node carries this node's address, so the other node would take a
         // tunnel packet for one of ours: it has to end here. Before established, which costs two comparisons, so that no
         // connection state can let one through.
         Reason::Tunnel.rule(vec![Match::Protocol(IP_IN_IP)]),
-        Reason::Tunnel.rule(vec![Match::Ports { protocol: UDP, side: End::Destination, ranges: vec![vxlan] }]),
-    ]
+    ];
+    rules.extend(settings.vxlan_ports.iter().map(|port| Reason::Tunnel.rule(vec![to_port(*port)])));
+    rules
 }
 
 /// What every packet out of a tunnel must satisfy: its sender lives in a pool, or is a node, whose own servers answer pods from
@@ -296,6 +317,21 @@ mod tests {
     #[test]
     fn the_skeleton_reads_as_designed() {
         insta::assert_snapshot!(skeleton(&Settings::default()));
+    }
+
+    #[test]
+    fn every_port_of_the_vxlan_device_is_guarded_as_the_only_one_is() {
+        let of = |ports: &[u16]| {
+            let settings = Settings { vxlan_ports: ports.iter().copied().collect(), ..Settings::default() };
+            tunnel_guards(&settings).map(|(_, rules)| rules)
+        };
+        let (one, other, both) = (of(&[4789]), of(&[8472]), of(&[4789, 8472]));
+        for ((one, other), both) in one.iter().zip(&other).zip(&both) {
+            assert!(one.iter().chain(other).all(|rule| both.contains(rule)) && one != other);
+        }
+        let onward = both[0].iter().position(|rule| matches!(rule.action, Action::Verdict(Verdict::Goto(_))));
+        assert_eq!(onward, Some(0), "workloads go their own way");
+        assert_eq!((both[0].last(), both[0].len()), (one[0].last(), one[0].len() + 3), "the host comes last");
     }
 
     #[test]

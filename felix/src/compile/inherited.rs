@@ -6,7 +6,7 @@
 //! remembered. An address that was given or taken since is nowhere but where it is remembered to belong.
 
 use crate::base::{self, HOST};
-use crate::ruleset::{Action, Key, KeyType, Name, Ruleset, Set, Value};
+use crate::ruleset::{Action, Chain, Key, KeyType, Name, Ruleset, Set, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -77,8 +77,11 @@ impl Inherited {
         // The host's own interfaces stay as they are. A table of a release without HostPolicies has no such chains.
         let of_the_host = || left.chains.iter().filter(|(name, _)| name.starts_with(HOST));
         if of_the_host().next().is_some() {
-            wanted.chains.retain(|name, _| !name.starts_with(HOST));
+            // One that an earlier release did not have begins as it is here.
+            let is_new = |name: &Name, chain: &Chain| chain.base.is_none() && !left.chains.contains_key(name);
+            wanted.chains.retain(|name, chain| !name.starts_with(HOST) || is_new(name, chain));
             wanted.chains.extend(of_the_host().map(|(name, chain)| (name.clone(), chain.clone())));
+            renew_failsafes(&mut wanted, remembered);
         }
         for (name, before) in &left.sets {
             let elements = match remembered.sets.get(name) {
@@ -113,6 +116,16 @@ impl Inherited {
     }
 }
 
+/// What passes before policies follows from the node itself, not from memory: the way to a datastore that is somewhere else by now must be
+/// open before it can be heard. Chains that nothing remembered leads to stay.
+fn renew_failsafes(wanted: &mut Ruleset, now: &Ruleset) {
+    for name in [base::HOST_FAILSAFE_IN, base::HOST_FAILSAFE_OUT].map(base::chain_name) {
+        if let Some(chain) = now.chains.get(&name).filter(|chain| !chain.rules.is_empty()) {
+            wanted.chains.insert(name, chain.clone());
+        }
+    }
+}
+
 /// Of the policy that is remembered only what an interface attached since uses: the rest stands in the kernel, or is not needed yet.
 fn keep_used(wanted: &mut Ruleset, left: &Ruleset) {
     let verdicts = wanted.sets.values().flat_map(|set| set.elements.values());
@@ -144,7 +157,7 @@ fn selector(set: &Set, key: &Key) -> Option<Key> {
 mod tests {
     use super::*;
     use crate::base::{Settings, skeleton};
-    use crate::ruleset::{Chain, Field, Match, Rule, Verdict};
+    use crate::ruleset::{Field, Match, Rule, Verdict};
 
     const OLD: &str = "twl00000000001";
     const CUT: &str = "twl00000000002";
@@ -199,6 +212,25 @@ mod tests {
 
     fn jump(to: &str) -> Option<Value> {
         Some(Value::Verdict(Verdict::Jump(to.into())))
+    }
+
+    #[test]
+    fn what_the_node_needs_passes_as_it_is_needed_now_and_the_rest_of_the_host_stays() {
+        let (out, list) = (base::chain_name(base::HOST_FAILSAFE_OUT), base::chain_name(base::HOST_EGRESS));
+        let rules = |text: &str| vec![Rule::allow(vec![]).comment(text)];
+        let mut left = skeleton(&Settings::default());
+        for name in [&out, &list] {
+            left.chains.insert(name.clone(), Chain { base: None, rules: rules("before") });
+        }
+        let inherited = Inherited::new(Some(left));
+        let mut remembered = skeleton(&Settings::default());
+        let held = inherited.with(&remembered);
+        assert_eq!((&held.chains[&out].rules, &held.chains[&list].rules), (&rules("before"), &rules("before")));
+        for name in [&out, &list] {
+            remembered.chains.insert(name.clone(), Chain { base: None, rules: rules("now") });
+        }
+        let held = inherited.with(&remembered);
+        assert_eq!((&held.chains[&out].rules, &held.chains[&list].rules), (&rules("now"), &rules("before")));
     }
 
     #[test]

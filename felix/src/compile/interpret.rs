@@ -24,6 +24,8 @@ pub struct Packet {
     pub src_port: u16,
     /// Destination port; 0 for protocols without ports.
     pub dst_port: u16,
+    /// The destination port that it came to, if its destination was translated.
+    pub came_to: Option<u16>,
 }
 
 /// How it ended.
@@ -125,6 +127,10 @@ fn holds(ruleset: &Ruleset, condition: &Match, packet: &Packet) -> bool {
             let port = if *side == End::Source { packet.src_port } else { packet.dst_port };
             packet.protocol == *protocol && ranges.iter().any(|r| r.contains(&port))
         }
+        Match::OriginalPorts { protocol, range } => {
+            packet.protocol == *protocol && range.contains(&packet.came_to.unwrap_or(packet.dst_port))
+        }
+        Match::Translated => packet.came_to.is_some(),
         Match::Within(_) => true,
         Match::CtState(states) => states.bits() & CtStates::NEW.bits() != 0,
         Match::Opened { source, destination, port } => {

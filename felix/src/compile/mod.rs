@@ -105,6 +105,13 @@ impl Compiler {
         Self { limits, ..self }
     }
 
+    /// The skeleton depends on other ports of the VXLAN device from the next commit on.
+    pub fn guard_tunnels(&mut self, settings: &base::Settings) {
+        for (chain, rules) in base::tunnel_guards(settings) {
+            self.desired.set_rules(&chain, rules);
+        }
+    }
+
     /// Takes note of an event. Nothing is compiled before [`Compiler::commit`].
     pub fn apply(&mut self, event: Event) {
         self.index.apply(event);

@@ -63,6 +63,7 @@ impl<'a> Judge<'a> {
             protocol: flow.protocol,
             src_port: flow.source.port(),
             dst_port: flow.destination.port(),
+            came_to: None,
         };
         let hook = if to_host { Hook::Input } else { Hook::Forward };
         interpret(self.ruleset, hook, &packet)

@@ -1,12 +1,13 @@
 //! What a node cannot do without, found out from what it does: in flow facts of the node, out flow what passes before all rules, each with
 //! its reason.
 
+use super::known::Known;
+use super::ports::Ports;
 use crate::model::Direction;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use twill_crds::names;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -26,14 +27,10 @@ pub struct Facts {
     pub listening: BTreeSet<u16>,
     /// Those of them where SSH is served, as far as processes can be seen.
     pub ssh: BTreeSet<u16>,
-    /// Where the datastore is, as it is written and as it is connected to.
-    pub datastore: BTreeSet<SocketAddr>,
-    /// Servers that answer for names.
-    pub resolvers: BTreeSet<IpAddr>,
-    /// The port on which bgpd listens.
-    pub bgp_port: Option<u16>,
-    /// Configured BGP peers beside nodes, with their ports.
-    pub bgp_peers: BTreeSet<SocketAddr>,
+    /// Where the datastore and those who answer for names are, and BGP's peers, or were when that was seen last.
+    pub known: Known,
+    /// The fabric's ports.
+    pub ports: Ports,
     /// BGP peers with which there is a session; none: that is not known, as while bgpd should answer and does not.
     pub established: Option<BTreeSet<IpAddr>>,
     /// Addresses of the nodes of the control plane.
@@ -90,10 +87,10 @@ pub fn failsafes(facts: &Facts) -> Vec<Failsafe> {
     local_servers(facts, &mut all);
     datastore(facts, &mut all);
     routing(facts, &mut all);
-    if !facts.resolvers.is_empty() {
-        let resolvers = || Peers::Addresses(facts.resolvers.clone());
+    if !facts.known.resolvers.is_empty() {
+        let resolvers = || Peers::Addresses(facts.known.resolvers.keys().copied().collect());
         for protocol in [UDP, TCP] {
-            all.push(outbound(protocol, (DNS, DNS), resolvers(), "names are asked for there (resolv.conf)"));
+            all.push(outbound(protocol, (DNS, DNS), resolvers(), "names are asked for there"));
         }
     }
     all.sort();
@@ -127,7 +124,7 @@ fn local_servers(facts: &Facts, all: &mut Vec<Failsafe>) {
 
 /// What the node must reach to hear of the cluster.
 fn datastore(facts: &Facts, all: &mut Vec<Failsafe>) {
-    for at in &facts.datastore {
+    for at in facts.known.datastore.keys() {
         let peer = Peers::Addresses([at.ip()].into());
         all.push(outbound(TCP, (at.port(), at.port()), peer, "the datastore is there"));
     }
@@ -139,15 +136,19 @@ fn datastore(facts: &Facts, all: &mut Vec<Failsafe>) {
 
 /// What routes and tunnels need, both ways.
 fn routing(facts: &Facts, all: &mut Vec<Failsafe>) {
-    let port = facts.bgp_port.unwrap_or(names::BGP_PORT);
-    all.push(inbound(TCP, (port, port), Peers::Nodes, "BGP with nodes"));
-    all.push(outbound(TCP, (port, port), Peers::Nodes, "BGP with nodes"));
-    for peer in &facts.bgp_peers {
+    let bgp_peers = &facts.known.bgp_peers;
+    for port in facts.ports.bgp.iter().copied() {
+        all.push(inbound(TCP, (port, port), Peers::Nodes, "BGP with nodes"));
+        all.push(outbound(TCP, (port, port), Peers::Nodes, "BGP with nodes"));
+    }
+    for peer in bgp_peers {
         let address = || Peers::Addresses([peer.ip()].into());
-        all.push(inbound(TCP, (port, port), address(), "BGP with a configured peer"));
+        for port in facts.ports.bgp.iter().copied() {
+            all.push(inbound(TCP, (port, port), address(), "BGP with a configured peer"));
+        }
         all.push(outbound(TCP, (peer.port(), peer.port()), address(), "BGP with a configured peer"));
     }
-    let routers: BTreeSet<IpAddr> = facts.bgp_peers.iter().map(SocketAddr::ip).collect();
+    let routers: BTreeSet<IpAddr> = bgp_peers.iter().map(SocketAddr::ip).collect();
     let routers = Some(routers).filter(|all| !all.is_empty()).map(Peers::Addresses);
     for ports in BFD {
         for peers in [Some(Peers::Nodes), routers.clone()].into_iter().flatten() {
@@ -155,9 +156,10 @@ fn routing(facts: &Facts, all: &mut Vec<Failsafe>) {
             all.push(outbound(UDP, ports, peers, "BFD"));
         }
     }
-    let vxlan = (names::VXLAN_PORT, names::VXLAN_PORT);
-    all.push(inbound(UDP, vxlan, Peers::Nodes, "VXLAN between nodes"));
-    all.push(outbound(UDP, vxlan, Peers::Nodes, "VXLAN between nodes"));
+    for port in facts.ports.vxlan.iter().copied() {
+        all.push(inbound(UDP, (port, port), Peers::Nodes, "VXLAN between nodes"));
+        all.push(outbound(UDP, (port, port), Peers::Nodes, "VXLAN between nodes"));
+    }
     for direction in [Direction::Ingress, Direction::Egress] {
         let reason = "IP-in-IP between nodes".to_owned();
         all.push(Failsafe { direction, protocol: IP_IN_IP, ports: None, peers: Peers::Nodes, reason });
@@ -176,6 +178,7 @@ fn outbound(protocol: u8, ports: (u16, u16), peers: Peers, reason: &str) -> Fail
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::host::known::{By, Sighting};
 
     fn shown(facts: &Facts) -> Vec<String> {
         let text = |one: &Failsafe| {
@@ -198,6 +201,17 @@ mod tests {
     }
 
     #[test]
+    fn ports_of_the_fabric_pass_as_they_are_set_and_were_a_moment_ago() {
+        let ports = Ports { bgp: [179, 1790].into(), vxlan: [4789, 8472].into() };
+        let all = shown(&Facts { ports, ..Facts::default() });
+        for port in ["6 179-179", "6 1790-1790", "17 4789-4789", "17 8472-8472"] {
+            for direction in ["ingress", "egress"] {
+                assert!(all.contains(&format!("{direction} {port} nodes")), "{direction} {port}: {all:?}");
+            }
+        }
+    }
+
+    #[test]
     fn what_a_node_does_it_goes_on_doing() {
         let bare: BTreeSet<String> = shown(&Facts::default()).into_iter().collect();
         let more =
@@ -208,15 +222,19 @@ mod tests {
         assert_eq!(more(ssh), ["ingress 6 22-22 anyone", "ingress 6 2222-2222 anyone"]);
         assert_eq!(more(listening(&[10250, 6443])), ["ingress 6 6443-6443 anyone", "ingress 6 10250-10250 anyone"]);
         assert_eq!(more(listening(&[2380])), ["ingress 6 2379-2380 nodes", "egress 6 2379-2380 nodes"]);
-        let resolvers = Facts { resolvers: ["192.0.2.53".parse().unwrap()].into(), ..Facts::default() };
+        let seen = |by| Sighting { seen: 1, by };
+        let resolvers = [("192.0.2.53".parse().unwrap(), seen(By::Resolver))].into();
+        let resolvers = Facts { known: Known { resolvers, ..Known::default() }, ..Facts::default() };
         assert_eq!(more(resolvers), ["egress 6 53-53 192.0.2.53", "egress 17 53-53 192.0.2.53"]);
+        let datastore = [("192.0.2.1:2379".parse().unwrap(), seen(By::Name))].into();
         let datastore = Facts {
-            datastore: ["192.0.2.1:2379".parse().unwrap()].into(),
+            known: Known { datastore, ..Known::default() },
             control_plane: ["192.0.2.2".parse().unwrap()].into(),
             ..Facts::default()
         };
         assert_eq!(more(datastore), ["egress 6 2379-2379 192.0.2.1", "egress 6 6443-6443 192.0.2.2"]);
-        let peer = Facts { bgp_peers: ["192.0.2.9:1790".parse().unwrap()].into(), ..Facts::default() };
+        let bgp_peers = ["192.0.2.9:1790".parse().unwrap()].into();
+        let peer = Facts { known: Known { bgp_peers, ..Known::default() }, ..Facts::default() };
         let routed = more(peer);
         assert!(routed.contains(&"ingress 6 179-179 192.0.2.9".to_owned()), "{routed:?}");
         assert!(routed.contains(&"egress 6 1790-1790 192.0.2.9".to_owned()), "{routed:?}");

@@ -1,7 +1,7 @@
 //! Whether a program forbids nothing that another one lets pass: then it needs no trial.
 
 use super::Program;
-use crate::model::{Action, Direction, InterfaceName, Rule};
+use crate::model::{Action, Direction, InterfaceName, Rule, Way};
 
 /// Something that decides, at its place in a program.
 #[derive(PartialEq)]
@@ -22,14 +22,12 @@ impl Item<'_> {
 #[must_use]
 pub fn is_looser(new: &Program, old: &Program) -> bool {
     let keeps_failsafes = |program: &Program| program.iter().any(|policy| policy.failsafes);
-    [Direction::Ingress, Direction::Egress].into_iter().all(|direction| {
-        let of = |program: &Program| -> Program {
-            program.iter().filter(|policy| policy.closes(direction)).cloned().collect()
-        };
+    Way::ALL.into_iter().all(|way| {
+        let of =
+            |program: &Program| -> Program { program.iter().filter(|policy| policy.closes(way)).cloned().collect() };
+        let kept = keeps_failsafes(new) || !keeps_failsafes(old);
         let (new, old) = (of(new), of(old));
-        new.is_empty()
-            || (keeps_failsafes(&new) || !keeps_failsafes(&old))
-                && loosens(&items(&new, direction), &items(&old, direction))
+        new.is_empty() || kept && loosens(&items(&new, way.direction()), &items(&old, way.direction()))
     })
 }
 

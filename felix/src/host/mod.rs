@@ -4,7 +4,9 @@
 //! for the compiler and what must be kept durably. The kernel itself ends a trial, with or without felix: see [`Plan::trial`].
 
 pub mod failsafe;
+pub mod known;
 mod looser;
+pub mod ports;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -14,7 +16,7 @@ pub use failsafe::Failsafe;
 pub use looser::is_looser;
 pub use trial::{Kept, Reverted, Running, Step, Trials};
 
-use crate::model::{Direction, HostPolicy};
+use crate::model::{HostPolicy, Way};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,11 +46,11 @@ pub struct Trial {
 }
 
 impl Plan {
-    /// Whether anything of a direction is closed, now or when the trial ends.
+    /// Whether anything of a way is closed, now or when the trial ends.
     #[must_use]
-    pub fn closes(&self, direction: Direction) -> bool {
+    pub fn closes(&self, way: Way) -> bool {
         let trial = self.trial.iter().flat_map(|trial| &trial.program);
-        self.confirmed.iter().chain(trial).any(|policy| policy.closes(direction))
+        self.confirmed.iter().chain(trial).any(|policy| policy.closes(way))
     }
 }
 

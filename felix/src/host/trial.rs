@@ -5,7 +5,7 @@
 //! begun is durable before it is in the kernel, and that it is confirmed is durable before the kernel makes it permanent. So a felix that
 //! dies anywhere between leaves either what was in force before, or what was confirmed.
 
-use super::{Plan, Program, Trial, failsafe::Failsafe, is_looser, same, sort};
+use super::{Plan, Program, Trial, failsafe::Failsafe, is_looser, known::Known, ports::Ports, same, sort};
 use crate::model::host_policy;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -32,6 +32,10 @@ pub struct Kept {
     pub sessions: BTreeSet<IpAddr>,
     /// Attempts that came to nothing, the last one last.
     pub reverted: Vec<Reverted>,
+    /// Where the node was served.
+    pub known: Known,
+    /// The fabric's ports, with HostPolicies or without.
+    pub ports: Ports,
 }
 
 /// An attempt that came to nothing.
@@ -96,6 +100,24 @@ impl Trials {
     #[must_use]
     pub fn kept(&self) -> &Kept {
         &self.kept
+    }
+
+    /// Where the node is served, to be kept with the rest.
+    pub fn know(&mut self, known: &Known) {
+        if self.kept.known != *known {
+            self.kept.known = known.clone();
+        }
+    }
+
+    /// The fabric's ports.
+    #[must_use]
+    pub fn ports(&self) -> &Ports {
+        &self.kept.ports
+    }
+
+    /// The same, to be kept with the rest.
+    pub fn keep_ports(&mut self, ports: &Ports) {
+        self.kept.ports.clone_from(ports);
     }
 
     /// What is in force while no trial is.

@@ -129,8 +129,11 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     let links = link::all(&mut rtnl)?;
     let claimant = identity(&directory, || links.iter().find_map(|link| claimant(&link.alias)).map(str::to_owned))?;
     let node = args.node.clone();
-    let settings = Settings { told: nft::can_tell(), ..Settings::default() };
     let events = events::start(datastore.clone(), &node);
+    let places = places(&args);
+    let ports = host::kept::read(&host::kept::path(&places.state_dir)).ports;
+    let settings = Settings { told: nft::can_tell(), vxlan_ports: ports.vxlan };
+    let (told, bare) = (settings.told, skeleton(&settings));
     let parts = Parts {
         owner: Owner { node: node.clone(), claimant },
         boot_id: boot_id.trim().to_owned(),
@@ -141,7 +144,8 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         done: done_sender.clone(),
         events,
         memory,
-        places: places(&args),
+        facts: host::facts::local(&places).await,
+        places: places.clone(),
         settings,
     };
     let mut agent = Agent::new(parts)?;
@@ -150,7 +154,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     if let Some(remembered) = remembered {
         agent.remember(remembered);
     }
-    host::facts::start(datastore.clone(), args.datastore.clone(), args.run_dir.clone(), done_sender.clone());
+    host::facts::start(datastore.clone(), places, done_sender.clone());
     tokio::spawn(identify(datastore.clone(), done_sender));
     let (ask_sender, asks) = mpsc::unbounded_channel();
     let socket = args.run_dir.join(FELIX_SOCKET);
@@ -158,8 +162,8 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     tokio::spawn(server::serve(listener, Calls::new(ask_sender, datastore.clone())));
     let (opened, table) = oneshot::channel();
     let options = nft::Options { longest_transaction: args.longest_transaction, ..nft::Options::default() };
-    tokio::spawn(async move { opened.send(Table::open_with(skeleton(&settings), options).await) });
-    let drops = match settings.told {
+    tokio::spawn(async move { opened.send(Table::open_with(bare, options).await) });
+    let drops = match told {
         true => nflog::start(NFLOG_GROUP).context("starting the thread that listens to denied packets")?,
         false => mpsc::channel(1).1,
     };

@@ -3,7 +3,8 @@
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use twill_crds::{
-    ClusterNetworkPolicy, HostPolicy, IPBlock, IPPool, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod,
+    BGPConfiguration, ClusterNetworkPolicy, HostPolicy, IPBlock, IPPool, Namespace, NamespaceIsolation, NetworkPolicy,
+    Node, Object, Pod,
 };
 use twill_datastore::{Datastore, Filter, Followed, Freshness, Key, Scope, follow};
 
@@ -28,6 +29,8 @@ pub enum Fact {
     NamespaceIsolation(Box<Followed<NamespaceIsolation>>),
     /// About interfaces of nodes.
     HostPolicy(Box<Followed<HostPolicy>>),
+    /// About the fabric.
+    BgpConfiguration(Box<Followed<BGPConfiguration>>),
 }
 
 impl Fact {
@@ -44,6 +47,7 @@ impl Fact {
             Self::ClusterNetworkPolicy(f) => matches!(**f, Followed::Bookmark(_)),
             Self::NamespaceIsolation(f) => matches!(**f, Followed::Bookmark(_)),
             Self::HostPolicy(f) => matches!(**f, Followed::Bookmark(_)),
+            Self::BgpConfiguration(f) => matches!(**f, Followed::Bookmark(_)),
         }
     }
 
@@ -60,6 +64,7 @@ impl Fact {
             Self::ClusterNetworkPolicy(_) => 6,
             Self::NamespaceIsolation(_) => 7,
             Self::HostPolicy(_) => 8,
+            Self::BgpConfiguration(_) => 9,
         }
     }
 
@@ -75,6 +80,7 @@ impl Fact {
             Self::ClusterNetworkPolicy(f) => freshness.take(f),
             Self::NamespaceIsolation(f) => freshness.take(f),
             Self::HostPolicy(f) => freshness.take(f),
+            Self::BgpConfiguration(f) => freshness.take(f),
         };
     }
 }
@@ -92,6 +98,7 @@ pub fn scopes() -> Vec<Scope> {
         Scope::all::<ClusterNetworkPolicy>(),
         Scope::all::<NamespaceIsolation>(),
         Scope::all::<HostPolicy>(),
+        Scope::all::<BGPConfiguration>(),
     ]
 }
 
@@ -120,6 +127,7 @@ pub fn follow_all(store: &Datastore) -> mpsc::Receiver<Fact> {
     spawn(store, &sender, Fact::ClusterNetworkPolicy);
     spawn(store, &sender, Fact::NamespaceIsolation);
     spawn(store, &sender, Fact::HostPolicy);
+    spawn(store, &sender, Fact::BgpConfiguration);
     receiver
 }
 

@@ -3,7 +3,7 @@
 use super::policy::{Action, Direction, Peer, Peers, Policy, PolicyKey, Port, PortNumber, Ports, Rule, Tier};
 use super::{NamespaceScope, PodSelector, Protocol, Ranges, Selector};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use twill_crds::host_policy::{self as api, CONFIRMED_GENERATION, ConfirmationMode};
 
@@ -17,6 +17,8 @@ pub struct HostPolicy {
     pub rules: Policy,
     /// The nodes that it is about.
     pub nodes: Selector,
+    /// The ways that it closes.
+    pub closed: BTreeSet<Way>,
     /// The interfaces that it is about; none: all that can be.
     pub interfaces: Vec<InterfaceName>,
     /// Whether what the node needs passes before its rules.
@@ -25,6 +27,31 @@ pub struct HostPolicy {
     pub confirmation: Confirmation,
     /// Which state of which object this is: another one is another attempt.
     pub attempt: String,
+}
+
+/// A way that packets take on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Way {
+    /// To the host.
+    In,
+    /// From the host.
+    Out,
+    /// Through it, to another destination than it was.
+    Through,
+}
+
+impl Way {
+    /// All.
+    pub const ALL: [Self; 3] = [Self::In, Self::Out, Self::Through];
+
+    /// Of which direction the rules are that judge it.
+    #[must_use]
+    pub fn direction(self) -> Direction {
+        match self {
+            Self::In | Self::Through => Direction::Ingress,
+            Self::Out => Direction::Egress,
+        }
+    }
 }
 
 /// Interfaces by name.
@@ -51,7 +78,8 @@ impl HostPolicy {
     /// Whether both say the same of the same packets.
     #[must_use]
     pub fn says_what(&self, other: &Self) -> bool {
-        (&self.rules, &self.interfaces, self.failsafes) == (&other.rules, &other.interfaces, other.failsafes)
+        let (own, others) = ((&self.rules, &self.closed), (&other.rules, &other.closed));
+        own == others && (&self.interfaces, self.failsafes) == (&other.interfaces, other.failsafes)
     }
 
     /// Whether it is about a node with these labels.
@@ -60,10 +88,10 @@ impl HostPolicy {
         self.nodes.matches(labels)
     }
 
-    /// Whether anything of this direction is closed.
+    /// Whether this way is closed.
     #[must_use]
-    pub fn closes(&self, direction: Direction) -> bool {
-        self.rules.rules(direction).is_some()
+    pub fn closes(&self, way: Way) -> bool {
+        self.closed.contains(&way)
     }
 }
 
@@ -75,14 +103,15 @@ pub fn host_policy(raw: &api::HostPolicy) -> HostPolicy {
     let spec = &raw.spec;
     let mut reader = Reader::default();
     let nodes = spec.node_selector.as_ref().map(|of| reader.selector("spec.nodeSelector", of)).unwrap_or_default();
-    let closes = |direction| spec.directions.contains(&direction);
-    let ingress = closes(api::Direction::Ingress).then(|| {
+    let closed: BTreeSet<Way> = spec.directions.iter().map(|direction| way(*direction)).collect();
+    let closes = |direction| closed.iter().any(|way| way.direction() == direction);
+    let ingress = closes(Direction::Ingress).then(|| {
         let rule = |(n, rule): (usize, &api::IngressRule)| {
             reader.rule(&format!("spec.ingress[{n}]"), rule.action, &rule.from, &rule.ports)
         };
         spec.ingress.iter().enumerate().map(rule).collect()
     });
-    let egress = closes(api::Direction::Egress).then(|| {
+    let egress = closes(Direction::Egress).then(|| {
         let rule = |(n, rule): (usize, &api::EgressRule)| {
             reader.rule(&format!("spec.egress[{n}]"), rule.action, &rule.to, &rule.ports)
         };
@@ -108,6 +137,7 @@ pub fn host_policy(raw: &api::HostPolicy) -> HostPolicy {
         ),
         rules,
         nodes,
+        closed,
         interfaces: spec.interfaces.iter().filter_map(|name| interface(name)).collect(),
         failsafes: spec.failsafes == api::Failsafes::Computed || spec.lockout_risk.is_none(),
         confirmation: Confirmation {
@@ -115,6 +145,14 @@ pub fn host_policy(raw: &api::HostPolicy) -> HostPolicy {
             given: annotation(CONFIRMED_GENERATION) == Some(generation.to_string().as_str()),
             within: Duration::from_secs(spec.confirmation.timeout_seconds.clamp(5, 3600).into()),
         },
+    }
+}
+
+fn way(direction: api::Direction) -> Way {
+    match direction {
+        api::Direction::Ingress => Way::In,
+        api::Direction::Egress => Way::Out,
+        api::Direction::Forwarded => Way::Through,
     }
 }
 
@@ -208,6 +246,16 @@ mod tests {
         assert!(policy.failsafes && policy.interfaces.is_empty() && policy.selects(&BTreeMap::new()));
         let manual = Confirmation { manual: false, given: false, within: Duration::from_secs(60) };
         assert_eq!(policy.confirmation, manual);
+    }
+
+    #[test]
+    fn what_is_forwarded_is_judged_by_rules_of_ingress_where_that_is_said() {
+        let of = |directions: Value| read(json!({"name": "h"}), json!({"directions": directions}));
+        let closed = |policy: &HostPolicy| Way::ALL.into_iter().filter(|way| policy.closes(*way)).collect::<Vec<_>>();
+        let (host, through) = (of(json!(["Ingress"])), of(json!(["Forwarded"])));
+        assert_eq!((closed(&host), closed(&through)), (vec![Way::In], vec![Way::Through]));
+        assert_eq!((&host.rules.ingress, &through.rules.ingress), (&Some(Vec::new()), &Some(Vec::new())));
+        assert!(!host.says_what(&through) && through.rules.egress.is_none());
     }
 
     #[test]

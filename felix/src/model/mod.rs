@@ -18,7 +18,7 @@ mod selector;
 pub use address::Ranges;
 pub use cluster_network_policy::cluster_network_policy;
 pub use few::Few;
-pub use host_policy::{Confirmation, HOST_POLICY, HostPolicy, InterfaceName, host_policy};
+pub use host_policy::{Confirmation, HOST_POLICY, HostPolicy, InterfaceName, Way, host_policy};
 pub use namespace_isolation::{Isolation, NAMESPACE_ISOLATION, namespace_isolation};
 pub use network_policy::network_policy;
 pub use pod::{NamedPort, Node, Pod, PodKey, namespace_labels};

@@ -45,6 +45,7 @@ fn passes(ruleset: &Ruleset, from: u8, to: u8) -> bool {
         protocol: 6,
         src_port: 4000,
         dst_port: 80,
+        came_to: None,
     };
     interpret(ruleset, Hook::Forward, &packet) == Fate::Passed
 }

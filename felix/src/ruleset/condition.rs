@@ -48,6 +48,15 @@ pub enum Match {
         /// Inclusive, not overlapping, at least one.
         ranges: Vec<RangeInclusive<u16>>,
     },
+    /// A destination port as the connection's first packet had it when it came, before any translation; demands the protocol.
+    OriginalPorts {
+        /// IANA number of the protocol.
+        protocol: u8,
+        /// Inclusive. One: `nft` cannot list several.
+        range: RangeInclusive<u16>,
+    },
+    /// The destination of the packet's connection was translated.
+    Translated,
     /// ICMPv6 type is one of these (at least one); demands ICMPv6.
     Icmpv6Types(Vec<u8>),
     /// No more packets than this were here lately, all together.

@@ -294,6 +294,7 @@ fn check_rule(all: &Ruleset, rule: &Rule) -> Result<(), String> {
             Match::Ports { ranges, .. } if ranges.is_empty() || ranges.iter().any(|r| r.is_empty()) => {
                 return Err("a port match without ports".into());
             }
+            Match::OriginalPorts { range, .. } if range.is_empty() => return Err("a port match without ports".into()),
             Match::Icmpv6Types(types) if types.is_empty() => return Err("an ICMPv6 match without types".into()),
             _ => {}
         }

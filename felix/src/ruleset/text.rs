@@ -148,13 +148,13 @@ impl Display for Match {
                 write!(f, "{family} {}addr {}{net}", end(*side), not(*negated))
             }
             Match::Protocol(protocol) => write!(f, "meta l4proto {}", protocol_text(*protocol)),
-            Match::Ports { protocol, side, ranges } => match ranges.as_slice() {
-                [one] => write!(f, "{} {}port {}", protocol_text(*protocol), end(*side), range(one)),
-                several => {
-                    let all: Vec<String> = several.iter().map(range).collect();
-                    write!(f, "{} {}port {{ {} }}", protocol_text(*protocol), end(*side), all.join(", "))
-                }
-            },
+            Match::Ports { protocol, side, ranges } => {
+                write!(f, "{} {}port {}", protocol_text(*protocol), end(*side), any_of(ranges))
+            }
+            Match::OriginalPorts { protocol, range: one } => {
+                write!(f, "meta l4proto {} ct original proto-dst {}", protocol_text(*protocol), range(one))
+            }
+            Match::Translated => f.write_str("ct status dnat"),
             Match::Icmpv6Types(types) => {
                 let all: Vec<String> = types.iter().map(u8::to_string).collect();
                 match all.as_slice() {
@@ -186,6 +186,13 @@ impl Display for CtStates {
         let all = [(2, "established"), (4, "related"), (8, "new"), (1, "invalid")];
         let names: Vec<&str> = all.iter().filter(|(bit, _)| self.bits() & bit != 0).map(|(_, name)| *name).collect();
         write!(f, "{}", names.join(","))
+    }
+}
+
+fn any_of(ranges: &[RangeInclusive<u16>]) -> String {
+    match ranges {
+        [one] => range(one),
+        several => format!("{{ {} }}", several.iter().map(range).collect::<Vec<_>>().join(", ")),
     }
 }
 

@@ -1,5 +1,9 @@
 //! HostPolicies on a node's uplink, with a machine outside that tries real connections.
 
+mod egress;
+mod forwarded;
+mod ports;
+
 use crate::node::Node;
 use crate::world::{Ns, until};
 use serde_json::{Value, json};
@@ -9,8 +13,8 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use twill_crds::HostPolicy;
 use twill_crds::host_policy::{ATTEMPT, CONFIRMED_GENERATION};
+use twill_crds::{BGPPeer, HostPolicy};
 use twill_felix::io::netns::Netns;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -31,7 +35,10 @@ struct Wire {
 
 impl Wire {
     fn new() -> Self {
-        let node = Node::new(&["10.42.0.0/16"]);
+        Self::with(Node::new(&["10.42.0.0/16"]))
+    }
+
+    fn with(node: Node) -> Self {
         let outside = Ns::new("outside");
         let link = ["ip", "link", "add", "wire0", "type", "veth", "peer", "name", "wire1", "netns", &outside.0];
         node.ns.run(&link);
@@ -185,6 +192,25 @@ fn bgpd(node: &Node) -> Bgpd {
         }
     });
     Bgpd { survives, asked }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn however_much_is_heard_of_peers_the_node_is_looked_at_once_a_second() {
+    let mut wire = Wire::new();
+    let Bgpd { asked, .. } = bgpd(&wire.node);
+    wire.node.start();
+    let (begun, before) = (Instant::now(), asked.load(Ordering::Relaxed));
+    let mut made = 0;
+    while begun.elapsed() < Duration::from_secs(4) {
+        let spec = json!({"asn": 64_512, "remote": {"address": format!("192.0.2.{}", made % 200)}});
+        wire.node.create::<BGPPeer>(json!({"metadata": {"name": format!("p{made}")}, "spec": spec}));
+        made += 1;
+    }
+    let asked = asked.load(Ordering::Relaxed) - before;
+    println!("{made} peers were made and bgpd was asked {asked} times in {:?}", begun.elapsed());
+    assert!(made > 50, "only {made} peers");
+    assert!((2..=6).contains(&asked), "asked {asked} times in {:?}", begun.elapsed());
 }
 
 #[test]

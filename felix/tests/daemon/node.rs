@@ -45,6 +45,10 @@ pub struct Node {
     pub conflists: Option<PathBuf>,
     /// More of felix's arguments.
     pub more_args: Vec<&'static str>,
+    /// Where felix finds the datastore.
+    pub url: String,
+    /// What felix finds as `/etc/resolv.conf`; none: the machine's.
+    pub resolver: Option<PathBuf>,
     datastore: Datastore,
     runtime: tokio::runtime::Runtime,
     felix: Option<Child>,
@@ -53,22 +57,46 @@ pub struct Node {
 impl Node {
     /// A node with one pool, its Node object and namespace `shop`; felix is not started.
     pub fn new(pools: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("cluster")).unwrap();
+        // What felix sees of it can be taken away.
+        std::os::unix::fs::symlink("cluster", directory.path().join("reached")).unwrap();
+        let url = |link: &str| format!("sqlite:{}/{link}/cluster.db", directory.path().display());
+        let (own, felix) = (url("cluster"), url("reached"));
+        Self::of(directory, &own, felix, pools)
+    }
+
+    /// The same with another datastore, which is empty.
+    pub fn on(url: &str, pools: &[&str]) -> Self {
+        Self::of(tempfile::tempdir().unwrap(), url, url.to_owned(), pools)
+    }
+
+    /// `own` is the datastore's URL for the test, `url` for felix.
+    fn of(directory: tempfile::TempDir, own: &str, url: String, pools: &[&str]) -> Self {
         let ns = Ns::new("node");
         ns.run(&["ip", "link", "add", "up0", "mtu", "1450", "type", "veth", "peer", "name", "up1"]);
         ns.run(&["ip", "addr", "add", "172.31.1.11/24", "dev", "up0"]);
         ns.run(&["ip", "link", "set", "up0", "up"]);
         ns.run(&["ip", "link", "set", "up1", "up"]);
-        let directory = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        std::fs::create_dir(directory.path().join("cluster")).unwrap();
-        let url = format!("sqlite:{}/cluster/cluster.db", directory.path().display());
-        let datastore = runtime.block_on(Datastore::open(&url)).unwrap();
+        let datastore = runtime.block_on(Datastore::open(own)).unwrap();
         let state = directory.path().join("state");
-        // What felix sees of it can be taken away.
-        std::os::unix::fs::symlink("cluster", directory.path().join("reached")).unwrap();
         let (boot_id, quarantine, conflists, more_args) = ("boot-1", 900, None, Vec::new());
-        let node =
-            Self { ns, directory, state, boot_id, quarantine, conflists, more_args, datastore, runtime, felix: None };
+        let (resolver, felix) = (None, None);
+        let node = Self {
+            ns,
+            directory,
+            state,
+            boot_id,
+            quarantine,
+            conflists,
+            more_args,
+            url,
+            resolver,
+            datastore,
+            runtime,
+            felix,
+        };
         node.create::<NodeObject>(json!({
             "metadata": {"name": "n1"},
             "status": {"addresses": [{"type": "InternalIP", "address": "172.31.1.11"}]},
@@ -129,6 +157,15 @@ impl Node {
         };
         let mut new = serde_json::to_value(&old).unwrap();
         new["spec"] = object["spec"].clone();
+        let new: K = serde_json::from_value(new).unwrap();
+        self.runtime.block_on(self.datastore.update(&new)).unwrap();
+    }
+
+    /// Gives an object of the cluster another spec.
+    pub fn put_in_cluster<K: Object>(&self, name: &str, spec: Value) {
+        let old = self.runtime.block_on(self.datastore.get::<K>(&Key::cluster(name))).unwrap().unwrap();
+        let mut new = serde_json::to_value(&old).unwrap();
+        new["spec"] = spec;
         let new: K = serde_json::from_value(new).unwrap();
         self.runtime.block_on(self.datastore.update(&new)).unwrap();
     }
@@ -238,8 +275,7 @@ impl Node {
         assert!(self.felix.is_none());
         let run = self.directory.path().display().to_string();
         let state = self.state.display().to_string();
-        let url = format!("sqlite:{run}/reached/cluster.db");
-        let line = ["felix", "--node", "n1", "--datastore", &url, "--run-dir", &run, "--state-dir", &state];
+        let line = ["felix", "--node", "n1", "--datastore", &self.url, "--run-dir", &run, "--state-dir", &state];
         let quarantine = self.quarantine.to_string();
         let mut line: Vec<&str> =
             line.into_iter().chain(["--boot-id", self.boot_id, "--quarantine", &quarantine]).collect();
@@ -249,8 +285,14 @@ impl Node {
         }
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
         let test = std::env::current_exe().unwrap();
-        let arguments =
+        let test =
             [test.to_str().unwrap(), "--exact", "node::felix_process", "--ignored", "--nocapture", "--test-threads=1"];
+        // Inside, a process has mounts of its own.
+        let resolver = self
+            .resolver
+            .as_ref()
+            .map(|file| ["sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"", file.to_str().unwrap()]);
+        let arguments: Vec<&str> = resolver.into_iter().flatten().chain(test).collect();
         let mut command = self.ns.command(&arguments);
         command.env(ARGS, serde_json::to_string(&line).unwrap());
         command.stdout(Stdio::null()).stderr(log);

@@ -155,6 +155,7 @@ impl Cluster {
             protocol: protocol.0,
             src_port: dst_port.min(1) * 40000,
             dst_port,
+            came_to: None,
         };
         let goes = |node: &str, hook, packet: Packet| interpret(&self.rulesets[node], hook, &packet) == Fate::Passed;
         match (from, to) {

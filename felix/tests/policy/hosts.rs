@@ -1,16 +1,25 @@
 //! HostPolicies beside everything else: whatever the sequence of plans and states, the ruleset is what a new compiler makes of the last of
-//! each, and no plan changes what becomes of pods.
+//! each, and no plan changes what becomes of pods. And the ruleset lets pass at the host's own interfaces what the oracle, which knows the text
+//! of the API alone, says that it does.
 
+use crate::cluster::compiled;
+use crate::differential::raw;
 use crate::sequences::{Agent, perform, states};
+use crate::universe::{State, state};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::subsequence;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use twill_felix::compile::interpret::{Fate, Packet, interpret};
 use twill_felix::host::failsafe::{Facts, failsafes};
-use twill_felix::host::{Plan, Program, Trial, sort};
-use twill_felix::model::host_policy;
+use twill_felix::host::{Failsafe, Plan, Program, Trial, sort};
+use twill_felix::model::{Node, Pod, host_policy};
+use twill_felix::ruleset::Hook;
+use twill_policy_oracle::host::{self, Connection, HostPolicy};
 
 /// Peers from the alphabet of [`crate::universe`], so that sets are shared with policies of pods.
 fn peers() -> impl Strategy<Value = Vec<Value>> {
@@ -27,6 +36,7 @@ fn rules(side: &'static str) -> impl Strategy<Value = Vec<Value>> {
     let ports = prop_oneof![
         Just(json!([])),
         Just(json!([{"port": 80}])),
+        Just(json!([{"port": 22}, {"port": 80}])),
         Just(json!([{"protocol": "ICMP"}, {"port": 1, "endPort": 9}]))
     ];
     let rule = (prop_oneof![Just("Accept"), Just("Deny")], peers(), ports);
@@ -35,26 +45,42 @@ fn rules(side: &'static str) -> impl Strategy<Value = Vec<Value>> {
 
 fn spec() -> impl Strategy<Value = Value> {
     let interfaces = prop_oneof![Just(json!([])), Just(json!(["eth0"])), Just(json!(["eth*", "bond0"]))];
-    (interfaces, 0..3, rules("from"), rules("to"), 0..3_u8).prop_map(|(interfaces, priority, ingress, egress, closed)| {
-        let (directions, ingress, egress) = match closed {
-            0 => (json!(["Ingress"]), ingress, Vec::new()),
-            1 => (json!(["Egress"]), Vec::new(), egress),
-            _ => (json!(["Ingress", "Egress"]), ingress, egress),
-        };
-        json!({"interfaces": interfaces, "priority": priority, "directions": directions, "ingress": ingress, "egress": egress})
-    })
+    let nodes = prop_oneof![3 => Just(json!({})), 1 => Just(json!({"matchLabels": {"rack": "r1"}}))];
+    let directions = subsequence(vec!["Ingress", "Egress", "Forwarded"], 1..=3);
+    (interfaces, 0..3, rules("from"), rules("to"), directions, (nodes, any::<bool>())).prop_map(
+        |(interfaces, priority, ingress, egress, directions, (nodes, failsafes))| {
+            let ingress = if directions == ["Egress"] { Vec::new() } else { ingress };
+            let egress = if directions.contains(&"Egress") { egress } else { Vec::new() };
+            let mut spec = json!({"nodeSelector": nodes, "interfaces": interfaces, "priority": priority, "directions": directions, "ingress": ingress, "egress": egress});
+            if !failsafes {
+                spec["failsafes"] = json!("None");
+                spec["lockoutRisk"] = json!("Accepted");
+            }
+            spec
+        },
+    )
+}
+
+/// Objects, as they are stored.
+fn objects() -> impl Strategy<Value = Vec<Value>> {
+    let object = |(n, spec): (usize, Value)| json!({"apiVersion": "twill.network/v1", "kind": "HostPolicy", "metadata": {"name": format!("h{n}")}, "spec": spec});
+    vec(spec(), 0..4).prop_map(move |specs| specs.into_iter().enumerate().map(object).collect())
+}
+
+/// What they say, for whichever node.
+fn read(objects: &[Value]) -> Program {
+    let one = |raw: &Value| Arc::new(host_policy(&serde_json::from_value(raw.clone()).expect("a test's own policy")));
+    let mut program: Program = objects.iter().map(one).collect();
+    sort(&mut program);
+    program
 }
 
 fn program() -> impl Strategy<Value = Program> {
-    vec(spec(), 0..3).prop_map(|specs| {
-        let one = |(n, spec): (usize, Value)| {
-            let raw = json!({"apiVersion": "twill.network/v1", "kind": "HostPolicy", "metadata": {"name": format!("h{n}")}, "spec": spec});
-            Arc::new(host_policy(&serde_json::from_value(raw).expect("a test's own policy")))
-        };
-        let mut program: Program = specs.into_iter().enumerate().map(one).collect();
-        sort(&mut program);
-        program
-    })
+    objects().prop_map(|objects| read(&objects))
+}
+
+fn needed(ssh: bool) -> Vec<Failsafe> {
+    failsafes(&Facts { listening: ssh.then_some(22).into_iter().collect(), ..Facts::default() })
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
@@ -65,7 +91,7 @@ fn plan() -> impl Strategy<Value = Plan> {
             program,
             within: Duration::from_secs(5),
         }),
-        failsafes: failsafes(&Facts { listening: ssh.then_some(22).into_iter().collect(), ..Facts::default() }),
+        failsafes: needed(ssh),
     })
 }
 
@@ -87,4 +113,86 @@ fn plans_for_the_host_leave_no_trace_of_the_road_that_led_to_them() {
         agent.commit()
     };
     TestRunner::new(config).run(&(states(), vec(plan(), 1..4)), test).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// A way on a node: what the oracle calls it, and how a packet to or from the other end takes it.
+const WAYS: [(&str, Hook); 3] = [("Ingress", Hook::Input), ("Egress", Hook::Output), ("Forwarded", Hook::Forward)];
+const CONNECTIONS: [(&str, u8, u16); 7] = [
+    ("TCP", 6, 80),
+    ("TCP", 6, 22),
+    ("TCP", 6, 5),
+    ("TCP", 6, 443),
+    ("UDP", 17, 80),
+    ("SCTP", 132, 22),
+    ("ICMP", 1, 0),
+];
+
+/// The same connection as the kernel sees it.
+fn packet(what: &Connection<'_>, hook: Hook, protocol: u8) -> Packet {
+    let v4 = what.peer.is_ipv4();
+    let own: IpAddr = if v4 { "192.0.2.1" } else { "2001:db8::1" }.parse().expect("a test's own address");
+    let elsewhere: IpAddr = if v4 { "10.9.9.9" } else { "fd99::9" }.parse().expect("a test's own address");
+    let interface = || Some(what.interface.to_owned());
+    let ((in_interface, out_interface), (src, dst)) = match hook {
+        Hook::Output => ((None, interface()), (own, what.peer)),
+        Hook::Input => ((interface(), None), (what.peer, own)),
+        _ => ((interface(), Some("eth9".to_owned())), (what.peer, elsewhere)),
+    };
+    let protocol = if protocol == 1 && !v4 { 58 } else { protocol };
+    let forwarded = hook == Hook::Forward;
+    // It is sent on to another port than it came to.
+    let dst_port = if forwarded { 8443 } else { what.port };
+    Packet {
+        in_interface,
+        out_interface,
+        src,
+        dst,
+        protocol,
+        src_port: 40_000,
+        dst_port,
+        came_to: forwarded.then_some(what.port),
+    }
+}
+
+#[test]
+fn the_oracle_and_the_ruleset_agree_about_the_hosts_interfaces() {
+    let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
+    let asked = std::cell::Cell::new([0_u64; 2]);
+    let test = |(state, objects, ssh): (State, Vec<Value>, bool)| {
+        let told: Vec<HostPolicy> =
+            objects.iter().map(|raw| serde_json::from_value(raw.clone()).expect("a test's own policy")).collect();
+        let cluster = raw(&state);
+        for node in &state.nodes {
+            let name = node.metadata.name.clone().unwrap_or_default();
+            let labels = Node::read(node).labels;
+            let here = read(&objects).into_iter().filter(|policy| policy.selects(&labels)).collect();
+            let mut compiler = compiled(&state, &name);
+            compiler.plan_host(Plan { confirmed: here, trial: None, failsafes: needed(ssh) });
+            compiler.commit();
+            let pods = state.pods.values().map(Pod::read).flat_map(|pod| pod.addresses.to_vec());
+            let others =
+                ["192.0.2.2", "2001:db8::2", "10.0.0.9", "203.0.113.5"].map(|text| text.parse().expect("an address"));
+            for (peer, interface) in
+                pods.chain(others).flat_map(|peer| ["eth0", "eth7", "wlan0", "lo"].map(|name| (peer, name)))
+            {
+                for ((direction, hook), (protocol, number, port)) in
+                    WAYS.into_iter().flat_map(|way| CONNECTIONS.map(|connection| (way, connection)))
+                {
+                    let needed = ssh && direction != "Egress" && (protocol, port) == ("TCP", 22);
+                    let what = Connection { node: &name, direction, interface, peer, protocol, port, needed };
+                    let told = host::allowed(&cluster, &told, &what);
+                    let passed = interpret(compiler.ruleset(), hook, &packet(&what, hook, number)) == Fate::Passed;
+                    prop_assert_eq!(told, passed, "{:?}", what);
+                    let [yes, no] = asked.get();
+                    asked.set([yes + u64::from(told), no + u64::from(!told)]);
+                }
+            }
+        }
+        Ok(())
+    };
+    let outcome = TestRunner::new(config).run(&(state(true), objects(), any::<bool>()), test);
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    let [yes, no] = asked.get();
+    println!("{yes} connections pass, {no} do not");
+    assert!(yes > 10_000 && no > 10_000, "{yes} and {no}");
 }

@@ -125,7 +125,16 @@ fn same_meaning(state: &State, one: &Ruleset, other: &Ruleset) -> Result<(), Tes
                 for (protocol, _, dst_port) in QUESTIONS.into_iter().filter(|_| own.is_ipv4() == far.is_ipv4()) {
                     let (in_interface, out_interface) = (Some(in_interface.into()), Some(out_interface.into()));
                     let protocol = protocol.0;
-                    let packet = Packet { in_interface, out_interface, src, dst, protocol, src_port: 40_000, dst_port };
+                    let packet = Packet {
+                        in_interface,
+                        out_interface,
+                        src,
+                        dst,
+                        protocol,
+                        src_port: 40_000,
+                        dst_port,
+                        came_to: None,
+                    };
                     let fate = |ruleset| interpret(ruleset, Hook::Forward, &packet) == Fate::Passed;
                     prop_assert_eq!(fate(one), fate(other), "{:?}", packet);
                 }

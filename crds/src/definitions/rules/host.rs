@@ -22,7 +22,7 @@ const INTERFACES: &[Rule] = &[
 const SPEC: &[Rule] = &[
     Rule::new(
         "ingress-needs-direction",
-        "self.ingress.size() == 0 || 'Ingress' in self.directions",
+        "self.ingress.size() == 0 || self.directions.exists(d, d in ['Ingress', 'Forwarded'])",
         "lacks Ingress, so spec.ingress would mean nothing; add it, or take the rules away",
     )
     .field(".directions"),

@@ -33,7 +33,7 @@ impl Agent {
         if kept {
             return drop(reply.send(Ok(Forecast { node, kept, cut: Vec::new() })));
         }
-        let (snapshot, workloads, settings) = (self.compiler.snapshot(), self.workloads(), self.settings);
+        let (snapshot, workloads, settings) = (self.compiler.snapshot(), self.workloads(), self.settings.clone());
         tokio::task::spawn_blocking(move || {
             let compiler = snapshot.compile(skeleton(&settings));
             let cut = doomed(compiler, events, &workloads);

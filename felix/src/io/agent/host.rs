@@ -3,19 +3,22 @@
 use super::Agent;
 use super::blocks::Done;
 use crate::host::failsafe::{Facts, failsafes};
-use crate::host::{Kept, Plan, Reverted, Step, Trials};
-use crate::io::host::{facts, kept, test::Test};
+use crate::host::{Kept, Plan, Reverted, Step, Trials, ports};
+use crate::io::host::{kept, test::Test};
 use crate::io::nft;
 use crate::model;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use twill_crds::{HostPolicy, Object};
+use twill_crds::{BGPConfiguration, HostPolicy, Object};
 use twill_datastore::event::{Occurrence, Severity, reference};
-use twill_datastore::{Followed, Index};
+use twill_datastore::{Followed, Index, Key};
 
 /// Label of the nodes that run the API server.
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+
+/// The BGPConfiguration that counts.
+const BGP_CONFIGURATION: &str = "default";
 
 /// Where what HostPolicies need is.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +36,8 @@ pub struct Places {
 pub(super) struct Host {
     places: Places,
     policies: Index<HostPolicy>,
+    configurations: Index<BGPConfiguration>,
+    ports: ports::Followed,
     trials: Trials,
     /// What is in the file.
     kept: Kept,
@@ -45,16 +50,39 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(places: Places) -> Self {
+    /// `facts` is what was seen at once.
+    pub(super) fn new(places: Places, facts: Facts) -> Self {
         let kept = kept::read(&kept::path(&places.state_dir));
-        let facts = facts::local(&places.url);
-        Self { trials: Trials::new(kept.clone()), kept, places, facts, changed: true, ..Self::default() }
+        let ports = ports::Followed::new(kept.ports.clone(), Instant::now());
+        Self { trials: Trials::new(kept.clone()), kept, ports, places, facts, changed: true, ..Self::default() }
     }
 }
 
 impl Agent {
     pub(super) fn hear_host_policies(&mut self, followed: Followed<HostPolicy>) {
         self.host.changed |= !self.host.policies.apply(followed).is_empty();
+    }
+
+    pub(super) fn hear_bgp_configuration(&mut self, followed: Followed<BGPConfiguration>) {
+        self.host.configurations.apply(followed);
+        let configuration = self.host.configurations.get(&Key::cluster(BGP_CONFIGURATION));
+        let spec = configuration.map(|object| object.spec.clone()).unwrap_or_default();
+        self.host.ports.hear(spec.listen_port, spec.vxlan_port, Instant::now());
+        self.follow_ports();
+    }
+
+    /// Brings the guards of tunnels and the failsafes up to the fabric's ports. Says whether they are others.
+    pub(super) fn follow_ports(&mut self) -> bool {
+        let ports = self.host.ports.at(Instant::now());
+        let changed = *self.host.trials.ports() != ports;
+        if changed {
+            tracing::info!(?ports, "the ports of BGP and VXLAN are others than before");
+            self.host.trials.keep_ports(&ports);
+            self.settings.vxlan_ports.clone_from(&ports.vxlan);
+            self.compiler.guard_tunnels(&self.settings);
+            self.host.changed = true;
+        }
+        changed
     }
 
     pub(super) fn hear_host_facts(&mut self, facts: Facts) {
@@ -80,7 +108,11 @@ impl Agent {
         self.host.changed = sessions.is_none();
         let now = Instant::now();
         if self.heard_up_to().is_some() && self.node_exists() {
-            let step = self.host.trials.want(self.host_policies_here(), now, sessions.as_ref(), lasts);
+            let wanted = self.host_policies_here();
+            if !wanted.is_empty() || self.has_host_policies() {
+                self.host.trials.know(&self.host.facts.known);
+            }
+            let step = self.host.trials.want(wanted, now, sessions.as_ref(), lasts);
             // What could not be kept is not begun. What loosens is followed all the same: who opens a node with a full disk must get in.
             let _ = self.follow(step);
         }
@@ -163,11 +195,7 @@ impl Agent {
     }
 
     fn host_policies_here(&self) -> Vec<HostPolicy> {
-        let labels = self
-            .supply
-            .nodes
-            .get(&twill_datastore::Key::cluster(&self.node))
-            .map(|node| model::Node::read(node).labels);
+        let labels = self.supply.nodes.get(&Key::cluster(&self.node)).map(|node| model::Node::read(node).labels);
         let Some(labels) = labels else { return Vec::new() };
         let here = |policy: &&HostPolicy| model::host_policy(policy).selects(&labels);
         self.host.policies.iter().map(|(_, policy)| policy.as_ref()).filter(here).cloned().collect()
@@ -177,7 +205,8 @@ impl Agent {
         let nodes = self.supply.nodes.iter().map(|(_, node)| model::Node::read(node));
         let control_plane =
             nodes.filter(|node| node.labels.contains_key(CONTROL_PLANE)).flat_map(|node| node.addresses);
-        let facts = Facts { control_plane: control_plane.collect(), ..self.host.facts.clone() };
+        let ports = self.host.trials.ports().clone();
+        let facts = Facts { control_plane: control_plane.collect(), ports, ..self.host.facts.clone() };
         self.host.trials.plan(failsafes(&facts))
     }
 

@@ -34,6 +34,7 @@ pub use report::Conditions;
 use crate::base::{Settings, skeleton};
 use crate::compile::Compiler;
 use crate::cut::Suspects;
+use crate::host::failsafe::Facts;
 use crate::index::{Endpoint, Event};
 use crate::io::heard::{Fact, scopes};
 use crate::io::memory::Keeper;
@@ -87,6 +88,8 @@ pub struct Parts {
     pub memory: Keeper,
     /// What HostPolicies need.
     pub places: Places,
+    /// What the node was seen to need at once.
+    pub facts: Facts,
     /// What the table's skeleton depends on.
     pub settings: Settings,
 }
@@ -152,7 +155,7 @@ impl Agent {
     /// # Errors
     /// The kernel or the store failed.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory, places, settings } =
+        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory, places, facts, settings } =
             parts;
         let mut agent = Self {
             node: owner.node.clone(),
@@ -179,7 +182,7 @@ impl Agent {
             blocks: blocks::Blocks::new(quarantine),
             isolation: isolation::Isolation::default(),
             cutting: cutting::Cutting::default(),
-            host: host::Host::new(places),
+            host: host::Host::new(places, facts),
             denied: drops::Denied::default(),
             settings,
             missing: BTreeMap::new(),
@@ -330,6 +333,7 @@ impl Agent {
             }
             // What is in force of them is kept in a file of its own.
             Fact::HostPolicy(followed) => self.hear_host_policies(*followed),
+            Fact::BgpConfiguration(followed) => self.hear_bgp_configuration(*followed),
             Fact::Node(followed) => {
                 self.memory.hear(kind, &followed);
                 self.hear_nodes(*followed);
@@ -408,6 +412,9 @@ impl Agent {
         self.cut_due().await;
         self.take_back_held().await;
         self.tick_host().await;
+        if self.follow_ports() {
+            self.settle().await;
+        }
         self.tell_runtime();
         self.check_blocks();
         if self.table.is_some() && (!self.equal || self.enforced.is_due()) || self.isolation.due() {

@@ -44,6 +44,8 @@ pub fn write(path: &Path, kept: &Kept) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::host::Reverted;
+    use crate::host::known::{By, Known, Sighting};
+    use crate::host::ports::Ports;
     use serde_json::json;
 
     #[test]
@@ -58,6 +60,11 @@ mod tests {
             pending: Some("h@u.2.".into()),
             sessions: ["192.0.2.9".parse().unwrap()].into(),
             reverted: vec![Reverted { attempt: "h@u.1.".into(), why: "no answer".into() }],
+            known: Known {
+                datastore: [("[fd00::1]:2379".parse().unwrap(), Sighting { seen: 7, by: By::Name })].into(),
+                ..Known::default()
+            },
+            ports: Ports { vxlan: [8472].into(), ..Ports::default() },
         };
         write(&path, &kept).unwrap();
         assert_eq!(read(&path), kept);

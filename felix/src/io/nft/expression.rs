@@ -23,6 +23,7 @@ const META_NFTRACE: u32 = 12;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
 const CT_DESTINATION_PORT: u32 = 12;
 const CT_SOURCE_V4: u32 = 19;
 const CT_DESTINATION_V4: u32 = 20;
@@ -55,6 +56,8 @@ const LOG_BYTES: u16 = 3;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// `IPS_DST_NAT`.
+const DESTINATION_TRANSLATED: u32 = 1 << 5;
 const ICMPV6: u8 = 58;
 /// Name that the kernel completes with a number.
 const ANONYMOUS: &str = "__set%d";
@@ -164,6 +167,23 @@ impl Expressions<'_> {
                 self.protocol(*protocol);
                 self.payload(TRANSPORT_HEADER, if *side == End::Source { 0 } else { 2 }, 2, 0);
                 self.ports(ranges);
+            }
+            Match::OriginalPorts { protocol, range } => {
+                self.protocol(*protocol);
+                self.expression("ct", |w| {
+                    w.u32(1, register(0));
+                    w.u32(2, CT_DESTINATION_PORT);
+                    w.attribute(3, &[CT_ORIGINAL]);
+                });
+                self.ports(std::slice::from_ref(range));
+            }
+            Match::Translated => {
+                self.expression("ct", |w| {
+                    w.u32(1, register(0));
+                    w.u32(2, CT_STATUS);
+                });
+                self.masked(&DESTINATION_TRANSLATED.to_ne_bytes());
+                self.compare(NOT_EQUAL, &[0; 4]);
             }
             Match::Icmpv6Types(types) => {
                 self.protocol(ICMPV6);
