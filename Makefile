@@ -14,7 +14,7 @@ VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-syst
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
-.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-restarts test-flood test-kubernetes test-kubelet bench-bgp bench-policy bench-kubernetes lint
+.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-restarts test-flood test-kubernetes test-kubelet bench-bgp bench-bfd bench-policy bench-kubernetes lint
 
 help:
 	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up,"
@@ -30,6 +30,7 @@ help:
 	@echo "make test-kubelet  the manifest on two nodes with kubelet, containerd and runc, through upgrades: kubelet, kube-controller-manager"
 	@echo "                and kube-scheduler beside those (root; containerd and runc installed)"
 	@echo "make bench-bgp  Twill's speaker beside BIRD (root only to install BIRD)"
+	@echo "make bench-bfd  a thousand BFD sessions at 50 ms and none that goes down, and what share of a processor that takes (root)"
 	@echo "make bench-policy  what policy costs, from an event to its commit in the kernel, in clusters of several sizes (root)"
 	@echo "make bench-kubernetes  Twill's daemons of 50 nodes on one API server with 10,000 pods: BENCH=\"--nodes 5 --pods 500\" for less"
 	@echo "make lint       format, clippy, licences and versions of dependencies"
@@ -134,6 +135,12 @@ test-kubelet:
 bench-bgp:
 	@scripts/need $(BUILD_TOOLS) bird:bird2
 	$(CARGO) run --locked --release -p twill-e2e --bin bench_bgp
+
+bench-bfd:
+	$(call ROOT,it makes network namespaces.)
+	@scripts/need $(BUILD_TOOLS) ip:iproute2
+	$(CARGO) build --locked -p twill -p twill-cni
+	$(CARGO) test --locked -p twill-e2e --test root_bfd -- --ignored --nocapture $$(scripts/ignored-tests "needs a quiet machine")
 
 bench-policy:
 	$(call ROOT,it makes network namespaces.)

@@ -317,7 +317,8 @@ fn sync_is_all_kinds_and_the_revision_is_that_of_the_slowest() {
     }
     let mut objects = Objects::of("a1");
     objects.apply(Heard::Node(Box::new(synced(7))));
-    for heard in [Heard::Pool(synced(7)), Heard::Block(synced(7)), Heard::Peer(synced(7)), Heard::Network(synced(7))] {
+    let others = [Heard::Pool(synced(7)), Heard::Block(synced(7)), Heard::Peer(synced(7)), Heard::Filter(synced(7))];
+    for heard in others.into_iter().chain([Heard::Network(synced(7))]) {
         objects.apply(heard);
     }
     assert!(!objects.in_sync());

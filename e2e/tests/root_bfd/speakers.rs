@@ -166,7 +166,7 @@ impl Bird {
     /// `session` goes into both sessions, `detection` beside them.
     pub(crate) fn start(world: &World, session: &str, detection: &str) -> Self {
         let subnet = world.subnet();
-        let times = "min rx interval 100 ms; min tx interval 100 ms; idle tx interval 1 s; multiplier 3;";
+        let times = "min rx interval 100 ms; min tx interval 100 ms; idle tx interval 1 s; multiplier 5;";
         let config = format!(
             "log stderr all;\nrouter id 10.73.0.2;\nprotocol device {{ scan time 1; }}\n\
              protocol bfd {{ interface \"*\" {{ {times} }}; multihop {{ {times} }}; {detection} }}\n\
@@ -227,7 +227,7 @@ impl Frr {
         for (peer, source) in [("10.73.1.1", format!("10.73.{subnet}.2")), ("fd73:1::1", format!("fd73:{subnet}::2"))] {
             config += &format!(
                 " neighbor {peer} remote-as 65000\n neighbor {peer} timers connect 1\n neighbor {peer} update-source {source}\n \
-                 neighbor {peer} bfd 3 100 100\n"
+                 neighbor {peer} bfd 5 100 100\n"
             );
             if multihop {
                 config += &format!(" neighbor {peer} ebgp-multihop 8\n");
