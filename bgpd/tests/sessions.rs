@@ -41,6 +41,7 @@ fn peer(me: u8, other: u8, port: u16, asn: u32) -> Peer {
         next_hop_v4: Some(Ipv4Addr::new(192, 0, 2, me)),
         next_hop_v6: Some(format!("2001:db8::{me}").parse().unwrap()),
         graceful_restart: None,
+        long_lived: None,
         import_filter: Default::default(),
         import: Import::All,
         export_filter: Default::default(),

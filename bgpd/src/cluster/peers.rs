@@ -19,6 +19,9 @@ use twill_datastore::Key;
 /// Seconds within which a node's speaker is back after a restart (RFC 4724).
 const RESTART_TIME: u16 = 120;
 
+/// Seconds for which a peer that knows RFC 9494 keeps a node's routes beyond that, as the last choice: a rollout that hangs over lunch.
+const LONG_LIVED: u32 = 3600;
+
 /// TTL of sessions between nodes of different AS.
 const MULTIHOP: u8 = 64;
 
@@ -225,6 +228,7 @@ fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
         next_hop_v4: own.v4,
         next_hop_v6: own.v6,
         graceful_restart: Some(RESTART_TIME),
+        long_lived: Some(LONG_LIVED),
         import_filter: Filter::default(),
         import: Import::All,
         export_filter: Filter::default(),

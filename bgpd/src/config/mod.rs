@@ -131,6 +131,7 @@ enum FileExport {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct FileRestart {
     restart_time: u16,
+    long_lived_stale_time: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -309,6 +310,12 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
     if restart.is_some_and(|seconds| seconds > 4095) {
         return Err("restartTime must be below 4096 (RFC 4724 section 3)".to_owned());
     }
+    let long_lived = file.graceful_restart.as_ref().and_then(|restart| restart.long_lived_stale_time);
+    if let Some(seconds @ (0 | 0x0100_0000..)) = long_lived {
+        return Err(format!(
+            "longLivedStaleTime {seconds} is out of range; use 1 to 16777215 (RFC 9494), or leave it out"
+        ));
+    }
     if file.multihop == Some(0) || file.port == Some(0) {
         return Err("multihop and port must not be 0; leave the key out for the default".to_owned());
     }
@@ -345,6 +352,7 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
         next_hop_v4: None,
         next_hop_v6: None,
         graceful_restart: restart,
+        long_lived,
         import_filter,
         import: import(file, external),
         export_filter,

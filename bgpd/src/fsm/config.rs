@@ -1,6 +1,6 @@
 //! What a session is to be.
 
-use crate::wire::{Families, GracefulRestart};
+use crate::wire::{Families, GracefulRestart, LongLived};
 use std::net::Ipv4Addr;
 
 /// Which AS the peer may have.
@@ -12,7 +12,7 @@ pub enum RemoteAs {
     External,
 }
 
-/// Configuration of a session; a change of any field but `hold_time` and `graceful_restart` needs a new session.
+/// Configuration of a session; a change of any field but `hold_time`, `graceful_restart` and `long_lived` needs a new session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
     /// AS that we show this peer.
@@ -29,4 +29,6 @@ pub struct PeerConfig {
     pub passive: bool,
     /// Our graceful restart capability, with the bits as they are true now. `None`: not offered.
     pub graceful_restart: Option<GracefulRestart>,
+    /// Our long-lived graceful restart capability. `None`: not offered.
+    pub long_lived: Option<LongLived>,
 }

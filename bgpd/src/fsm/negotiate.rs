@@ -1,7 +1,7 @@
 //! Our OPEN, and what an OPEN of the peer makes of it.
 
 use super::config::{PeerConfig, RemoteAs};
-use crate::wire::{AfiSafi, Capability, Families, Family, GracefulRestart, Negotiated, Notification, Open};
+use crate::wire::{AfiSafi, Capability, Families, Family, GracefulRestart, LongLived, Negotiated, Notification, Open};
 
 /// Capability codes that are left out of our OPEN because the peer refused them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,10 @@ pub(super) fn open(config: &PeerConfig, refused: &Refused) -> Open {
         let families =
             restart.families.iter().filter(|(family, _)| offered(config, *family)).copied().collect::<Vec<_>>();
         capabilities.push(Capability::GracefulRestart(GracefulRestart { families, ..restart.clone() }));
+    }
+    if let Some(long) = config.long_lived.as_ref().filter(|_| config.graceful_restart.is_some()) {
+        let families = long.families.iter().filter(|(family, ..)| offered(config, *family)).copied().collect();
+        capabilities.push(Capability::LongLived(LongLived { families }));
     }
     capabilities.push(Capability::FourOctetAs(config.local_asn));
     capabilities.push(Capability::EnhancedRouteRefresh);
@@ -93,6 +97,10 @@ pub(super) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Resu
         hold_time: ours.hold_time.min(theirs.hold_time),
         graceful_restart: theirs.capabilities.iter().find_map(|capability| match capability {
             Capability::GracefulRestart(restart) => Some(restart.clone()),
+            _ => None,
+        }),
+        long_lived: theirs.capabilities.iter().find_map(|capability| match capability {
+            Capability::LongLived(long) if has(theirs, 64) => Some(long.clone()),
             _ => None,
         }),
     })

@@ -17,6 +17,8 @@ pub trait AttributeSet: Eq + Hash {
 /// What of an attribute set RFC 4271 section 9.1.2.2 and RFC 4456 section 9 compare.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rank {
+    /// Whether its sender, or somebody before, is away for long (LLGR_STALE, RFC 9494 section 4.3): goes after all that are not.
+    pub long_stale: bool,
     /// LOCAL_PREF, or 100.
     pub local_pref: u32,
     /// Length of AS_PATH; an AS_SET counts once.

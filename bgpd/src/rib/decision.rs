@@ -55,11 +55,11 @@ pub(super) fn choose(candidates: &mut Vec<Candidate<'_>>) {
     candidates.sort_unstable_by(tie_break);
 }
 
-/// Steps before MED: own first, fresh first, LOCAL_PREF, AS_PATH length, ORIGIN. Smaller is better.
-fn preference(candidate: &Candidate<'_>) -> (bool, bool, Reverse<u32>, u16, u8) {
+/// Steps before MED: own first, then what nobody keeps in its sender's long absence, fresh first, LOCAL_PREF, AS_PATH length, ORIGIN. Smaller is better.
+fn preference(candidate: &Candidate<'_>) -> (bool, bool, bool, Reverse<u32>, u16, u8) {
     let rank = candidate.rank;
     let learned = candidate.peer.source != Source::Own;
-    (learned, candidate.stale, Reverse(rank.local_pref), rank.as_path_length, rank.origin)
+    (learned, rank.long_stale, candidate.stale, Reverse(rank.local_pref), rank.as_path_length, rank.origin)
 }
 
 /// RFC 4271 section 9.1.2.2 c: a path goes if one of the same neighbour AS has a lower MED.

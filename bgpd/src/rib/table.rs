@@ -186,6 +186,33 @@ impl<K: Key> Table<K> {
         }
     }
 
+    /// The stale paths of `peer` have other attributes, and stay stale: what `becomes` makes of theirs, with a reference that is taken over;
+    /// none: they go.
+    pub fn replace_stale<A: AttributeSet>(
+        &mut self,
+        peer: PeerId,
+        mut becomes: impl FnMut(AttrId, &mut Attributes<A>) -> Option<AttrId>,
+        sets: &mut Attributes<A>,
+        peers: &[PeerRank],
+        mut changed: impl FnMut(Change),
+    ) {
+        for prefix in 0..self.prefixes.bound() {
+            let Some(id) = self.find(prefix, peer).filter(|id| self.paths[*id].is_stale()) else { continue };
+            let before = self.selection(prefix);
+            let old = self.paths[id].attributes;
+            let change = match becomes(old, sets) {
+                Some(new) => {
+                    self.paths[id].attributes = new;
+                    let change = self.decide(prefix, before, sets, peers);
+                    sets.release(old);
+                    change
+                }
+                None => self.remove_path(prefix, |path| path.peer == peer, sets, peers),
+            };
+            change.into_iter().for_each(&mut changed);
+        }
+    }
+
     /// The next hop `hop` has become reachable, unreachable, nearer or farther.
     pub fn hop_changed<A: AttributeSet>(
         &mut self,

@@ -78,6 +78,8 @@ pub struct Peer {
     pub next_hop_v6: Option<std::net::Ipv6Addr>,
     /// Seconds within which we are back after a restart (RFC 4724); none: no graceful restart.
     pub graceful_restart: Option<u16>,
+    /// Seconds for which it may keep our routes beyond that, as the last choice (RFC 9494); none: it forgets them.
+    pub long_lived: Option<u32>,
     /// Rules about what it tells us.
     pub import_filter: Filter,
     /// What we take from it of what no rule decides.
@@ -207,6 +209,7 @@ pub(crate) mod tests {
             next_hop_v4: None,
             next_hop_v6: None,
             graceful_restart: None,
+            long_lived: None,
             import_filter: Filter::default(),
             import: Import::All,
             export_filter: Filter::default(),

@@ -1,7 +1,7 @@
 //! What the peers of an update group are told about a path, and in which bytes.
 
 use super::config::{Export, NextHopRule};
-use super::path_attributes::PathAttributes;
+use super::path_attributes::{LLGR_STALE, PathAttributes};
 use crate::filter::{Action, Changes, Filter, Judged, Outcome, Subject};
 use crate::rib::{AttrId, Attributes, Key, Source};
 use crate::wire::{
@@ -35,6 +35,8 @@ pub(crate) struct ExportPolicy {
     pub(crate) cluster: Ipv4Addr,
     pub(crate) four_octet_as: bool,
     pub(crate) extended_next_hop: bool,
+    /// Whether they know routes that are kept in the long absence of their sender (RFC 9494).
+    pub(crate) long_lived: bool,
     pub(crate) max_message: usize,
 }
 
@@ -274,7 +276,9 @@ impl ExportPolicy {
             || self.external && (communities.contains(&NO_EXPORT) || communities.contains(&NO_EXPORT_SUBCONFED));
         // It would refuse a path with its own AS, unless that is overridden.
         let loops = self.external && !self.as_override && read.as_path.count(self.peer_asn) > 0;
-        (!kept_inside && !scoped && !loops).then_some(())
+        // RFC 9494 section 4.3: who does not know what it means would prefer it to others.
+        let unknown = !self.long_lived && communities.contains(&LLGR_STALE);
+        (!kept_inside && !scoped && !loops && !unknown).then_some(())
     }
 
     /// Whether a message has room for a prefix beside these attributes.

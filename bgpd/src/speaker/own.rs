@@ -95,13 +95,15 @@ impl Speaker {
 
     /// A peer that tells this prefix.
     fn teller(&self, net: IpNet) -> Option<PeerId> {
-        teller(&self.v4, net).or_else(|| teller(&self.v6, net))
+        teller(&self.v4, net, &self.shared).or_else(|| teller(&self.v6, net, &self.shared))
     }
 }
 
-fn teller<K: Key>(routing: &Routing<K>, net: IpNet) -> Option<PeerId> {
+/// What is kept in its sender's long absence only is nobody's word any more.
+fn teller<K: Key>(routing: &Routing<K>, net: IpNet, shared: &Shared) -> Option<PeerId> {
     let prefix = routing.table.prefix(K::of(net)?)?;
-    routing.table.paths(prefix).map(|path| path.peer).find(|peer| *peer != PeerId::OWN)
+    let told = routing.table.paths(prefix).filter(|path| !shared.attributes.rank(path.attributes).long_stale);
+    told.map(|path| path.peer).find(|peer| *peer != PeerId::OWN)
 }
 
 /// Announces or withdraws a prefix of our own, if it is of this family. Takes over the reference to `attributes` then.

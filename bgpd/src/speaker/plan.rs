@@ -95,7 +95,7 @@ impl Plan {
         let identity = |config: &Config, peer: &Peer| {
             let asn = peer.local_asn.unwrap_or(config.asn);
             let link = (peer.address, peer.source, peer.password.clone());
-            let open = (asn, config.router_id, peer.asn, peer.families, peer.graceful_restart);
+            let open = (asn, config.router_id, peer.asn, peer.families, peer.graceful_restart, peer.long_lived);
             (link, open)
         };
         if identity(&self.config, old) != identity(config, new) {
@@ -152,6 +152,7 @@ pub(crate) mod tests {
             Peer { password: Some("x".to_owned()), ..base.clone() },
             Peer { families: crate::wire::Families::NONE, ..base.clone() },
             Peer { graceful_restart: Some(120), ..base.clone() },
+            Peer { long_lived: Some(3600), ..base.clone() },
         ];
         let bfd = super::super::config::Bfd { min_tx: 100, min_rx: 100, multiplier: 3, hops: Default::default() };
         let soft = [

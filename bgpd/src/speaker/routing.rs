@@ -9,6 +9,7 @@ use crate::fib;
 use crate::rib::{AttrId, Attributes, Bitmap, Change, DirtyList, HopId, Key, Path, PeerId, PeerRank, Table};
 use ipnet::IpNet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What both families share: attribute sets and, by peer number, what decision and export know of peers.
 pub(super) struct Shared {
@@ -52,6 +53,18 @@ impl<K: Key> Routing<K> {
     pub(super) fn mark_stale(&mut self, peer: PeerId, shared: &Shared) {
         let mut changes = Vec::new();
         self.table.mark_stale(peer, &shared.attributes, &shared.ranks, |change| changes.push(change));
+        changes.into_iter().for_each(|change| self.note(Some(change)));
+    }
+
+    /// The stale paths of `peer` are kept in its long absence (RFC 9494 section 4.2), or go.
+    pub(super) fn keep_for_long(&mut self, peer: PeerId, shared: &mut Shared) {
+        let mut changes = Vec::new();
+        let becomes = |id: AttrId, sets: &mut Attributes<PathAttributes>| {
+            let set = sets.value(id)?.long_stale()?;
+            Some(sets.intern(&Arc::new(set)))
+        };
+        let (sets, ranks) = (&mut shared.attributes, &shared.ranks);
+        self.table.replace_stale(peer, becomes, sets, ranks, |change| changes.push(change));
         changes.into_iter().for_each(|change| self.note(Some(change)));
     }
 

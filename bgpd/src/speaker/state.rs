@@ -1,5 +1,6 @@
 //! The state of the RIB thread: which event changes what.
 
+use super::away::Away;
 use super::config::Peer;
 use super::event::{Batch, Established, Event, Loss, Output, SessionId, Then};
 use super::export::{ExportPolicy, Provenance};
@@ -16,7 +17,7 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The speaker.
 pub struct Speaker {
@@ -25,8 +26,8 @@ pub struct Speaker {
     pub(super) v4: Routing<V4>,
     pub(super) v6: Routing<V6>,
     pub(super) sessions: BTreeMap<PeerId, Session>,
-    /// Peers whose paths are kept although their session is over, and until when.
-    restarting: BTreeMap<PeerId, Instant>,
+    /// Peers whose paths are kept although their session is over.
+    pub(super) restarting: BTreeMap<PeerId, Away>,
     pub(super) own: Own,
     pub(super) rejected: Rejected,
     /// Requests that do not concern a prefix.
@@ -84,7 +85,7 @@ impl Speaker {
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::Plan(plan) => self.follow(plan, now),
-            Event::Up(peer, session, established) => self.up(peer, session, *established),
+            Event::Up(peer, session, established) => self.up(peer, session, *established, now),
             Event::Down(peer, session, loss) => self.down(peer, session, loss, now),
             Event::Unreachable(peer) => self.unreachable(peer),
             Event::Batch(batch) => self.receive(batch),
@@ -145,17 +146,12 @@ impl Speaker {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let limit = self.restart.limit().filter(|_| !self.in_sync);
-        self.restarting.values().copied().chain(limit).chain(self.restart.timeout()).min()
+        self.restarting.values().filter_map(Away::due).chain(limit).chain(self.restart.timeout()).min()
     }
 
     /// Whose time is over: peers that have not come back.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let late: Vec<PeerId> =
-            self.restarting.iter().filter(|(_, until)| **until <= now).map(|(peer, _)| *peer).collect();
-        for peer in late {
-            self.restarting.remove(&peer);
-            self.sweep(peer, Families::ALL);
-        }
+        self.outwait(now);
         self.announce_withheld();
     }
 
@@ -227,12 +223,13 @@ impl Speaker {
         self.plan = Some(plan);
     }
 
-    fn up(&mut self, peer: PeerId, id: SessionId, established: Established) {
+    fn up(&mut self, peer: PeerId, id: SessionId, established: Established, now: Instant) {
         let Some((_, config)) = self.plan.as_ref().and_then(|plan| plan.peer(peer)) else { return };
         let config = config.clone();
         let negotiated = &established.negotiated;
         let source = if negotiated.ebgp { Source::Ebgp } else { Source::Ibgp };
-        let kept = self.kept_families(&established);
+        let away = self.restarting.get_mut(&peer);
+        let kept = away.map_or(Families::NONE, |away| away.is_back(&established, now));
         self.know(peer, source, config.reflector_client, negotiated.peer_id, established.remote);
         self.shared.outstanding[usize::from(peer.0)] = 0;
         self.leave_groups(peer);
@@ -255,16 +252,6 @@ impl Speaker {
         self.sessions.insert(peer, Session { id, established, peer: config });
     }
 
-    /// RFC 4724 section 4.2: of a peer that is back, what it does not claim to have kept goes at once.
-    fn kept_families(&self, established: &Established) -> Families {
-        let negotiated = &established.negotiated;
-        let kept = |family: &Family| {
-            let restart = negotiated.graceful_restart.as_ref();
-            restart.and_then(|restart| restart.forwarding(*family)) == Some(true)
-        };
-        negotiated.families.iter().filter(kept).collect()
-    }
-
     fn down(&mut self, peer: PeerId, id: SessionId, loss: Loss, now: Instant) {
         if self.session(peer, id).is_none() {
             return;
@@ -272,7 +259,8 @@ impl Speaker {
         let Some(session) = self.sessions.remove(&peer) else { return };
         self.leave_groups(peer);
         self.rejected.forget_all(peer);
-        if loss == Loss::Aborted && self.restarting.contains_key(&peer) {
+        if let Some(away) = self.restarting.get_mut(&peer).filter(|_| loss == Loss::Aborted) {
+            away.is_gone_again();
             return;
         }
         let restart = session.established.negotiated.graceful_restart.as_ref();
@@ -287,7 +275,7 @@ impl Speaker {
         self.sweep(peer, Families::ALL);
         self.v4.mark_stale(peer, &self.shared);
         self.v6.mark_stale(peer, &self.shared);
-        self.restarting.insert(peer, now + Duration::from_secs(restart.restart_time.into()));
+        self.restarting.insert(peer, Away::since(now, &session.established.negotiated, restart.restart_time));
     }
 
     fn unreachable(&mut self, peer: PeerId) {
@@ -320,7 +308,7 @@ impl Speaker {
     }
 
     /// Stale paths of `peer` go.
-    fn sweep(&mut self, peer: PeerId, families: Families) {
+    pub(super) fn sweep(&mut self, peer: PeerId, families: Families) {
         if families.contains(Family::Ipv4Unicast) {
             self.v4.remove(peer, &mut self.shared, |_, path| path.is_stale());
         }
@@ -445,6 +433,7 @@ fn export_policy(family: Family, peer: &Peer, established: &Established) -> Expo
         cluster: established.router_id,
         four_octet_as: negotiated.four_octet_as,
         extended_next_hop: negotiated.extended_next_hop,
+        long_lived: negotiated.long_lived.as_ref().is_some_and(|long| long.of(family).is_some()),
         max_message: negotiated.max_message(),
     }
 }

@@ -23,6 +23,22 @@ impl GracefulRestart {
     }
 }
 
+/// Long-lived graceful restart capability (RFC 9494 section 3.1).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct LongLived {
+    /// Families, each with its F bit and for how many seconds its routes may be kept, 24 bits.
+    pub families: Vec<(AfiSafi, bool, u32)>,
+}
+
+impl LongLived {
+    /// The F bit of `family` and its seconds; `None` if the capability does not name it.
+    #[must_use]
+    pub fn of(&self, family: Family) -> Option<(bool, u32)> {
+        let named = self.families.iter().find(|(named, ..)| *named == AfiSafi::from(family));
+        named.map(|(_, forwarding, seconds)| (*forwarding, *seconds))
+    }
+}
+
 /// One capability.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Capability {
@@ -42,6 +58,8 @@ pub enum Capability {
     AddPath(Vec<(AfiSafi, u8)>),
     /// 70, RFC 7313.
     EnhancedRouteRefresh,
+    /// 71, RFC 9494.
+    LongLived(LongLived),
     /// Any other, or one whose length does not fit its code.
     Unknown {
         /// Its code.
@@ -64,6 +82,7 @@ impl Capability {
             Capability::FourOctetAs(_) => 65,
             Capability::AddPath(_) => 69,
             Capability::EnhancedRouteRefresh => 70,
+            Capability::LongLived(_) => 71,
             Capability::Unknown { code, .. } => *code,
         }
     }
@@ -105,6 +124,12 @@ impl Capability {
                 value.as_chunks::<4>().0.iter().map(|&[a, b, safi, mode]| (family(a, b, safi), mode)).collect(),
             )),
             (70, []) => Some(Capability::EnhancedRouteRefresh),
+            (71, _) if value.len().is_multiple_of(7) => {
+                let of = |&[a, b, safi, flags, x, y, z]: &[u8; 7]| {
+                    (family(a, b, safi), flags & 0x80 != 0, u32::from_be_bytes([0, x, y, z]))
+                };
+                Some(Capability::LongLived(LongLived { families: value.as_chunks().0.iter().map(of).collect() }))
+            }
             _ => None,
         };
         known.unwrap_or_else(|| Capability::Unknown { code, value: value.to_vec() })
@@ -141,6 +166,13 @@ impl Capability {
                 for (family, mode) in list.iter().take(63) {
                     out.extend_from_slice(&family.afi.to_be_bytes());
                     out.extend_from_slice(&[family.safi, *mode]);
+                }
+            }
+            Capability::LongLived(long) => {
+                for (family, forwarding, seconds) in long.families.iter().take(36) {
+                    out.extend_from_slice(&family.afi.to_be_bytes());
+                    let [_, x, y, z] = (*seconds).min(0x00ff_ffff).to_be_bytes();
+                    out.extend_from_slice(&[family.safi, u8::from(*forwarding) << 7, x, y, z]);
                 }
             }
             Capability::Unknown { value, .. } => out.extend_from_slice(&value[..value.len().min(255)]),

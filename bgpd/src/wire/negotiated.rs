@@ -1,6 +1,6 @@
 //! What two OPENs agreed on: the context of every later message of the session.
 
-use super::{Families, GracefulRestart, MAX_EXTENDED, MAX_MESSAGE};
+use super::{Families, GracefulRestart, LongLived, MAX_EXTENDED, MAX_MESSAGE};
 use std::net::Ipv4Addr;
 
 /// Result of the exchange of OPENs on one connection.
@@ -34,6 +34,8 @@ pub struct Negotiated {
     pub hold_time: u16,
     /// The peer's graceful restart capability, as far as it sent one.
     pub graceful_restart: Option<GracefulRestart>,
+    /// The peer's long-lived graceful restart capability; without the other one it counts as not sent (RFC 9494 section 4.1).
+    pub long_lived: Option<LongLived>,
 }
 
 impl Negotiated {
@@ -63,6 +65,7 @@ impl Negotiated {
             extended_next_hop: false,
             hold_time: 90,
             graceful_restart: None,
+            long_lived: None,
         }
     }
 }

@@ -36,6 +36,7 @@ fn session() -> Negotiated {
         extended_next_hop: false,
         hold_time: 90,
         graceful_restart: None,
+        long_lived: None,
     }
 }
 

@@ -60,3 +60,9 @@ fn reflector_of_bird_and_gobgp() {
 fn hops_are_counted_by_bird_and_frr() {
     run("gtsm");
 }
+
+#[test]
+#[ignore = "needs root: make test"]
+fn long_absence_of_twill_and_of_bird() {
+    run("long-lived");
+}

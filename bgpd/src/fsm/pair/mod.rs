@@ -86,6 +86,7 @@ fn config(asn: u32, remote: RemoteAs, id: u8) -> PeerConfig {
         families: Families::ALL,
         passive: false,
         graceful_restart: None,
+        long_lived: None,
     }
 }
 

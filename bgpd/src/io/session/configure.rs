@@ -7,7 +7,7 @@ use crate::io::sockets;
 use crate::io::throttle::Throttle;
 use crate::rib::PeerId;
 use crate::speaker::{Peer, PeerAsn, PeerChange, Plan};
-use crate::wire::{AfiSafi, GracefulRestart, Notification, cease};
+use crate::wire::{AfiSafi, GracefulRestart, LongLived, Notification, cease};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -126,6 +126,7 @@ impl Io {
 
 pub(super) fn fsm_config(plan: &Plan, peer: &Peer, past: Past) -> fsm::PeerConfig {
     let families = peer.families.iter().map(|family| (AfiSafi::from(family), past.forwarding)).collect();
+    let long = |seconds| peer.families.iter().map(|family| (AfiSafi::from(family), past.forwarding, seconds)).collect();
     fsm::PeerConfig {
         local_asn: peer.local_asn.unwrap_or(plan.config.asn),
         remote_asn: match peer.asn {
@@ -142,5 +143,6 @@ pub(super) fn fsm_config(plan: &Plan, peer: &Peer, past: Past) -> fsm::PeerConfi
             restart_time,
             families,
         }),
+        long_lived: peer.long_lived.map(|seconds| LongLived { families: long(seconds) }),
     }
 }

@@ -12,7 +12,7 @@ fn filter(rules: Value) -> Filter {
 
 impl Net {
     /// `prefix pref=… med=… path AS… communities…` of a view, with the reason behind it.
-    fn view(&self, node: u8, view: RouteView, peer: Option<&str>) -> Vec<String> {
+    pub(super) fn view(&self, node: u8, view: RouteView, peer: Option<&str>) -> Vec<String> {
         let query = RouteQuery { prefix: None, view, peer: peer.map(ToOwned::to_owned) };
         let show = |route: RouteStatus| {
             let pref = route.local_pref.map(|value| format!(" pref={value}")).unwrap_or_default();

@@ -8,7 +8,7 @@ use super::config::tests::peer;
 use super::plan::tests::config;
 use super::*;
 use crate::rib::PeerId;
-use crate::wire::{Families, Family, Framer, GracefulRestart, MAX_MESSAGE, MessageType, Negotiated, Update};
+use crate::wire::{Families, Family, Framer, GracefulRestart, LongLived, MAX_MESSAGE, MessageType, Negotiated, Update};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -36,6 +36,8 @@ struct Net {
     negotiated: BTreeMap<(u8, u8), Negotiated>,
     /// Nodes whose OPEN has the R bit.
     restarting: Vec<u8>,
+    /// Seconds for which nodes keep paths of one that is away for long (RFC 9494), by node; without, it does not know of it.
+    long: BTreeMap<u8, u32>,
 }
 
 fn address(node: u8) -> Ipv4Addr {
@@ -56,6 +58,7 @@ impl Net {
             updates: BTreeMap::new(),
             negotiated: BTreeMap::new(),
             restarting: Vec::new(),
+            long: BTreeMap::new(),
         };
         for (id, own) in nodes {
             let others = links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).filter(|(a, _)| a == id);
@@ -113,6 +116,10 @@ impl Net {
                     families: vec![(Family::Ipv4Unicast.into(), true)],
                     ..GracefulRestart::default()
                 }),
+                long_lived: self
+                    .long
+                    .get(&other)
+                    .map(|seconds| LongLived { families: vec![(Family::Ipv4Unicast.into(), true, *seconds)] }),
             };
             self.negotiated.insert((me, other), negotiated.clone());
             node.receivers.insert(id, Receiver::new(id, self.session, negotiated.clone()));

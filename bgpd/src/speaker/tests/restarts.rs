@@ -1,6 +1,7 @@
 //! Speakers that go and come back.
 
 use super::*;
+use twill_crds::control::RouteView;
 
 #[test]
 fn paths_of_a_peer_that_restarts_stay_until_it_is_back_or_its_time_is_over() {
@@ -229,4 +230,100 @@ fn a_prefix_that_was_withheld_before_a_restart_is_withheld_after_it() {
         assert!(in_sync);
         assert_eq!(told(&net), !still_told, "{:?}", net.used(3));
     }
+}
+
+impl Net {
+    /// All sessions anew, with these nodes knowing RFC 9494.
+    fn with_long_lived(mut self, nodes: &[u8], links: &[(u8, u8)]) -> Self {
+        self.long = nodes.iter().map(|node| (*node, 3600)).collect();
+        for (a, b) in links {
+            self.disconnect(*a, *b, Loss::Final);
+            self.connect(*a, *b);
+        }
+        self.settle();
+        self
+    }
+
+    /// Time goes on for everybody.
+    fn wait(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+        let now = self.now;
+        self.nodes.values_mut().for_each(|node| node.speaker.handle_timeout(now));
+        self.settle();
+    }
+}
+
+#[test]
+fn paths_of_a_peer_that_is_away_for_long_are_the_last_choice_and_told_on_as_such() {
+    let nodes = [(1, 65001), (2, 65002), (3, 65003), (4, 65004)];
+    let links = [(1, 2), (2, 3), (2, 4)];
+    let mut net = Net::new(&nodes, &links, |_, _, _| ()).with_long_lived(&[1, 2, 3], &links);
+    net.disconnect(1, 2, Loss::Restarting);
+    net.wait(121);
+    let of_1 = |net: &Net, node: u8| -> Vec<String> {
+        net.view(node, RouteView::Taken, None).into_iter().filter(|route| route.starts_with("10.1.")).collect()
+    };
+    assert_eq!(of_1(&net, 2), ["10.1.0.0/16 path 65001 llgr-stale"]);
+    assert_eq!(of_1(&net, 3), ["10.1.0.0/16 path 65002 65001 llgr-stale"]);
+    assert!(of_1(&net, 4).is_empty(), "4 does not know what that means");
+    assert_eq!(net.used(2)[0], "10.1.0.0/16 via 10.0.0.1 65001");
+
+    // A longer path of somebody who is there goes before.
+    net.reconfigure(3, |config| {
+        config.originate.insert("10.1.0.0/16".parse().unwrap());
+    });
+    net.reconfigure(3, |config| config.peers.values_mut().for_each(|peer| peer.as_override = true));
+    assert_eq!(net.used(2)[0], "10.1.0.0/16 via 10.0.0.3 65003");
+    assert_eq!(of_1(&net, 4), ["10.1.0.0/16 path 65002 65003"]);
+    net.reconfigure(3, |config| config.originate.retain(|net| net.to_string() != "10.1.0.0/16"));
+
+    net.wait(3600);
+    assert!((2..=4).all(|node| of_1(&net, node).is_empty()), "and then it is over");
+}
+
+#[test]
+fn a_peer_that_is_back_after_long_has_what_it_says_again() {
+    let mut net = Net::new(&[(1, 65001), (2, 65002)], &[(1, 2)], |_, _, _| ()).with_long_lived(&[1, 2], &[(1, 2)]);
+    net.disconnect(1, 2, Loss::Restarting);
+    net.wait(500);
+    net.reconfigure(1, |config| {
+        config.originate.insert("10.7.0.0/16".parse().unwrap());
+    });
+    net.reconfigure(1, |config| config.originate.retain(|net| net.to_string() != "10.1.0.0/16"));
+    assert_eq!(net.used(2)[0], "10.1.0.0/16 via 10.0.0.1 65001");
+    net.connect(1, 2);
+    net.settle();
+    assert_eq!(net.used(2), ["10.2.0.0/16", "10.7.0.0/16 via 10.0.0.1 65001"]);
+}
+
+#[test]
+fn what_must_not_be_kept_for_long_goes_with_the_restart_time() {
+    let mut net = Net::new(&[(1, 65001), (2, 65002)], &[(1, 2)], |me, _, peer| {
+        if me == 1 {
+            let rules = serde_json::json!([{"set": {"addCommunities": ["no-llgr"]}}]);
+            let rules: Vec<twill_crds::bgp_filter::FilterRule> = serde_json::from_value(rules).unwrap();
+            peer.export_filter = crate::filter::Filter::new(&[crate::filter::Part { name: "f", rules: &rules }], false);
+        }
+    })
+    .with_long_lived(&[1, 2], &[(1, 2)]);
+    net.disconnect(1, 2, Loss::Restarting);
+    net.wait(60);
+    assert_eq!(net.used(2).len(), 2);
+    net.wait(61);
+    assert_eq!(net.used(2), ["10.2.0.0/16"]);
+}
+
+#[test]
+fn a_prefix_of_ours_is_not_withheld_for_one_that_is_away_for_long() {
+    let nodes = [(1, 65001), (2, 65002), (3, 65003)];
+    let links = [(1, 2), (2, 3)];
+    let mut net = Net::new(&nodes, &links, |_, _, _| ()).with_long_lived(&[1, 2, 3], &links);
+    net.disconnect(1, 2, Loss::Restarting);
+    net.reconfigure(3, |config| {
+        config.exclusive = true;
+        config.originate.insert("10.1.0.0/16".parse().unwrap());
+    });
+    assert!(net.used(2)[0].starts_with("10.1.0.0/16 via 10.0.0.1"), "1 may be back any moment");
+    net.wait(121);
+    assert_eq!(net.used(2)[0], "10.1.0.0/16 via 10.0.0.3 65003");
 }

@@ -8,14 +8,14 @@ use netgauze_parse_utils::WritablePdu;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rustbgpd_wire::{
-    AddPathFamily, AddPathMode, Afi, Capability as Theirs, ExtendedNextHopFamily, GracefulRestartFamily, Message,
-    NotificationCode, NotificationMessage, OpenMessage, RouteRefreshMessage, RouteRefreshSubtype, Safi, decode_message,
-    encode_message,
+    AddPathFamily, AddPathMode, Afi, Capability as Theirs, ExtendedNextHopFamily, GracefulRestartFamily, LlgrFamily,
+    Message, NotificationCode, NotificationMessage, OpenMessage, RouteRefreshMessage, RouteRefreshSubtype, Safi,
+    decode_message, encode_message,
 };
 use std::net::Ipv4Addr;
 use twill_bgpd::wire::{
-    AS_TRANS, AfiSafi, Capability, Framer, GracefulRestart, MessageType, Notification, Open, RefreshKind, RouteRefresh,
-    encode_keepalive,
+    AS_TRANS, AfiSafi, Capability, Framer, GracefulRestart, LongLived, MessageType, Notification, Open, RefreshKind,
+    RouteRefresh, encode_keepalive,
 };
 
 const V4: AfiSafi = AfiSafi { afi: 1, safi: 1 };
@@ -47,6 +47,10 @@ fn capability() -> impl Strategy<Value = Capability> {
         (families(), 1..4_u8)
             .prop_map(|(list, mode)| Capability::AddPath(list.into_iter().map(|f| (f, mode)).collect())),
         Just(Capability::EnhancedRouteRefresh),
+        (families(), any::<bool>(), 0..0x0100_0000_u32).prop_map(|(list, forwarding, seconds)| {
+            let families = list.into_iter().map(|family| (family, forwarding, seconds)).collect();
+            Capability::LongLived(LongLived { families })
+        }),
         (200..=240_u8, vec(any::<u8>(), 0..20)).prop_map(|(code, value)| Capability::Unknown { code, value }),
     ]
 }
@@ -109,6 +113,17 @@ fn theirs(capability: &Capability) -> Theirs {
                 .collect(),
         ),
         Capability::EnhancedRouteRefresh => Theirs::EnhancedRouteRefresh,
+        Capability::LongLived(long) => Theirs::LongLivedGracefulRestart(
+            long.families
+                .iter()
+                .map(|(f, forwarding, seconds)| LlgrFamily {
+                    afi: afi(f.afi),
+                    safi: safi(f.safi),
+                    forwarding_preserved: *forwarding,
+                    stale_time: *seconds,
+                })
+                .collect(),
+        ),
         Capability::Unknown { code, value } => Theirs::Unknown { code: *code, data: Bytes::from(value.clone()) },
     }
 }

@@ -24,6 +24,7 @@ pub(crate) fn session(ebgp: bool, four_octet_as: bool) -> Negotiated {
         extended_next_hop: false,
         hold_time: 90,
         graceful_restart: None,
+        long_lived: None,
     }
 }
 
