@@ -54,7 +54,12 @@ fn what_is_committed_while_the_kernel_is_read_is_no_difference() {
         let looks = async {
             let mut found = BTreeSet::new();
             for _ in 0..40 {
-                found.extend(table.verify().await.unwrap().differs);
+                match table.verify().await {
+                    Ok(verified) => found.extend(verified.differs),
+                    // A slow look at a busy table says so.
+                    Err(Error::Torn) => {}
+                    Err(error) => panic!("{error}"),
+                }
             }
             found
         };
