@@ -240,7 +240,7 @@ pub struct BfdSpec {
     #[schemars(range(min = 1))]
     pub multiplier: u8,
     /// Whether several hops are counted on (RFC 5883, UDP port 4784) or one (RFC 5881, port 3784). `Auto`, the default: one to an external
-    /// peer, and to an internal one on a connected subnet unless that one counts on several. `Always`, `Never`.
+    /// peer unless its `ttlSecurity` is above 1, and to an internal one on a connected subnet. `Always`, `Never`. Both sides must agree.
     pub multihop: BfdMultihop,
 }
 

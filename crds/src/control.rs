@@ -368,7 +368,7 @@ pub struct BfdEnds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum BfdHops {
-    /// One hop if the address is on a connected subnet and the other side does not say otherwise, else several.
+    /// One hop if the address is on a connected subnet, else several.
     #[default]
     Auto,
     /// One hop (RFC 5881).

@@ -56,14 +56,14 @@ impl Clients {
     /// The client's connection has ended.
     pub fn disconnected(&mut self, id: ClientId, now: Time) {
         if let Some(client) = self.all.get_mut(&id) {
-            client.until = Some(now + client.keep);
+            client.until = Some(now.saturating_add(client.keep));
         }
     }
 
     /// These clients in another process: no connection of theirs has come over.
     pub fn take_over(&mut self, now: Time) {
         for client in self.all.values_mut() {
-            client.until = Some(now + client.keep);
+            client.until = Some(now.saturating_add(client.keep));
         }
     }
 

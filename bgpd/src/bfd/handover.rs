@@ -28,8 +28,6 @@ pub struct Kept {
     pub ends: BfdEnds,
     /// Its source port, which has to stay (RFC 5881 section 4).
     pub port: u16,
-    /// Whether the other side counts on several hops.
-    pub several: bool,
     /// The session.
     pub session: Suspended,
 }

@@ -155,6 +155,8 @@ fn configured(
         min_rx: bfd.min_rx,
         multiplier: bfd.multiplier,
         hops: match bfd.multihop {
+            // Packets over one hop have TTL 255, which no router leaves them.
+            BfdMultihop::Auto if spec.ttl_security.is_some_and(|hops| hops > 1) => BfdHops::Multiple,
             BfdMultihop::Auto if !external => BfdHops::Auto,
             BfdMultihop::Auto | BfdMultihop::Never => BfdHops::Single,
             BfdMultihop::Always => BfdHops::Multiple,

@@ -24,8 +24,17 @@ enum FileMultihop {
     Never,
 }
 
-/// BFD with a peer; `linked`: it is in another AS, and our packets to it have TTL 1.
-pub(super) fn bfd(file: &FileBfd, linked: bool) -> Result<Bfd, String> {
+/// How far it is to a peer unless `bfd.multihop` says so: over one hop packets have TTL 255, which no router leaves them.
+pub(super) fn usual(external: bool, multihop: bool, ttl_security: Option<u8>) -> BfdHops {
+    match ttl_security {
+        Some(2..) => BfdHops::Multiple,
+        _ if external && !multihop => BfdHops::Single,
+        _ => BfdHops::Auto,
+    }
+}
+
+/// BFD with a peer; `usual`: how far it is unless that is said.
+pub(super) fn bfd(file: &FileBfd, usual: BfdHops) -> Result<Bfd, String> {
     for (key, interval) in [("minTx", file.min_tx), ("minRx", file.min_rx)] {
         if let Some(millis) = interval.filter(|millis| !BFD_INTERVALS.contains(millis)) {
             let (least, most) = (BFD_INTERVALS.start(), BFD_INTERVALS.end());
@@ -36,8 +45,7 @@ pub(super) fn bfd(file: &FileBfd, linked: bool) -> Result<Bfd, String> {
         return Err("bfd.multiplier must not be 0 (RFC 5880 section 4.1); leave the key out for 3".to_owned());
     }
     let hops = match file.multihop {
-        FileMultihop::Auto if linked => BfdHops::Single,
-        FileMultihop::Auto => BfdHops::Auto,
+        FileMultihop::Auto => usual,
         FileMultihop::Always => BfdHops::Multiple,
         FileMultihop::Never => BfdHops::Single,
     };
@@ -72,6 +80,8 @@ mod tests {
         assert_eq!(hops("asn: 65000, bfd: {}"), BfdHops::Auto);
         assert_eq!(hops("asn: 65001, multihop: 8, bfd: {multihop: auto}"), BfdHops::Auto);
         assert_eq!(hops("asn: 65001, multihop: 8, bfd: {multihop: never}"), BfdHops::Single);
+        assert_eq!(hops("asn: 65001, ttlSecurity: 2, bfd: {}"), BfdHops::Multiple);
+        assert_eq!(hops("asn: 65001, ttlSecurity: 1, bfd: {}"), BfdHops::Single);
     }
 
     #[test]

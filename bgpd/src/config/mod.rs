@@ -337,6 +337,7 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
         return Err("reflectorClient is for peers in our own AS (RFC 4456)".to_owned());
     }
     let (import_filter, export_filter) = filters::of(filters, &file.filters)?;
+    let hops = bfd::usual(external, file.multihop.is_some(), file.ttl_security);
     Ok(Peer {
         address: file.address,
         port: file.port.unwrap_or(BGP_PORT),
@@ -365,7 +366,7 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
             Some(FileNextHop::Own) => NextHopRule::Own,
             Some(FileNextHop::Keep) => NextHopRule::Keep,
         },
-        bfd: file.bfd.as_ref().map(|bfd| bfd::bfd(bfd, external && file.multihop.is_none())).transpose()?,
+        bfd: file.bfd.as_ref().map(|bfd| bfd::bfd(bfd, hops)).transpose()?,
     })
 }
 

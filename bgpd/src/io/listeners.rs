@@ -52,11 +52,13 @@ impl Listeners {
     /// The keys of all peers that have one, and the TTL that a peer with `ttlSecurity` expects of a SYN's answer; both are on the sockets
     /// before any SYN of theirs is answered.
     pub(super) fn secure(&mut self, config: &Config) {
-        self.far = config.peers.values().any(|peer| peer.ttl_security.is_some());
-        self.wanted
-            .values()
-            .filter_map(|listener| listener.socket.as_ref())
-            .for_each(|socket| set_ttl(socket, self.far));
+        let far = config.peers.values().any(|peer| peer.ttl_security.is_some());
+        if std::mem::replace(&mut self.far, far) != far {
+            self.wanted
+                .values()
+                .filter_map(|listener| listener.socket.as_ref())
+                .for_each(|socket| set_ttl(socket, far));
+        }
         let keys: BTreeMap<IpAddr, String> =
             config.peers.values().filter_map(|peer| Some((peer.address, peer.password.clone()?))).collect();
         for listener in self.wanted.values().filter_map(|listener| listener.socket.as_ref()) {
@@ -82,7 +84,9 @@ impl Listeners {
                     for (peer, key) in &self.keys {
                         set_key(&socket, *peer, Some(key));
                     }
-                    set_ttl(&socket, self.far);
+                    if self.far {
+                        set_ttl(&socket, true);
+                    }
                     info!(%address, "listening");
                     self.next += 1;
                     let socket = Arc::new(socket);

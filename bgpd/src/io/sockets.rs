@@ -72,9 +72,10 @@ pub(super) fn is_unheard(stream: &TcpStream) -> bool {
 
 /// RFC 4271 has no word on it, but everybody does it: what an eBGP peer sends must come from the link.
 fn set_ttl(socket: &SockRef<'_>, peer: &Peer, external: bool) -> io::Result<()> {
-    let usual = if external { 1 } else { USUAL_TTL };
-    let sent = peer.ttl_security.map(|_| u32::from(u8::MAX)).or(peer.ttl.map(u32::from)).unwrap_or(usual);
-    write_ttl(socket, peer.address.is_ipv4(), sent)?;
+    let sent = peer.ttl_security.map(|_| u8::MAX).or(peer.ttl).or(external.then_some(1));
+    if let Some(sent) = sent {
+        write_ttl(socket, peer.address.is_ipv4(), sent.into())?;
+    }
     set_least_ttl(socket, peer.address.is_ipv4(), peer.ttl_security.map_or(0, |hops| 256 - i32::from(hops)))
 }
 

@@ -159,9 +159,15 @@ impl Exporter {
 
     /// Forgets translations when most of them are of sets that are gone. Numbers given out before are void then.
     pub(super) fn trim(&mut self, sets: usize) {
-        if self.known.len() > 1024 + 4 * sets {
+        let most = 1024 + 4 * sets;
+        if self.known.len() > most || self.by_prefix.len() > most || self.exported.len() > most {
             *self = Self::new(self.policy.clone());
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn translations(&self) -> usize {
+        self.known.len() + self.by_prefix.len() + self.exported.len()
     }
 
     /// Next hop that goes with a number.

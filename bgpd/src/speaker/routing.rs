@@ -100,6 +100,11 @@ impl<K: Key> Routing<K> {
         advertised
     }
 
+    #[cfg(test)]
+    pub(super) fn translations(&self) -> usize {
+        self.groups.iter().map(|group| group.exporter().translations()).sum()
+    }
+
     pub(super) fn policy_of(&self, peer: PeerId) -> Option<&ExportPolicy> {
         let group = self.groups.iter().find(|group| group.advertised(peer).is_some())?;
         Some(group.exporter().policy())

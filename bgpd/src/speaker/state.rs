@@ -173,6 +173,12 @@ impl Speaker {
         self.in_sync
     }
 
+    /// How many translations of attribute sets are remembered for the peers of IPv4.
+    #[cfg(test)]
+    pub(super) fn translations(&self) -> usize {
+        self.v4.translations()
+    }
+
     /// The session of `peer`, 0 if there is none.
     #[cfg(test)]
     pub(super) fn sessions_of(&self, peer: PeerId) -> SessionId {
@@ -354,7 +360,7 @@ impl Speaker {
 
     /// Applies what may change without a new session.
     fn refilter(&mut self, peer: PeerId, new: Peer, plan: &Plan) {
-        let Some(session) = self.sessions.get_mut(&peer) else { return };
+        let Some(session) = self.sessions.get_mut(&peer) else { return self.refilter_absent(peer, &new) };
         let old = std::mem::replace(&mut session.peer, new.clone());
         let (id, established) = (session.id, session.established.clone());
         let shared = &mut self.shared;
@@ -373,7 +379,8 @@ impl Speaker {
             let families = established.negotiated.families.iter();
             self.requests.extend(families.map(|family| Output::Refresh(peer, id, family)));
         }
-        if new.allow_own_as < old.allow_own_as {
+        // Rules may have put our AS into paths; those are told again anyway.
+        if new.allow_own_as < old.allow_own_as && new.import_filter.is_empty() {
             self.refuse_own_as(peer, &new, &established, plan.config.asn);
         }
         if new.reflector_client != old.reflector_client {
@@ -383,6 +390,15 @@ impl Speaker {
         }
         rejoin(&mut self.v4, peer, id, &new, &established);
         rejoin(&mut self.v6, peer, id, &new, &established);
+    }
+
+    /// What is kept of a peer that restarts cannot be judged anew by other rules, nor told again.
+    fn refilter_absent(&mut self, peer: PeerId, new: &Peer) {
+        let old = self.plan.as_ref().and_then(|plan| plan.peer(peer));
+        let judged = |peer: &Peer| (peer.import_filter.clone(), peer.import.clone(), peer.allow_own_as);
+        if old.is_some_and(|(_, old)| judged(old) != judged(new)) {
+            self.sweep(peer, Families::ALL);
+        }
     }
 
     fn refuse_own_as(&mut self, peer: PeerId, config: &Peer, established: &Established, asn: u32) {

@@ -245,6 +245,46 @@ fn bfd_that_is_replaced_is_noticed_by_no_frr() {
 }
 
 #[test]
+#[ignore = "needs root and bird2: make test"]
+fn bfd_and_bgpd_that_are_replaced_together_lose_nothing_at_bird() {
+    let world = World::new(false);
+    let bird = Bird::start(&world, "bfd on; graceful restart on;", "");
+    let mut twill = Twill::start(&world, &format!("{BFD}, {RESTART}"));
+    let has_route = || bird.ask(&format!("show route {}", OWN[0])).contains("via 10.73.1.1");
+    within(LIMIT, "all is up", || twill.is_ready() && has_route());
+    // As a kubelet ends a pod: whom BFD works for is gone while it asks its peers for patience.
+    twill.signal_bfd("TERM");
+    twill.kill_bgpd();
+    within(LIMIT, "the sessions of BGP are over", || !bird.ask("show protocols").contains("Established"));
+    holds(SECOND * 2, "BIRD has the route while both are away", has_route);
+    assert_eq!(bird.ask("show bfd sessions").matches(" Up ").count(), 2);
+    twill.start_bgpd();
+    within(LIMIT, "both are back", || {
+        assert!(has_route());
+        twill.is_ready()
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_bfd_session_whose_ends_change_is_no_failure() {
+    let world = World::new(false);
+    let other = Twill::start_other(&world, BFD);
+    let twill = Twill::start(&world, BFD);
+    within(LIMIT, "all is up on both sides", || twill.is_ready() && other.is_ready());
+    twill.configure(&twill.configuration().replace("multiplier: 5}", "multiplier: 5, multihop: always}"));
+    let several = || {
+        let sessions = twill.bfd().sessions;
+        sessions.len() == 2 && sessions.iter().all(|session| session.multihop)
+    };
+    within(LIMIT, "the sessions count on several hops", several);
+    holds(SECOND * 2, "BGP stays", || twill.are_established() && other.are_established());
+    for log in [twill.log(), other.log()] {
+        assert!(!log.contains("BFD Down") && !log.contains("BFD session down"), "{log}");
+    }
+}
+
+#[test]
 #[ignore = "needs root: make test"]
 fn bfd_that_is_taken_out_of_service_is_no_failure_to_twill() {
     let world = World::new(false);

@@ -84,6 +84,7 @@ impl Engine {
             discarded: 0,
             leaving: None,
             suspending: None,
+            left: false,
             idle: idle_sender,
         };
         let woken = wake.clone();
@@ -120,6 +121,8 @@ struct Thread {
     leaving: Option<oneshot::Sender<()>>,
     /// Whom to hand over to, and until when peers may take to answer.
     suspending: Option<(oneshot::Sender<Handover>, Time)>,
+    /// A session has ended: one that waited for it may start.
+    left: bool,
     idle: watch::Sender<bool>,
 }
 
@@ -222,8 +225,12 @@ impl Thread {
         }
     }
 
-    /// Sessions that nobody wants any more are taken down, those that are new start, the others get the timing that is wanted.
+    /// Sessions that nobody wants any more are taken down, those that are new start, the others get the timing that is wanted. Not while
+    /// sessions are being handed over: their peers have been asked for patience, and who wants what goes over with them.
     fn reconcile(&mut self) {
+        if self.suspending.is_some() {
+            return;
+        }
         let wanted = if self.leaving.is_some() { Wanted::new() } else { self.clients.wanted() };
         let now = self.now();
         let gone: Vec<u32> =
@@ -237,9 +244,17 @@ impl Thread {
         for (ends, timing) in wanted {
             match self.by_ends.get(&ends) {
                 Some(id) => self.drive(*id, now, |session, now, _| session.reconfigure(now, timing)),
+                // What is still said for the one before, its peer would take for word of this one. It starts when that is said.
+                None if self.is_being_left(ends.peer) => {}
                 None => self.add(ends, timing, now),
             }
         }
+    }
+
+    /// Whether a session with this peer says its last words.
+    fn is_being_left(&self, peer: IpAddr) -> bool {
+        let of_peer = self.by_peer.get(&peer).into_iter().flatten().filter_map(|id| self.sessions.get(id));
+        of_peer.into_iter().any(|live| live.session.state() == State::AdminDown)
     }
 
     /// Whether every session that can be handed over can be now, or the time for that is over.
@@ -250,10 +265,8 @@ impl Thread {
     }
 
     fn hand_over(&self) -> Handover {
-        let kept = |live: &Live| {
-            let several = live.transmitter.as_ref().is_some_and(|transmitter| transmitter.multihop);
-            Some(Kept { ends: live.ends.clone(), port: live.port?, several, session: live.session.suspended()? })
-        };
+        let kept =
+            |live: &Live| Some(Kept { ends: live.ends.clone(), port: live.port?, session: live.session.suspended()? });
         let sessions = self.by_ends.values().filter_map(|id| kept(self.sessions.get(id)?)).collect();
         Handover { clients: self.clients.clone(), sessions }
     }
@@ -264,10 +277,10 @@ impl Thread {
         self.clients = handover.clients;
         self.clients.take_over(now);
         info!(sessions = handover.sessions.len(), "going on where the process before ended");
-        for Kept { ends, port, several, session } in handover.sessions {
+        for Kept { ends, port, session } in handover.sessions {
             self.ports.claim(port);
             let session = Session::resume(&session, self.random.next(), now);
-            self.insert(Live { several, port: Some(port), ..Live::new(ends, session, now) }, now);
+            self.insert(Live { port: Some(port), ..Live::new(ends, session, now) }, now);
         }
         self.reconcile();
     }
@@ -303,7 +316,7 @@ impl Thread {
         live.transmitter = None;
         let mut result = Err(std::io::ErrorKind::AddrInUse.into());
         while let Some(port) = live.port {
-            result = Transmitter::open(&live.ends, port, live.several);
+            result = Transmitter::open(&live.ends, port);
             if !result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) {
                 break;
             }
@@ -338,7 +351,10 @@ impl Thread {
         }
         let Some(live) = self.sessions.get_mut(&id) else { return };
         if live.session.is_over() {
-            return self.remove(id);
+            self.remove(id);
+            // Another one with its peer may have waited for that.
+            self.left = true;
+            return;
         }
         let timer = live.session.poll_timeout();
         if timer != live.timer {
@@ -424,16 +440,7 @@ impl Thread {
             }
             id => id,
         };
-        let live = self.sessions.get_mut(&id)?;
-        if !live.is_met_by(arrival) {
-            return None;
-        }
-        if arrival.multihop && live.transmitter.as_ref().is_some_and(|transmitter| !transmitter.multihop) {
-            live.several = true;
-            let now = self.now();
-            self.open(id, now);
-        }
-        Some((id, packet))
+        self.sessions.get(&id)?.is_met_by(arrival).then_some((id, packet))
     }
 
     fn timeout(&mut self) {
@@ -448,6 +455,9 @@ impl Thread {
                 live.timer = None;
             }
             self.drive(id, now, |session, now, out| session.handle_timeout(now, out));
+        }
+        if std::mem::take(&mut self.left) {
+            self.reconcile();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A session with what it needs of the world: its socket, its source port, its place among the timers.
 
 use super::sockets::{Arrival, Transmitter};
-use crate::bfd::{Session, State, Time};
+use crate::bfd::{Session, Time};
 use std::time::Duration;
 use twill_crds::control::{BfdEnds, BfdHops, BfdSession};
 
@@ -13,8 +13,6 @@ pub(super) struct Live {
     pub(super) transmitter: Option<Transmitter>,
     /// When `transmitter` was opened, or was tried to be.
     pub(super) opened: Time,
-    /// The other side was heard on the port of several hops.
-    pub(super) several: bool,
     pub(super) problem: Option<String>,
     pub(super) timer: Option<Time>,
 }
@@ -22,7 +20,7 @@ pub(super) struct Live {
 impl Live {
     pub(super) fn new(ends: BfdEnds, session: Session, now: Time) -> Self {
         let (port, transmitter, problem, timer) = (None, None, None, None);
-        Self { ends, session, port, transmitter, opened: now, several: false, problem, timer }
+        Self { ends, session, port, transmitter, opened: now, problem, timer }
     }
 
     /// Whether a packet with this way behind it can be one of this session.
@@ -31,10 +29,8 @@ impl Live {
         let hops = match self.ends.hops {
             BfdHops::Single => !arrival.multihop,
             BfdHops::Multiple => arrival.multihop,
-            // The other side may know better that there are several; that there is one, GTSM must show.
-            BfdHops::Auto => {
-                multihop == Some(arrival.multihop) || arrival.multihop && self.session.state() == State::Down
-            }
+            // Not by what comes: over several hops anybody can send it.
+            BfdHops::Auto => multihop == Some(arrival.multihop),
         };
         let interface = self.transmitter.as_ref().and_then(|transmitter| transmitter.interface);
         self.ends.peer == arrival.from

@@ -194,18 +194,18 @@ pub(super) struct Transmitter {
 }
 
 impl Transmitter {
-    /// A socket towards the other side from `port`. `several`: the other side is known to count on several hops.
+    /// A socket towards the other side from `port`.
     ///
     /// # Errors
     /// Those of the system calls: an address or an interface that is not there, no route, a port that another program has.
-    pub(super) fn open(ends: &BfdEnds, port: u16, several: bool) -> io::Result<Self> {
-        let mut multihop = ends.hops == BfdHops::Multiple || ends.hops == BfdHops::Auto && several;
+    pub(super) fn open(ends: &BfdEnds, port: u16) -> io::Result<Self> {
+        let mut multihop = ends.hops == BfdHops::Multiple;
         let (socket, interface) = Self::prepare(ends, port)?;
         let scope = interface.unwrap_or(0);
         socket.connect(remote(ends.peer, SINGLE_HOP_PORT, scope))?;
         if ends.hops == BfdHops::Auto && interface.is_none() {
             let local = socket.local_addr()?.ip();
-            multihop |= interfaces::link(local, ends.peer).shared.is_empty();
+            multihop = interfaces::link(local, ends.peer).shared.is_empty();
         }
         if multihop {
             socket.connect(remote(ends.peer, MULTIHOP_PORT, scope))?;

@@ -156,3 +156,32 @@ fn soft_changes_end_where_a_fresh_start_ends() {
         }
     }
 }
+
+#[test]
+fn paths_of_a_peer_that_restarts_are_not_kept_by_rules_that_are_no_more() {
+    let mut net = Net::new(&LINE_OF_AS, &LINE, |_, _, _| ());
+    net.settle();
+    net.disconnect(2, 3, Loss::Restarting);
+    net.peer(3, 2, |peer| peer.export_filter = filter(json!([{"action": "Reject"}])));
+    assert_eq!(net.view(3, RouteView::Taken, Some("n2")).len(), 2, "what it is told is another matter");
+    net.peer(3, 2, |peer| {
+        peer.import_filter = filter(json!([{"match": {"prefixes": [{"cidr": "10.1.0.0/16"}]}, "action": "Reject"}]))
+    });
+    assert!(net.view(3, RouteView::Taken, Some("n2")).is_empty());
+}
+
+#[test]
+fn translations_by_prefix_are_forgotten_with_their_sets() {
+    let mut net = Net::new(&[(1, 65001), (2, 65002), (3, 65003)], &LINE, |me, other, peer| {
+        if (me, other) == (2, 3) {
+            peer.export_filter =
+                filter(json!([{"match": {"prefixes": [{"cidr": "10.0.0.0/8", "maxLength": 32}]}, "action": "Accept"}]));
+        }
+    });
+    net.settle();
+    for round in 0..3000_u32 {
+        net.peer(1, 2, |peer| peer.export_filter = filter(json!([{"set": {"med": round}}])));
+    }
+    assert_eq!(net.view(3, RouteView::Taken, Some("n2")).len(), 2);
+    assert!(net.nodes[&2].speaker.translations() < 2000, "{}", net.nodes[&2].speaker.translations());
+}
