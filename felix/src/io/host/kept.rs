@@ -2,8 +2,11 @@
 
 use crate::host::Kept;
 use crate::io::place::place;
+use serde::Deserialize;
+use serde_json::Value;
 use std::io;
 use std::path::{Path, PathBuf};
+use twill_crds::HostPolicy;
 
 /// Name of the file inside the state directory.
 pub const NAME: &str = "host-policy.json";
@@ -25,10 +28,26 @@ pub fn read(path: &Path) -> Kept {
             return Kept::default();
         }
     };
-    serde_json::from_slice(&text).unwrap_or_else(|error| {
+    decode(&text, path).unwrap_or_else(|error| {
         tracing::warn!(path = %path.display(), %error, "what was kept of HostPolicies cannot be read; they are on trial again");
         Kept::default()
     })
+}
+
+/// One by one, so that a policy with a word that this release does not know costs neither the others nor what is known of the node.
+fn decode(text: &[u8], path: &Path) -> serde_json::Result<Kept> {
+    let mut raw: Value = serde_json::from_slice(text)?;
+    if let Some(confirmed) = raw.get_mut("confirmed").and_then(Value::as_array_mut) {
+        confirmed.retain(|object| {
+            let understood = HostPolicy::deserialize(object);
+            if let Err(error) = &understood {
+                let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+                tracing::warn!(path = %path.display(), name, %error, "a HostPolicy that was confirmed is not understood, as one that a newer felix kept; it is not in force here");
+            }
+            understood.is_ok()
+        });
+    }
+    serde_json::from_value(raw)
 }
 
 /// Keeps this, durably.
@@ -67,6 +86,13 @@ mod tests {
             ports: Ports { vxlan: [8472].into(), ..Ports::default() },
         };
         write(&path, &kept).unwrap();
+        assert_eq!(read(&path), kept);
+        // A newer felix confirmed one more.
+        let mut newer = serde_json::to_value(&kept).unwrap();
+        let mut other = newer["confirmed"][0].clone();
+        other["spec"] = json!({"directions": ["Sideways"]});
+        newer["confirmed"].as_array_mut().unwrap().insert(0, other);
+        std::fs::write(&path, newer.to_string()).unwrap();
         assert_eq!(read(&path), kept);
         std::fs::write(&path, "{").unwrap();
         assert_eq!(read(&path), Kept::default());
