@@ -53,9 +53,9 @@ pub struct HostPolicySpec {
     #[serde(default)]
     #[schemars(length(max = 32))]
     pub egress: Vec<EgressRule>,
-    /// What passes before all rules. `Computed`, the default: what each node needs to stay in the cluster and within reach, found out by the
-    /// node itself: `twill policy host` lists it there. `None`: nothing but neighbour discovery and DHCP; needs `lockoutRisk: Accepted`.
-    /// Where several policies are about a node, `None` holds only if all of them say so.
+    /// What passes before all rules about packets to the node and from it. `Computed`, the default: what each node needs to stay in the
+    /// cluster and within reach, found out by the node itself: `twill policy host` lists it there. `None`: nothing but neighbour discovery
+    /// and DHCP; needs `lockoutRisk: Accepted`. Where several policies are about a node, `None` holds only if all of them say so.
     #[serde(default)]
     pub failsafes: Failsafes,
     /// Must be `Accepted` where `failsafes` is `None`: a mistake can cost access to the nodes then.

@@ -32,7 +32,7 @@ pub struct HostPolicySpec {
     pub ingress: Option<Vec<Rule>>,
     /// "Rules about packets from the node, in order."
     pub egress: Option<Vec<Rule>>,
-    /// "What passes before all rules. `Computed`, the default … `None`".
+    /// "What passes before all rules about packets to the node and from it. `Computed`, the default … `None`".
     pub failsafes: Option<String>,
 }
 
@@ -97,7 +97,7 @@ pub struct Connection<'a> {
     pub protocol: &'a str,
     /// The port at its destination; of what is forwarded, the one that it came to. 0 for ICMP.
     pub port: u16,
-    /// The node cannot do without it.
+    /// The node cannot do without what is served at this port, or there. Of what is forwarded that says nothing.
     pub needed: bool,
 }
 
@@ -116,7 +116,7 @@ pub fn allowed(cluster: &Cluster, policies: &[HostPolicy], what: &Connection<'_>
     }
     // "Where several policies are about a node, `None` holds only if all of them say so."
     let failsafes = about.iter().any(|policy| policy.spec.failsafes.as_deref() != Some("None"));
-    if failsafes && what.needed {
+    if failsafes && what.needed && what.direction != "Forwarded" {
         return true;
     }
     let decides =

@@ -68,9 +68,9 @@ impl Compiler {
         let gate = plan.trial.as_ref().map(|trial| Name::from(trial.gate.as_str()));
         let mut heads = Vec::new();
         for way in Way::ALL {
-            let confirmed = self.acquire_host_list(&plan.confirmed, way, &plan.failsafes);
+            let confirmed = self.acquire_host_list(&plan.confirmed, way);
             let trial = plan.trial.as_ref().map(|trial| {
-                let list = self.acquire_host_list(&trial.program, way, &plan.failsafes);
+                let list = self.acquire_host_list(&trial.program, way);
                 (Name::from(trial.gate.as_str()), list)
             });
             heads.extend(confirmed.iter().chain(trial.iter().filter_map(|(_, list)| list.as_ref())).cloned());
@@ -117,8 +117,8 @@ impl Compiler {
         self.host.gate = gate;
     }
 
-    fn acquire_host_list(&mut self, program: &Program, way: Way, failsafes: &[Failsafe]) -> Option<Name> {
-        let plan = list(program, way, failsafes, self.is_told())?;
+    fn acquire_host_list(&mut self, program: &Program, way: Way) -> Option<Name> {
+        let plan = list(program, way, self.is_told())?;
         let head = plan.name.clone();
         self.add_chain(plan);
         if let Some(ChainUse { users, .. }) = self.chains.get_mut(&head) {
@@ -137,7 +137,7 @@ fn dispatch_chain(way: Way) -> &'static str {
     }
 }
 
-/// The chain of failsafes; none: they stand in the list.
+/// The chain of failsafes; none: what goes that way is for somebody else, whichever port it came to, and nothing of it serves the node.
 fn failsafe_chain(way: Way) -> Option<&'static str> {
     match way {
         Way::In => Some(base::HOST_FAILSAFE_IN),
@@ -193,16 +193,13 @@ fn dispatch(way: Way, confirmed: Option<Name>, trial: Option<(Name, Option<Name>
 }
 
 /// The chain that judges a way; none if the program leaves it open.
-fn list(program: &Program, way: Way, before: &[Failsafe], told: bool) -> Option<ChainPlan> {
+fn list(program: &Program, way: Way, told: bool) -> Option<ChainPlan> {
     let closing = || program.iter().filter(|policy| policy.closes(way));
     closing().next()?;
     let (mut rules, mut sets) = (Vec::new(), Vec::new());
-    // What any policy of the node leaves to it passes in every direction.
-    if program.iter().any(|policy| policy.failsafes) {
-        match failsafe_chain(way) {
-            Some(chain) => rules.push(Rule::new(Vec::new(), Action::Verdict(Verdict::Jump(chain_name(chain))))),
-            None => rules.extend(failsafes(before, way)),
-        }
+    // What any policy of the node leaves to it passes both to it and from it.
+    if let Some(chain) = failsafe_chain(way).filter(|_| program.iter().any(|policy| policy.failsafes)) {
+        rules.push(Rule::new(Vec::new(), Action::Verdict(Verdict::Jump(chain_name(chain)))));
     }
     // They are few: their sets stay their own.
     let both = Form { v4: true, v6: true, layout: Layout::Own };
@@ -251,16 +248,13 @@ fn interfaces(names: &[InterfaceName], way: Way) -> Vec<Option<Match>> {
 /// What passes before the rules of a way.
 fn failsafes(all: &[Failsafe], way: Way) -> Vec<Rule> {
     let of_way = all.iter().filter(|one| one.direction == way.direction());
-    of_way.flat_map(failsafe_rules).flat_map(|rule| as_it_came(rule, way)).collect()
+    of_way.flat_map(failsafe_rules).collect()
 }
 
-/// A rule about what is forwarded is about the port that it came to, and leaves what passes to those after it.
-fn as_it_came(mut rule: Rule, way: Way) -> Vec<Rule> {
+/// A rule about what is forwarded is about the port that it came to.
+fn as_it_came(rule: Rule, way: Way) -> Vec<Rule> {
     if way != Way::Through {
         return vec![rule];
-    }
-    if rule.action == Action::Verdict(Verdict::Accept) {
-        rule.action = Action::Verdict(Verdict::Return);
     }
     let port = rule.matches.iter().enumerate().find_map(|(place, condition)| match condition {
         Match::Ports { protocol, side: End::Destination, ranges } => Some((place, *protocol, ranges.clone())),

@@ -117,12 +117,14 @@ impl Inherited {
 }
 
 /// What passes before policies follows from the node itself, not from memory: the way to a datastore that is somewhere else by now must be
-/// open before it can be heard. Chains that nothing remembered leads to stay.
+/// open before it can be heard. What the kernel lets pass beside that stays until then: memory may know less, as one that an earlier release
+/// wrote does.
 fn renew_failsafes(wanted: &mut Ruleset, now: &Ruleset) {
     for name in [base::HOST_FAILSAFE_IN, base::HOST_FAILSAFE_OUT].map(base::chain_name) {
-        if let Some(chain) = now.chains.get(&name).filter(|chain| !chain.rules.is_empty()) {
-            wanted.chains.insert(name, chain.clone());
-        }
+        let Some(now) = now.chains.get(&name) else { continue };
+        let chain = wanted.chains.entry(name).or_insert_with(|| now.clone());
+        let before = std::mem::replace(&mut chain.rules, now.rules.clone());
+        chain.rules.extend(before.into_iter().filter(|rule| !now.rules.contains(rule)));
     }
 }
 
@@ -215,9 +217,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_node_needs_passes_as_it_is_needed_now_and_the_rest_of_the_host_stays() {
+    fn what_the_node_needs_now_passes_beside_what_it_needed_and_the_rest_of_the_host_stays() {
         let (out, list) = (base::chain_name(base::HOST_FAILSAFE_OUT), base::chain_name(base::HOST_EGRESS));
-        let rules = |text: &str| vec![Rule::allow(vec![]).comment(text)];
+        let named = |texts: &[&str]| -> Vec<Rule> {
+            texts.iter().map(|text| Rule::allow(vec![]).comment((*text).to_owned())).collect()
+        };
+        let rules = |text: &str| named(&[text]);
         let mut left = skeleton(&Settings::default());
         for name in [&out, &list] {
             left.chains.insert(name.clone(), Chain { base: None, rules: rules("before") });
@@ -230,7 +235,13 @@ mod tests {
             remembered.chains.insert(name.clone(), Chain { base: None, rules: rules("now") });
         }
         let held = inherited.with(&remembered);
-        assert_eq!((&held.chains[&out].rules, &held.chains[&list].rules), (&rules("now"), &rules("before")));
+        assert_eq!(held.chains[&out].rules, named(&["now", "before"]));
+        assert_eq!(held.chains[&list].rules, rules("before"));
+        // The same again is there once, and what stands in the kernel is what is wanted.
+        let again = Inherited::new(Some(held.clone())).with(&remembered);
+        assert_eq!(again.chains, held.chains);
+        remembered.chains.get_mut(&out).unwrap().rules = named(&["before", "now"]);
+        assert_eq!(inherited.with(&remembered).chains[&out].rules, named(&["before", "now"]));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub const HELD: Duration = Duration::from_secs(600);
 /// How exactly it is kept when something was seen last: not each look is worth a write.
 const REFRESHED: u64 = 3600;
-/// Places of a kind at most; names that lead somewhere else each time must not fill the table.
+/// Places of a kind at most, beside those that are held; names that lead somewhere else each time must not fill the table.
 const MOST: usize = 64;
 
 /// Where a node is served, as it is kept.
@@ -35,7 +35,7 @@ pub struct Known {
 pub struct Sighting {
     /// The last time, in seconds since 1970, to the hour. For people: clocks of machines that boot are not to be trusted.
     pub seen: u64,
-    /// How it was found out, for the first time.
+    /// How it was found out for the first time; that felix was connected to it says more than any of the others.
     pub by: By,
 }
 
@@ -124,16 +124,30 @@ impl<T: Ord + Copy> Places<T> {
     }
 
     fn see(&mut self, at: Clock, found: impl IntoIterator<Item = (T, By)>) {
+        let mut written = BTreeSet::new();
         for (place, by) in found {
             let (last, sighting) = self.0.entry(place).or_insert((at.now, Sighting { seen: at.wall, by }));
             *last = at.now;
+            match by {
+                By::Address => drop(written.insert(place)),
+                By::Connection => sighting.by = by,
+                By::Name | By::Resolver => {}
+            }
             if at.wall.abs_diff(sighting.seen) >= REFRESHED {
                 sighting.seen = at.wall;
             }
         }
+        self.evict(&written);
+    }
+
+    /// Makes room. What is written, and what once was a way in that nothing has replaced, stays whatever else is found.
+    fn evict(&mut self, written: &BTreeSet<T>) {
+        let spare = |place: &T, sighting: &Sighting| sighting.by != By::Connection && !written.contains(place);
         while self.0.len() > MOST {
-            let oldest = self.0.iter().min_by_key(|(_, (last, _))| *last).map(|(place, _)| *place);
-            oldest.and_then(|place| self.0.remove(&place));
+            let spares = self.0.iter().filter(|(place, (_, sighting))| spare(place, sighting));
+            let oldest = spares.min_by_key(|(_, (last, sighting))| (*last, sighting.seen)).map(|(place, _)| *place);
+            let Some(oldest) = oldest else { return };
+            self.0.remove(&oldest);
         }
     }
 
@@ -192,9 +206,12 @@ mod tests {
             memory.look(after(seconds)(start), seen(&[("192.0.2.1:2379", by)], true))
         };
         let first = looks(&mut memory, 0, By::Name);
-        assert_eq!(looks(&mut memory, 3599, By::Connection), first, "how it was found first stays, too");
-        let hour = looks(&mut memory, 3600, By::Connection);
+        assert_eq!(looks(&mut memory, 3599, By::Address), first, "how it was found first stays, too");
+        let hour = looks(&mut memory, 3600, By::Address);
         assert_eq!(hour.datastore.values().collect::<Vec<_>>(), [&Sighting { seen: 1_003_600, by: By::Name }]);
+        let connected = looks(&mut memory, 3601, By::Connection);
+        assert_eq!(connected.datastore.values().map(|one| one.by).collect::<Vec<_>>(), [By::Connection]);
+        assert_eq!(looks(&mut memory, 3602, By::Name), connected, "that it served says more than any name");
         let text = serde_json::to_string(&hour).unwrap();
         assert_eq!(serde_json::from_str::<Known>(&text).unwrap(), hour, "{text}");
     }
@@ -212,6 +229,33 @@ mod tests {
     }
 
     #[test]
+    fn no_answer_is_so_long_that_it_takes_the_place_of_a_way_in() {
+        let start = Instant::now();
+        let names: Vec<String> = (0..200).map(|n| format!("198.51.100.{n}:443")).collect();
+        // Numerically before all names, and after them.
+        let (written, working) = (("192.0.2.1:443", By::Address), ("192.0.2.2:443", By::Connection));
+        let (moved, held) = (("203.0.113.3:443", By::Connection), ["192.0.2.1:443", "192.0.2.2:443"]);
+        let look = |memory: &mut Memory, seconds, more: &[(&'static str, By)], reached| {
+            let all: Vec<(&str, By)> =
+                names.iter().map(|name| (name.as_str(), By::Name)).chain(more.iter().copied()).collect();
+            memory.look(after(seconds)(start), seen(&all, reached))
+        };
+        let has = |known: &Known, place: &str| places(known).iter().any(|one| one == place);
+        let mut memory = Memory::default();
+        let connected = look(&mut memory, 0, &[written, working], true);
+        assert_eq!((places(&connected).len(), &places(&connected)[..2]), (MOST, &held.map(str::to_owned)[..]));
+        // Unconnected, for however long and over a restart.
+        let mut memory = Memory::new(connected, start);
+        for seconds in [1, 100_000] {
+            let known = look(&mut memory, seconds, &[written], false);
+            assert_eq!((places(&known).len(), &places(&known)[..2]), (MOST, &held.map(str::to_owned)[..]));
+        }
+        // Until another serves.
+        let moved_on = look(&mut memory, 100_001, &[moved], true);
+        assert!(!has(&moved_on, working.0) && has(&moved_on, moved.0));
+    }
+
+    #[test]
     fn resolvers_are_remembered_as_the_datastore_is() {
         let start = Instant::now();
         let resolvers = |address: &str| Seen { resolvers: [address.parse().unwrap()].into(), ..Seen::default() };
@@ -222,6 +266,7 @@ mod tests {
         let known = memory.look(after(100_001)(start), Seen { reached: true, ..resolvers("192.0.2.54") });
         assert_eq!(known.resolvers.keys().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.54"]);
     }
+
     #[test]
     fn peers_are_remembered_until_they_are_heard() {
         let start = Instant::now();

@@ -209,7 +209,7 @@ fn however_much_is_heard_of_peers_the_node_is_looked_at_once_a_second() {
     }
     let asked = asked.load(Ordering::Relaxed) - before;
     println!("{made} peers were made and bgpd was asked {asked} times in {:?}", begun.elapsed());
-    assert!(made > 50, "only {made} peers");
+    assert!(made > 10, "only {made} peers");
     assert!((2..=6).contains(&asked), "asked {asked} times in {:?}", begun.elapsed());
 }
 

@@ -80,7 +80,8 @@ fn what_is_forwarded_is_judged_only_where_that_is_said_and_by_the_port_that_it_c
     assert!(open("eth0", "203.0.113.5", Some(30080)) && !open("eth0", "203.0.114.5", Some(30080)));
     assert!(open("eth0", "203.0.113.5", Some(30095)) && !open("eth0", "203.0.113.5", Some(30081)));
     assert!(open("eth0", "203.0.114.5", Some(80)), "the port that it came to");
-    assert!(open("eth0", "203.0.114.5", Some(22)), "a failsafe");
+    assert!(!open("eth0", "203.0.114.5", Some(22)), "SSH of the node is not what a Service on its port leads to");
+    assert!(!open("eth0", "192.0.2.1", Some(179)), "nor is BGP with nodes");
     assert!(!open("eth0", "203.0.114.5", Some(8080)), "the port that it is sent on to means nothing");
     assert!(open("eth0", "203.0.114.5", None), "what is for the pod itself");
     for (other, from) in [("wlan0", "203.0.114.5"), (names::VXLAN_DEVICE, "192.0.2.1")] {

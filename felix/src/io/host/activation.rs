@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const UNITS: [&str; 2] = ["ssh.socket", "sshd.socket"];
+const UNITS: [&str; 3] = ["ssh.socket", "sshd.socket", "dropbear.socket"];
 /// Where units are, the ones that count first (`systemd.unit(5)`).
 const DIRECTORIES: [&str; 5] = [
     "/etc/systemd/system",
@@ -98,5 +98,7 @@ mod tests {
         put("etc/sshd.socket", "[Socket]\nListenStream=2022\n");
         put("lib/sshd.socket", "[Socket]\nListenStream=22\n");
         assert_eq!(read(), [2022, 7022]);
+        put("lib/dropbear.socket", "[Socket]\nListenStream=2222\nAccept=yes\n");
+        assert_eq!(read(), [2022, 2222, 7022]);
     }
 }

@@ -2,8 +2,11 @@
 
 use crate::host::Kept;
 use crate::io::place::place;
+use serde::Deserialize;
+use serde_json::Value;
 use std::io;
 use std::path::{Path, PathBuf};
+use twill_crds::HostPolicy;
 
 /// Name of the file inside the state directory.
 pub const NAME: &str = "host-policy.json";
@@ -25,10 +28,25 @@ pub fn read(path: &Path) -> Kept {
             return Kept::default();
         }
     };
-    serde_json::from_slice(&text).unwrap_or_else(|error| {
+    decode(&text, path).unwrap_or_else(|error| {
         tracing::warn!(path = %path.display(), %error, "what was kept of HostPolicies cannot be read; they are on trial again");
         Kept::default()
     })
+}
+
+/// A policy with a word that this release does not know costs no more than the confirmation of all, which are on trial again: without that
+/// one, which may be what lets somebody in, the others could be tighter than what was confirmed. What is known of the node stays.
+fn decode(text: &[u8], path: &Path) -> serde_json::Result<Kept> {
+    let mut raw: Value = serde_json::from_slice(text)?;
+    if let Some(confirmed) = raw.get_mut("confirmed").and_then(Value::as_array_mut) {
+        let problem = |object: &Value| HostPolicy::deserialize(object).err().map(|error| (object.clone(), error));
+        if let Some((object, error)) = confirmed.iter().find_map(problem) {
+            let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+            tracing::warn!(path = %path.display(), name, %error, "a HostPolicy that was confirmed is not understood, as one that a newer felix kept; all are on trial again");
+            confirmed.clear();
+        }
+    }
+    serde_json::from_value(raw)
 }
 
 /// Keeps this, durably.
@@ -68,6 +86,13 @@ mod tests {
         };
         write(&path, &kept).unwrap();
         assert_eq!(read(&path), kept);
+        // A newer felix confirmed one more: what is left is what is known of the node.
+        let mut newer = serde_json::to_value(&kept).unwrap();
+        let mut other = newer["confirmed"][0].clone();
+        other["spec"] = json!({"directions": ["Sideways"]});
+        newer["confirmed"].as_array_mut().unwrap().insert(0, other);
+        std::fs::write(&path, newer.to_string()).unwrap();
+        assert_eq!(read(&path), Kept { confirmed: Vec::new(), ..kept });
         std::fs::write(&path, "{").unwrap();
         assert_eq!(read(&path), Kept::default());
     }

@@ -2,6 +2,7 @@
 //! here, so nobody else waits.
 
 use crate::host::known::By;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -10,6 +11,8 @@ use twill_datastore::io::servers::{Server, servers};
 /// Pause after names were answered, and after one was not.
 const AGAIN: Duration = Duration::from_secs(30);
 const SOON: Duration = Duration::from_secs(5);
+/// Addresses that count of an answer; no datastore has more servers behind a name.
+const MOST: usize = 16;
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -59,7 +62,7 @@ async fn resolve(servers: &[Server]) -> (Places, bool) {
             continue;
         }
         match tokio::time::timeout(ANSWER, tokio::net::lookup_host((host.as_str(), *port))).await {
-            Ok(Ok(found)) => places.extend(found.map(|place| (place, By::Name))),
+            Ok(Ok(found)) => places.extend(capped(host, found).into_iter().map(|place| (place, By::Name))),
             Ok(Err(error)) => {
                 tracing::debug!(%host, %error, "a name of the datastore is not answered");
                 all = false;
@@ -70,9 +73,20 @@ async fn resolve(servers: &[Server]) -> (Places, bool) {
             }
         }
     }
-    places.sort_by_key(|(place, _)| *place);
+    // What is also written counts as that.
+    places.sort_by_key(|(place, by)| (*place, *by != By::Address));
     places.dedup_by_key(|(place, _)| *place);
     (places, all)
+}
+
+/// The addresses that count of an answer. In their order, so that they are the same ones however a server turns them.
+fn capped(host: &str, found: impl Iterator<Item = SocketAddr>) -> BTreeSet<SocketAddr> {
+    let mut found: BTreeSet<SocketAddr> = found.collect();
+    if let Some(first_over) = found.iter().nth(MOST).copied() {
+        let over = found.split_off(&first_over).len();
+        tracing::debug!(%host, over, "a name of the datastore leads to more addresses than count");
+    }
+    found
 }
 
 #[cfg(test)]
@@ -93,6 +107,15 @@ mod tests {
         assert!(!all && places.contains(&(at("[fd00::1]:6443"), By::Address)), "{places:?}");
         assert!(places.iter().any(|(place, by)| place.ip().is_loopback() && *by == By::Name), "{places:?}");
         assert!(resolve(&servers[1..]).await.1);
+    }
+
+    #[test]
+    fn of_a_long_answer_the_same_addresses_count_in_whatever_order_they_come() {
+        let answer: Vec<SocketAddr> = (0..70).map(|n| format!("192.0.2.{n}:2379").parse().unwrap()).collect();
+        let first: Vec<SocketAddr> = capped("e", answer.iter().copied()).into_iter().collect();
+        assert_eq!(first, answer[..MOST]);
+        assert_eq!(capped("e", answer.iter().rev().copied()), first.iter().copied().collect());
+        assert_eq!(capped("e", answer[..MOST].iter().copied()).len(), MOST);
     }
 
     #[tokio::test]
