@@ -319,14 +319,7 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
     if file.multihop == Some(0) || file.port == Some(0) {
         return Err("multihop and port must not be 0; leave the key out for the default".to_owned());
     }
-    if file.ttl_security.is_some() && file.multihop.is_some() {
-        return Err("ttlSecurity and multihop exclude each other: both say how far the peer is; keep one".to_owned());
-    }
-    if let Some(hops @ (0 | 255)) = file.ttl_security {
-        return Err(format!(
-            "ttlSecurity {hops} is no number of hops; use 1 for a peer on the link, up to 254 (RFC 5082)"
-        ));
-    }
+    distance(file)?;
     let families: Families = match &file.families {
         None => Families::ALL,
         Some(families) if families.is_empty() => return Err("families must name one at least".to_owned()),
@@ -368,6 +361,19 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
         },
         bfd: file.bfd.as_ref().map(|bfd| bfd::bfd(bfd, hops)).transpose()?,
     })
+}
+
+/// What is said of how far the peer is.
+fn distance(file: &FilePeer) -> Result<(), String> {
+    if file.ttl_security.is_some() && file.multihop.is_some() {
+        return Err("ttlSecurity and multihop exclude each other: both say how far the peer is; keep one".to_owned());
+    }
+    if let Some(hops @ (0 | 255)) = file.ttl_security {
+        return Err(format!(
+            "ttlSecurity {hops} is no number of hops; use 1 for a peer on the link, up to 254 (RFC 5082)"
+        ));
+    }
+    Ok(())
 }
 
 fn peer_asn(asn: &FileAsn, shown: u32) -> Result<PeerAsn, String> {
