@@ -28,9 +28,8 @@ use twill_e2e::{Lab, succeeded};
 use world::{LIMIT, World, has_route, holds, within};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Within which a failure is found at the latest. It takes a fifth of it and is printed; a machine that stands still for a moment is no fault,
-/// and without BFD it would be the hold time, 90 s.
-const FOUND: Duration = Duration::from_secs(3);
+/// Within which a failure is found at the latest: a machine that stands still for a moment has as much again as detection takes.
+const FOUND: Duration = SECOND;
 /// Twill's side of a session.
 const BFD: &str = "bfd: {minTx: 100, minRx: 100, multiplier: 5}";
 const RESTART: &str = "gracefulRestart: {restartTime: 60}";
@@ -51,7 +50,7 @@ fn comes_up_and_finds_a_cut(world: &World, options: &str, multihop: bool) {
     };
     within(LIMIT, "the intervals are agreed on", agreed);
     println!("BFD up {up:.2?} after bgpd's start");
-    assert!(up < FOUND, "{up:?}");
+    assert!(up < SECOND * 2, "{up:?}");
 
     let failures = || twill.log().matches("BFD session down").count();
     let before = failures();
@@ -178,7 +177,7 @@ fn bgpd_and_bfd_killed_together_are_a_failure_to_bird() {
     twill.signal_bfd("KILL");
     let gone = within(LIMIT, "BIRD drops the route", || !has_route());
     println!("gone after {gone:.2?}");
-    assert!(gone < FOUND);
+    assert!(gone < SECOND * 3);
 }
 
 #[test]

@@ -57,9 +57,9 @@ fn what_another_process_does_to_an_unowned_table_is_undone_within_a_second() {
         "flush map inet twill from_pod",
         "delete table inet twill; add table inet twill; add chain inet twill forward_v1; add set inet twill known { type mark; }",
     ] {
+        let begun = Instant::now();
         let script = format!("{}\n", line.replace("; add", "\nadd"));
         host.namespace.run(move || nft(&script));
-        let begun = Instant::now();
         match kept.event(SECOND) {
             Event::Repaired { by, .. } => assert!(by.starts_with("nft (pid "), "{by}"),
             other => panic!("{line}: {other:?}"),
