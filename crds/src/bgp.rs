@@ -1,5 +1,7 @@
 //! BGPConfiguration, what all nodes share, and BGPPeer, with whom they speak beyond that.
 
+use crate::bgp_limit::MaxPrefixesSpec;
+use crate::bgp_role::RoleSpec;
 use crate::definitions::schemas;
 use crate::{names, written};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
@@ -216,6 +218,12 @@ pub struct BGPPeerSpec {
     /// takes the defaults. Left out, there is none. The peer must have it configured, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdSpec>,
+    /// How many prefixes are taken from the peer, and what happens when it tells more. Left out, there is no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prefixes: Option<MaxPrefixesSpec>,
+    /// What the nodes are to a peer of another AS (RFC 9234), against routes that leak. Left out, nothing is said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleSpec>,
 }
 
 /// Least and most milliseconds of a BFD interval.

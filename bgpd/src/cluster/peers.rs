@@ -4,11 +4,14 @@ use super::nodes::Nodes;
 use super::objects::Objects;
 use crate::fib::NodeAddresses;
 use crate::filter::{Filter, Part};
-use crate::speaker::{Bfd, Export, Import, NextHopRule, Peer, PeerAsn};
+use crate::fsm::LocalRole;
+use crate::speaker::{Beyond, Bfd, Export, Import, MaxPrefixes, NextHopRule, Peer, PeerAsn};
 use crate::wire::{Families, Family};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 use twill_crds::bgp::{AsRelation, BfdMultihop, NextHop, PeerAsn as SpecAsn, Topology};
+use twill_crds::bgp_limit::{MaxPrefixesSpec, RETRY_AFTER, WhenExceeded};
 use twill_crds::control::BfdHops;
 use twill_crds::names::{BGP_PORT, HOLD_TIME};
 use twill_crds::selector::matches_or_absent;
@@ -150,6 +153,15 @@ fn configured(
         NextHop::Keep => NextHopRule::Keep,
     };
     let external = peer.is_external(own_asn);
+    peer.max_prefixes = spec.max_prefixes.map(max_prefixes);
+    if let Some(role) = spec.role {
+        if !external {
+            return Err(format!(
+                "role: is for peers in another AS (RFC 9234), and AS {own_asn} is this node's; leave it out"
+            ));
+        }
+        peer.role = Some(LocalRole { ours: role.local.into(), strict: role.strict });
+    }
     peer.bfd = spec.bfd.map(|bfd| Bfd {
         min_tx: bfd.min_tx,
         min_rx: bfd.min_rx,
@@ -163,6 +175,15 @@ fn configured(
         },
     });
     Ok(Some(peer))
+}
+
+fn max_prefixes(spec: MaxPrefixesSpec) -> MaxPrefixes {
+    let then = match spec.when_exceeded {
+        WhenExceeded::Close => Beyond::Close(Duration::from_secs(spec.retry_after.unwrap_or(RETRY_AFTER).into())),
+        WhenExceeded::Refuse => Beyond::Refuse,
+        WhenExceeded::Warn => Beyond::Warn,
+    };
+    MaxPrefixes { limit: spec.limit, then }
 }
 
 /// Gives the peer the filters that its object names.
@@ -240,6 +261,8 @@ fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
         reflector_client: false,
         next_hop: NextHopRule::Auto,
         bfd: None,
+        max_prefixes: None,
+        role: None,
     }
 }
 

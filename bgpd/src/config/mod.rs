@@ -2,6 +2,8 @@
 
 mod bfd;
 mod filters;
+mod limit;
+mod role;
 
 use crate::speaker::{Config, Export, Import, NextHopRule, Peer, PeerAsn};
 use crate::wire::{Families, Family};
@@ -96,6 +98,8 @@ struct FilePeer {
     reflector_client: bool,
     next_hop: Option<FileNextHop>,
     bfd: Option<bfd::FileBfd>,
+    max_prefixes: Option<limit::FileLimit>,
+    role: Option<role::FileRole>,
 }
 
 #[derive(Deserialize)]
@@ -360,6 +364,8 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
             Some(FileNextHop::Keep) => NextHopRule::Keep,
         },
         bfd: file.bfd.as_ref().map(|bfd| bfd::bfd(bfd, hops)).transpose()?,
+        max_prefixes: file.max_prefixes.as_ref().map(limit::max_prefixes).transpose()?,
+        role: file.role.as_ref().map(|role| role::role(role, external)).transpose()?,
     })
 }
 
@@ -441,6 +447,9 @@ fn sentence(message: &str) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::fsm::LocalRole;
+    use crate::speaker::{Beyond, MaxPrefixes};
+    use crate::wire::Role;
 
     const EXAMPLE: &str = "\
 asn: 65000
@@ -477,6 +486,19 @@ peers:
         assert!(b.reflector_client && b.allow_own_as == 1 && b.asn == PeerAsn::Number(65000));
         assert_eq!(config.route_protocol, 90);
         assert_eq!(config.speaker.listen.len(), 2, "both families by default");
+    }
+
+    #[test]
+    fn a_limit_and_a_role_are_read() {
+        let text = "asn: 1\nrouterID: 1.1.1.1\npeers:\n- {name: a, address: 10.0.0.2, asn: 2, maxPrefixes: {limit: 9}, role: {local: Customer}}\n\
+                    - {name: b, address: 10.0.0.3, asn: 3, maxPrefixes: {limit: 8, whenExceeded: Refuse}, role: {local: RouteServerClient, strict: true}}\n";
+        let config = LoneConfig::parse(text).unwrap();
+        let (a, b) = (&config.speaker.peers["a"], &config.speaker.peers["b"]);
+        let close = Beyond::Close(std::time::Duration::from_secs(300));
+        assert_eq!(a.max_prefixes, Some(MaxPrefixes { limit: 9, then: close }));
+        assert_eq!(b.max_prefixes, Some(MaxPrefixes { limit: 8, then: Beyond::Refuse }));
+        assert_eq!(a.role, Some(LocalRole { ours: Role::Customer, strict: false }));
+        assert_eq!(b.role, Some(LocalRole { ours: Role::RouteServerClient, strict: true }));
     }
 
     #[test]
@@ -537,6 +559,12 @@ peers:
             (peer("asn: 1, filters: [f]"), 4, "no filter f"),
             (peer("asn: 1, ttlSecurity: 0"), 4, "ttlSecurity 0"),
             (peer("asn: 1, ttlSecurity: 1, multihop: 2"), 4, "exclude each other"),
+            (peer("asn: 1, maxPrefixes: {limit: 0}"), 4, "limit 0"),
+            (peer("asn: 1, maxPrefixes: {limit: 9, retryAfter: 0}"), 4, "retryAfter 0"),
+            (peer("asn: 1, maxPrefixes: {limit: 9, whenExceeded: Warn, retryAfter: 9}"), 4, "Close alone"),
+            (peer("asn: 1, maxPrefixes: {limit: 9, whenExceeded: Panic}"), 4, "Panic"),
+            (peer("asn: 65000, role: {local: Peer}"), 4, "another AS"),
+            (peer("asn: 1, role: {local: Boss}"), 4, "Boss"),
             (
                 format!("filters:\n  f: {{import: [{{action: Accept}}]}}\n{}", peer("asn: 1, filters: [f, f]")),
                 6,

@@ -1,6 +1,6 @@
 //! What a session is to be.
 
-use crate::wire::{Families, GracefulRestart, LongLived};
+use crate::wire::{Families, GracefulRestart, LongLived, Role};
 use std::net::Ipv4Addr;
 
 /// Which AS the peer may have.
@@ -31,4 +31,15 @@ pub struct PeerConfig {
     pub graceful_restart: Option<GracefulRestart>,
     /// Our long-lived graceful restart capability. `None`: not offered.
     pub long_lived: Option<LongLived>,
+    /// What we are to the peer, in another AS. `None`: not said.
+    pub role: Option<LocalRole>,
+}
+
+/// What we are to a peer (RFC 9234 section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalRole {
+    /// Our part.
+    pub ours: Role,
+    /// Whether the peer has to say its own.
+    pub strict: bool,
 }

@@ -23,7 +23,7 @@ mod path;
 mod peer;
 mod retry;
 
-pub use config::{PeerConfig, RemoteAs};
+pub use config::{LocalRole, PeerConfig, RemoteAs};
 pub use connection::State;
 pub use output::{ConnId, Output, Reason, Received, Stop};
 pub use peer::Peer;

@@ -1,6 +1,6 @@
 //! Our OPEN, and what an OPEN of the peer makes of it.
 
-use super::config::{PeerConfig, RemoteAs};
+use super::config::{LocalRole, PeerConfig, RemoteAs};
 use crate::wire::{AfiSafi, Capability, Families, Family, GracefulRestart, LongLived, Negotiated, Notification, Open};
 
 /// Capability codes that are left out of our OPEN because the peer refused them.
@@ -21,8 +21,8 @@ impl Refused {
                 let before = self.codes.len();
                 let mut rest = &notification.data[..];
                 while let [code, length, tail @ ..] = rest {
-                    // Families and AS numbers cannot be left out without changing what the session is.
-                    if !matches!(code, 1 | 65) && !self.codes.contains(code) {
+                    // Families, roles and AS numbers cannot be left out without changing what the session is.
+                    if !matches!(code, 1 | 9 | 65) && !self.codes.contains(code) {
                         self.codes.push(*code);
                     }
                     rest = tail.get(usize::from(*length)..).unwrap_or(&[]);
@@ -49,6 +49,7 @@ pub(super) fn open(config: &PeerConfig, refused: &Refused) -> Open {
         let families = long.families.iter().filter(|(family, ..)| offered(config, *family)).copied().collect();
         capabilities.push(Capability::LongLived(LongLived { families }));
     }
+    capabilities.extend(config.role.map(|role| Capability::Role(role.ours)));
     capabilities.push(Capability::FourOctetAs(config.local_asn));
     capabilities.push(Capability::EnhancedRouteRefresh);
     capabilities.retain(|capability| !refused.all && !refused.codes.contains(&capability.code()));
@@ -62,7 +63,7 @@ fn offered(config: &PeerConfig, family: AfiSafi) -> bool {
 /// What our OPEN and the peer's make together.
 ///
 /// # Errors
-/// Bad Peer AS, Bad BGP Identifier, Unsupported Capability (no family in common).
+/// Bad Peer AS, Bad BGP Identifier, Role Mismatch, Unsupported Capability (no family in common).
 pub(super) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Result<Negotiated, Notification> {
     let welcome = match config.remote_asn {
         RemoteAs::Exactly(asn) => theirs.asn == asn,
@@ -75,6 +76,10 @@ pub(super) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Resu
     // RFC 6286 section 2.2: unique inside an AS only.
     if !ebgp && theirs.identifier == config.identifier {
         return Err(Notification::open(3, Vec::new()));
+    }
+    if ebgp && !roles_agree(config.role, theirs) {
+        // Role Mismatch (RFC 9234 section 4.2).
+        return Err(Notification::open(11, Vec::new()));
     }
     let families = families_of(ours).intersection(families_of(theirs));
     if families.is_empty() {
@@ -104,6 +109,16 @@ pub(super) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Resu
             _ => None,
         }),
     })
+}
+
+/// Whether what the peer says that it is fits what we are to it. Who says two things is not believed.
+fn roles_agree(ours: Option<LocalRole>, theirs: &Open) -> bool {
+    let Some(LocalRole { ours, strict }) = ours else { return true };
+    let mut said = theirs.capabilities.iter().filter(|capability| capability.code() == 9).peekable();
+    if said.peek().is_none() {
+        return !strict;
+    }
+    said.all(|capability| *capability == Capability::Role(ours.counterpart()))
 }
 
 fn has(open: &Open, code: u8) -> bool {

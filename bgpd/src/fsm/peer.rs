@@ -398,6 +398,12 @@ impl Peer {
         }
     }
 
+    /// Neither dials nor takes connections before `at`.
+    pub(super) fn leave_alone(&mut self, at: Time) {
+        self.refuse_until = Some(at);
+        self.connect_at = self.connect_at.map(|_| at);
+    }
+
     /// Goes on with what waited for the connection that has just gone.
     fn promote(&mut self, now: Time, out: &mut Vec<Output>) {
         let Some(connection) = self.connections.first() else { return };

@@ -1,6 +1,8 @@
 //! What the speaker is told to be. Comes from a file ([`crate::config`]) or from the cluster's objects; already valid.
 
+use super::limit::MaxPrefixes;
 use crate::filter::Filter;
+use crate::fsm::LocalRole;
 use crate::wire::Families;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,6 +100,10 @@ pub struct Peer {
     pub next_hop: NextHopRule,
     /// BFD with it; none: a dead peer is found by its hold time.
     pub bfd: Option<Bfd>,
+    /// How many prefixes it may make us keep; none: as many as it likes.
+    pub max_prefixes: Option<MaxPrefixes>,
+    /// What we are to it, in another AS (RFC 9234); none: nothing of the kind.
+    pub role: Option<LocalRole>,
 }
 
 /// BFD with a peer (RFC 5880, 5882).
@@ -219,6 +225,8 @@ pub(crate) mod tests {
             reflector_client: false,
             next_hop: NextHopRule::Auto,
             bfd: None,
+            max_prefixes: None,
+            role: None,
         }
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Tells one session of a peer from the next: what belongs to one that is over is dropped.
 pub type SessionId = u64;
@@ -113,4 +114,17 @@ pub enum Output {
     Transmit(PeerId, SessionId, Bytes),
     /// Ask the peer to tell everything again: more is taken than before. Without route refresh: start the session again.
     Refresh(PeerId, SessionId, Family),
+    /// The peer has told more prefixes of the family than it may: its session ends, and is sought again later.
+    Exceeded {
+        /// Who.
+        peer: PeerId,
+        /// In which session.
+        session: SessionId,
+        /// Of which family.
+        family: Family,
+        /// How many it may tell.
+        limit: u32,
+        /// How long it is left alone.
+        retry: Duration,
+    },
 }

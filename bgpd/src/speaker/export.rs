@@ -5,7 +5,7 @@ use super::path_attributes::{LLGR_STALE, PathAttributes};
 use crate::filter::{Action, Changes, Filter, Judged, Outcome, Subject};
 use crate::rib::{AttrId, Attributes, Key, Source};
 use crate::wire::{
-    self, Edits, Family, NextHop, Reflection, RefreshKind, RouteRefresh, UpdateBuilder, Value, encode_end_of_rib,
+    self, Edits, Family, NextHop, Reflection, RefreshKind, Role, RouteRefresh, UpdateBuilder, Value, encode_end_of_rib,
 };
 use hashbrown::HashMap;
 use ipnet::IpNet;
@@ -38,6 +38,8 @@ pub(crate) struct ExportPolicy {
     /// Whether they know routes that are kept in the long absence of their sender (RFC 9494).
     pub(crate) long_lived: bool,
     pub(crate) max_message: usize,
+    /// What we are to them (RFC 9234).
+    pub(crate) role: Option<Role>,
 }
 
 /// What of a path's sender matters for telling others.
@@ -257,6 +259,9 @@ impl ExportPolicy {
         let own = from.source == Source::Own;
         let mut edits = if self.external { Edits::to_ebgp(self.local_asn) } else { Edits::to_ibgp(100) };
         edits.prepend = Some((self.local_asn, changes.prepend.saturating_add(u8::from(self.external))));
+        if self.role.is_some_and(Role::tells_down) {
+            edits.only_to_customer = Value::Default(self.local_asn);
+        }
         if self.as_override {
             edits.replace_as = Some((self.peer_asn, self.local_asn));
         }
@@ -284,7 +289,9 @@ impl ExportPolicy {
         let loops = self.external && !self.as_override && read.as_path.count(self.peer_asn) > 0;
         // RFC 9494 section 4.3: who does not know what it means would prefer it to others.
         let unknown = !self.long_lived && communities.contains(&LLGR_STALE);
-        (!kept_inside && !scoped && !loops && !unknown).then_some(())
+        // RFC 9234 section 5: what came for customers alone goes to them alone.
+        let leaks = read.only_to_customer.is_some() && self.role.is_some_and(Role::hears_from_above);
+        (!kept_inside && !scoped && !loops && !unknown && !leaks).then_some(())
     }
 
     /// Whether a message has room for a prefix beside these attributes.

@@ -7,7 +7,7 @@ use super::rejected::Rejected;
 use super::routing::{Routing, Shared};
 use crate::filter::{Action, Changes, Filter, Judged, Outcome, Subject};
 use crate::rib::{AttrId, Attributes, Key, Source};
-use crate::wire::{Edits, Family};
+use crate::wire::{self, Edits, Families, Family, Role, Value};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -25,10 +25,14 @@ pub(super) enum Refusal {
     Cluster,
     /// NEXT_HOP is our own address (RFC 4271 section 5.1.3).
     NextHop,
+    /// Only to Customer says that it should not have come from there (RFC 9234 section 5).
+    Leak,
     /// The rule of the peer's filter with this number rejects it.
     Rule(u16),
     /// No rule decides, and `import` does not take it.
     Import,
+    /// As many as `maxPrefixes` allows are there already.
+    Limit,
 }
 
 impl Refusal {
@@ -39,7 +43,12 @@ impl Refusal {
             Self::Originator => "we originated it (ORIGINATOR_ID)".to_owned(),
             Self::Cluster => "it passed our cluster (CLUSTER_LIST)".to_owned(),
             Self::NextHop => "its next hop is our own address".to_owned(),
+            Self::Leak => {
+                "it was told for customers alone, and who tells it is no provider of ours (Only to Customer, RFC 9234)"
+                    .to_owned()
+            }
             Self::Rule(rule) => format!("rejected by {}", filter.map_or("a filter", |filter| filter.name(rule))),
+            Self::Limit => "maxPrefixes are there already".to_owned(),
             Self::Import => "import takes nothing of the kind".to_owned(),
         }
     }
@@ -64,7 +73,10 @@ pub(super) fn accept(peer: &Peer, session: &Established, asn: u32, attributes: &
             return Err(Refusal::Cluster);
         }
     }
-    let next_hop = attributes.next_hop.map(crate::wire::NextHop::address);
+    if peer.role.is_some_and(|role| is_leak(role.ours, &read, session.negotiated.peer_asn)) {
+        return Err(Refusal::Leak);
+    }
+    let next_hop = attributes.next_hop.map(wire::NextHop::address);
     let own = [session.next_hop_v4.map(IpAddr::V4), session.next_hop_v6.map(IpAddr::V6)];
     if next_hop.is_some() && own.contains(&next_hop) {
         return Err(Refusal::NextHop);
@@ -72,10 +84,25 @@ pub(super) fn accept(peer: &Peer, session: &Established, asn: u32, attributes: &
     Ok(())
 }
 
+/// RFC 9234 section 5: what was told for customers alone comes from a customer, or from a peer that is not who told it so.
+fn is_leak(ours: Role, read: &wire::Attributes<'_>, peer_asn: u32) -> bool {
+    match (ours, read.only_to_customer) {
+        (_, None) | (Role::Customer | Role::RouteServerClient, _) => false,
+        (Role::Provider | Role::RouteServer, Some(_)) => true,
+        (Role::Peer, Some(asn)) => asn != peer_asn,
+    }
+}
+
 /// A batch on its way into the RIB: each set of attributes is judged once per family, and for a prefix only where rules ask for it.
 pub(super) struct Importer<'a> {
     peer: &'a Peer,
     source: Source,
+    /// Only to Customer of what has none: set where the peer is above us or beside us (RFC 9234 section 5).
+    stamp: Option<u32>,
+    /// Paths of each family that are taken from the peer.
+    room: u32,
+    /// Families of which it has told more.
+    beyond: Families,
     batch: &'a Batch,
     refused: Vec<Option<Refusal>>,
     /// By family and set, once it was needed.
@@ -90,11 +117,12 @@ struct Judgement {
 }
 
 impl<'a> Importer<'a> {
-    pub(super) fn new(peer: &'a Peer, session: &Established, asn: u32, batch: &'a Batch) -> Self {
+    pub(super) fn new(peer: &'a Peer, session: &Established, asn: u32, room: u32, batch: &'a Batch) -> Self {
         let refused = batch.attributes.iter().map(|set| accept(peer, session, asn, set).err()).collect();
         let source = if session.negotiated.ebgp { Source::Ebgp } else { Source::Ibgp };
+        let stamp = peer.role.filter(|role| role.ours.hears_from_above()).map(|_| session.negotiated.peer_asn);
         let none = || batch.attributes.iter().map(|_| None).collect();
-        Self { peer, source, batch, refused, judged: [none(), none()] }
+        Self { peer, source, stamp, room, beyond: Families::NONE, batch, refused, judged: [none(), none()] }
     }
 
     /// Applies one family's part.
@@ -109,7 +137,7 @@ impl<'a> Importer<'a> {
         for op in ops {
             let taken = match op.attributes {
                 WITHDRAW => None,
-                index => match self.take(op.key, index as usize, &mut shared.attributes) {
+                index => match self.take_if_room(op.key, index as usize, routing, &mut shared.attributes) {
                     Ok(id) => Some(id),
                     Err(refusal) => {
                         rejected.note(peer, op.key.net(), &self.batch.attributes[index as usize], refusal);
@@ -130,10 +158,29 @@ impl<'a> Importer<'a> {
         }
     }
 
-    /// Gives back what was interned for the batch.
-    pub(super) fn finish(self, attributes: &mut Attributes<PathAttributes>) {
+    /// Gives back what was interned for the batch; of which families more was told than is taken.
+    pub(super) fn finish(self, attributes: &mut Attributes<PathAttributes>) -> Families {
         let made = self.judged.into_iter().flatten().flatten().flat_map(|judgement| judgement.made);
         made.filter_map(|(_, made)| made.ok()).for_each(|id| attributes.release(id));
+        self.beyond
+    }
+
+    /// As [`Importer::take`], unless it would be one more than is taken from the peer.
+    fn take_if_room<K: Key>(
+        &mut self,
+        key: K,
+        index: usize,
+        routing: &Routing<K>,
+        attributes: &mut Attributes<PathAttributes>,
+    ) -> Result<AttrId, Refusal> {
+        let taken = self.take(key, index, attributes)?;
+        let table = &routing.table;
+        let is_there = || table.prefix(key).is_some_and(|id| table.paths(id).any(|path| path.peer == self.batch.peer));
+        if table.received(self.batch.peer) >= self.room && !is_there() {
+            self.beyond.insert(K::FAMILY);
+            return Err(Refusal::Limit);
+        }
+        Ok(taken)
     }
 
     /// The attributes that the path has in the RIB.
@@ -166,7 +213,7 @@ impl<'a> Importer<'a> {
         }
         let one = match outcome.decision {
             Some((Action::Reject, rule)) => Err(Refusal::Rule(rule)),
-            _ => Ok(attributes.intern(&changed(set, &filter.changes(outcome), source))),
+            _ => Ok(attributes.intern(&changed(set, &filter.changes(outcome), source, self.stamp))),
         };
         made.push((outcome.clone(), one));
         one
@@ -174,22 +221,24 @@ impl<'a> Importer<'a> {
 }
 
 fn judge(filter: &Filter, set: &PathAttributes, source: Source, family: Family) -> Judged {
-    let next_hop = set.next_hop.map(crate::wire::NextHop::address);
+    let next_hop = set.next_hop.map(wire::NextHop::address);
     filter.judge(&Subject { attributes: &set.read(), next_hop, source, family })
 }
 
-/// The set with what the rules change, and the last choice of all if its sender is about to go (RFC 8326 section 4.2).
-fn changed(set: &Arc<PathAttributes>, changes: &Changes, source: Source) -> Arc<PathAttributes> {
+/// The set with what the rules change, the last choice of all if its sender is about to go (RFC 8326 section 4.2), and `stamp` as Only to
+/// Customer where it has none.
+fn changed(set: &Arc<PathAttributes>, changes: &Changes, source: Source, stamp: Option<u32>) -> Arc<PathAttributes> {
     let read = set.read();
     let leaving = source == Source::Ebgp && read.communities.contains(&GRACEFUL_SHUTDOWN);
-    if changes.is_empty() && !leaving {
+    let stamp = stamp.filter(|_| read.only_to_customer.is_none());
+    if changes.is_empty() && !leaving && stamp.is_none() {
         return Arc::clone(set);
     }
-    let mut edits = Edits::default();
+    let mut edits = Edits { only_to_customer: stamp.map_or(Value::Keep, Value::Set), ..Edits::default() };
     let communities = changes.communities(&read);
     changes.apply(communities.as_ref(), &mut edits);
     if leaving && changes.local_pref.is_none() {
-        edits.local_pref = crate::wire::Value::Set(0);
+        edits.local_pref = Value::Set(0);
     }
     edits.prepend = read.as_path.first().map(|neighbor| (neighbor, changes.prepend));
     let mut canonical = Vec::new();

@@ -7,6 +7,7 @@ mod event;
 mod export;
 mod group;
 mod import;
+mod limit;
 mod own;
 mod path_attributes;
 mod plan;
@@ -22,6 +23,7 @@ mod tests;
 
 pub use config::{Bfd, Config, Export, Import, NextHopRule, Peer, PeerAsn, Shutdown};
 pub use event::{Batch, Established, Event, Loss, Op, Output, SessionId, Then, WITHDRAW};
+pub use limit::{Beyond, MaxPrefixes};
 pub use path_attributes::PathAttributes;
 pub use plan::{PeerChange, Plan};
 pub use receive::Receiver;

@@ -83,7 +83,7 @@ impl Speaker {
                  owner: twill routes {net}"
             )
         };
-        self.own.withheld.iter().map(sentence).collect()
+        self.own.withheld.iter().map(sentence).chain(self.beyond_limits()).collect()
     }
 
     fn announce_own(&mut self, net: IpNet) {

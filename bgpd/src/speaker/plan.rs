@@ -95,7 +95,8 @@ impl Plan {
         let identity = |config: &Config, peer: &Peer| {
             let asn = peer.local_asn.unwrap_or(config.asn);
             let link = (peer.address, peer.source, peer.password.clone());
-            let open = (asn, config.router_id, peer.asn, peer.families, peer.graceful_restart, peer.long_lived);
+            let open =
+                (asn, config.router_id, peer.asn, peer.families, peer.graceful_restart, peer.long_lived, peer.role);
             (link, open)
         };
         if identity(&self.config, old) != identity(config, new) {
@@ -110,6 +111,8 @@ impl Plan {
 pub(crate) mod tests {
     use super::super::config::tests::peer;
     use super::*;
+    use crate::fsm::LocalRole;
+    use crate::wire::Role;
 
     pub(crate) fn config(peers: &[(&str, Peer)]) -> Config {
         Config {
@@ -153,6 +156,7 @@ pub(crate) mod tests {
             Peer { families: crate::wire::Families::NONE, ..base.clone() },
             Peer { graceful_restart: Some(120), ..base.clone() },
             Peer { long_lived: Some(3600), ..base.clone() },
+            Peer { role: Some(LocalRole { ours: Role::Customer, strict: false }), ..base.clone() },
         ];
         let bfd = super::super::config::Bfd { min_tx: 100, min_rx: 100, multiplier: 3, hops: Default::default() };
         let soft = [

@@ -5,6 +5,7 @@ use super::config::Peer;
 use super::event::{Batch, Established, Event, Loss, Output, SessionId, Then};
 use super::export::{ExportPolicy, Provenance};
 use super::import::{self, Importer};
+use super::limit::MaxPrefixes;
 use super::own::Own;
 use super::plan::{PeerChange, Plan};
 use super::rejected::Rejected;
@@ -31,7 +32,7 @@ pub struct Speaker {
     pub(super) own: Own,
     pub(super) rejected: Rejected,
     /// Requests that do not concern a prefix.
-    requests: Vec<Output>,
+    pub(super) requests: Vec<Output>,
     restart: Restart,
     /// Whether [`Speaker::came_in_sync`] has said so.
     in_sync: bool,
@@ -43,10 +44,12 @@ pub struct Speaker {
 
 /// A session in Established.
 pub(super) struct Session {
-    id: SessionId,
-    established: Established,
+    pub(super) id: SessionId,
+    pub(super) established: Established,
     /// The peer as it was configured when its filters were last applied.
-    peer: Peer,
+    pub(super) peer: Peer,
+    /// Of which families it has told more than is taken.
+    pub(super) beyond: Families,
 }
 
 impl Speaker {
@@ -255,7 +258,7 @@ impl Speaker {
         if established.negotiated.graceful_restart.as_ref().is_none_or(|theirs| theirs.restarting) {
             self.restart.spoke(peer);
         }
-        self.sessions.insert(peer, Session { id, established, peer: config });
+        self.sessions.insert(peer, Session { id, established, peer: config, beyond: Families::NONE });
     }
 
     fn down(&mut self, peer: PeerId, id: SessionId, loss: Loss, now: Instant) {
@@ -328,10 +331,13 @@ impl Speaker {
         let session = self.sessions.get(&batch.peer).filter(|session| session.id == batch.session);
         let Some(session) = session else { return };
         let asn = self.plan.as_ref().map_or(0, |plan| plan.config.asn);
-        let mut importer = Importer::new(&session.peer, &session.established, asn, &batch);
+        let room = MaxPrefixes::room(session.peer.max_prefixes, self.restarting.contains_key(&batch.peer));
+        let mut importer = Importer::new(&session.peer, &session.established, asn, room, &batch);
         importer.apply(&batch.v4, &mut self.v4, &mut self.shared, &mut self.rejected);
         importer.apply(&batch.v6, &mut self.v6, &mut self.shared, &mut self.rejected);
-        importer.finish(&mut self.shared.attributes);
+        let beyond = importer.finish(&mut self.shared.attributes);
+        self.went_beyond(batch.peer, beyond);
+        self.has_room_again(batch.peer);
         for then in &batch.then {
             match then {
                 Then::EndOfRib(family) => self.end_of_rib(batch.peer, *family),
@@ -356,6 +362,7 @@ impl Speaker {
         if self.has_told_all(peer) {
             self.restart.spoke(peer);
         }
+        self.hold_to_limit(peer);
     }
 
     /// Applies what may change without a new session.
@@ -390,6 +397,9 @@ impl Speaker {
         }
         rejoin(&mut self.v4, peer, id, &new, &established);
         rejoin(&mut self.v6, peer, id, &new, &established);
+        if new.max_prefixes != old.max_prefixes {
+            self.relimit(peer);
+        }
     }
 
     /// What is kept of a peer that restarts cannot be judged anew by other rules, nor told again.
@@ -451,5 +461,6 @@ fn export_policy(family: Family, peer: &Peer, established: &Established) -> Expo
         extended_next_hop: negotiated.extended_next_hop,
         long_lived: negotiated.long_lived.as_ref().is_some_and(|long| long.of(family).is_some()),
         max_message: negotiated.max_message(),
+        role: peer.role.map(|role| role.ours),
     }
 }

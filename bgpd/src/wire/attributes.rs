@@ -64,6 +64,8 @@ pub struct Attributes<'a> {
     pub originator_id: Option<Ipv4Addr>,
     /// CLUSTER_LIST (RFC 4456), nearest cluster first; only from iBGP peers.
     pub cluster_list: &'a [[u8; 4]],
+    /// Only to Customer (RFC 9234 section 5): the AS that told the route to a customer, a peer or a client of a route server.
+    pub only_to_customer: Option<u32>,
     /// The canonical bytes, attributes that Twill does not know included.
     pub(super) bytes: &'a [u8],
 }
@@ -95,6 +97,7 @@ impl<'a> Attributes<'a> {
                 kind::CLUSTER_LIST => attributes.cluster_list = value.as_chunks().0,
                 kind::EXTENDED_COMMUNITIES => attributes.extended_communities = value.as_chunks().0,
                 kind::LARGE_COMMUNITIES => attributes.large_communities = value.as_chunks().0,
+                kind::ONLY_TO_CUSTOMER => attributes.only_to_customer = word(),
                 _ => {}
             }
         }

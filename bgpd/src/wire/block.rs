@@ -24,6 +24,7 @@ pub(super) mod kind {
     pub(crate) const AS4_AGGREGATOR: u8 = 18;
     pub(crate) const IPV6_EXTENDED_COMMUNITIES: u8 = 25;
     pub(crate) const LARGE_COMMUNITIES: u8 = 32;
+    pub(crate) const ONLY_TO_CUSTOMER: u8 = 35;
 }
 
 /// Attribute flags (RFC 4271 section 4.3).
@@ -103,7 +104,7 @@ pub(super) fn put_head(out: &mut Vec<u8>, flags: u8, kind: u8, length: usize) {
     }
 }
 
-/// Places of known attributes in [`AttributeBlock::values`]: their type, except for the two beyond 18. 0: unknown.
+/// Places of known attributes in [`AttributeBlock::values`]: their type, except for the three beyond 18. 0: unknown.
 const SLOTS: usize = 19;
 const SLOT: [u8; 256] = {
     let mut table = [0; 256];
@@ -116,6 +117,7 @@ const SLOT: [u8; 256] = {
     }
     table[kind::IPV6_EXTENDED_COMMUNITIES as usize] = 11;
     table[kind::LARGE_COMMUNITIES as usize] = 12;
+    table[kind::ONLY_TO_CUSTOMER as usize] = 13;
     table
 };
 
@@ -352,6 +354,9 @@ fn verdict(kind: u8, value: &[u8], context: Context) -> Verdict {
         kind::EXTENDED_COMMUNITIES => multiple_of(8),
         kind::IPV6_EXTENDED_COMMUNITIES => multiple_of(20),
         kind::LARGE_COMMUNITIES => multiple_of(12),
+        // RFC 9234 section 5; an AS 0 has told nobody (RFC 7607).
+        kind::ONLY_TO_CUSTOMER if value == [0; 4] => Verdict::Withdraw(9),
+        kind::ONLY_TO_CUSTOMER => exactly(4),
         // RFC 6793 sections 4.1 and 6.
         kind::AS4_PATH if !context.four_octet_as && two_octet::as4_path_is_valid(value) => Verdict::Keep,
         kind::AS4_AGGREGATOR if !context.four_octet_as => match value.first_chunk::<4>() {
@@ -427,6 +432,7 @@ impl<'a> AttributeBlock<'a> {
             kind::EXTENDED_COMMUNITIES,
             kind::IPV6_EXTENDED_COMMUNITIES,
             kind::LARGE_COMMUNITIES,
+            kind::ONLY_TO_CUSTOMER,
         ] {
             if self.unknown {
                 self.write_unknown(unknown_from, kind, out);

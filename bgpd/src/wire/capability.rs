@@ -39,6 +39,61 @@ impl LongLived {
     }
 }
 
+/// What the sender of an OPEN is to its peer (RFC 9234 section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// It gives transit to the peer.
+    Provider = 0,
+    /// It is a route server, and the peer its client.
+    RouteServer = 1,
+    /// It is a client of the peer, a route server.
+    RouteServerClient = 2,
+    /// The peer gives transit to it.
+    Customer = 3,
+    /// Both exchange their own routes and their customers'.
+    Peer = 4,
+}
+
+impl Role {
+    /// The role with this number.
+    #[must_use]
+    pub const fn from_octet(octet: u8) -> Option<Self> {
+        match octet {
+            0 => Some(Role::Provider),
+            1 => Some(Role::RouteServer),
+            2 => Some(Role::RouteServerClient),
+            3 => Some(Role::Customer),
+            4 => Some(Role::Peer),
+            _ => None,
+        }
+    }
+
+    /// What the peer has to be (RFC 9234 section 4.2).
+    #[must_use]
+    pub const fn counterpart(self) -> Self {
+        match self {
+            Role::Provider => Role::Customer,
+            Role::Customer => Role::Provider,
+            Role::RouteServer => Role::RouteServerClient,
+            Role::RouteServerClient => Role::RouteServer,
+            Role::Peer => Role::Peer,
+        }
+    }
+
+    /// Whether routes come to it from above or aside: they may go on to customers alone.
+    #[must_use]
+    pub const fn hears_from_above(self) -> bool {
+        matches!(self, Role::Customer | Role::Peer | Role::RouteServerClient)
+    }
+
+    /// Whether what it tells goes down or aside: the peer may tell it on to customers alone.
+    #[must_use]
+    pub const fn tells_down(self) -> bool {
+        matches!(self, Role::Provider | Role::Peer | Role::RouteServer)
+    }
+}
+
 /// One capability.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Capability {
@@ -50,6 +105,8 @@ pub enum Capability {
     ExtendedNextHop(Vec<(AfiSafi, u16)>),
     /// 6, RFC 8654.
     ExtendedMessage,
+    /// 9, RFC 9234.
+    Role(Role),
     /// 64, RFC 4724.
     GracefulRestart(GracefulRestart),
     /// 65, RFC 6793.
@@ -78,6 +135,7 @@ impl Capability {
             Capability::RouteRefresh => 2,
             Capability::ExtendedNextHop(_) => 5,
             Capability::ExtendedMessage => 6,
+            Capability::Role(_) => 9,
             Capability::GracefulRestart(_) => 64,
             Capability::FourOctetAs(_) => 65,
             Capability::AddPath(_) => 69,
@@ -105,6 +163,7 @@ impl Capability {
                     .collect(),
             )),
             (6, []) => Some(Capability::ExtendedMessage),
+            (9, &[value]) => Role::from_octet(value).map(Capability::Role),
             (64, &[high, low, ref families @ ..]) if families.len() % 4 == 0 => {
                 let word = u16::from_be_bytes([high, low]);
                 Some(Capability::GracefulRestart(GracefulRestart {
@@ -161,6 +220,7 @@ impl Capability {
                     out.extend_from_slice(&[family.safi, u8::from(*forwarding) << 7]);
                 }
             }
+            Capability::Role(role) => out.push(*role as u8),
             Capability::FourOctetAs(asn) => out.extend_from_slice(&asn.to_be_bytes()),
             Capability::AddPath(list) => {
                 for (family, mode) in list.iter().take(63) {

@@ -65,6 +65,8 @@ pub struct Edits<'a> {
     pub large_communities: Value<&'a [[u8; 12]]>,
     /// EXTENDED COMMUNITIES; an empty list removes them.
     pub extended_communities: Value<&'a [[u8; 8]]>,
+    /// Only to Customer (RFC 9234).
+    pub only_to_customer: Value<u32>,
     /// ORIGINATOR_ID and CLUSTER_LIST.
     pub reflection: Reflection,
     /// Leave out extended communities that do not cross an AS boundary (RFC 4360 section 2: bit 0x40 of the type).
@@ -113,7 +115,7 @@ impl Attributes<'_> {
 }
 
 /// Attributes that an edit, or the width of AS numbers, may change, ascending.
-const EDITABLE: [u8; 12] = [
+const EDITABLE: [u8; 13] = [
     kind::ORIGIN,
     kind::AS_PATH,
     kind::MULTI_EXIT_DISC,
@@ -126,6 +128,7 @@ const EDITABLE: [u8; 12] = [
     kind::AS4_PATH,
     kind::AS4_AGGREGATOR,
     kind::LARGE_COMMUNITIES,
+    kind::ONLY_TO_CUSTOMER,
 ];
 
 struct Writer<'a, 'b> {
@@ -158,6 +161,11 @@ impl Writer<'_, '_> {
                 self.list(flags, kind, list.as_flattened());
             }
             kind::EXTENDED_COMMUNITIES => self.extended_communities(flags),
+            kind::ONLY_TO_CUSTOMER => {
+                if let Some(asn) = edits.only_to_customer.apply(attributes.only_to_customer) {
+                    put(self.out, flags, kind, &asn.to_be_bytes());
+                }
+            }
             kind::ORIGINATOR_ID | kind::CLUSTER_LIST => self.reflection(kind),
             // RFC 6793 section 4.2.2: only where two octets lose something.
             kind::AS4_PATH if !four_octet_as && two_octet::shorten(AsPath(&self.path)).1 => {

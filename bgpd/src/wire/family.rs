@@ -100,6 +100,18 @@ impl Families {
         Families(self.0 & other.0)
     }
 
+    /// Families in either set.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Families(self.0 | other.0)
+    }
+
+    /// Families that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Families(self.0 & !other.0)
+    }
+
     /// Whether there is none.
     #[must_use]
     pub const fn is_empty(self) -> bool {

@@ -32,7 +32,7 @@ pub use as_path::{AsPath, Segment, Segments};
 pub use attributes::{Aggregator, Attributes, Origin};
 pub use block::{AttributeBlock, AttributeSet, Fault};
 pub use builder::{TooLong, UpdateBuilder, encode_end_of_rib, encode_keepalive};
-pub use capability::{Capability, GracefulRestart, LongLived};
+pub use capability::{Capability, GracefulRestart, LongLived, Role};
 pub use export::{Edits, Reflection, Value};
 pub use family::{AfiSafi, Families, Family};
 pub use frame::{Frame, Framer, HEADER_LEN, MAX_EXTENDED, MAX_MESSAGE, MessageType};

@@ -1,5 +1,6 @@
 //! NOTIFICATION (RFC 4271 section 4.5): the last message of a session, and so the type of every error that ends one.
 
+use super::AfiSafi;
 use super::frame::{HEADER_LEN, MAX_MESSAGE, MessageType, begin, finish};
 use std::fmt;
 
@@ -80,6 +81,14 @@ impl Notification {
             data.extend_from_slice(&text.as_bytes()[..end]);
         }
         Notification { code: Code::Cease as u8, subcode, data }
+    }
+
+    /// Maximum Number of Prefixes Reached, with what it is about (RFC 4486 section 4).
+    #[must_use]
+    pub fn max_prefixes(family: AfiSafi, limit: u32) -> Self {
+        let [afi, safi] = [&family.afi.to_be_bytes()[..], &[family.safi]];
+        let data = [afi, safi, &limit.to_be_bytes()].concat();
+        Notification { code: Code::Cease as u8, subcode: cease::MAX_PREFIXES, data }
     }
 
     /// OPEN Message Error.
@@ -184,6 +193,10 @@ impl Notification {
                     "",
                     "Unacceptable Hold Time",
                     "Unsupported Capability",
+                    "",
+                    "",
+                    "",
+                    "Role Mismatch",
                 ]),
             ),
             3 => (

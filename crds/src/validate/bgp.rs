@@ -1,7 +1,8 @@
 //! Rules of BGPConfiguration and BGPPeer.
 
 use super::{Problem, metadata, selector};
-use crate::bgp::{BFD_INTERVALS, BfdSpec, NodeAsn, PeerAsn, asn_problem};
+use crate::bgp::{AsRelation, BFD_INTERVALS, BfdSpec, NodeAsn, PeerAsn, asn_problem};
+use crate::bgp_limit::{MaxPrefixesSpec, WhenExceeded};
 use crate::{BGPConfiguration, BGPPeer, Object};
 use std::net::IpAddr;
 
@@ -43,7 +44,27 @@ pub(super) fn peer(new: &BGPPeer) -> Result<(), Problem> {
     }
     filters(&new.spec.filters)?;
     hold_time(new.spec.hold_time)?;
+    new.spec.max_prefixes.as_ref().map_or(Ok(()), max_prefixes)?;
+    if new.spec.role.is_some() && new.spec.asn == PeerAsn::Relation(AsRelation::Internal) {
+        return Err(Problem::new("spec.role", "is for peers in another AS (RFC 9234); leave it out"));
+    }
     new.spec.bfd.as_ref().map_or(Ok(()), bfd)
+}
+
+fn max_prefixes(spec: &MaxPrefixesSpec) -> Result<(), Problem> {
+    if spec.limit == 0 {
+        return Err(Problem::new("spec.maxPrefixes.limit", "is 0, which takes nothing; use 1 or more"));
+    }
+    match (spec.retry_after, spec.when_exceeded) {
+        (Some(_), WhenExceeded::Refuse | WhenExceeded::Warn) => Err(Problem::new(
+            "spec.maxPrefixes.retryAfter",
+            "means something with whenExceeded Close alone; leave it out",
+        )),
+        (Some(0), WhenExceeded::Close) => {
+            Err(Problem::new("spec.maxPrefixes.retryAfter", "is 0; use 1 second or more"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn bfd(spec: &BfdSpec) -> Result<(), Problem> {

@@ -66,3 +66,15 @@ fn hops_are_counted_by_bird_and_frr() {
 fn long_absence_of_twill_and_of_bird() {
     run("long-lived");
 }
+
+#[test]
+#[ignore = "needs root: make test"]
+fn roles_of_bird_and_frr() {
+    run("roles");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn limits_with_bird_and_frr() {
+    run("max-prefixes");
+}

@@ -405,3 +405,49 @@ fn garbage_in_any_state_neither_panics_nor_keeps_a_connection() {
         assert!(pair.agree(), "seed {seed}: they meet again");
     }
 }
+
+#[test]
+fn roles_must_be_counterparts_and_said_where_that_is_asked() {
+    use crate::wire::Role::{Customer, Peer, Provider};
+    let role = |ours, strict| Some(LocalRole { ours, strict });
+    let mismatch = |reason: &Reason| match reason {
+        Reason::Sent(n) | Reason::Received(n) => n.to_string() == "OPEN Message Error: Role Mismatch (2/11)",
+        _ => false,
+    };
+    let cases = [
+        (role(Provider, true), role(Customer, true), true),
+        (role(Provider, false), None, true),
+        (role(Provider, true), None, false),
+        (None, role(Customer, true), false),
+        (role(Provider, false), role(Provider, false), false),
+        (role(Peer, false), role(Peer, false), true),
+        (role(Peer, false), role(Customer, false), false),
+    ];
+    for (a, b, agree) in cases {
+        let one = PeerConfig { role: a, ..config(65001, RemoteAs::External, 1) };
+        let other = PeerConfig { role: b, ..config(65002, RemoteAs::External, 2) };
+        let mut pair = Pair::new(one, other, 7, ms(1));
+        pair.start(0);
+        pair.start(1);
+        pair.run(secs(5), Pair::established);
+        assert_eq!(pair.established(), agree, "{a:?} {b:?}");
+        if !agree {
+            assert!(pair.sides.iter().flat_map(|side| &side.failures).any(mismatch), "{a:?} {b:?}");
+        }
+    }
+}
+
+#[test]
+fn a_suspended_peer_is_left_alone_for_its_time_and_then_met_again() {
+    let mut pair = Pair::new(config(65001, RemoteAs::External, 1), config(65002, RemoteAs::External, 2), 7, ms(1));
+    pair.start(0);
+    pair.start(1);
+    pair.run(secs(5), Pair::established);
+    let notification = Notification::max_prefixes(Families::ALL.iter().next().unwrap().into(), 7);
+    assert_eq!(notification.data, [0, 1, 1, 0, 0, 0, 7]);
+    pair.with(0, |peer, now, out| peer.suspend(now, notification, secs(300), out));
+    pair.run(secs(299), Pair::established);
+    assert!(!pair.established(), "the other side tries all the while");
+    pair.run(secs(70), Pair::established);
+    assert!(pair.established());
+}

@@ -2,7 +2,7 @@
 
 mod cases;
 
-use super::{ConnId, Output, Peer, PeerConfig, Reason, Received, RemoteAs, State, Stop, Time};
+use super::{ConnId, LocalRole, Output, Peer, PeerConfig, Reason, Received, RemoteAs, State, Stop, Time};
 use crate::random::Random;
 use crate::wire::{Code, Families, Family, Framer, GracefulRestart, Notification, cease, encode_end_of_rib};
 use std::collections::{BTreeMap, VecDeque};
@@ -87,6 +87,7 @@ fn config(asn: u32, remote: RemoteAs, id: u8) -> PeerConfig {
         passive: false,
         graceful_restart: None,
         long_lived: None,
+        role: None,
     }
 }
 

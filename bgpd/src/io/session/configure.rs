@@ -78,7 +78,12 @@ impl Io {
         name.clone_into(&mut peer.name);
         let old = std::mem::replace(&mut peer.config, config.clone());
         *peer.fsm.config_mut() = fsm_config(plan, config, past);
-        let (external, restart) = (peer.external, old.passive != config.passive || old.port != config.port);
+        // Who is left alone for what it told is asked again at once where it may tell more.
+        let may_more = old
+            .max_prefixes
+            .is_some_and(|old| config.max_prefixes.is_none_or(|new| new.limit > old.limit || new.then != old.then));
+        let restart = old.passive != config.passive || old.port != config.port || may_more;
+        let external = peer.external;
         let keys: Vec<Key> = peer.connections.values().copied().collect();
         if (old.ttl, old.ttl_security) != (config.ttl, config.ttl_security) {
             for key in keys {
@@ -144,5 +149,6 @@ pub(super) fn fsm_config(plan: &Plan, peer: &Peer, past: Past) -> fsm::PeerConfi
             families,
         }),
         long_lived: peer.long_lived.map(|seconds| LongLived { families: long(seconds) }),
+        role: peer.role,
     }
 }

@@ -33,6 +33,12 @@ impl Io {
                     self.drive(peer, |fsm, now, out| fsm.reset(now, conn, notification, out));
                 }
             }
+            Output::Exceeded { peer, session, family, limit, retry } => {
+                if self.key_of(peer, session).is_some() {
+                    let notification = Notification::max_prefixes(AfiSafi::from(family), limit);
+                    self.drive(peer, |fsm, now, out| fsm.suspend(now, notification, retry, out));
+                }
+            }
         }
     }
 

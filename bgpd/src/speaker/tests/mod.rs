@@ -1,7 +1,9 @@
 //! Several speakers, joined by the codec alone: what one builds another takes in.
 
 mod filters;
+mod limits;
 mod restarts;
+mod roles;
 mod routes;
 
 use super::config::tests::peer;
@@ -38,6 +40,8 @@ struct Net {
     restarting: Vec<u8>,
     /// Seconds for which nodes keep paths of one that is away for long (RFC 9494), by node; without, it does not know of it.
     long: BTreeMap<u8, u32>,
+    /// Sessions that nodes end because of how much was told: by whom, of whom, after how many.
+    exceeded: Vec<(u8, u8, u32)>,
 }
 
 fn address(node: u8) -> Ipv4Addr {
@@ -59,6 +63,7 @@ impl Net {
             negotiated: BTreeMap::new(),
             restarting: Vec::new(),
             long: BTreeMap::new(),
+            exceeded: Vec::new(),
         };
         for (id, own) in nodes {
             let others = links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).filter(|(a, _)| a == id);
@@ -169,7 +174,9 @@ impl Net {
 
     fn carry(&mut self, from: u8, output: Output) -> bool {
         let (peer, session) = match &output {
-            Output::Transmit(peer, session, _) | Output::Refresh(peer, session, _) => (*peer, *session),
+            Output::Transmit(peer, session, _)
+            | Output::Refresh(peer, session, _)
+            | Output::Exceeded { peer, session, .. } => (*peer, *session),
         };
         let (name, _) = self.nodes[&from].plan.peer(peer).unwrap();
         let to: u8 = name[1..].parse().unwrap();
@@ -182,6 +189,7 @@ impl Net {
         let mut written = 0;
         match output {
             Output::Refresh(_, _, family) => receiver.refresh(family),
+            Output::Exceeded { limit, .. } => self.exceeded.push((from, to, limit)),
             Output::Transmit(_, _, bytes) => {
                 written = bytes.len();
                 let mut framer = Framer::new(&bytes, MAX_MESSAGE);

@@ -41,6 +41,20 @@ const FILTERS: Rule = Rule::new(
     "names a filter twice; the second one decides nothing",
 );
 
+const RETRY: Rule = Rule::new(
+    "peer-limit-retry",
+    "!has(self.retryAfter) || !has(self.whenExceeded) || self.whenExceeded == 'Close'",
+    "means something with whenExceeded Close alone; leave it out",
+)
+.field(".retryAfter");
+
+const ROLE: Rule = Rule::new(
+    "peer-role-outside",
+    "!has(self.role) || self.asn != 'internal'",
+    "is for peers in another AS (RFC 9234); leave it out",
+)
+.field(".role");
+
 const REMOTE: Rule = Rule::new("remote-names-somebody", "has(self.address)", "names nobody; set address");
 
 /// Rules of BGPConfiguration.
@@ -58,6 +72,8 @@ pub(in crate::definitions) fn bgp_peer() -> Vec<Placed> {
     rules.extend(Placed::all("spec.localASN", &[LOCAL_ASN]));
     rules.extend(Placed::all("spec.filters", &[FILTERS]));
     rules.extend(Placed::all("spec.holdTime", &[HOLD_TIME]));
+    rules.extend(Placed::all("spec.maxPrefixes", &[RETRY]));
+    rules.extend(Placed::all("spec", &[ROLE]));
     rules.extend(selectors::at("spec.nodeSelector"));
     rules
 }
