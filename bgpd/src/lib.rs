@@ -14,7 +14,9 @@ pub mod fib;
 pub mod filter;
 pub mod fsm;
 pub mod io;
+pub mod mrt;
 mod random;
+pub mod replay;
 pub mod rib;
 pub mod speaker;
 pub mod wire;
@@ -22,8 +24,9 @@ pub mod wire;
 pub use io::cluster::{LOOK_AT_SERVER, files, report_status, streams};
 
 use anyhow::Context;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use twill_crds::control::{RouteQuery, RouteStatus};
 
 /// `twill bgpd`: the speaker of a node (`--node`), or one that runs alone (`--config`).
 #[derive(Clone, Debug, clap::Args)]
@@ -51,6 +54,9 @@ pub struct Args {
     /// With --config it is always so.
     #[arg(long)]
     pub start_bfd: bool,
+    /// Record all sessions in this file, as MRT (RFC 6396); `twill routes --replay` plays it.
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    pub record: Option<PathBuf>,
     /// Directory of what is kept over a restart.
     #[arg(long, value_name = "DIR", env = "TWILL_STATE_DIR", default_value = twill_crds::names::STATE_DIR)]
     pub state_dir: PathBuf,
@@ -95,13 +101,36 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         };
         let responder =
             io::bfd::Responder { run_dir: args.run_dir.clone(), client: "bgpd".to_owned(), start: args.start_bfd };
-        runtime.block_on(io::cluster::run(node, url, responder, &args.state_dir, io::seed()))?;
+        runtime.block_on(io::cluster::run(node, url, responder, recorder(&args)?, &args.state_dir, io::seed()))?;
         return Ok(ExitCode::SUCCESS);
     };
     if args.check {
         io::lone::read(config)?;
         return Ok(ExitCode::SUCCESS);
     }
-    runtime.block_on(io::lone::run(config, args.socket.as_deref(), &args.run_dir, io::seed()))?;
+    runtime.block_on(io::lone::run(config, args.socket.as_deref(), &args.run_dir, recorder(&args)?, io::seed()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn recorder(args: &Args) -> anyhow::Result<Option<io::Recorder>> {
+    let begin = |path: &PathBuf| {
+        io::Recorder::begin(path).with_context(|| format!("--record: cannot write {}", path.display()))
+    };
+    args.record.as_ref().map(begin).transpose()
+}
+
+/// Routes that a speaker with the configuration of one file would have after the sessions that another one records, and what of those could
+/// not be played.
+///
+/// # Errors
+/// One sentence about the file that is wrong, or the peer that is not there.
+pub fn replay(config: &Path, recording: &Path, query: &RouteQuery) -> anyhow::Result<(Vec<RouteStatus>, Vec<String>)> {
+    let config = io::lone::read(config)?.speaker;
+    if let Some(name) = query.peer.as_ref().filter(|name| !config.peers.contains_key(*name)) {
+        anyhow::bail!("--peer {name}: there is no such peer in the configuration");
+    }
+    let bytes = std::fs::read(recording).with_context(|| format!("cannot read {}", recording.display()))?;
+    let played = replay::play(config, &bytes);
+    let played = played.map_err(|problem| anyhow::anyhow!("{}: {problem}", recording.display()))?;
+    Ok((played.speaker.routes(query), played.problems))
 }

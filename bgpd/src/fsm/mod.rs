@@ -25,8 +25,10 @@ mod retry;
 
 pub use config::{LocalRole, PeerConfig, RemoteAs};
 pub use connection::State;
+pub(crate) use negotiate::negotiate as agree;
 pub use output::{ConnId, Output, Reason, Received, Stop};
 pub use peer::Peer;
+pub(crate) use peer::keeps_routes;
 
 /// Time since any fixed moment.
 pub type Time = std::time::Duration;

@@ -64,7 +64,7 @@ fn offered(config: &PeerConfig, family: AfiSafi) -> bool {
 ///
 /// # Errors
 /// Bad Peer AS, Bad BGP Identifier, Role Mismatch, Unsupported Capability (no family in common).
-pub(super) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Result<Negotiated, Notification> {
+pub(crate) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Result<Negotiated, Notification> {
     let welcome = match config.remote_asn {
         RemoteAs::Exactly(asn) => theirs.asn == asn,
         RemoteAs::External => theirs.asn != config.local_asn,

@@ -366,7 +366,8 @@ impl Peer {
         }
         let blame = Blame::of(&reason);
         if connection.committed() {
-            let graceful = is_graceful(&connection, &self.config, &reason);
+            let negotiated = connection.negotiated.as_deref();
+            let graceful = negotiated.is_some_and(|negotiated| keeps_routes(negotiated, &self.config, &reason));
             if graceful && established {
                 // Its routes are kept: the sooner it is back the better, and it is no failure.
                 self.backoff.reset();
@@ -482,21 +483,24 @@ impl Blame {
 
 /// Whether a NOTIFICATION that is no hard reset leaves the routes of both sides (RFC 8538 section 4).
 pub(super) fn knows_notification(connection: &Connection, config: &PeerConfig) -> bool {
-    let theirs = connection.negotiated.as_ref().and_then(|n| n.graceful_restart.as_ref());
+    connection.negotiated.as_ref().is_some_and(|negotiated| both_notify(negotiated, config))
+}
+
+fn both_notify(negotiated: &Negotiated, config: &PeerConfig) -> bool {
+    let theirs = negotiated.graceful_restart.as_ref();
     config.graceful_restart.as_ref().is_some_and(|ours| ours.notification) && theirs.is_some_and(|t| t.notification)
 }
 
 /// RFC 4724 section 4.2: the connection just ended. RFC 8538 section 4: after a NOTIFICATION too, if both sides said so
 /// and it is no hard reset.
-fn is_graceful(connection: &Connection, config: &PeerConfig, reason: &Reason) -> bool {
-    let agreed = connection.negotiated.as_ref().is_some_and(|n| n.graceful_restart.is_some());
-    if config.graceful_restart.is_none() || !agreed {
+pub(crate) fn keeps_routes(negotiated: &Negotiated, config: &PeerConfig, reason: &Reason) -> bool {
+    if config.graceful_restart.is_none() || negotiated.graceful_restart.is_none() {
         return false;
     }
     match reason {
         Reason::Closed | Reason::NotConnected | Reason::Restarted => true,
-        Reason::SendHoldTimer => knows_notification(connection, config),
-        Reason::Received(n) | Reason::Sent(n) => knows_notification(connection, config) && !n.is_hard_reset(),
+        Reason::SendHoldTimer => both_notify(negotiated, config),
+        Reason::Received(n) | Reason::Sent(n) => both_notify(negotiated, config) && !n.is_hard_reset(),
         Reason::Stopped => false,
     }
 }

@@ -1,5 +1,6 @@
 //! The speaker as the rest of the process sees it: a handle to its threads.
 
+use super::recorder::Recorder;
 use super::{bfd, netlink, rib, session};
 use crate::fib::{self, Feedback, Fib, RouteState};
 use crate::fsm::{State, Stop};
@@ -22,6 +23,15 @@ pub struct SpeakerHandle {
     status: watch::Receiver<fib::Status>,
 }
 
+/// What works beside a speaker.
+#[derive(Default)]
+pub struct Beside {
+    /// Who speaks BFD with peers that are to have it.
+    pub responder: Option<bfd::Responder>,
+    /// Who writes down what happens on sessions.
+    pub(crate) recorder: Option<Recorder>,
+}
+
 impl SpeakerHandle {
     /// Starts the I/O thread, the RIB thread and, with a configuration for it, the FIB's thread, all in the caller's
     /// network namespace. `seed` is for jitter.
@@ -29,14 +39,14 @@ impl SpeakerHandle {
     /// # Errors
     /// If the kernel refuses a thread or a netlink socket.
     pub fn start(install: Option<fib::Config>, seed: u64) -> io::Result<Self> {
-        Self::start_with(install, None, seed)
+        Self::start_with(install, Beside::default(), seed)
     }
 
-    /// The same, with who speaks BFD for peers that are to have it.
+    /// The same, with what works beside it.
     ///
     /// # Errors
     /// As [`SpeakerHandle::start`].
-    pub fn start_with(install: Option<fib::Config>, responder: Option<bfd::Responder>, seed: u64) -> io::Result<Self> {
+    pub fn start_with(install: Option<fib::Config>, beside: Beside, seed: u64) -> io::Result<Self> {
         let (hops, feedback) = mpsc::unbounded_channel();
         let (status_sender, status) = watch::channel(fib::Status::default());
         let tell = move |feedback| match feedback {
@@ -55,9 +65,8 @@ impl SpeakerHandle {
         let to_rib = rib.clone();
         std::thread::Builder::new().name("io".to_owned()).spawn(move || {
             let _guard = super::EndOnPanic;
-            runtime.block_on(
-                async move { session::Io::new(to_rib, seed, kernel, responder).run(commands, from_rib).await },
-            );
+            runtime
+                .block_on(async move { session::Io::new(to_rib, seed, kernel, beside).run(commands, from_rib).await });
         })?;
         Ok(Self { plan: Arc::default(), rib, io, fib, status })
     }

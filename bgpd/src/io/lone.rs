@@ -1,6 +1,6 @@
 //! A speaker that runs alone from a file: signals, reload, control socket.
 
-use super::{ControlSocket, SpeakerHandle, bfd};
+use super::{Beside, ControlSocket, Recorder, SpeakerHandle, bfd};
 use crate::config::LoneConfig;
 use crate::fib;
 use anyhow::{Context, bail};
@@ -27,7 +27,13 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<LoneConfig> {
 
 /// Runs until SIGTERM or SIGINT, then leaves as for a graceful restart: no NOTIFICATION, kernel routes stay. If the machine goes down, its
 /// peers hear Cease.
-pub(crate) async fn run(path: &Path, socket: Option<&Path>, run_dir: &Path, seed: u64) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    path: &Path,
+    socket: Option<&Path>,
+    run_dir: &Path,
+    recorder: Option<Recorder>,
+    seed: u64,
+) -> anyhow::Result<()> {
     let mut config = read(path)?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot receive SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot receive SIGTERM")?;
@@ -38,7 +44,8 @@ pub(crate) async fn run(path: &Path, socket: Option<&Path>, run_dir: &Path, seed
     };
     let client = format!("bgpd {}", std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display());
     let responder = bfd::Responder { run_dir: run_dir.to_owned(), client, start: true };
-    let handle = SpeakerHandle::start_with(config.install_routes.then(|| fib_config(&config)), Some(responder), seed)
+    let beside = Beside { responder: Some(responder), recorder };
+    let handle = SpeakerHandle::start_with(config.install_routes.then(|| fib_config(&config)), beside, seed)
         .context("cannot start the speaker's threads")?;
     handle.reconfigure(config.speaker.clone()).await;
     info!(asn = config.speaker.asn, router_id = %config.speaker.router_id, "speaker started");

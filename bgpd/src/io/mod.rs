@@ -17,6 +17,7 @@ mod interfaces;
 mod listeners;
 pub(crate) mod lone;
 mod md5;
+mod recorder;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod restart_tests;
@@ -29,7 +30,8 @@ mod throttle;
 use crate::fsm::Stop;
 use crate::wire::{Notification, cease};
 pub use control::ControlSocket;
-pub use handle::SpeakerHandle;
+pub use handle::{Beside, SpeakerHandle};
+pub(crate) use recorder::Recorder;
 
 /// Waits until `wake`, or for ever.
 async fn sleep_until(wake: Option<std::time::Instant>) {

@@ -15,6 +15,7 @@ mod receive;
 mod rejected;
 mod restart;
 mod routing;
+mod session;
 mod show;
 mod state;
 #[cfg(test)]
@@ -27,5 +28,6 @@ pub use limit::{Beyond, MaxPrefixes};
 pub use path_attributes::PathAttributes;
 pub use plan::{PeerChange, Plan};
 pub use receive::Receiver;
+pub use session::Past;
 pub use show::PeerCounts;
 pub use state::Speaker;

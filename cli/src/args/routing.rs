@@ -3,6 +3,7 @@
 use super::{Node, Output};
 use anyhow::bail;
 use ipnet::IpNet;
+use std::path::PathBuf;
 use std::str::FromStr;
 use twill_crds::control::{RouteQuery, RouteView};
 
@@ -18,6 +19,12 @@ pub(crate) struct Routes {
     /// What peers have told and was not taken, and why: the rule of a filter, a loop, `import`.
     #[arg(long)]
     rejected: bool,
+    /// Of a recording (`twill bgpd --record FILE`) in place of this node's speaker, as it would be with the configuration of --config.
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub(crate) replay: Option<PathBuf>,
+    /// Configuration of a speaker that runs alone, for --replay.
+    #[arg(long, value_name = "FILE", requires = "replay")]
+    pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) node: Node,
     #[command(flatten)]

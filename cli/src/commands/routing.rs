@@ -6,7 +6,7 @@ use crate::io::control::ask;
 use crate::output::{Format, print};
 use anyhow::bail;
 use std::process::ExitCode;
-use twill_crds::control::{BgpdRequest, PeerStatus, RouteStatus};
+use twill_crds::control::{BgpdRequest, PeerStatus, RouteQuery, RouteStatus};
 use twill_crds::names::BGPD_SOCKET;
 
 pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
@@ -36,15 +36,14 @@ pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
 
 pub(crate) fn routes(args: &Routes) -> anyhow::Result<ExitCode> {
     let query = args.query()?;
-    let socket = args.node.run_dir.join(BGPD_SOCKET);
-    let routes: Vec<RouteStatus> = ask(&socket, &BgpdRequest::Routes(query.clone()))?;
-    let name = query.peer.as_ref().filter(|_| routes.is_empty());
-    if let Some(name) = name {
-        let peers: Vec<PeerStatus> = ask(&socket, &BgpdRequest::Peers)?;
-        if !peers.iter().any(|peer| peer.name == *name) {
-            bail!("--peer {name}: there is no such peer; `twill peers` lists them");
+    let routes = match (&args.replay, &args.config) {
+        (Some(recording), Some(config)) => {
+            let (routes, problems) = twill_bgpd::replay(config, recording, &query)?;
+            problems.iter().for_each(|problem| eprintln!("{}: {problem}", recording.display()));
+            routes
         }
-    }
+        _ => live(args, &query)?,
+    };
     let rows = routes.iter().map(|route| {
         vec![
             route.prefix.to_string(),
@@ -60,6 +59,20 @@ pub(crate) fn routes(args: &Routes) -> anyhow::Result<ExitCode> {
     let heads = ["PREFIX", "NEXT HOP", "PEER", "AS PATH", "ATTRIBUTES", "BEST", "KERNEL", "WHY"];
     print(args.output.output, &routes, &heads, rows)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What this node's speaker says.
+fn live(args: &Routes, query: &RouteQuery) -> anyhow::Result<Vec<RouteStatus>> {
+    let socket = args.node.run_dir.join(BGPD_SOCKET);
+    let routes: Vec<RouteStatus> = ask(&socket, &BgpdRequest::Routes(query.clone()))?;
+    let name = query.peer.as_ref().filter(|_| routes.is_empty());
+    if let Some(name) = name {
+        let peers: Vec<PeerStatus> = ask(&socket, &BgpdRequest::Peers)?;
+        if !peers.iter().any(|peer| peer.name == *name) {
+            bail!("--peer {name}: there is no such peer; `twill peers` lists them");
+        }
+    }
+    Ok(routes)
 }
 
 /// What decides beside the path's length, and the communities.

@@ -15,7 +15,16 @@ struct Software {
 const SOFTWARE: [Software; 6] = [
     Software {
         name: "twill",
-        programs: &[&["TWILL", "bgpd", "--config", "RUN/twill.yaml", "--socket", "RUN/bgpd.sock"]],
+        programs: &[&[
+            "TWILL",
+            "bgpd",
+            "--config",
+            "RUN/twill.yaml",
+            "--socket",
+            "RUN/bgpd.sock",
+            "--record",
+            "RUN/twill.mrt",
+        ]],
         ask: &["TWILL"],
     },
     Software {
@@ -101,6 +110,11 @@ impl Daemons {
         let mut daemons = Self { software, netns, run, twill: twill_e2e::twill().unwrap(), children: Vec::new() };
         daemons.resume();
         daemons
+    }
+
+    /// Where its files are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.run
     }
 
     /// Starts what does not run.

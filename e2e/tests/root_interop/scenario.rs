@@ -3,7 +3,8 @@
 use super::daemons::Daemons;
 use super::segment::Segment;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -63,7 +64,11 @@ pub(crate) fn run(name: &str) {
     for (index, step) in scenario.steps.iter().enumerate() {
         running.perform(&format!("{name}, step {}", index + 1), step);
     }
+    running.replay(name);
 }
+
+/// What a path is, whatever the kernel and other paths make of it.
+const OF_A_PATH: [&str; 7] = ["prefix", "nextHop", "peer", "asPath", "localPref", "med", "communities"];
 
 impl Running {
     fn start(directory: PathBuf, with: &[String]) -> Self {
@@ -103,6 +108,22 @@ impl Running {
         }
     }
 
+    /// The sessions of every scenario are recorded, and give the same paths when they are played.
+    fn replay(&self, at: &str) {
+        let twill = &self.daemons["twill"];
+        let replay = format!("--replay {0}/twill.mrt --config {0}/twill.yaml", twill.directory().display());
+        let begun = Instant::now();
+        loop {
+            let live = paths(&twill.ask("routes received -o json"));
+            let replayed = paths(&twill.ask(&format!("routes received -o json {replay}")));
+            if live.is_some() && live == replayed {
+                return;
+            }
+            assert!(begun.elapsed() < LIMIT, "{at}: replayed {replayed:#?}\nlive {live:#?}\n{}", twill.logs());
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     fn see(&self, at: &str, ask: &str, step: &Step) {
         let (member, question) = ask.split_once(' ').unwrap_or((ask, ""));
         let begun = Instant::now();
@@ -122,6 +143,14 @@ impl Running {
             std::thread::sleep(PAUSE);
         }
     }
+}
+
+/// Paths of others in an answer as JSON.
+fn paths(answer: &str) -> Option<BTreeSet<String>> {
+    let routes: Vec<Value> = serde_json::from_str(answer).ok()?;
+    let others = routes.iter().filter(|route| route["peer"] != "");
+    let shown = |route: &Value| OF_A_PATH.map(|field| format!("{field} {}", route[field])).join(", ");
+    Some(others.map(shown).collect())
 }
 
 /// Text with single spaces, so that columns may have any width.

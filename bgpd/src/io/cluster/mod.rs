@@ -8,7 +8,7 @@ mod reach;
 mod snapshot;
 mod status;
 
-use super::{ControlSocket, SpeakerHandle, bfd};
+use super::{Beside, ControlSocket, Recorder, SpeakerHandle, bfd};
 use crate::cluster::{Observed, scopes};
 use crate::fib;
 use anyhow::Context;
@@ -41,6 +41,7 @@ pub(crate) async fn run(
     node: &str,
     url: &str,
     responder: bfd::Responder,
+    recorder: Option<Recorder>,
     state_dir: &Path,
     seed: u64,
 ) -> anyhow::Result<()> {
@@ -57,8 +58,9 @@ pub(crate) async fn run(
         tracing::warn!(path = %path.display(), %error, "snapshot of an earlier run left out");
         None
     });
-    let speaker = SpeakerHandle::start_with(Some(unconfigured()), Some(responder), seed)
-        .context("cannot start the speaker's threads")?;
+    let speaker =
+        SpeakerHandle::start_with(Some(unconfigured()), Beside { responder: Some(responder), recorder }, seed)
+            .context("cannot start the speaker's threads")?;
     let fib = speaker.fib().cloned().context("the speaker was started without a kernel")?;
     let (state_sender, state) = watch::channel(State::default());
     let reach = state_sender.clone();

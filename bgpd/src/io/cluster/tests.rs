@@ -101,7 +101,7 @@ impl Cluster {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 tokio::select! {
-                    result = run(name, &url, responder, &state, 7) => result.unwrap(),
+                    result = run(name, &url, responder, None, &state, 7) => result.unwrap(),
                     _ = ended => {}
                 }
             });

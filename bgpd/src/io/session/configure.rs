@@ -1,13 +1,13 @@
 //! A new configuration: sessions that are added, removed, started again, or adjusted without noticing.
 
 use super::{Forwarding, Io, Neighbour};
-use crate::fsm::{self, RemoteAs, State, Stop};
+use crate::fsm::{self, State, Stop};
 use crate::io::connection::Key;
 use crate::io::sockets;
 use crate::io::throttle::Throttle;
 use crate::rib::PeerId;
-use crate::speaker::{Peer, PeerAsn, PeerChange, Plan};
-use crate::wire::{AfiSafi, GracefulRestart, LongLived, Notification, cease};
+use crate::speaker::{Past, PeerChange, Plan};
+use crate::wire::{Notification, cease};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Io {
     fn add(&mut self, id: PeerId, plan: &Plan) {
         let Some((name, peer)) = plan.peer(id) else { return };
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let config = fsm_config(plan, peer, self.past(peer.address));
+        let config = plan.config.session(peer, self.past(peer.address));
         let neighbour = Neighbour {
             name: name.to_owned(),
             external: peer.is_external(plan.config.asn),
@@ -77,7 +77,7 @@ impl Io {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         name.clone_into(&mut peer.name);
         let old = std::mem::replace(&mut peer.config, config.clone());
-        *peer.fsm.config_mut() = fsm_config(plan, config, past);
+        *peer.fsm.config_mut() = plan.config.session(config, past);
         // Who is left alone for what it told is asked again at once where it may tell more.
         let may_more = old
             .max_prefixes
@@ -111,44 +111,11 @@ fn removal(plan: &Plan) -> Stop {
     })
 }
 
-/// What of the past our OPEN has to say (RFC 4724 section 3).
-#[derive(Clone, Copy)]
-pub(super) struct Past {
-    /// The kernel has forwarded by our routes since the peer last heard of us.
-    forwarding: bool,
-    /// We have restarted, and this is the first that the peer hears since.
-    restarting: bool,
-}
-
 impl Io {
     /// With whom there was a session since we started, the kernel has forwarded at least since that one.
     pub(super) fn past(&self, peer: IpAddr) -> Past {
         let (met, adopted) = (self.met.contains(&peer), self.kernel == Forwarding::Adopted);
         let recent = self.started.elapsed() < RESTART_TIME;
         Past { forwarding: adopted || (self.kernel == Forwarding::Fresh && met), restarting: adopted && !met && recent }
-    }
-}
-
-pub(super) fn fsm_config(plan: &Plan, peer: &Peer, past: Past) -> fsm::PeerConfig {
-    let families = peer.families.iter().map(|family| (AfiSafi::from(family), past.forwarding)).collect();
-    let long = |seconds| peer.families.iter().map(|family| (AfiSafi::from(family), past.forwarding, seconds)).collect();
-    fsm::PeerConfig {
-        local_asn: peer.local_asn.unwrap_or(plan.config.asn),
-        remote_asn: match peer.asn {
-            PeerAsn::Number(asn) => RemoteAs::Exactly(asn),
-            PeerAsn::External => RemoteAs::External,
-        },
-        identifier: plan.config.router_id,
-        hold_time: peer.hold_time,
-        families: peer.families,
-        passive: peer.passive,
-        graceful_restart: peer.graceful_restart.map(|restart_time| GracefulRestart {
-            restarting: past.restarting,
-            notification: true,
-            restart_time,
-            families,
-        }),
-        long_lived: peer.long_lived.map(|seconds| LongLived { families: long(seconds) }),
-        role: peer.role,
     }
 }

@@ -1,8 +1,7 @@
 //! What the FSMs ask for, and when they are woken.
 
 use super::Io;
-use super::configure::fsm_config;
-use crate::fsm;
+use crate::fsm::{self, State};
 use crate::io::connection::{Connection, Key};
 use crate::io::interfaces;
 use crate::rib::PeerId;
@@ -67,6 +66,7 @@ impl Io {
                 if let Some(connection) = key_of(&conn).and_then(|key| self.connections.get_mut(&key)) {
                     connection.established = true;
                 }
+                self.record_state(id, State::OpenConfirm, State::Established);
             }
             fsm::Output::SessionDown { conn, reason, graceful, established } => {
                 warn!(peer = peer.name, address = %peer.config.address, %reason, graceful, "session down");
@@ -77,6 +77,9 @@ impl Io {
                     self.lost.insert(peer.config.address, (peer.name.clone(), Instant::now()));
                 } else if !graceful {
                     self.lost.remove(&peer.config.address);
+                }
+                if established {
+                    self.record_state(id, State::Established, State::Idle);
                 }
                 if let Some((session, _)) = session {
                     let loss = match (graceful, established) {
@@ -126,7 +129,7 @@ impl Io {
             self.lost.remove(&address);
             let past = self.past(address);
             if let Some(peer) = self.peers.get_mut(&id) {
-                *peer.fsm.config_mut() = fsm_config(&plan, &peer.config, past);
+                *peer.fsm.config_mut() = plan.config.session(&peer.config, past);
             }
         }
     }

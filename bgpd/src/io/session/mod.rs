@@ -5,10 +5,12 @@ mod configure;
 mod connect;
 mod detection;
 mod drive;
+mod record;
 mod transfer;
 
 use super::bfd;
 use super::connection::{Connection, Key, Ready};
+use super::handle::Beside;
 use super::listeners::Listeners;
 use super::rib;
 use super::throttle::Throttle;
@@ -130,16 +132,12 @@ pub(super) struct Io {
     /// Lines about listeners that have no connection to give.
     refused: Throttle,
     buffer: Vec<u8>,
+    recording: Option<record::Recording>,
 }
 
 impl Io {
-    /// To be called on a runtime. `responder`: who speaks BFD for us.
-    pub(super) fn new(
-        rib: mpsc::Sender<rib::Command>,
-        seed: u64,
-        kernel: Forwarding,
-        responder: Option<bfd::Responder>,
-    ) -> Self {
+    /// To be called on a runtime. `beside`: what works beside it.
+    pub(super) fn new(rib: mpsc::Sender<rib::Command>, seed: u64, kernel: Forwarding, beside: Beside) -> Self {
         Self {
             started: Instant::now(),
             seed,
@@ -157,7 +155,7 @@ impl Io {
             paused: Vec::new(),
             leaving: false,
             kernel,
-            bfd: bfd::Client::start(responder),
+            bfd: bfd::Client::start(beside.responder),
             bfd_sessions: HashMap::new(),
             bfd_problem: None,
             met: BTreeSet::new(),
@@ -166,6 +164,7 @@ impl Io {
             strangers: Throttle::default(),
             refused: Throttle::default(),
             buffer: vec![0; READ + MAX_MESSAGE],
+            recording: beside.recorder.map(record::Recording::new),
         }
     }
 

@@ -48,6 +48,7 @@ impl Io {
     }
 
     pub(super) fn send(&mut self, key: Key, bytes: Bytes, counted: bool) {
+        self.record(key, true, &bytes);
         let Some(connection) = self.connections.get_mut(&key) else { return };
         connection.push(bytes, counted);
         if !connection.waits {
@@ -181,6 +182,7 @@ impl Io {
         };
         let consumed = framer.consumed();
         let full = connection.receiver.as_mut().filter(|receiver| receiver.is_full()).and_then(Receiver::take);
+        self.record(key, false, &bytes[..consumed]);
         if repeated > 0 {
             // To the FSM, an UPDATE whose attributes were judged before is a sign of life like a KEEPALIVE.
             let alive = Frame { kind: MessageType::Keepalive, bytes: &[] };
