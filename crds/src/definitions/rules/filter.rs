@@ -39,16 +39,14 @@ const NO_OWN_IMPORT: Rule = Rule::new(
     "is Own, but no peer tells our own routes; leave the rule out",
 );
 
-/// The forms, with numbers as large as each has room for; what has a route target's form may still have too large a number beside a
-/// four-octet AS.
+/// The forms, with numbers as large as each has room for: in a route target one of the two has two octets.
 const PATTERN: Rule = Rule::new(
     "filter-community-pattern",
     "self in ['no-export', 'no-advertise', 'no-export-subconfed', 'no-peer', 'graceful-shutdown', 'llgr-stale', 'no-llgr', 'blackhole'] || \
      (self.matches('^([0-9]{1,5}|[*]):([0-9]{1,5}|[*])$') && self.split(':').all(p, p == '*' || (int(p) <= 65535 && string(int(p)) == p))) || \
-     (self.matches('^([0-9]{1,10}|[*])(:([0-9]{1,10}|[*])){2}$') && \
-     self.split(':').all(p, p == '*' || (int(p) <= 4294967295 && string(int(p)) == p))) || \
-     (self.matches('^(rt|soo)(:([0-9]{1,10}|[*])){2}$') && \
-     self.split(':').all(p, p in ['*', 'rt', 'soo'] || (int(p) <= 4294967295 && string(int(p)) == p)))",
+     (self.matches('^(rt|soo|[0-9]{1,10}|[*])(:([0-9]{1,10}|[*])){2}$') && \
+     self.split(':').all(p, p in ['*', 'rt', 'soo'] || (int(p) <= 4294967295 && string(int(p)) == p)) && \
+     (!self.matches('^[rs]') || self.split(':').exists(p, p == '*' || (!(p in ['rt', 'soo']) && int(p) <= 65535))))",
     "is no community; write it like 65000:1, 65000:1:2, rt:65000:1 or no-export, with * for any number",
 )
 .detail(
