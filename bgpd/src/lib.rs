@@ -14,6 +14,7 @@ pub mod fib;
 pub mod filter;
 pub mod fsm;
 pub mod io;
+mod metrics;
 pub mod mrt;
 mod random;
 pub mod replay;
@@ -24,6 +25,7 @@ pub mod wire;
 pub use io::cluster::{LOOK_AT_SERVER, files, report_status, streams};
 
 use anyhow::Context;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use twill_crds::control::{RouteQuery, RouteStatus};
@@ -57,6 +59,9 @@ pub struct Args {
     /// Record all sessions in this file, as MRT (RFC 6396); `twill routes --replay` plays it.
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     pub record: Option<PathBuf>,
+    /// Answer Prometheus at http://ADDRESS:PORT/metrics.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "TWILL_BGPD_METRICS")]
+    pub metrics: Option<SocketAddr>,
     /// Directory of what is kept over a restart.
     #[arg(long, value_name = "DIR", env = "TWILL_STATE_DIR", default_value = twill_crds::names::STATE_DIR)]
     pub state_dir: PathBuf,
@@ -101,22 +106,28 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         };
         let responder =
             io::bfd::Responder { run_dir: args.run_dir.clone(), client: "bgpd".to_owned(), start: args.start_bfd };
-        runtime.block_on(io::cluster::run(node, url, responder, recorder(&args)?, &args.state_dir, io::seed()))?;
+        runtime.block_on(io::cluster::run(node, url, responder, extras(&args)?, &args.state_dir, io::seed()))?;
         return Ok(ExitCode::SUCCESS);
     };
     if args.check {
         io::lone::read(config)?;
         return Ok(ExitCode::SUCCESS);
     }
-    runtime.block_on(io::lone::run(config, args.socket.as_deref(), &args.run_dir, recorder(&args)?, io::seed()))?;
+    runtime.block_on(io::lone::run(config, args.socket.as_deref(), &args.run_dir, extras(&args)?, io::seed()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn recorder(args: &Args) -> anyhow::Result<Option<io::Recorder>> {
+fn extras(args: &Args) -> anyhow::Result<io::Extras> {
     let begin = |path: &PathBuf| {
         io::Recorder::begin(path).with_context(|| format!("--record: cannot write {}", path.display()))
     };
-    args.record.as_ref().map(begin).transpose()
+    let bind = |address: &SocketAddr| {
+        io::Metrics::bind(*address).with_context(|| format!("--metrics: cannot listen on {address}"))
+    };
+    Ok(io::Extras {
+        recorder: args.record.as_ref().map(begin).transpose()?,
+        metrics: args.metrics.as_ref().map(bind).transpose()?,
+    })
 }
 
 /// Routes that a speaker with the configuration of one file would have after the sessions that another one records, and what of those could

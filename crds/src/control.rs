@@ -490,6 +490,12 @@ pub struct PeerStatus {
     /// `twill bfd` does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<String>,
+    /// How many sessions with it have been Established since the speaker started.
+    #[serde(default)]
+    pub sessions: u64,
+    /// Whether it is a node that follows from the cluster's topology, one of many.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub member: bool,
 }
 
 /// Which routes are asked for.

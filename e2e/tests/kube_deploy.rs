@@ -82,6 +82,7 @@ fn the_api_server_takes_the_chart_with_other_values_too() {
         "node.maxUnavailable=10%,controller.replicas=1,nodeRestriction=false",
         "node.annotations.a=b,node.nodeSelector.c=d,controller.annotations.e=f",
         "uninstall=true",
+        "node.bgpd.metrics=[::]:9179",
         "imagePullSecrets[0]=registry",
         "ipPools[0].name=pods,ipPools[0].spec.cidr=10.244.0.0/16",
     ] {
@@ -95,9 +96,14 @@ fn the_api_server_takes_the_chart_with_other_values_too() {
 #[test]
 #[ignore = "needs helm and a Kubernetes API server: make test-kubernetes"]
 fn values_that_mean_nothing_are_refused() {
-    for values in
-        ["node.maxUnavailable=0", "image.digest=latest", "log.format=xml", "nodeRestrictions=true", "paths.run=run"]
-    {
+    for values in [
+        "node.maxUnavailable=0",
+        "image.digest=latest",
+        "log.format=xml",
+        "nodeRestrictions=true",
+        "paths.run=run",
+        "node.bgpd.metrics=9179",
+    ] {
         let chart = chart();
         let error = failed(helm(&["template", "twill", &chart, "--kube-version", "1.30.0", "--set", values])).unwrap();
         assert!(error.contains("schema"), "{values}: {error}");

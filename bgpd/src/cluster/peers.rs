@@ -105,6 +105,7 @@ fn mesh(
     let v6 = own.v6.is_some().then_some(node.v6).flatten().map(IpAddr::V6);
     let address = v4.or(v6)?;
     let mut peer = bare(address, own);
+    peer.member = true;
     peer.port = spec.listen_port;
     peer.asn = PeerAsn::Number(theirs);
     // Nodes of other racks are as far as iBGP would find them.
@@ -263,6 +264,7 @@ fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
         bfd: None,
         max_prefixes: None,
         role: None,
+        member: false,
     }
 }
 

@@ -366,6 +366,7 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
         bfd: file.bfd.as_ref().map(|bfd| bfd::bfd(bfd, hops)).transpose()?,
         max_prefixes: file.max_prefixes.as_ref().map(limit::max_prefixes).transpose()?,
         role: file.role.as_ref().map(|role| role::role(role, external)).transpose()?,
+        member: false,
     })
 }
 

@@ -121,6 +121,8 @@ impl SpeakerHandle {
                 rejected: counts.rejected,
                 last_error: peer.last_error.filter(|_| peer.state != State::Established),
                 bfd: peer.bfd,
+                sessions: peer.sessions,
+                member: peer.member,
             })
             .collect();
         peers.sort_by(|one, other| one.name.cmp(&other.name));

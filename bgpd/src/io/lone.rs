@@ -1,6 +1,6 @@
 //! A speaker that runs alone from a file: signals, reload, control socket.
 
-use super::{Beside, ControlSocket, Recorder, SpeakerHandle, bfd};
+use super::{Beside, ControlSocket, Extras, SpeakerHandle, bfd, metrics};
 use crate::config::LoneConfig;
 use crate::fib;
 use anyhow::{Context, bail};
@@ -31,7 +31,7 @@ pub(crate) async fn run(
     path: &Path,
     socket: Option<&Path>,
     run_dir: &Path,
-    recorder: Option<Recorder>,
+    extras: Extras,
     seed: u64,
 ) -> anyhow::Result<()> {
     let mut config = read(path)?;
@@ -44,7 +44,7 @@ pub(crate) async fn run(
     };
     let client = format!("bgpd {}", std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display());
     let responder = bfd::Responder { run_dir: run_dir.to_owned(), client, start: true };
-    let beside = Beside { responder: Some(responder), recorder };
+    let beside = Beside { responder: Some(responder), recorder: extras.recorder };
     let handle = SpeakerHandle::start_with(config.install_routes.then(|| fib_config(&config)), beside, seed)
         .context("cannot start the speaker's threads")?;
     handle.reconfigure(config.speaker.clone()).await;
@@ -57,7 +57,8 @@ pub(crate) async fn run(
             None => std::future::pending().await,
         }
     };
-    tokio::pin!(serve);
+    let measure = metrics::serve(extras.metrics, handle.clone());
+    tokio::pin!(serve, measure);
     loop {
         tokio::select! {
             _ = hangup.recv() => reload(path, &mut config, &handle).await,
@@ -65,6 +66,7 @@ pub(crate) async fn run(
             _ = interrupt.recv() => break,
             () = left.notified() => return Ok(()),
             () = &mut serve => {}
+            () = &mut measure => {}
         }
     }
     handle.leave(super::system::farewell(false).await).await;

@@ -17,6 +17,7 @@ mod interfaces;
 mod listeners;
 pub(crate) mod lone;
 mod md5;
+mod metrics;
 mod recorder;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -31,7 +32,17 @@ use crate::fsm::Stop;
 use crate::wire::{Notification, cease};
 pub use control::ControlSocket;
 pub use handle::{Beside, SpeakerHandle};
+pub(crate) use metrics::Metrics;
 pub(crate) use recorder::Recorder;
+
+/// What a speaker does beside its work, if it is asked to.
+#[derive(Default)]
+pub(crate) struct Extras {
+    /// Who writes down what happens on sessions.
+    pub(crate) recorder: Option<Recorder>,
+    /// Who answers Prometheus.
+    pub(crate) metrics: Option<Metrics>,
+}
 
 /// Waits until `wake`, or for ever.
 async fn sleep_until(wake: Option<std::time::Instant>) {

@@ -104,6 +104,8 @@ pub struct Peer {
     pub max_prefixes: Option<MaxPrefixes>,
     /// What we are to it, in another AS (RFC 9234); none: nothing of the kind.
     pub role: Option<LocalRole>,
+    /// Whether it is one of many that follow from the cluster's topology.
+    pub member: bool,
 }
 
 /// BFD with a peer (RFC 5880, 5882).
@@ -227,6 +229,7 @@ pub(crate) mod tests {
             bfd: None,
             max_prefixes: None,
             role: None,
+            member: false,
         }
     }
 

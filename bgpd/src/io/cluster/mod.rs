@@ -8,7 +8,7 @@ mod reach;
 mod snapshot;
 mod status;
 
-use super::{Beside, ControlSocket, Recorder, SpeakerHandle, bfd};
+use super::{Beside, ControlSocket, Extras, SpeakerHandle, bfd, metrics};
 use crate::cluster::{Observed, scopes};
 use crate::fib;
 use anyhow::Context;
@@ -41,7 +41,7 @@ pub(crate) async fn run(
     node: &str,
     url: &str,
     responder: bfd::Responder,
-    recorder: Option<Recorder>,
+    extras: Extras,
     state_dir: &Path,
     seed: u64,
 ) -> anyhow::Result<()> {
@@ -58,9 +58,12 @@ pub(crate) async fn run(
         tracing::warn!(path = %path.display(), %error, "snapshot of an earlier run left out");
         None
     });
-    let speaker =
-        SpeakerHandle::start_with(Some(unconfigured()), Beside { responder: Some(responder), recorder }, seed)
-            .context("cannot start the speaker's threads")?;
+    let speaker = SpeakerHandle::start_with(
+        Some(unconfigured()),
+        Beside { responder: Some(responder), recorder: extras.recorder },
+        seed,
+    )
+    .context("cannot start the speaker's threads")?;
     let fib = speaker.fib().cloned().context("the speaker was started without a kernel")?;
     let (state_sender, state) = watch::channel(State::default());
     let reach = state_sender.clone();
@@ -100,6 +103,7 @@ pub(crate) async fn run(
     tokio::select! {
         result = follow => result?,
         () = observe(speaker.clone(), observed_sender) => {}
+        () = metrics::serve(extras.metrics, speaker.clone()) => {}
         () = control.serve(move |request| answers.clone().answer(request)) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

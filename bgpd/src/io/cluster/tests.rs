@@ -6,6 +6,7 @@
 //!   n2 172.31.1.12 ─┘   .1.1        .2.1          static default routes via the router
 //! ```
 
+use super::super::Extras;
 use super::super::netns::{Netns, SECOND, within};
 use super::run;
 use serde_json::{Value, json};
@@ -101,7 +102,7 @@ impl Cluster {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 tokio::select! {
-                    result = run(name, &url, responder, None, &state, 7) => result.unwrap(),
+                    result = run(name, &url, responder, Extras::default(), &state, 7) => result.unwrap(),
                     _ = ended => {}
                 }
             });

@@ -52,6 +52,7 @@ impl Io {
             session: None,
             timer: None,
             last_error: None,
+            sessions: 0,
             malformed: Throttle::default(),
             failed: Throttle::default(),
         };

@@ -62,6 +62,7 @@ impl Io {
             }
             fsm::Output::Established { conn } => {
                 info!(peer = peer.name, address = %peer.config.address, "session established");
+                peer.sessions += 1;
                 self.spoken_to.insert(peer.config.address, (peer.name.clone(), true));
                 if let Some(connection) = key_of(&conn).and_then(|key| self.connections.get_mut(&key)) {
                     connection.established = true;

@@ -74,6 +74,9 @@ pub(super) struct SessionState {
     pub(super) last_error: Option<String>,
     /// State of BFD with it, if it is configured.
     pub(super) bfd: Option<String>,
+    /// Sessions that were Established.
+    pub(super) sessions: u64,
+    pub(super) member: bool,
 }
 
 /// A peer.
@@ -88,6 +91,8 @@ struct Neighbour {
     /// When its FSM wants to be woken, as [`Io::timers`] has it.
     timer: Option<fsm::Time>,
     last_error: Option<String>,
+    /// Sessions that were Established.
+    sessions: u64,
     /// Lines about UPDATEs of its that were malformed.
     malformed: Throttle,
     /// Lines about sessions of its that could not be.
@@ -230,6 +235,8 @@ impl Io {
             since: now.saturating_sub(peer.fsm.since()),
             last_error: peer.last_error.clone(),
             bfd: self.detection(&peer.config),
+            sessions: peer.sessions,
+            member: peer.config.member,
         };
         let peers = self.peers.iter().map(state).collect();
         let problems = self.listeners.problems().into_iter().chain(self.detection_problems()).collect();

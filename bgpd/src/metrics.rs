@@ -1,0 +1,153 @@
+//! What Prometheus is told: every peer that somebody configured, and all nodes of the topology together.
+
+use crate::fib;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use twill_crds::control::PeerStatus;
+
+/// A peer that somebody configured.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Peer {
+    peer: String,
+    address: String,
+    asn: u32,
+}
+
+/// The page, as OpenMetrics has it. `problems` are those of sockets and prefixes; `fib`: none where routes go into no kernel.
+pub(crate) fn page(peers: &[PeerStatus], fib: Option<&fib::Status>, problems: usize) -> String {
+    let mut registry = Registry::with_prefix("twill");
+    let (members, configured): (Vec<_>, Vec<_>) = peers.iter().partition(|peer| peer.member);
+    each(registry.sub_registry_with_prefix("bgp_peer"), &configured);
+    together(registry.sub_registry_with_prefix("bgp_mesh"), &members);
+    let all = problems + fib.map_or(0, |fib| fib.problems.len());
+    gauge(&mut registry, "bgp_problems", "What is wrong with the speaker, as twill status says", all as u64);
+    if let Some(fib) = fib {
+        gauge(&mut registry, "fib_routes", "Routes of ours in the kernel", fib.installed);
+        let help = "Routes that others removed or changed, and that were put right";
+        counter(&mut registry, "fib_repairs", help, fib.repairs);
+    }
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    let written = encode(&mut text, &registry);
+    debug_assert!(written.is_ok());
+    text
+}
+
+fn each(registry: &mut Registry, peers: &[&PeerStatus]) {
+    let family = |of: fn(&PeerStatus) -> u64| {
+        let family = Family::<Peer, Gauge>::default();
+        for peer in peers {
+            family.get_or_create(&labels(peer)).set(i64::try_from(of(peer)).unwrap_or(i64::MAX));
+        }
+        family
+    };
+    registry.register("established", "1 while the session is Established", family(|peer| u64::from(is_up(peer))));
+    registry.register(
+        "received_prefixes",
+        "Prefixes that the peer has told and that were taken",
+        family(|peer| peer.received),
+    );
+    registry.register("advertised_prefixes", "Prefixes that the peer has been told", family(|peer| peer.advertised));
+    registry.register(
+        "rejected_prefixes",
+        "Prefixes that the peer has told and that were not taken, as many as are kept",
+        family(|peer| peer.rejected),
+    );
+    let since = family(|peer| peer.since);
+    registry.register_with_unit("state", "How long the session has been in its state", Unit::Seconds, since);
+    let sessions = Family::<Peer, Counter>::default();
+    for peer in peers {
+        sessions.get_or_create(&labels(peer)).inc_by(peer.sessions);
+    }
+    registry.register("sessions", "Sessions with the peer that became Established", sessions);
+    let bfd = Family::<Peer, Gauge>::default();
+    for (peer, state) in peers.iter().filter_map(|peer| Some((peer, peer.bfd.as_ref()?))) {
+        bfd.get_or_create(&labels(peer)).set(i64::from(state == "Up"));
+    }
+    registry.register("bfd_up", "1 while BFD with the peer is Up", bfd);
+}
+
+fn together(registry: &mut Registry, members: &[&PeerStatus]) {
+    let sum = |of: fn(&PeerStatus) -> u64| members.iter().map(|peer| of(peer)).sum::<u64>();
+    gauge(registry, "peers", "Nodes that are peers by the topology", members.len() as u64);
+    let established = sum(|peer| u64::from(is_up(peer)));
+    gauge(registry, "peers_established", "Of those, with an Established session", established);
+    gauge(
+        registry,
+        "received_prefixes",
+        "Prefixes that those have told and that were taken",
+        sum(|peer| peer.received),
+    );
+    gauge(registry, "advertised_prefixes", "Prefixes that those have been told", sum(|peer| peer.advertised));
+    counter(registry, "sessions", "Sessions with those that became Established", sum(|peer| peer.sessions));
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register(name, help, gauge);
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let counter = Counter::<u64>::default();
+    counter.inc_by(value);
+    registry.register(name, help, counter);
+}
+
+fn is_up(peer: &PeerStatus) -> bool {
+    peer.state == "Established"
+}
+
+fn labels(peer: &PeerStatus) -> Peer {
+    Peer { peer: peer.name.clone(), address: peer.address.to_string(), asn: peer.asn }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn peer(name: &str, state: &str, member: bool) -> PeerStatus {
+        let json = serde_json::json!({
+            "name": name, "address": "10.0.0.1", "asn": 65001, "state": state, "since": 7, "received": 3, "advertised": 2, "rejected": 1,
+            "sessions": 4, "member": member, "bfd": if member { None } else { Some("Up") },
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_configured_peer_has_lines_of_its_own_and_nodes_are_counted_together() {
+        let peers = [peer("tor", "Established", false), peer("n1", "Established", true), peer("n2", "Active", true)];
+        let fib = fib::Status { installed: 9, repairs: 2, ..fib::Status::default() };
+        let page = page(&peers, Some(&fib), 1);
+        let tor = "{peer=\"tor\",address=\"10.0.0.1\",asn=\"65001\"}";
+        for (name, value) in [
+            ("established", 1),
+            ("received_prefixes", 3),
+            ("advertised_prefixes", 2),
+            ("rejected_prefixes", 1),
+            ("state_seconds", 7),
+            ("sessions_total", 4),
+            ("bfd_up", 1),
+        ] {
+            let line = format!("twill_bgp_peer_{name}{tor} {value}\n");
+            assert!(page.contains(&line), "{line} in\n{page}");
+        }
+        for line in [
+            "twill_bgp_mesh_peers 2",
+            "twill_bgp_mesh_peers_established 1",
+            "twill_bgp_mesh_received_prefixes 6",
+            "twill_bgp_mesh_sessions_total 8",
+            "twill_bgp_problems 1",
+            "twill_fib_routes 9",
+            "twill_fib_repairs_total 2",
+        ] {
+            assert!(page.contains(&format!("{line}\n")), "{line} in\n{page}");
+        }
+        assert!(!page.contains("n1") && page.ends_with("\n# EOF\n"));
+    }
+}
