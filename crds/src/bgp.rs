@@ -1,5 +1,6 @@
 //! BGPConfiguration, what all nodes share, and BGPPeer, with whom they speak beyond that.
 
+use crate::add_path::AddPathSpec;
 use crate::definitions::schemas;
 use crate::{names, written};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
@@ -216,6 +217,10 @@ pub struct BGPPeerSpec {
     /// takes the defaults. Left out, there is none. The peer must have it configured, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdSpec>,
+    /// Several paths to a prefix instead of the best one alone (ADD-PATH, RFC 7911), which way they may go. Left out, there is one each way. A
+    /// change starts the session again; one of the number that is sent does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub add_path: Option<AddPathSpec>,
 }
 
 /// Least and most milliseconds of a BFD interval.

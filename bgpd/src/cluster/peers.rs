@@ -4,7 +4,7 @@ use super::nodes::Nodes;
 use super::objects::Objects;
 use crate::fib::NodeAddresses;
 use crate::filter::{Filter, Part};
-use crate::speaker::{Bfd, Export, Import, NextHopRule, Peer, PeerAsn};
+use crate::speaker::{AddPath, Bfd, Export, Import, NextHopRule, Peer, PeerAsn};
 use crate::wire::{Families, Family};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -149,6 +149,7 @@ fn configured(
         NextHop::Own => NextHopRule::Own,
         NextHop::Keep => NextHopRule::Keep,
     };
+    peer.add_path = spec.add_path.as_ref().map(AddPath::from).unwrap_or_default();
     let external = peer.is_external(own_asn);
     peer.bfd = spec.bfd.map(|bfd| Bfd {
         min_tx: bfd.min_tx,
@@ -239,6 +240,7 @@ fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
         as_override: false,
         reflector_client: false,
         next_hop: NextHopRule::Auto,
+        add_path: AddPath::default(),
         bfd: None,
     }
 }

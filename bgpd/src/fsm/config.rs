@@ -31,4 +31,8 @@ pub struct PeerConfig {
     pub graceful_restart: Option<GracefulRestart>,
     /// Our long-lived graceful restart capability. `None`: not offered.
     pub long_lived: Option<LongLived>,
+    /// Whether we take several paths to a prefix (RFC 7911).
+    pub add_path_receive: bool,
+    /// Whether we send several paths to a prefix.
+    pub add_path_send: bool,
 }

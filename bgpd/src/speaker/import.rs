@@ -6,7 +6,7 @@ use super::path_attributes::PathAttributes;
 use super::rejected::Rejected;
 use super::routing::{Routing, Shared};
 use crate::filter::{Action, Changes, Filter, Judged, Outcome, Subject};
-use crate::rib::{AttrId, Attributes, Key, Source};
+use crate::rib::{AttrId, Attributes, Key, MAX_PATHS, Source, Teller};
 use crate::wire::{Edits, Family};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub(super) enum Refusal {
     Rule(u16),
     /// No rule decides, and `import` does not take it.
     Import,
+    /// The peer has told [`MAX_PATHS`] other paths to the prefix.
+    Room,
 }
 
 impl Refusal {
@@ -41,6 +43,7 @@ impl Refusal {
             Self::NextHop => "its next hop is our own address".to_owned(),
             Self::Rule(rule) => format!("rejected by {}", filter.map_or("a filter", |filter| filter.name(rule))),
             Self::Import => "import takes nothing of the kind".to_owned(),
+            Self::Room => format!("the peer tells more than the {MAX_PATHS} paths to the prefix that are kept"),
         }
     }
 }
@@ -97,35 +100,42 @@ impl<'a> Importer<'a> {
         Self { peer, source, batch, refused, judged: [none(), none()] }
     }
 
-    /// Applies one family's part.
+    /// Applies one family's part; `identifiers` are those of the paths, if they have any.
     pub(super) fn apply<K: Key>(
         &mut self,
-        ops: &[Op<K>],
+        (ops, identifiers): (&[Op<K>], &[u32]),
         routing: &mut Routing<K>,
         shared: &mut Shared,
         rejected: &mut Rejected,
     ) {
         let peer = self.batch.peer;
-        for op in ops {
+        for (at, op) in ops.iter().enumerate() {
+            let identifier = identifiers.get(at).copied();
+            let from = Teller { peer, identifier: identifier.unwrap_or(0) };
             let taken = match op.attributes {
                 WITHDRAW => None,
-                index => match self.take(op.key, index as usize, &mut shared.attributes) {
-                    Ok(id) => Some(id),
-                    Err(refusal) => {
-                        rejected.note(peer, op.key.net(), &self.batch.attributes[index as usize], refusal);
-                        routing.withdraw(op.key, peer, shared);
-                        continue;
+                index => {
+                    let taken = self.take(op.key, index as usize, &mut shared.attributes);
+                    // Without identifiers there is one path.
+                    let has_room = identifier.is_none() || routing.table.has_room(op.key, from);
+                    match taken.and_then(|id| if has_room { Ok(id) } else { Err(Refusal::Room) }) {
+                        Ok(id) => Some(id),
+                        Err(refusal) => {
+                            rejected.note(from, op.key.net(), &self.batch.attributes[index as usize], refusal);
+                            routing.withdraw(op.key, from, shared);
+                            continue;
+                        }
                     }
-                },
+                }
             };
-            rejected.forget(peer, op.key);
+            rejected.forget(from, op.key);
             match taken {
                 Some(id) => {
                     shared.attributes.retain(id);
-                    routing.announce(op.key, peer, id, shared);
+                    routing.announce(op.key, from, id, shared);
                 }
                 // A path that is not taken replaces the one before all the same (RFC 4271 section 3.1).
-                None => routing.withdraw(op.key, peer, shared),
+                None => routing.withdraw(op.key, from, shared),
             }
         }
     }

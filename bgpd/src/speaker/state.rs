@@ -44,7 +44,7 @@ pub struct Speaker {
 /// A session in Established.
 pub(super) struct Session {
     id: SessionId,
-    established: Established,
+    pub(super) established: Established,
     /// The peer as it was configured when its filters were last applied.
     peer: Peer,
 }
@@ -329,8 +329,8 @@ impl Speaker {
         let Some(session) = session else { return };
         let asn = self.plan.as_ref().map_or(0, |plan| plan.config.asn);
         let mut importer = Importer::new(&session.peer, &session.established, asn, &batch);
-        importer.apply(&batch.v4, &mut self.v4, &mut self.shared, &mut self.rejected);
-        importer.apply(&batch.v6, &mut self.v6, &mut self.shared, &mut self.rejected);
+        importer.apply((&batch.v4, &batch.v4_identifiers), &mut self.v4, &mut self.shared, &mut self.rejected);
+        importer.apply((&batch.v6, &batch.v6_identifiers), &mut self.v6, &mut self.shared, &mut self.rejected);
         importer.finish(&mut self.shared.attributes);
         for then in &batch.then {
             match then {
@@ -451,5 +451,6 @@ fn export_policy(family: Family, peer: &Peer, established: &Established) -> Expo
         extended_next_hop: negotiated.extended_next_hop,
         long_lived: negotiated.long_lived.as_ref().is_some_and(|long| long.of(family).is_some()),
         max_message: negotiated.max_message(),
+        paths: if negotiated.add_path_send.contains(family) { peer.add_path.send } else { 0 },
     }
 }

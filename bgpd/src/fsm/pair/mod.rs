@@ -87,6 +87,8 @@ fn config(asn: u32, remote: RemoteAs, id: u8) -> PeerConfig {
         passive: false,
         graceful_restart: None,
         long_lived: None,
+        add_path_receive: false,
+        add_path_send: false,
     }
 }
 

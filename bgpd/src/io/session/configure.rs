@@ -144,5 +144,7 @@ pub(super) fn fsm_config(plan: &Plan, peer: &Peer, past: Past) -> fsm::PeerConfi
             families,
         }),
         long_lived: peer.long_lived.map(|seconds| LongLived { families: long(seconds) }),
+        add_path_receive: peer.add_path.receive,
+        add_path_send: peer.add_path.send > 0,
     }
 }
