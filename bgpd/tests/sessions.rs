@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use twill_bgpd::fsm::Stop;
 use twill_bgpd::io::SpeakerHandle;
-use twill_bgpd::speaker::{Config, Export, Import, NextHopRule, Peer, PeerAsn};
+use twill_bgpd::speaker::{AddPath, Config, Export, Import, NextHopRule, Peer, PeerAsn};
 use twill_bgpd::wire::Families;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -50,6 +50,7 @@ fn peer(me: u8, other: u8, port: u16, asn: u32) -> Peer {
         as_override: false,
         reflector_client: false,
         next_hop: NextHopRule::Auto,
+        add_path: AddPath::default(),
         bfd: None,
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::bgp_limit::MaxPrefixesSpec;
 use crate::bgp_role::RoleSpec;
+use crate::add_path::AddPathSpec;
 use crate::definitions::schemas;
 use crate::{names, written};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
@@ -224,6 +225,10 @@ pub struct BGPPeerSpec {
     /// What the nodes are to a peer of another AS (RFC 9234), against routes that leak. Left out, nothing is said of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<RoleSpec>,
+    /// Several paths to a prefix instead of the best one alone (ADD-PATH, RFC 7911), which way they may go. Left out, there is one each way. A
+    /// change starts the session again; one of the number that is sent does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub add_path: Option<AddPathSpec>,
 }
 
 /// Least and most milliseconds of a BFD interval.

@@ -476,9 +476,9 @@ pub struct PeerStatus {
     pub state: String,
     /// Seconds in that state.
     pub since: u64,
-    /// Prefixes in its Adj-RIB-In.
+    /// Paths in its Adj-RIB-In.
     pub received: u64,
-    /// Prefixes in its Adj-RIB-Out.
+    /// Paths in its Adj-RIB-Out.
     pub advertised: u64,
     /// Paths that it has told and that were not taken; as many as are kept, at most 10,000.
     #[serde(default)]
@@ -537,6 +537,9 @@ pub struct RouteStatus {
     /// Name of the peer that sent it, or that is told it; empty for our own.
     #[serde(default)]
     pub peer: String,
+    /// By which identifier the peer tells it, or is told it (RFC 7911); absent where the session carries none.
+    #[serde(default, rename = "pathID", skip_serializing_if = "Option::is_none")]
+    pub path_id: Option<u32>,
     /// AS_PATH as text.
     #[serde(default)]
     pub as_path: String,

@@ -3,6 +3,7 @@
 //!
 //! In flows nothing; out flow types. This crate is pure: it opens no socket, reads no clock, touches no file.
 
+pub mod add_path;
 pub mod bgp;
 pub mod bgp_filter;
 pub mod bgp_limit;

@@ -5,7 +5,7 @@ use super::objects::Objects;
 use crate::fib::NodeAddresses;
 use crate::filter::{Filter, Part};
 use crate::fsm::LocalRole;
-use crate::speaker::{Beyond, Bfd, Export, Import, MaxPrefixes, NextHopRule, Peer, PeerAsn};
+use crate::speaker::{AddPath, Beyond, Bfd, Export, Import, MaxPrefixes, NextHopRule, Peer, PeerAsn};
 use crate::wire::{Families, Family};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -153,6 +153,7 @@ fn configured(
         NextHop::Own => NextHopRule::Own,
         NextHop::Keep => NextHopRule::Keep,
     };
+    peer.add_path = spec.add_path.as_ref().map(AddPath::from).unwrap_or_default();
     let external = peer.is_external(own_asn);
     peer.max_prefixes = spec.max_prefixes.map(max_prefixes);
     if let Some(role) = spec.role {
@@ -261,6 +262,7 @@ fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
         as_override: false,
         reflector_client: false,
         next_hop: NextHopRule::Auto,
+        add_path: AddPath::default(),
         bfd: None,
         max_prefixes: None,
         role: None,

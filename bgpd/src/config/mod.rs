@@ -1,5 +1,6 @@
 //! The file of a speaker that runs alone. In: YAML text. Out: a valid [`LoneConfig`], or one sentence with the line.
 
+mod add_path;
 mod bfd;
 mod filters;
 mod limit;
@@ -97,6 +98,7 @@ struct FilePeer {
     #[serde(default)]
     reflector_client: bool,
     next_hop: Option<FileNextHop>,
+    add_path: Option<add_path::FileAddPath>,
     bfd: Option<bfd::FileBfd>,
     max_prefixes: Option<limit::FileLimit>,
     role: Option<role::FileRole>,
@@ -363,6 +365,7 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
             Some(FileNextHop::Own) => NextHopRule::Own,
             Some(FileNextHop::Keep) => NextHopRule::Keep,
         },
+        add_path: add_path::read(file.add_path.as_ref())?,
         bfd: file.bfd.as_ref().map(|bfd| bfd::bfd(bfd, hops)).transpose()?,
         max_prefixes: file.max_prefixes.as_ref().map(limit::max_prefixes).transpose()?,
         role: file.role.as_ref().map(|role| role::role(role, external)).transpose()?,

@@ -33,6 +33,10 @@ pub struct PeerConfig {
     pub long_lived: Option<LongLived>,
     /// What we are to the peer, in another AS. `None`: not said.
     pub role: Option<LocalRole>,
+    /// Whether we take several paths to a prefix (RFC 7911).
+    pub add_path_receive: bool,
+    /// Whether we send several paths to a prefix.
+    pub add_path_send: bool,
 }
 
 /// What we are to a peer (RFC 9234 section 4).

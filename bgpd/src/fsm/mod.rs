@@ -11,6 +11,7 @@
 //!
 //! **Times** are durations since any fixed moment, monotonic. **Randomness** comes from the seed.
 
+mod add_path;
 mod config;
 mod connection;
 mod messages;

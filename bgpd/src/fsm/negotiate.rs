@@ -1,5 +1,6 @@
 //! Our OPEN, and what an OPEN of the peer makes of it.
 
+use super::add_path;
 use super::config::{LocalRole, PeerConfig, RemoteAs};
 use crate::wire::{AfiSafi, Capability, Families, Family, GracefulRestart, LongLived, Negotiated, Notification, Open};
 
@@ -50,6 +51,10 @@ pub(super) fn open(config: &PeerConfig, refused: &Refused) -> Open {
         capabilities.push(Capability::LongLived(LongLived { families }));
     }
     capabilities.extend(config.role.map(|role| Capability::Role(role.ours)));
+    let mode = add_path::mode(config.add_path_receive, config.add_path_send);
+    if mode != 0 {
+        capabilities.push(Capability::AddPath(config.families.iter().map(|family| (family.into(), mode)).collect()));
+    }
     capabilities.push(Capability::FourOctetAs(config.local_asn));
     capabilities.push(Capability::EnhancedRouteRefresh);
     capabilities.retain(|capability| !refused.all && !refused.codes.contains(&capability.code()));
@@ -96,8 +101,8 @@ pub(crate) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Resu
         extended_message: both(6),
         route_refresh: both(2),
         enhanced_route_refresh: both(70),
-        add_path_receive: Families::NONE,
-        add_path_send: Families::NONE,
+        add_path_receive: add_path::families(ours, theirs).intersection(families),
+        add_path_send: add_path::families(theirs, ours).intersection(families),
         extended_next_hop: false,
         hold_time: ours.hold_time.min(theirs.hold_time),
         graceful_restart: theirs.capabilities.iter().find_map(|capability| match capability {

@@ -38,6 +38,8 @@ pub(super) struct Candidate<'a> {
     pub(super) stale: bool,
     /// Interior cost to the next hop.
     pub(super) cost: u32,
+    /// The identifier that its sender gave it (RFC 7911).
+    pub(super) identifier: u32,
     /// Number of the path.
     pub(super) path: u32,
 }
@@ -53,6 +55,33 @@ pub(super) fn choose(candidates: &mut Vec<Candidate<'_>>) {
     let Some(nearest) = candidates.iter().map(nearness).min() else { return };
     candidates.retain(|candidate| nearness(candidate) == nearest);
     candidates.sort_unstable_by(tie_break);
+}
+
+/// Paths in order of preference, taken out of candidates choice by choice.
+#[derive(Debug)]
+pub(super) struct Ranked<'a> {
+    left: Vec<Candidate<'a>>,
+    chosen: std::vec::IntoIter<Candidate<'a>>,
+}
+
+impl<'a> Ranked<'a> {
+    pub(super) fn new(left: Vec<Candidate<'a>>) -> Self {
+        Self { left, chosen: Vec::new().into_iter() }
+    }
+}
+
+impl Iterator for Ranked<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        if self.chosen.as_slice().is_empty() && !self.left.is_empty() {
+            let mut chosen = self.left.clone();
+            choose(&mut chosen);
+            self.left.retain(|candidate| chosen.iter().all(|other| other.path != candidate.path));
+            self.chosen = chosen.into_iter();
+        }
+        self.chosen.next().map(|candidate| candidate.path)
+    }
 }
 
 /// Steps before MED: own first, then what nobody keeps in its sender's long absence, fresh first, LOCAL_PREF, AS_PATH length, ORIGIN. Smaller is better.
@@ -75,11 +104,11 @@ fn eliminate_by_med(candidates: &mut Vec<Candidate<'_>>) {
     });
 }
 
-/// RFC 4271 section 9.1.2.2 f and g, RFC 4456 section 9.
+/// RFC 4271 section 9.1.2.2 f and g, RFC 4456 section 9; of several paths of one peer the one with the lowest identifier.
 fn tie_break(one: &Candidate<'_>, other: &Candidate<'_>) -> Ordering {
     let key = |candidate: &Candidate<'_>| {
         let router_id = candidate.rank.originator.unwrap_or(candidate.peer.router_id);
-        (router_id, candidate.rank.cluster_length, candidate.peer.address)
+        (router_id, candidate.rank.cluster_length, candidate.peer.address, candidate.identifier)
     };
     key(one).cmp(&key(other))
 }
@@ -105,7 +134,14 @@ mod tests {
         let run = |reversed: bool| {
             let mut candidates: Vec<_> = (0u32..)
                 .zip(paths.iter().zip(costs))
-                .map(|(path, ((rank, peer, stale), cost))| Candidate { rank, peer, stale: *stale, cost: *cost, path })
+                .map(|(path, ((rank, peer, stale), cost))| Candidate {
+                    rank,
+                    peer,
+                    stale: *stale,
+                    cost: *cost,
+                    identifier: 9 - path,
+                    path,
+                })
                 .collect();
             if reversed {
                 candidates.reverse();
@@ -139,6 +175,30 @@ mod tests {
     fn paths_across_ases_share_load_and_the_lowest_identifier_is_best() {
         let path = |neighbour, id| (rank(100, 1, neighbour, 0), peer(Source::Ebgp, id), false);
         assert_eq!(chosen(&[path(65002, 3), path(65001, 2), path(65001, 1)]), [2, 1, 0]);
+    }
+
+    #[test]
+    fn of_one_peers_equal_paths_the_lowest_identifier_is_best() {
+        // Identifiers fall with the place here.
+        let path = (rank(100, 1, 65001, 0), peer(Source::Ebgp, 1), false);
+        assert_eq!(chosen(&[path, path, path]), [2, 1, 0]);
+    }
+
+    #[test]
+    fn all_paths_are_ranked_choice_by_choice() {
+        let peers: Vec<_> = (1..=4).map(|id| peer(Source::Ebgp, id)).collect();
+        // The second loses to the first by MED alone, and so comes before the third, whose LOCAL_PREF is lower.
+        let ranks = [rank(200, 1, 1, 5), rank(200, 1, 1, 10), rank(100, 1, 2, 0), rank(200, 1, 2, 0)];
+        let all = (0u32..).zip(ranks.iter().zip(&peers)).map(|(path, (rank, peer))| Candidate {
+            rank,
+            peer,
+            stale: false,
+            cost: 0,
+            identifier: 0,
+            path,
+        });
+        assert_eq!(Ranked::new(all.collect()).collect::<Vec<_>>(), [0, 3, 1, 2]);
+        assert_eq!(Ranked::new(Vec::new()).next(), None);
     }
 
     #[test]

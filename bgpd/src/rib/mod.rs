@@ -12,6 +12,7 @@ mod key;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod model;
+mod sweep;
 mod table;
 
 pub use arena::Arena;
@@ -19,4 +20,4 @@ pub use attributes::{AttrId, AttributeSet, Attributes, HopId, Rank};
 pub use decision::{PeerRank, Source};
 pub use dirty::{Bitmap, DirtyList};
 pub use key::{Key, V4, V6};
-pub use table::{Change, Path, PeerId, PrefixId, Table};
+pub use table::{Change, MAX_PATHS, Path, PathId, PeerId, PrefixId, Table, Teller};

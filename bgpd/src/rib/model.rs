@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Set {
     local_pref: u32,
     as_path_length: u16,
@@ -29,8 +29,8 @@ impl AttributeSet for Set {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Announce(u8, u16, Set),
-    Withdraw(u8, u16),
+    Announce(u8, (u16, u32), Set),
+    Withdraw(u8, (u16, u32)),
     Down(u16),
     Stale(u16),
     Sweep(u16),
@@ -38,34 +38,39 @@ enum Step {
     SweepEmpty,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct ModelPath {
     set: Set,
     stale: bool,
 }
 
-/// (prefix, peer) → path, and which next hops are unreachable.
+/// Peer and identifier.
+type From = (u16, u32);
+
+/// (prefix, from whom) → path, and which next hops are unreachable.
 #[derive(Default)]
 struct Model {
-    paths: BTreeMap<(u8, u16), ModelPath>,
+    paths: BTreeMap<(u8, From), ModelPath>,
     unreachable: Vec<u8>,
 }
 
+/// The best path, and those that are used.
 type Chosen = (Option<(u16, Set)>, Vec<(u16, Set)>);
 
 impl Model {
     fn apply(&mut self, step: &Step) {
         match step {
-            Step::Announce(prefix, peer, set) => {
-                self.paths.insert((*prefix, *peer), ModelPath { set: set.clone(), stale: false });
+            Step::Announce(prefix, from, set) => {
+                self.paths.insert((*prefix, *from), ModelPath { set: set.clone(), stale: false });
             }
-            Step::Withdraw(prefix, peer) => {
-                self.paths.remove(&(*prefix, *peer));
+            Step::Withdraw(prefix, from) => {
+                self.paths.remove(&(*prefix, *from));
             }
-            Step::Down(peer) => self.paths.retain(|(_, other), _| other != peer),
-            Step::Sweep(peer) => self.paths.retain(|(_, other), path| other != peer || !path.stale),
+            Step::Down(peer) => self.paths.retain(|(_, (other, _)), _| other != peer),
+            Step::Sweep(peer) => self.paths.retain(|(_, (other, _)), path| other != peer || !path.stale),
             Step::Stale(peer) => {
-                self.paths.iter_mut().filter(|((_, other), _)| other == peer).for_each(|(_, path)| path.stale = true)
+                let of_peer = self.paths.iter_mut().filter(|((_, (other, _)), _)| other == peer);
+                of_peer.for_each(|(_, path)| path.stale = true)
             }
             Step::Hop(hop, reachable) => {
                 self.unreachable.retain(|other| other != hop);
@@ -80,31 +85,53 @@ impl Model {
         self.unreachable.retain(|hop| paths.values().any(|path| path.set.hop == *hop));
     }
 
-    fn chosen(&self, prefix: u8) -> Chosen {
-        let peers = peers();
-        let mut left: Vec<(u16, ModelPath)> = self
-            .paths
-            .iter()
-            .filter(|((other, _), path)| *other == prefix && !self.unreachable.contains(&path.set.hop))
-            .map(|((_, peer), path)| (*peer, path.clone()))
-            .collect();
-        let own = |peer: &u16| peers[usize::from(*peer)].source == Source::Own;
-        let ebgp = |peer: &u16| peers[usize::from(*peer)].source == Source::Ebgp;
-        keep_if_any(&mut left, |(peer, _)| own(peer));
-        keep_if_any(&mut left, |(_, path)| !path.stale);
-        let highest = left.iter().map(|(_, path)| path.set.local_pref).max();
-        left.retain(|(_, path)| Some(path.set.local_pref) == highest);
-        let shortest = left.iter().map(|(_, path)| path.set.as_path_length).min();
-        left.retain(|(_, path)| Some(path.set.as_path_length) == shortest);
-        let all = left.clone();
-        left.retain(|(_, m)| {
-            !all.iter().any(|(_, n)| n.set.neighbour_as == m.set.neighbour_as && n.set.med < m.set.med)
-        });
-        keep_if_any(&mut left, |(peer, _)| ebgp(peer));
-        let best = left.iter().min_by_key(|(peer, _)| peers[usize::from(*peer)].router_id);
-        let best = best.map(|(peer, path)| (*peer, path.set.clone()));
-        (best, left.into_iter().map(|(peer, path)| (peer, path.set)).collect())
+    /// Paths of a prefix, whether they can be used or not.
+    fn all(&self, prefix: u8) -> Vec<(From, ModelPath)> {
+        let of_prefix = self.paths.iter().filter(|((other, _), _)| *other == prefix);
+        of_prefix.map(|((_, from), path)| (*from, path.clone())).collect()
     }
+
+    fn usable(&self, prefix: u8) -> Vec<(From, ModelPath)> {
+        let mut all = self.all(prefix);
+        all.retain(|(_, path)| !self.unreachable.contains(&path.set.hop));
+        all
+    }
+
+    fn chosen(&self, prefix: u8) -> Chosen {
+        let name = |(from, path): (From, ModelPath)| (from.0, path.set);
+        let mut used: Vec<_> = choose(self.usable(prefix)).into_iter().map(name).collect();
+        let best = used.first().cloned();
+        used.sort();
+        (best, used)
+    }
+
+    fn ranked(&self, prefix: u8) -> Vec<From> {
+        let (mut left, mut ranked) = (self.usable(prefix), Vec::new());
+        while !left.is_empty() {
+            let chosen = choose(left.clone());
+            left.retain(|(from, _)| !chosen.iter().any(|(other, _)| other == from));
+            ranked.extend(chosen.into_iter().map(|(from, _)| from));
+        }
+        ranked
+    }
+}
+
+/// The paths that share load, the best first.
+fn choose(mut left: Vec<(From, ModelPath)>) -> Vec<(From, ModelPath)> {
+    let peers = peers();
+    let own = |from: &From| peers[usize::from(from.0)].source == Source::Own;
+    let ebgp = |from: &From| peers[usize::from(from.0)].source == Source::Ebgp;
+    keep_if_any(&mut left, |(from, _)| own(from));
+    keep_if_any(&mut left, |(_, path)| !path.stale);
+    let highest = left.iter().map(|(_, path)| path.set.local_pref).max();
+    left.retain(|(_, path)| Some(path.set.local_pref) == highest);
+    let shortest = left.iter().map(|(_, path)| path.set.as_path_length).min();
+    left.retain(|(_, path)| Some(path.set.as_path_length) == shortest);
+    let all = left.clone();
+    left.retain(|(_, m)| !all.iter().any(|(_, n)| n.set.neighbour_as == m.set.neighbour_as && n.set.med < m.set.med));
+    keep_if_any(&mut left, |(from, _)| ebgp(from));
+    left.sort_by_key(|(from, _)| (peers[usize::from(from.0)].router_id, from.1));
+    left
 }
 
 fn keep_if_any<T>(left: &mut Vec<T>, which: impl Fn(&T) -> bool) {
@@ -127,8 +154,23 @@ fn read(table: &Table<V4>, sets: &Attributes<Set>, prefix: u8) -> Chosen {
     let Some(id) = table.prefix(key(prefix)) else { return (None, Vec::new()) };
     let name = |path: &Path| (path.peer.0, sets.value(path.attributes).unwrap().as_ref().clone());
     let mut used: Vec<_> = table.paths(id).filter(|path| path.is_used()).map(name).collect();
-    used.sort_by_key(|(peer, _)| *peer);
+    used.sort();
     (table.best(id).map(name), used)
+}
+
+fn from(table: &Table<V4>, id: PathId) -> From {
+    (table.path(id).peer.0, table.identifier(id))
+}
+
+/// Numbers of all paths of a prefix, by who tells them.
+fn numbers(table: &Table<V4>, prefix: u8) -> BTreeMap<From, PathId> {
+    let ids =
+        table.prefix(key(prefix)).map(|id| table.numbered_paths(id).map(|(id, _)| (from(table, id), id)).collect());
+    ids.unwrap_or_default()
+}
+
+fn teller((peer, identifier): From) -> Teller {
+    Teller { peer: PeerId(peer), identifier }
 }
 
 fn perform(
@@ -140,16 +182,16 @@ fn perform(
 ) {
     let mut changed = |change| changes.push(change);
     match step {
-        Step::Announce(prefix, peer, set) => {
+        Step::Announce(prefix, from, set) => {
             let id = sets.intern(&Arc::new(set.clone()));
-            table.announce(key(*prefix), PeerId(*peer), id, sets, peers).into_iter().for_each(changed);
+            table.announce(key(*prefix), teller(*from), id, sets, peers).into_iter().for_each(changed);
         }
-        Step::Withdraw(prefix, peer) => {
-            table.withdraw(key(*prefix), PeerId(*peer), sets, peers).into_iter().for_each(changed);
+        Step::Withdraw(prefix, from) => {
+            table.withdraw(key(*prefix), teller(*from), sets, peers).into_iter().for_each(changed);
         }
-        Step::Down(peer) => table.peer_down(PeerId(*peer), sets, peers, changed),
+        Step::Down(peer) => table.remove_where(PeerId(*peer), |_, _| true, sets, peers, changed),
         Step::Stale(peer) => table.mark_stale(PeerId(*peer), sets, peers, changed),
-        Step::Sweep(peer) => table.sweep_stale(PeerId(*peer), sets, peers, changed),
+        Step::Sweep(peer) => table.remove_where(PeerId(*peer), |_, path| path.is_stale(), sets, peers, changed),
         Step::Hop(hop, reachable) => {
             if let Some(hop) = sets.set_cost([10, 0, 0, *hop].into(), reachable.then_some(0)) {
                 table.hop_changed(hop, sets, peers, &mut changed);
@@ -167,9 +209,11 @@ fn set() -> impl Strategy<Value = Set> {
 
 fn step() -> impl Strategy<Value = Step> {
     let peer = 0..6u16;
+    // Half of what peers tell has an identifier.
+    let from = || (0..6u16, prop_oneof![3 => Just(0u32), 3 => 1..4u32]);
     prop_oneof![
-        8 => (0..4u8, peer.clone(), set()).prop_map(|(prefix, peer, set)| Step::Announce(prefix, peer, set)),
-        3 => (0..4u8, peer.clone()).prop_map(|(prefix, peer)| Step::Withdraw(prefix, peer)),
+        8 => (0..4u8, from(), set()).prop_map(|(prefix, from, set)| Step::Announce(prefix, from, set)),
+        3 => (0..4u8, from()).prop_map(|(prefix, from)| Step::Withdraw(prefix, from)),
         1 => peer.clone().prop_map(Step::Down),
         1 => peer.clone().prop_map(Step::Stale),
         1 => peer.prop_map(Step::Sweep),
@@ -189,23 +233,44 @@ proptest! {
         let (peers, mut known) = (peers(), vec![(None, Vec::new()); 4]);
         for step in &steps {
             let mut changes = Vec::new();
+            let paths: Vec<_> = (0..4).map(|prefix| (model.all(prefix), numbers(&table, prefix))).collect();
             perform(step, &mut table, &mut sets, &peers, &mut changes);
             model.apply(step);
-            for prefix in 0..4u8 {
+            for (prefix, (before, numbered)) in (0..4u8).zip(paths) {
                 let expected = model.chosen(prefix);
                 prop_assert_eq!(&read(&table, &sets, prefix), &expected, "prefix {} after {:?}", prefix, step);
                 let id = table.prefix(key(prefix));
                 let change = changes.iter().find(|change| Some(change.prefix) == id);
-                let before = std::mem::replace(&mut known[usize::from(prefix)], expected.clone());
-                prop_assert_eq!(change.is_some_and(|change| change.used), before != expected);
-                prop_assert_eq!(change.is_some_and(|change| change.best), before.0 != expected.0);
+                let chosen = std::mem::replace(&mut known[usize::from(prefix)], expected.clone());
+                prop_assert_eq!(change.is_some_and(|change| change.used), chosen != expected);
+                prop_assert_eq!(change.is_some_and(|change| change.best), chosen.0 != expected.0);
+                prop_assert!(change.is_some() || before == model.all(prefix), "a change of paths was not reported");
+                let ranked = id.map(|id| table.ranked(id, &sets, &peers).map(|id| from(&table, id)).collect());
+                prop_assert_eq!(ranked.unwrap_or_else(Vec::new), model.ranked(prefix));
+                let now = numbers(&table, prefix);
+                let moved = now.iter().find(|(from, id)| numbered.get(*from).is_some_and(|known| known != *id));
+                prop_assert!(moved.is_none(), "a path has got another number");
             }
         }
         for peer in 0..6 {
-            table.peer_down(PeerId(peer), &mut sets, &peers, |_| ());
+            table.remove_where(PeerId(peer), |_, _| true, &mut sets, &peers, |_| ());
             prop_assert_eq!(table.received(PeerId(peer)), 0);
         }
         table.sweep_empty(|_| true);
         prop_assert!(sets.is_empty() && table.prefixes().next().is_none() && !table.has_empty());
     }
+}
+
+#[test]
+fn a_peer_has_room_for_so_many_paths_and_for_new_attributes_of_those() {
+    let (mut table, mut sets, peers) = (Table::<V4>::default(), Attributes::new(false), peers());
+    let set = Arc::new(Set { local_pref: 1, as_path_length: 1, neighbour_as: 1, med: 1, hop: 1 });
+    for identifier in 1..=u32::from(MAX_PATHS) {
+        assert!(table.has_room(key(1), teller((1, identifier))));
+        let id = sets.intern(&set);
+        table.announce(key(1), teller((1, identifier)), id, &mut sets, &peers);
+    }
+    assert!(!table.has_room(key(1), teller((1, 0))) && table.has_room(key(1), teller((1, 1))));
+    assert!(table.has_room(key(1), teller((2, 1))) && table.has_room(key(2), teller((1, 99))));
+    assert_eq!(size_of::<Path>(), 12, "who does not use identifiers does not pay for them");
 }

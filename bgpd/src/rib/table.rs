@@ -1,18 +1,24 @@
 //! One family's prefixes and paths.
 
 use super::arena::Arena;
-use super::attributes::{AttrId, AttributeSet, Attributes, HopId};
-use super::decision::{Candidate, PeerRank, choose};
+use super::attributes::{AttrId, AttributeSet, Attributes};
+use super::decision::{Candidate, PeerRank, Ranked, choose};
 use super::dirty::DirtyList;
 use super::key::Key;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use rustc_hash::FxBuildHasher;
 use std::hash::BuildHasher;
+
+pub use twill_crds::add_path::MAX_PATHS;
 
 const NONE: u32 = u32::MAX;
 const BEST: u8 = 1;
 const SHARES: u8 = 2;
 const STALE: u8 = 4;
+/// The identifier of the path is not 0, and stands in [`Table::identifiers`].
+const IDENTIFIED: u8 = 8;
+/// What decision leaves as it is.
+const KEPT: u8 = STALE | IDENTIFIED;
 
 /// Number of a prefix; it stays the prefix's until [`Table::sweep_empty`] gives it up.
 pub type PrefixId = u32;
@@ -26,7 +32,26 @@ impl PeerId {
     pub const OWN: PeerId = PeerId(0);
 }
 
-/// One peer's path to a prefix.
+/// Number of a path: no two paths of a table have the same at one time, and a path keeps its own for as long as its sender tells it, with
+/// whatever attributes. One that is gone may come back as another path's.
+pub type PathId = u32;
+
+/// Who tells a path, and under which of his identifiers (RFC 7911): 0 where the session carries none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Teller {
+    /// The peer.
+    pub peer: PeerId,
+    /// The identifier.
+    pub identifier: u32,
+}
+
+impl From<PeerId> for Teller {
+    fn from(peer: PeerId) -> Self {
+        Self { peer, identifier: 0 }
+    }
+}
+
+/// A path to a prefix.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
     /// Its attributes; the path holds one reference.
@@ -50,6 +75,11 @@ impl Path {
         self.flags & SHARES != 0
     }
 
+    /// Marks it as one whose peer restarts.
+    pub(super) fn mark_stale(&mut self) {
+        self.flags |= STALE;
+    }
+
     /// Whether its peer restarts and has not sent it again yet (RFC 4724).
     #[must_use]
     pub fn is_stale(&self) -> bool {
@@ -57,7 +87,7 @@ impl Path {
     }
 }
 
-/// What an event changed about one prefix.
+/// What an event changed about one prefix: its paths, and perhaps more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The prefix.
@@ -76,7 +106,7 @@ struct Prefix<K> {
 
 /// Which paths are used, in a form that can be compared.
 #[derive(PartialEq, Eq)]
-struct Selection {
+pub(super) struct Selection {
     best: Option<(PeerId, AttrId)>,
     used: u64,
 }
@@ -86,7 +116,9 @@ struct Selection {
 pub struct Table<K> {
     index: HashTable<u32>,
     prefixes: Arena<Prefix<K>>,
-    paths: Arena<Path>,
+    pub(super) paths: Arena<Path>,
+    /// Identifiers other than 0, by number of the path: who does not use them does not pay for them.
+    identifiers: HashMap<PathId, u32, FxBuildHasher>,
     per_peer: Vec<u32>,
     empty: DirtyList,
 }
@@ -97,6 +129,7 @@ impl<K: Key> Default for Table<K> {
             index: HashTable::new(),
             prefixes: Arena::default(),
             paths: Arena::default(),
+            identifiers: HashMap::default(),
             per_peer: Vec::new(),
             empty: DirtyList::default(),
         }
@@ -104,18 +137,19 @@ impl<K: Key> Default for Table<K> {
 }
 
 impl<K: Key> Table<K> {
-    /// `peer` announces `key`. Takes over the caller's reference to `attributes`.
+    /// `from` announces `key`. Takes over the caller's reference to `attributes`.
     pub fn announce<A: AttributeSet>(
         &mut self,
         key: K,
-        peer: PeerId,
+        from: impl Into<Teller>,
         attributes: AttrId,
         sets: &mut Attributes<A>,
         peers: &[PeerRank],
     ) -> Option<Change> {
+        let from = from.into();
         let prefix = self.prefix_or_new(key);
         let before = self.selection(prefix);
-        match self.find(prefix, peer) {
+        match self.find(prefix, from) {
             Some(id) => {
                 let path = &mut self.paths[id];
                 let was_stale = path.flags & STALE != 0;
@@ -126,127 +160,40 @@ impl<K: Key> Table<K> {
                     return None;
                 }
             }
-            None => {
-                let next = self.prefixes[prefix].head;
-                self.prefixes[prefix].head = self.paths.insert(Path { attributes, next, peer, flags: 0 });
-                self.count(peer, 1);
-            }
+            None => self.link(prefix, from, attributes),
         }
-        self.decide(prefix, before, sets, peers)
+        Some(self.decide(prefix, before, sets, peers))
     }
 
-    /// `peer` withdraws `key`.
+    /// `from` withdraws `key`.
     pub fn withdraw<A: AttributeSet>(
         &mut self,
         key: K,
-        peer: PeerId,
+        from: impl Into<Teller>,
         sets: &mut Attributes<A>,
         peers: &[PeerRank],
     ) -> Option<Change> {
         let prefix = self.prefix(key)?;
-        self.remove_path(prefix, |path| path.peer == peer, sets, peers)
+        let id = self.find(prefix, from.into())?;
+        let before = self.selection(prefix);
+        let path = self.unlink(prefix, id);
+        let change = self.decide(prefix, before, sets, peers);
+        sets.release(path.attributes);
+        Some(change)
     }
 
-    /// All paths of `peer` go.
-    pub fn peer_down<A: AttributeSet>(
-        &mut self,
-        peer: PeerId,
-        sets: &mut Attributes<A>,
-        peers: &[PeerRank],
-        mut changed: impl FnMut(Change),
-    ) {
-        self.remove_where(peer, |_, _| true, sets, peers, &mut changed);
+    /// Whether `from` may announce `key`: it has done so already, or has not reached [`MAX_PATHS`] with its other identifiers.
+    #[must_use]
+    pub fn has_room(&self, key: K, from: Teller) -> bool {
+        let Some(prefix) = self.prefix(key) else { return true };
+        let of_peer = self.paths(prefix).filter(|path| path.peer == from.peer).count();
+        of_peer < usize::from(MAX_PATHS) || self.find(prefix, from).is_some()
     }
 
-    /// The paths of `peer` that were marked stale and not sent again go (RFC 4724 section 4.2).
-    pub fn sweep_stale<A: AttributeSet>(
-        &mut self,
-        peer: PeerId,
-        sets: &mut Attributes<A>,
-        peers: &[PeerRank],
-        mut changed: impl FnMut(Change),
-    ) {
-        self.remove_where(peer, |_, path| path.is_stale(), sets, peers, &mut changed);
-    }
-
-    /// All paths of `peer` become stale: used only where there is no fresh one.
-    pub fn mark_stale<A: AttributeSet>(
-        &mut self,
-        peer: PeerId,
-        sets: &Attributes<A>,
-        peers: &[PeerRank],
-        mut changed: impl FnMut(Change),
-    ) {
-        for prefix in 0..self.prefixes.bound() {
-            let before = self.selection(prefix);
-            if let Some(id) = self.find(prefix, peer) {
-                self.paths[id].flags |= STALE;
-                self.decide(prefix, before, sets, peers).into_iter().for_each(&mut changed);
-            }
-        }
-    }
-
-    /// The stale paths of `peer` have other attributes, and stay stale: what `becomes` makes of theirs, with a reference that is taken over;
-    /// none: they go.
-    pub fn replace_stale<A: AttributeSet>(
-        &mut self,
-        peer: PeerId,
-        mut becomes: impl FnMut(AttrId, &mut Attributes<A>) -> Option<AttrId>,
-        sets: &mut Attributes<A>,
-        peers: &[PeerRank],
-        mut changed: impl FnMut(Change),
-    ) {
-        for prefix in 0..self.prefixes.bound() {
-            let Some(id) = self.find(prefix, peer).filter(|id| self.paths[*id].is_stale()) else { continue };
-            let before = self.selection(prefix);
-            let old = self.paths[id].attributes;
-            let change = match becomes(old, sets) {
-                Some(new) => {
-                    self.paths[id].attributes = new;
-                    let change = self.decide(prefix, before, sets, peers);
-                    sets.release(old);
-                    change
-                }
-                None => self.remove_path(prefix, |path| path.peer == peer, sets, peers),
-            };
-            change.into_iter().for_each(&mut changed);
-        }
-    }
-
-    /// The next hop `hop` has become reachable, unreachable, nearer or farther.
-    pub fn hop_changed<A: AttributeSet>(
-        &mut self,
-        hop: HopId,
-        sets: &Attributes<A>,
-        peers: &[PeerRank],
-        mut changed: impl FnMut(Change),
-    ) {
-        for prefix in 0..self.prefixes.bound() {
-            if self.paths(prefix).any(|path| sets.hop(path.attributes) == hop) {
-                let before = self.selection(prefix);
-                self.decide(prefix, before, sets, peers).into_iter().for_each(&mut changed);
-            }
-        }
-    }
-
-    /// The paths of `peer` that `refuse` names go, all others stay.
-    pub fn remove_where<A: AttributeSet>(
-        &mut self,
-        peer: PeerId,
-        refuse: impl Fn(K, &Path) -> bool,
-        sets: &mut Attributes<A>,
-        peers: &[PeerRank],
-        changed: &mut impl FnMut(Change),
-    ) {
-        for prefix in 0..self.prefixes.bound() {
-            if self.received(peer) == 0 {
-                return;
-            }
-            let key = self.key(prefix);
-            self.remove_path(prefix, |path| path.peer == peer && refuse(key, path), sets, peers)
-                .into_iter()
-                .for_each(&mut *changed);
-        }
+    /// Whether there is a path of `from` to `key`.
+    #[must_use]
+    pub fn has(&self, key: K, from: Teller) -> bool {
+        self.prefix(key).is_some_and(|prefix| self.find(prefix, from).is_some())
     }
 
     /// Number of `key`, if it is known.
@@ -270,12 +217,48 @@ impl<K: Key> Table<K> {
 
     /// All paths, the best first.
     pub fn paths(&self, id: PrefixId) -> impl Iterator<Item = &Path> {
+        self.numbered_paths(id).map(|(_, path)| path)
+    }
+
+    /// All paths with their numbers, the best first.
+    pub fn numbered_paths(&self, id: PrefixId) -> impl Iterator<Item = (PathId, &Path)> {
         let mut next = self.prefixes[id].head;
         std::iter::from_fn(move || {
-            let path = (next != NONE).then(|| &self.paths[next])?;
+            let (number, path) = (next != NONE).then(|| (next, &self.paths[next]))?;
             next = path.next;
-            Some(path)
+            Some((number, path))
         })
+    }
+
+    /// The path with this number.
+    #[must_use]
+    pub fn path(&self, id: PathId) -> &Path {
+        &self.paths[id]
+    }
+
+    /// The identifier by which its sender tells a path.
+    #[must_use]
+    pub fn identifier(&self, id: PathId) -> u32 {
+        match self.paths[id].flags & IDENTIFIED {
+            0 => 0,
+            _ => self.identifiers.get(&id).copied().unwrap_or(0),
+        }
+    }
+
+    /// Numbers of the paths that can be used, in order of preference: the best and those that share its load, then what would be chosen
+    /// without them, and so on.
+    pub fn ranked<'a, A: AttributeSet>(
+        &self,
+        prefix: PrefixId,
+        sets: &'a Attributes<A>,
+        peers: &'a [PeerRank],
+    ) -> impl Iterator<Item = PathId> + use<'a, K, A> {
+        Ranked::new(self.candidates(prefix, sets, peers))
+    }
+
+    /// All numbers of prefixes are below this.
+    pub(super) fn bound(&self) -> PrefixId {
+        self.prefixes.bound()
     }
 
     /// Numbers of all prefixes that have a path.
@@ -337,15 +320,49 @@ impl<K: Key> Table<K> {
         id
     }
 
-    fn find(&self, prefix: PrefixId, peer: PeerId) -> Option<u32> {
-        let mut next = self.prefixes[prefix].head;
-        while next != NONE {
-            if self.paths[next].peer == peer {
-                return Some(next);
-            }
-            next = self.paths[next].next;
+    fn find(&self, prefix: PrefixId, from: Teller) -> Option<PathId> {
+        let mut all = self.numbered_paths(prefix);
+        let is_it = |(id, path): &(PathId, &Path)| path.peer == from.peer && self.identifier(*id) == from.identifier;
+        all.find(is_it).map(|(id, _)| id)
+    }
+
+    fn link(&mut self, prefix: PrefixId, from: Teller, attributes: AttrId) {
+        let Teller { peer, identifier } = from;
+        let flags = if identifier == 0 { 0 } else { IDENTIFIED };
+        let next = self.prefixes[prefix].head;
+        let id = self.paths.insert(Path { attributes, next, peer, flags });
+        self.prefixes[prefix].head = id;
+        if identifier != 0 {
+            self.identifiers.insert(id, identifier);
         }
-        None
+        self.count(peer, 1);
+    }
+
+    /// Takes a path out; its reference to its attributes is the caller's.
+    pub(super) fn unlink(&mut self, prefix: PrefixId, id: PathId) -> Path {
+        let path = self.paths[id];
+        let head = self.prefixes[prefix].head;
+        if head == id {
+            self.prefixes[prefix].head = path.next;
+        } else {
+            let mut previous = head;
+            while self.paths[previous].next != id {
+                previous = self.paths[previous].next;
+            }
+            self.paths[previous].next = path.next;
+        }
+        self.paths.remove(id);
+        if path.flags & IDENTIFIED != 0 {
+            self.identifiers.remove(&id);
+        }
+        if self.identifiers.is_empty() && self.identifiers.capacity() > 4096 {
+            self.identifiers = HashMap::default();
+        }
+        self.count(path.peer, -1);
+        if self.prefixes[prefix].head == NONE {
+            self.empty.push(prefix);
+        }
+        path
     }
 
     fn count(&mut self, peer: PeerId, by: i32) {
@@ -356,38 +373,7 @@ impl<K: Key> Table<K> {
         self.per_peer[index] = self.per_peer[index].wrapping_add_signed(by);
     }
 
-    /// Unlinks the first path that `which` names.
-    fn remove_path<A: AttributeSet>(
-        &mut self,
-        prefix: PrefixId,
-        which: impl Fn(&Path) -> bool,
-        sets: &mut Attributes<A>,
-        peers: &[PeerRank],
-    ) -> Option<Change> {
-        let (mut previous, mut id) = (NONE, self.prefixes[prefix].head);
-        while id != NONE && !which(&self.paths[id]) {
-            (previous, id) = (id, self.paths[id].next);
-        }
-        if id == NONE {
-            return None;
-        }
-        let before = self.selection(prefix);
-        let path = self.paths[id];
-        match previous {
-            NONE => self.prefixes[prefix].head = path.next,
-            _ => self.paths[previous].next = path.next,
-        }
-        self.paths.remove(id);
-        self.count(path.peer, -1);
-        if self.prefixes[prefix].head == NONE {
-            self.empty.push(prefix);
-        }
-        let change = self.decide(prefix, before, sets, peers);
-        sets.release(path.attributes);
-        change
-    }
-
-    fn selection(&self, prefix: PrefixId) -> Selection {
+    pub(super) fn selection(&self, prefix: PrefixId) -> Selection {
         let mut used = 0u64;
         for path in self.paths(prefix).filter(|path| path.is_used()) {
             used = used.wrapping_add(FxBuildHasher.hash_one((path.peer, path.attributes)) | 1);
@@ -395,36 +381,33 @@ impl<K: Key> Table<K> {
         Selection { best: self.best(prefix).map(|path| (path.peer, path.attributes)), used }
     }
 
-    fn decide<A: AttributeSet>(
+    /// Chooses anew among the paths of a prefix that has had `before`.
+    pub(super) fn decide<A: AttributeSet>(
         &mut self,
         prefix: PrefixId,
         before: Selection,
         sets: &Attributes<A>,
         peers: &[PeerRank],
-    ) -> Option<Change> {
+    ) -> Change {
         let head = self.prefixes[prefix].head;
         if head != NONE && self.paths[head].next == NONE {
             let used = if sets.cost(self.paths[head].attributes).is_some() { BEST | SHARES } else { 0 };
             let path = &mut self.paths[head];
-            path.flags = path.flags & STALE | used;
+            path.flags = path.flags & KEPT | used;
         } else if head != NONE {
             self.decide_among(prefix, sets, peers);
         }
         let after = self.selection(prefix);
         let best = before.best != after.best;
-        (before != after).then_some(Change { prefix, best, used: best || before.used != after.used })
+        Change { prefix, best, used: best || before.used != after.used }
     }
 
     fn decide_among<A: AttributeSet>(&mut self, prefix: PrefixId, sets: &Attributes<A>, peers: &[PeerRank]) {
-        let mut candidates = Vec::with_capacity(8);
+        let mut candidates = self.candidates(prefix, sets, peers);
         let mut next = self.prefixes[prefix].head;
         while next != NONE {
             let path = &mut self.paths[next];
-            path.flags &= STALE;
-            if let Some(cost) = sets.cost(path.attributes) {
-                let (rank, peer) = (sets.rank(path.attributes), &peers[usize::from(path.peer.0)]);
-                candidates.push(Candidate { rank, peer, stale: path.is_stale(), cost, path: next });
-            }
+            path.flags &= KEPT;
             next = path.next;
         }
         choose(&mut candidates);
@@ -435,6 +418,24 @@ impl<K: Key> Table<K> {
             self.paths[best.path].flags |= BEST;
             self.move_to_front(prefix, best.path);
         }
+    }
+
+    /// Paths that can be used: their next hop can be reached.
+    fn candidates<'a, A: AttributeSet>(
+        &self,
+        prefix: PrefixId,
+        sets: &'a Attributes<A>,
+        peers: &'a [PeerRank],
+    ) -> Vec<Candidate<'a>> {
+        let mut candidates = Vec::with_capacity(8);
+        for (path, of) in self.numbered_paths(prefix) {
+            if let Some(cost) = sets.cost(of.attributes) {
+                let (rank, peer) = (sets.rank(of.attributes), &peers[usize::from(of.peer.0)]);
+                let identifier = self.identifier(path);
+                candidates.push(Candidate { rank, peer, stale: of.is_stale(), cost, identifier, path });
+            }
+        }
+        candidates
     }
 
     fn move_to_front(&mut self, prefix: PrefixId, path: u32) {

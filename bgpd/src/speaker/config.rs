@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use twill_crds::add_path::AddPathSpec;
 use twill_crds::control::BfdHops;
 
 /// The whole configuration. A new one replaces the old one; sessions that did not change do not notice.
@@ -98,6 +99,8 @@ pub struct Peer {
     pub reflector_client: bool,
     /// Next hop of what we send.
     pub next_hop: NextHopRule,
+    /// Several paths to a prefix (RFC 7911).
+    pub add_path: AddPath,
     /// BFD with it; none: a dead peer is found by its hold time.
     pub bfd: Option<Bfd>,
     /// How many prefixes it may make us keep; none: as many as it likes.
@@ -106,6 +109,21 @@ pub struct Peer {
     pub role: Option<LocalRole>,
     /// Whether it is one of many that follow from the cluster's topology.
     pub member: bool,
+}
+
+/// Several paths to a prefix between a peer and us (ADD-PATH, RFC 7911).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddPath {
+    /// Whether we take several.
+    pub receive: bool,
+    /// How many of the best ones it is told, up to [`crate::rib::MAX_PATHS`]; 0: the best one, without identifier.
+    pub send: u8,
+}
+
+impl From<&AddPathSpec> for AddPath {
+    fn from(spec: &AddPathSpec) -> Self {
+        Self { receive: spec.receive, send: spec.sent() }
+    }
 }
 
 /// BFD with a peer (RFC 5880, 5882).
@@ -226,6 +244,7 @@ pub(crate) mod tests {
             as_override: false,
             reflector_client: false,
             next_hop: NextHopRule::Auto,
+            add_path: AddPath::default(),
             bfd: None,
             max_prefixes: None,
             role: None,

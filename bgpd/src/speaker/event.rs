@@ -74,6 +74,10 @@ pub struct Batch {
     pub v4: Vec<Op<V4>>,
     /// IPv6 prefixes.
     pub v6: Vec<Op<V6>>,
+    /// Path identifiers of `v4`, one each (RFC 7911); empty where the session carries none.
+    pub v4_identifiers: Vec<u32>,
+    /// Path identifiers of `v6`.
+    pub v6_identifiers: Vec<u32>,
     /// What came after them.
     pub then: Vec<Then>,
 }

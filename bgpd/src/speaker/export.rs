@@ -40,6 +40,8 @@ pub(crate) struct ExportPolicy {
     pub(crate) max_message: usize,
     /// What we are to them (RFC 9234).
     pub(crate) role: Option<Role>,
+    /// How many paths to a prefix they are told, with identifiers (RFC 7911); 0: the best one, without.
+    pub(crate) paths: u8,
 }
 
 /// What of a path's sender matters for telling others.
@@ -60,10 +62,10 @@ struct Exported {
 
 /// What a message says.
 pub(super) enum Message<'a, K> {
-    /// These prefixes have these attributes.
-    Announce(u32, &'a mut dyn Iterator<Item = K>),
+    /// These prefixes have these attributes; identifiers count where there are any.
+    Announce(u32, &'a mut dyn Iterator<Item = (u32, K)>),
     /// These prefixes are gone.
-    Withdraw(&'a mut dyn Iterator<Item = K>),
+    Withdraw(&'a mut dyn Iterator<Item = (u32, K)>),
     /// Everything has been told once.
     EndOfRib,
     /// Everything is told again, or has been.
@@ -159,12 +161,14 @@ impl Exporter {
         }))
     }
 
-    /// Forgets translations when most of them are of sets that are gone. Numbers given out before are void then.
-    pub(super) fn trim(&mut self, sets: usize) {
+    /// Forgets translations when most of them are of sets that are gone. Numbers given out before are void then, which is returned.
+    pub(super) fn trim(&mut self, sets: usize) -> bool {
         let most = 1024 + 4 * sets;
-        if self.known.len() > most || self.by_prefix.len() > most || self.exported.len() > most {
+        let full = self.known.len() > most || self.by_prefix.len() > most || self.exported.len() > most;
+        if full {
             *self = Self::new(self.policy.clone());
         }
+        full
     }
 
     #[cfg(test)]
@@ -190,15 +194,22 @@ impl Exporter {
             Message::EndOfRib => encode_end_of_rib(self.policy.family, out),
             Message::Refresh(kind) => RouteRefresh { family: self.policy.family.into(), kind }.encode(out),
             Message::Withdraw(keys) => {
-                let mut builder = UpdateBuilder::withdraw(out, max);
-                keys.for_each(|key| builder.push(key.wire()));
+                let mut builder = match self.policy.paths {
+                    0 => UpdateBuilder::withdraw(out, max),
+                    _ => UpdateBuilder::withdraw_paths(out, max),
+                };
+                keys.for_each(|(identifier, key)| builder.push_path(identifier, key.wire()));
                 builder.finish();
             }
             Message::Announce(exported, keys) => {
                 let Exported { block, next_hop } = &self.exported[exported as usize];
                 // What would be too long was refused when it was translated.
-                if let Ok(mut builder) = UpdateBuilder::announce(out, max, block, *next_hop) {
-                    keys.for_each(|key| builder.push(key.wire()));
+                let builder = match self.policy.paths {
+                    0 => UpdateBuilder::announce(out, max, block, *next_hop),
+                    _ => UpdateBuilder::announce_paths(out, max, block, *next_hop),
+                };
+                if let Ok(mut builder) = builder {
+                    keys.for_each(|(identifier, key)| builder.push_path(identifier, key.wire()));
                     builder.finish();
                 }
             }
@@ -296,14 +307,11 @@ impl ExportPolicy {
 
     /// Whether a message has room for a prefix beside these attributes.
     fn fits(&self, block: &[u8], next_hop: NextHop) -> bool {
-        let mut unused = Vec::new();
+        // Identifiers or not, there has to be room for one.
+        let (mut unused, max) = (Vec::new(), self.max_message);
         match self.family {
-            Family::Ipv4Unicast => {
-                UpdateBuilder::<wire::V4>::announce(&mut unused, self.max_message, block, next_hop).is_ok()
-            }
-            Family::Ipv6Unicast => {
-                UpdateBuilder::<wire::V6>::announce(&mut unused, self.max_message, block, next_hop).is_ok()
-            }
+            Family::Ipv4Unicast => UpdateBuilder::<wire::V4>::announce_paths(&mut unused, max, block, next_hop).is_ok(),
+            Family::Ipv6Unicast => UpdateBuilder::<wire::V6>::announce_paths(&mut unused, max, block, next_hop).is_ok(),
         }
     }
 

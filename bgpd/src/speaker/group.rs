@@ -5,10 +5,15 @@
 //! others back nor makes anything grow beyond one number per prefix; it is back when its list is empty. A new member
 //! starts the same way, with all prefixes in its list.
 
+mod advertised;
+mod paths;
+
+pub(super) use advertised::Advertised;
+
 use super::event::{Output, SessionId};
 use super::export::{Exporter, Message, Provenance, Told};
 use super::restart::Held;
-use crate::rib::{AttrId, Bitmap, DirtyList, Key, PeerId, PrefixId, Table};
+use crate::rib::{AttrId, DirtyList, Key, Path, PathId, PeerId, PeerRank, PrefixId, Table};
 use crate::wire::RefreshKind;
 use bytes::Bytes;
 use std::net::IpAddr;
@@ -27,7 +32,7 @@ pub(super) struct Member {
     address: IpAddr,
     session: SessionId,
     /// What it has been told and not been told otherwise since.
-    advertised: Bitmap,
+    advertised: Advertised,
     /// Its own list while it does not share the group's.
     behind: Option<DirtyList>,
     /// What follows when that list is empty.
@@ -49,6 +54,8 @@ pub(super) struct Surroundings<'a, K> {
     pub(super) attributes: &'a crate::rib::Attributes<super::path_attributes::PathAttributes>,
     /// By peer number.
     pub(super) provenance: &'a [Provenance],
+    /// By peer number.
+    pub(super) ranks: &'a [PeerRank],
     /// Octets on the way, by peer number.
     pub(super) outstanding: &'a mut [usize],
     /// Whose End-of-RIB has to wait.
@@ -104,28 +111,42 @@ impl<K: Key> Group<K> {
         address: IpAddr,
         session: SessionId,
         all: DirtyList,
-        advertised: Option<Bitmap>,
+        advertised: Option<Advertised>,
     ) {
         let then = advertised.is_none().then_some(Closing::EndOfRib);
-        let advertised = advertised.unwrap_or_default();
+        let mut advertised = advertised.unwrap_or_else(|| Advertised::none(self.tells_paths()));
+        // As what it was told by another group means nothing here.
+        advertised.forget_content();
         self.members.push(Member { peer, address, session, advertised, behind: Some(all), then });
     }
 
     /// A peer leaves; returns what it has been told.
-    pub(super) fn leave(&mut self, peer: PeerId) -> Option<Bitmap> {
+    pub(super) fn leave(&mut self, peer: PeerId) -> Option<Advertised> {
         let at = self.members.iter().position(|member| member.peer == peer)?;
         Some(self.members.swap_remove(at).advertised)
     }
 
-    /// How many prefixes `peer` has been told, if it is a member.
+    /// Whether the peers are told several paths to a prefix.
+    pub(super) fn tells_paths(&self) -> bool {
+        self.exporter.policy().paths > 0
+    }
+
+    /// How many paths `peer` has been told, if it is a member.
     pub(super) fn advertised(&self, peer: PeerId) -> Option<u32> {
         self.members.iter().find(|member| member.peer == peer).map(|member| member.advertised.count())
     }
 
-    /// The prefixes that `peer` has been told.
-    pub(super) fn told(&self, peer: PeerId) -> Vec<PrefixId> {
-        let member = self.members.iter().find(|member| member.peer == peer);
-        member.map(|member| member.advertised.iter().collect()).unwrap_or_default()
+    /// The prefixes that `peer` has been told, each with the path that it knows, of several with all.
+    pub(super) fn told(&self, peer: PeerId, table: &Table<K>) -> Vec<(PrefixId, PathId)> {
+        let Some(member) = self.members.iter().find(|member| member.peer == peer) else { return Vec::new() };
+        let paths = |prefix| {
+            let known = move |(path, of): &(PathId, &Path)| match member.advertised {
+                Advertised::Best(_) => of.is_best(),
+                Advertised::Paths(_) => member.advertised.has_path(prefix, *path),
+            };
+            table.numbered_paths(prefix).filter(known).map(move |(path, _)| (prefix, path))
+        };
+        member.advertised.prefixes().flat_map(paths).collect()
     }
 
     /// The peer wants to hear everything again (RFC 2918); `demarcated` as RFC 7313 has it.
@@ -139,7 +160,8 @@ impl<K: Key> Group<K> {
         let Some(index) = self.members.iter().position(|member| member.peer == peer) else { return };
         let member = &mut self.members[index];
         // What it has been told and what is gone meanwhile may stand in a list that this one replaces.
-        member.advertised.iter().for_each(|prefix| all.push(prefix));
+        member.advertised.prefixes().for_each(|prefix| all.push(prefix));
+        member.advertised.forget_content();
         member.behind = Some(all);
         // One that is still being told for the first time hears its End-of-RIB as promised.
         if demarcated && member.then.is_none() {
@@ -150,7 +172,7 @@ impl<K: Key> Group<K> {
         }
     }
 
-    /// The best path of a prefix is another one.
+    /// The best path of a prefix is another one, or where the peers are told several, one of its paths.
     pub(super) fn changed(&mut self, prefix: PrefixId) {
         let mut shared = false;
         for member in &mut self.members {
@@ -171,7 +193,9 @@ impl<K: Key> Group<K> {
 
     /// Builds what the members' windows have room for.
     pub(super) fn flush(&mut self, around: &mut Surroundings<'_, K>) {
-        self.exporter.trim(around.attributes.len());
+        if self.exporter.trim(around.attributes.len()) {
+            self.members.iter_mut().for_each(|member| member.advertised.forget_content());
+        }
         self.flush_shared(around);
         for index in 0..self.members.len() {
             self.flush_behind(index, around);
@@ -228,6 +252,9 @@ impl<K: Key> Group<K> {
 
     /// Tells `who` the present state of the prefixes in `self.ids`.
     fn tell(&mut self, who: &[usize], around: &mut Surroundings<'_, K>) {
+        if self.tells_paths() {
+            return self.tell_paths(who, around);
+        }
         let mut gone = self.collect(who, around);
         let mut items = std::mem::take(&mut self.items);
         items.sort_unstable();
@@ -262,7 +289,7 @@ impl<K: Key> Group<K> {
         for alike in items.chunk_by(|one, other| one.excluded == other.excluded) {
             let mut bytes = Vec::with_capacity(alike.len() * 5);
             for packed in alike.chunk_by(|one, other| one.exported == other.exported) {
-                let mut keys = packed.iter().map(|item| around.table.key(item.prefix));
+                let mut keys = packed.iter().map(|item| (0, around.table.key(item.prefix)));
                 self.exporter.write(Message::Announce(packed[0].exported, &mut keys), &mut bytes);
             }
             self.send(who, alike[0].excluded, bytes, around);
@@ -273,19 +300,12 @@ impl<K: Key> Group<K> {
 
     /// Fills `self.items` with what is announced; returns what is not, or not any more.
     fn collect(&mut self, who: &[usize], around: &Surroundings<'_, K>) -> Vec<PrefixId> {
-        let mut gone = Vec::new();
+        let (mut gone, ids) = (Vec::new(), std::mem::take(&mut self.ids));
         // Neighbours in the list mostly come from one UPDATE.
         let mut last: Option<Translated> = None;
-        for prefix in &self.ids {
+        for prefix in &ids {
             let told = around.table.best(*prefix).and_then(|path| {
-                let known = last.filter(|last| (last.attributes, last.peer) == (path.attributes, path.peer));
-                let translated = known.unwrap_or_else(|| {
-                    let provenance = around.provenance[usize::from(path.peer.0)];
-                    let told = self.exporter.export(path.attributes, provenance, around.attributes);
-                    let excluded = excluded(&self.members, who, path.peer);
-                    Translated { attributes: path.attributes, peer: path.peer, told, excluded }
-                });
-                last = Some(translated);
+                let translated = self.translate(path, who, around, &mut last);
                 let exported = match translated.told {
                     Told::Whole(exported) => exported,
                     Told::ByPrefix(number) => {
@@ -300,15 +320,39 @@ impl<K: Key> Group<K> {
                 gone.push(*prefix);
                 continue;
             };
-            // RFC 4271 section 5.1.3: nobody is told its own address as next hop.
-            if excluded == NOBODY && self.exporter.keeps_next_hop(exported) {
-                let next_hop = self.exporter.next_hop(exported);
-                let own = |index: &&usize| self.members[**index].address == next_hop;
-                excluded = who.iter().find(own).map_or(NOBODY, |index| *index as u32);
+            if excluded == NOBODY {
+                excluded = self.owner_of_next_hop(exported, who).map_or(NOBODY, |index| index as u32);
             }
             self.items.push(Item { excluded, exported, prefix: *prefix });
         }
+        self.ids = ids;
         gone
+    }
+
+    /// What a path is told as; `last` is what was found before, mostly for the same attributes.
+    fn translate(
+        &mut self,
+        path: &Path,
+        who: &[usize],
+        around: &Surroundings<'_, K>,
+        last: &mut Option<Translated>,
+    ) -> Translated {
+        let known = last.filter(|last| (last.attributes, last.peer) == (path.attributes, path.peer));
+        let translated = known.unwrap_or_else(|| {
+            let provenance = around.provenance[usize::from(path.peer.0)];
+            let told = self.exporter.export(path.attributes, provenance, around.attributes);
+            let excluded = excluded(&self.members, who, path.peer);
+            Translated { attributes: path.attributes, peer: path.peer, told, excluded }
+        });
+        *last = Some(translated);
+        translated
+    }
+
+    /// RFC 4271 section 5.1.3: nobody is told its own address as next hop.
+    fn owner_of_next_hop(&self, exported: u32, who: &[usize]) -> Option<usize> {
+        let next_hop = Some(exported).filter(|exported| self.exporter.keeps_next_hop(*exported));
+        let next_hop = next_hop.map(|exported| self.exporter.next_hop(exported))?;
+        who.iter().find(|index| self.members[**index].address == next_hop).copied()
     }
 
     fn withdraw(&mut self, who: &[usize], prefixes: &[PrefixId], around: &mut Surroundings<'_, K>) {
@@ -316,7 +360,7 @@ impl<K: Key> Group<K> {
             return;
         }
         let mut bytes = Vec::with_capacity(prefixes.len() * 5);
-        let mut keys = prefixes.iter().map(|prefix| around.table.key(*prefix));
+        let mut keys = prefixes.iter().map(|prefix| (0, around.table.key(*prefix)));
         self.exporter.write(Message::Withdraw(&mut keys), &mut bytes);
         self.send(who, NOBODY, bytes, around);
     }
@@ -332,6 +376,11 @@ impl<K: Key> Group<K> {
             around.out.push(Output::Transmit(member.peer, member.session, bytes.clone()));
         }
     }
+}
+
+/// The identifier under which peers are told a path (RFC 7911): stays for as long as it lives, and no two paths of a prefix have the same.
+pub(super) fn identifier(path: PathId) -> u32 {
+    path.wrapping_add(1)
 }
 
 /// Split horizon: the one of `who` that sent the path.

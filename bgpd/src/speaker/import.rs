@@ -6,7 +6,7 @@ use super::path_attributes::PathAttributes;
 use super::rejected::Rejected;
 use super::routing::{Routing, Shared};
 use crate::filter::{Action, Changes, Filter, Judged, Outcome, Subject};
-use crate::rib::{AttrId, Attributes, Key, Source};
+use crate::rib::{AttrId, Attributes, Key, MAX_PATHS, Source, Teller};
 use crate::wire::{self, Edits, Families, Family, Role, Value};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub(super) enum Refusal {
     Import,
     /// As many as `maxPrefixes` allows are there already.
     Limit,
+    /// The peer has told [`MAX_PATHS`] other paths to the prefix.
+    Room,
 }
 
 impl Refusal {
@@ -50,6 +52,7 @@ impl Refusal {
             Self::Rule(rule) => format!("rejected by {}", filter.map_or("a filter", |filter| filter.name(rule))),
             Self::Limit => "maxPrefixes are there already".to_owned(),
             Self::Import => "import takes nothing of the kind".to_owned(),
+            Self::Room => format!("the peer tells more than the {MAX_PATHS} paths to the prefix that are kept"),
         }
     }
 }
@@ -125,35 +128,42 @@ impl<'a> Importer<'a> {
         Self { peer, source, stamp, room, beyond: Families::NONE, batch, refused, judged: [none(), none()] }
     }
 
-    /// Applies one family's part.
+    /// Applies one family's part; `identifiers` are those of the paths, if they have any.
     pub(super) fn apply<K: Key>(
         &mut self,
-        ops: &[Op<K>],
+        (ops, identifiers): (&[Op<K>], &[u32]),
         routing: &mut Routing<K>,
         shared: &mut Shared,
         rejected: &mut Rejected,
     ) {
         let peer = self.batch.peer;
-        for op in ops {
+        for (at, op) in ops.iter().enumerate() {
+            let identifier = identifiers.get(at).copied();
+            let from = Teller { peer, identifier: identifier.unwrap_or(0) };
             let taken = match op.attributes {
                 WITHDRAW => None,
-                index => match self.take_if_room(op.key, index as usize, routing, &mut shared.attributes) {
-                    Ok(id) => Some(id),
-                    Err(refusal) => {
-                        rejected.note(peer, op.key.net(), &self.batch.attributes[index as usize], refusal);
-                        routing.withdraw(op.key, peer, shared);
-                        continue;
+                index => {
+                    let taken = self.take_if_room((op.key, from), index as usize, routing, &mut shared.attributes);
+                    // Without identifiers there is one path.
+                    let has_room = identifier.is_none() || routing.table.has_room(op.key, from);
+                    match taken.and_then(|id| if has_room { Ok(id) } else { Err(Refusal::Room) }) {
+                        Ok(id) => Some(id),
+                        Err(refusal) => {
+                            rejected.note(from, op.key.net(), &self.batch.attributes[index as usize], refusal);
+                            routing.withdraw(op.key, from, shared);
+                            continue;
+                        }
                     }
-                },
+                }
             };
-            rejected.forget(peer, op.key);
+            rejected.forget(from, op.key);
             match taken {
                 Some(id) => {
                     shared.attributes.retain(id);
-                    routing.announce(op.key, peer, id, shared);
+                    routing.announce(op.key, from, id, shared);
                 }
                 // A path that is not taken replaces the one before all the same (RFC 4271 section 3.1).
-                None => routing.withdraw(op.key, peer, shared),
+                None => routing.withdraw(op.key, from, shared),
             }
         }
     }
@@ -168,14 +178,14 @@ impl<'a> Importer<'a> {
     /// As [`Importer::take`], unless it would be one more than is taken from the peer.
     fn take_if_room<K: Key>(
         &mut self,
-        key: K,
+        (key, from): (K, Teller),
         index: usize,
         routing: &Routing<K>,
         attributes: &mut Attributes<PathAttributes>,
     ) -> Result<AttrId, Refusal> {
         let taken = self.take(key, index, attributes)?;
         let table = &routing.table;
-        let is_there = || table.prefix(key).is_some_and(|id| table.paths(id).any(|path| path.peer == self.batch.peer));
+        let is_there = || table.has(key, from);
         if table.received(self.batch.peer) >= self.room && !is_there() {
             self.beyond.insert(K::FAMILY);
             return Err(Refusal::Limit);

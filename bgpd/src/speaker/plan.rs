@@ -97,7 +97,8 @@ impl Plan {
             let link = (peer.address, peer.source, peer.password.clone());
             let open =
                 (asn, config.router_id, peer.asn, peer.families, peer.graceful_restart, peer.long_lived, peer.role);
-            (link, open)
+            let add_path = (peer.add_path.receive, peer.add_path.send > 0);
+            (link, open, add_path)
         };
         if identity(&self.config, old) != identity(config, new) {
             return Some(PeerChange::Reset(id));
@@ -109,6 +110,7 @@ impl Plan {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
+    use super::super::config::AddPath;
     use super::super::config::tests::peer;
     use super::*;
     use crate::fsm::LocalRole;
@@ -146,7 +148,7 @@ pub(crate) mod tests {
 
     #[test]
     fn everything_that_is_said_in_open_or_to_the_kernel_resets_and_nothing_else_does() {
-        let base = peer("10.0.0.2", 65002);
+        let base = Peer { add_path: AddPath { receive: false, send: 2 }, ..peer("10.0.0.2", 65002) };
         let resets = [
             Peer { address: "10.0.0.9".parse().unwrap(), ..base.clone() },
             Peer { asn: super::super::config::PeerAsn::External, ..base.clone() },
@@ -157,6 +159,8 @@ pub(crate) mod tests {
             Peer { graceful_restart: Some(120), ..base.clone() },
             Peer { long_lived: Some(3600), ..base.clone() },
             Peer { role: Some(LocalRole { ours: Role::Customer, strict: false }), ..base.clone() },
+            Peer { add_path: AddPath { receive: true, send: 2 }, ..base.clone() },
+            Peer { add_path: AddPath { receive: false, send: 0 }, ..base.clone() },
         ];
         let bfd = super::super::config::Bfd { min_tx: 100, min_rx: 100, multiplier: 3, hops: Default::default() };
         let soft = [
@@ -166,6 +170,7 @@ pub(crate) mod tests {
             Peer { passive: true, ..base.clone() },
             Peer { reflector_client: true, ..base.clone() },
             Peer { bfd: Some(bfd), ..base.clone() },
+            Peer { add_path: AddPath { receive: false, send: 3 }, ..base.clone() },
         ];
         let plan = Plan::first(config(&[("a", base)]));
         for peer in resets {

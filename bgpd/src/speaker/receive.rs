@@ -2,7 +2,7 @@
 
 use super::event::{Batch, Op, SessionId, Then, WITHDRAW};
 use super::path_attributes::PathAttributes;
-use crate::rib::{Key, PeerId, V4, V6};
+use crate::rib::{Key, PeerId};
 use crate::wire::{self, Family, HEADER_LEN, Negotiated, Outcome, PrefixIter, Prefixes, Update};
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -104,13 +104,15 @@ impl Receiver {
         let Some((octets, nlri)) = rest.split_at_checked(usize::from(u16::from_be_bytes([high, low]))) else {
             return false;
         };
-        if nlri.is_empty() || self.session.add_path_receive.contains(Family::Ipv4Unicast) {
+        if nlri.is_empty() {
             return false;
         }
         let Some(slot) = self.by_octets.get(octets).copied() else { return false };
-        let Some(prefixes) = PrefixIter::<wire::V4>::check(nlri, false) else { return false };
+        let identified = self.session.add_path_receive.contains(Family::Ipv4Unicast);
+        let Some(prefixes) = PrefixIter::<wire::V4>::check(nlri, identified) else { return false };
         let attributes = self.index(slot);
-        self.batch.v4.extend(prefixes.map(|key| Op { key: V4::from_wire(key), attributes }));
+        let Batch { v4, v4_identifiers, .. } = &mut self.batch;
+        append(prefixes, attributes, v4, identified.then_some(v4_identifiers));
         true
     }
 
@@ -143,10 +145,33 @@ impl Receiver {
     fn push(&mut self, prefixes: Prefixes<'_>, attributes: u32) {
         match prefixes {
             Prefixes::V4(keys) => {
-                self.batch.v4.extend(keys.map(|key| Op { key: V4::from_wire(key), attributes }));
+                let identified = self.session.add_path_receive.contains(Family::Ipv4Unicast);
+                let Batch { v4, v4_identifiers, .. } = &mut self.batch;
+                append(keys, attributes, v4, identified.then_some(v4_identifiers));
             }
             Prefixes::V6(keys) => {
-                self.batch.v6.extend(keys.map(|key| Op { key: V6::from_wire(key), attributes }));
+                let identified = self.session.add_path_receive.contains(Family::Ipv6Unicast);
+                let Batch { v6, v6_identifiers, .. } = &mut self.batch;
+                append(keys, attributes, v6, identified.then_some(v6_identifiers));
+            }
+        }
+    }
+}
+
+/// Adds prefixes, and where there are any their identifiers.
+fn append<K: Key>(
+    mut keys: PrefixIter<'_, K::Wire>,
+    attributes: u32,
+    ops: &mut Vec<Op<K>>,
+    identifiers: Option<&mut Vec<u32>>,
+) {
+    let op = |key| Op { key: K::from_wire(key), attributes };
+    match identifiers {
+        None => ops.extend(keys.map(op)),
+        Some(identifiers) => {
+            while let Some((identifier, key)) = keys.next_path() {
+                ops.push(op(key));
+                identifiers.push(identifier);
             }
         }
     }

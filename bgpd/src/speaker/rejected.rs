@@ -2,7 +2,7 @@
 
 use super::import::Refusal;
 use super::path_attributes::PathAttributes;
-use crate::rib::{Key, PeerId};
+use crate::rib::{Key, PeerId, Teller};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ const KEPT: usize = 10_000;
 /// Paths that were not taken, by peer.
 #[derive(Default)]
 pub(super) struct Rejected {
-    peers: BTreeMap<PeerId, BTreeMap<IpNet, Entry>>,
+    /// By prefix and path identifier.
+    peers: BTreeMap<PeerId, BTreeMap<(IpNet, u32), Entry>>,
 }
 
 /// A path that was not taken.
@@ -24,20 +25,20 @@ pub(super) struct Entry {
 }
 
 impl Rejected {
-    pub(super) fn note(&mut self, peer: PeerId, prefix: IpNet, set: &Arc<PathAttributes>, refusal: Refusal) {
-        let of_peer = self.peers.entry(peer).or_default();
-        if of_peer.len() < KEPT || of_peer.contains_key(&prefix) {
-            of_peer.insert(prefix, Entry { set: Arc::clone(set), refusal });
+    pub(super) fn note(&mut self, from: Teller, prefix: IpNet, set: &Arc<PathAttributes>, refusal: Refusal) {
+        let (of_peer, path) = (self.peers.entry(from.peer).or_default(), (prefix, from.identifier));
+        if of_peer.len() < KEPT || of_peer.contains_key(&path) {
+            of_peer.insert(path, Entry { set: Arc::clone(set), refusal });
         }
     }
 
-    /// The peer tells something else of the prefix now.
-    pub(super) fn forget<K: Key>(&mut self, peer: PeerId, key: K) {
+    /// The peer tells something else of the path now.
+    pub(super) fn forget<K: Key>(&mut self, from: Teller, key: K) {
         // Most peers have nothing here.
-        if let Some(of_peer) = self.peers.get_mut(&peer) {
-            of_peer.remove(&key.net());
+        if let Some(of_peer) = self.peers.get_mut(&from.peer) {
+            of_peer.remove(&(key.net(), from.identifier));
             if of_peer.is_empty() {
-                self.peers.remove(&peer);
+                self.peers.remove(&from.peer);
             }
         }
     }
@@ -48,8 +49,11 @@ impl Rejected {
     }
 
     /// What is kept of each peer, by prefix.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerId, IpNet, &Entry)> {
-        self.peers.iter().flat_map(|(peer, entries)| entries.iter().map(|(prefix, entry)| (*peer, *prefix, entry)))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Teller, IpNet, &Entry)> {
+        self.peers.iter().flat_map(|(peer, entries)| {
+            let from = |identifier| Teller { peer: *peer, identifier };
+            entries.iter().map(move |((prefix, identifier), entry)| (from(*identifier), *prefix, entry))
+        })
     }
 
     /// How many are kept of `peer`.

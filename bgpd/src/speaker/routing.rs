@@ -2,11 +2,13 @@
 
 use super::event::{Output, SessionId};
 use super::export::{ExportPolicy, Exporter, Provenance};
-use super::group::{Group, Surroundings};
+use super::group::{Advertised, Group, Surroundings, identifier};
 use super::path_attributes::PathAttributes;
 use super::restart::Held;
 use crate::fib;
-use crate::rib::{AttrId, Attributes, Bitmap, Change, DirtyList, HopId, Key, Path, PeerId, PeerRank, Table};
+use crate::rib::{
+    AttrId, Attributes, Change, DirtyList, HopId, Key, Path, PathId, PeerId, PeerRank, PrefixId, Table, Teller,
+};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,6 +20,15 @@ pub(super) struct Shared {
     pub(super) provenance: Vec<Provenance>,
     /// Octets on the way to each peer's socket.
     pub(super) outstanding: Vec<usize>,
+}
+
+/// A path as a peer has been told it.
+pub(super) struct ToldPath {
+    pub(super) prefix: IpNet,
+    /// By which identifier, if by any.
+    pub(super) identifier: Option<u32>,
+    /// The attributes that it sees.
+    pub(super) set: PathAttributes,
 }
 
 /// One family.
@@ -32,46 +43,42 @@ impl<K: Key> Routing<K> {
         Self { table: Table::default(), groups: Vec::new(), fib: install.then(DirtyList::default) }
     }
 
-    pub(super) fn announce(&mut self, key: K, peer: PeerId, attributes: AttrId, shared: &mut Shared) {
-        let change = self.table.announce(key, peer, attributes, &mut shared.attributes, &shared.ranks);
-        self.note(change);
+    pub(super) fn announce(&mut self, key: K, from: impl Into<Teller>, attributes: AttrId, shared: &mut Shared) {
+        let change = self.table.announce(key, from, attributes, &mut shared.attributes, &shared.ranks);
+        change.into_iter().for_each(|change| note(&mut self.groups, &mut self.fib, change));
     }
 
-    pub(super) fn withdraw(&mut self, key: K, peer: PeerId, shared: &mut Shared) {
-        let change = self.table.withdraw(key, peer, &mut shared.attributes, &shared.ranks);
-        self.note(change);
+    pub(super) fn withdraw(&mut self, key: K, from: impl Into<Teller>, shared: &mut Shared) {
+        let change = self.table.withdraw(key, from, &mut shared.attributes, &shared.ranks);
+        change.into_iter().for_each(|change| note(&mut self.groups, &mut self.fib, change));
     }
 
     /// The paths of `peer` that `refuse` names go.
     pub(super) fn remove(&mut self, peer: PeerId, shared: &mut Shared, refuse: impl Fn(K, &Path) -> bool) {
-        let mut changes = Vec::new();
-        self.table
-            .remove_where(peer, refuse, &mut shared.attributes, &shared.ranks, &mut |change| changes.push(change));
-        changes.into_iter().for_each(|change| self.note(Some(change)));
+        let Self { table, groups, fib } = self;
+        let (sets, ranks) = (&mut shared.attributes, &shared.ranks);
+        table.remove_where(peer, refuse, sets, ranks, |change| note(groups, fib, change));
     }
 
     pub(super) fn mark_stale(&mut self, peer: PeerId, shared: &Shared) {
-        let mut changes = Vec::new();
-        self.table.mark_stale(peer, &shared.attributes, &shared.ranks, |change| changes.push(change));
-        changes.into_iter().for_each(|change| self.note(Some(change)));
+        let Self { table, groups, fib } = self;
+        table.mark_stale(peer, &shared.attributes, &shared.ranks, |change| note(groups, fib, change));
     }
 
     /// The stale paths of `peer` are kept in its long absence (RFC 9494 section 4.2), or go.
     pub(super) fn keep_for_long(&mut self, peer: PeerId, shared: &mut Shared) {
-        let mut changes = Vec::new();
+        let Self { table, groups, fib } = self;
         let becomes = |id: AttrId, sets: &mut Attributes<PathAttributes>| {
             let set = sets.value(id)?.long_stale()?;
             Some(sets.intern(&Arc::new(set)))
         };
         let (sets, ranks) = (&mut shared.attributes, &shared.ranks);
-        self.table.replace_stale(peer, becomes, sets, ranks, |change| changes.push(change));
-        changes.into_iter().for_each(|change| self.note(Some(change)));
+        table.replace_stale(peer, becomes, sets, ranks, |change| note(groups, fib, change));
     }
 
     pub(super) fn hop_changed(&mut self, hop: HopId, shared: &Shared) {
-        let mut changes = Vec::new();
-        self.table.hop_changed(hop, &shared.attributes, &shared.ranks, |change| changes.push(change));
-        changes.into_iter().for_each(|change| self.note(Some(change)));
+        let Self { table, groups, fib } = self;
+        table.hop_changed(hop, &shared.attributes, &shared.ranks, |change| note(groups, fib, change));
     }
 
     /// A peer is to be told everything, as `policy` has it; after that End-of-RIB, unless it has been told already what
@@ -82,7 +89,7 @@ impl<K: Key> Routing<K> {
         address: IpAddr,
         session: SessionId,
         policy: ExportPolicy,
-        advertised: Option<Bitmap>,
+        advertised: Option<Advertised>,
     ) {
         let all = self.everything(advertised.as_ref());
         let known = self.groups.iter().position(|group| *group.exporter().policy() == policy);
@@ -94,7 +101,7 @@ impl<K: Key> Routing<K> {
     }
 
     /// A peer is told nothing any more; returns what it has been told.
-    pub(super) fn leave(&mut self, peer: PeerId) -> Option<Bitmap> {
+    pub(super) fn leave(&mut self, peer: PeerId) -> Option<Advertised> {
         let advertised = self.groups.iter_mut().find_map(|group| group.leave(peer));
         self.groups.retain(|group| !group.is_empty());
         advertised
@@ -115,43 +122,45 @@ impl<K: Key> Routing<K> {
     }
 
     /// What `peer` has been told and not been told otherwise since, with the attributes that it sees.
-    pub(super) fn told(&self, peer: PeerId, shared: &Shared) -> Vec<(IpNet, PathAttributes)> {
-        let group = self.groups.iter().find(|group| group.advertised(peer).is_some());
-        let ids = group.map(|group| (group.exporter().policy(), group.told(peer)));
-        let Some((policy, ids)) = ids else { return Vec::new() };
-        let shown = |id| {
-            let (path, prefix) = (self.table.best(id)?, self.table.key(id).net());
+    pub(super) fn told(&self, peer: PeerId, shared: &Shared) -> Vec<ToldPath> {
+        let Some(group) = self.groups.iter().find(|group| group.advertised(peer).is_some()) else { return Vec::new() };
+        let policy = group.exporter().policy();
+        let shown = |(id, number): (PrefixId, PathId)| {
+            let (path, prefix) = (self.table.path(number), self.table.key(id).net());
             let set = shared.attributes.value(path.attributes)?;
-            Some((prefix, policy.shown(prefix, shared.provenance[usize::from(path.peer.0)], set)?))
+            let set = policy.shown(prefix, shared.provenance[usize::from(path.peer.0)], set)?;
+            Some(ToldPath { prefix, identifier: group.tells_paths().then(|| identifier(number)), set })
         };
-        ids.into_iter().filter_map(shown).collect()
+        group.told(peer, &self.table).into_iter().filter_map(shown).collect()
     }
 
     /// A peer asks to hear everything again.
     pub(super) fn again(&mut self, peer: PeerId, demarcated: bool, shared: &mut Shared, out: &mut Vec<Output>) {
         let all = self.everything(None);
-        let Shared { attributes, provenance, outstanding, .. } = shared;
+        let Shared { attributes, ranks, provenance, outstanding } = shared;
         // Nothing that is sent here is an End-of-RIB.
         let held = Held::All;
-        let mut around = Surroundings { table: &self.table, attributes, provenance, outstanding, held, out };
+        let mut around = Surroundings { table: &self.table, attributes, provenance, ranks, outstanding, held, out };
         if let Some(group) = self.groups.iter_mut().find(|group| group.advertised(peer).is_some()) {
             group.again(peer, all, demarcated, &mut around);
         }
     }
 
-    /// All peers are to hear again of the prefixes whose best path is `peer`'s: what it is to us has changed.
+    /// All peers are to hear again of what they have been told of `peer`'s paths: what it is to us has changed.
     pub(super) fn retell(&mut self, peer: PeerId) {
-        for prefix in self.table.prefixes() {
-            if self.table.best(prefix).is_some_and(|path| path.peer == peer) {
-                self.groups.iter_mut().for_each(|group| group.changed(prefix));
+        let Self { table, groups, fib } = self;
+        for prefix in table.prefixes() {
+            if table.paths(prefix).any(|path| path.peer == peer) {
+                let best = table.best(prefix).is_some_and(|path| path.peer == peer);
+                note(groups, fib, Change { prefix, best, used: false });
             }
         }
     }
 
     /// Builds what can be sent now.
     pub(super) fn flush(&mut self, held: Held, shared: &mut Shared, out: &mut Vec<Output>) {
-        let Shared { attributes, provenance, outstanding, .. } = shared;
-        let mut around = Surroundings { table: &self.table, attributes, provenance, outstanding, held, out };
+        let Shared { attributes, ranks, provenance, outstanding } = shared;
+        let mut around = Surroundings { table: &self.table, attributes, provenance, ranks, outstanding, held, out };
         self.groups.iter_mut().for_each(|group| group.flush(&mut around));
         let fib_settled = self.fib.as_ref().is_none_or(DirtyList::is_empty);
         // Nobody has anything left to be told, so nobody refers to a prefix without path.
@@ -177,7 +186,7 @@ impl<K: Key> Routing<K> {
     }
 
     /// Own prefixes first, so that they are the first to leave; then all others, and what is known to be told.
-    fn everything(&self, advertised: Option<&Bitmap>) -> DirtyList {
+    fn everything(&self, advertised: Option<&Advertised>) -> DirtyList {
         let mut all = DirtyList::default();
         let own = |id: &u32| self.table.best(*id).is_some_and(|path| path.peer == PeerId::OWN);
         if self.table.received(PeerId::OWN) > 0 {
@@ -185,20 +194,20 @@ impl<K: Key> Routing<K> {
         }
         self.table.prefixes().for_each(|id| all.push(id));
         if let Some(advertised) = advertised {
-            advertised.iter().for_each(|id| all.push(id));
+            advertised.prefixes().for_each(|id| all.push(id));
         }
         all
     }
+}
 
-    fn note(&mut self, change: Option<Change>) {
-        let Some(change) = change else { return };
-        if change.best {
-            self.groups.iter_mut().for_each(|group| group.changed(change.prefix));
+/// Whoever wants to know of a change is to hear of it.
+fn note<K: Key>(groups: &mut [Group<K>], fib: &mut Option<DirtyList>, change: Change) {
+    for group in groups {
+        if change.best || group.tells_paths() {
+            group.changed(change.prefix);
         }
-        if change.used
-            && let Some(fib) = &mut self.fib
-        {
-            fib.push(change.prefix);
-        }
+    }
+    if let (true, Some(fib)) = (change.used, fib) {
+        fib.push(change.prefix);
     }
 }

@@ -38,6 +38,8 @@ impl Config {
             }),
             long_lived: peer.long_lived.map(|seconds| LongLived { families: long(seconds) }),
             role: peer.role,
+            add_path_receive: peer.add_path.receive,
+            add_path_send: peer.add_path.send > 0,
         }
     }
 }

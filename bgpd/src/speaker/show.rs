@@ -1,10 +1,10 @@
 //! What the speaker says of itself: routes with the reason why they are used, told, or not taken, and counts per peer.
 
 use super::path_attributes::PathAttributes;
-use super::routing::{Routing, Shared};
-use super::state::Speaker;
-use crate::rib::{Key, Path, PeerId, PrefixId};
-use crate::wire::Attributes;
+use super::routing::{Routing, Shared, ToldPath};
+use super::state::{Session, Speaker};
+use crate::rib::{Key, Path, PeerId, PrefixId, Teller};
+use crate::wire::{Attributes, Family};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use twill_crds::community::Community;
@@ -15,7 +15,7 @@ use twill_crds::control::{RouteQuery, RouteStatus, RouteView};
 pub struct PeerCounts {
     /// Paths in its Adj-RIB-In.
     pub received: u64,
-    /// Prefixes in its Adj-RIB-Out.
+    /// Paths in its Adj-RIB-Out.
     pub advertised: u64,
     /// Paths that were not taken, as many as are kept.
     pub rejected: u64,
@@ -86,9 +86,19 @@ impl Speaker {
         ids.sort_unstable_by_key(|id| table.key(*id));
         for id in ids {
             let best = table.best(id).copied();
-            let paths = table.paths(id).filter(|path| asked.is_of(path.peer));
-            into.extend(paths.map(|path| self.route(table.key(id).net(), path, best.as_ref())));
+            let paths = table.numbered_paths(id).filter(|(_, path)| asked.is_of(path.peer));
+            into.extend(paths.map(|(number, path)| {
+                let from = Teller { peer: path.peer, identifier: table.identifier(number) };
+                let path_id = self.path_id(from, K::FAMILY);
+                RouteStatus { path_id, ..self.route(table.key(id).net(), path, best.as_ref()) }
+            }));
         }
+    }
+
+    /// The identifier as it is shown: where the session carries any.
+    fn path_id(&self, from: Teller, family: Family) -> Option<u32> {
+        let identified = |session: &Session| session.established.negotiated.add_path_receive.contains(family);
+        (from.identifier != 0 || self.sessions.get(&from.peer).is_some_and(identified)).then_some(from.identifier)
     }
 
     fn route(&self, prefix: IpNet, path: &Path, best: Option<&Path>) -> RouteStatus {
@@ -106,25 +116,30 @@ impl Speaker {
         if let Some(peer) = asked.peer {
             let name = self.name(peer);
             let mut told = routing.told(peer, &self.shared);
-            told.retain(|(prefix, _)| asked.has(*prefix));
-            told.sort_unstable_by_key(|(prefix, _)| *prefix);
-            into.extend(told.into_iter().map(|(prefix, set)| {
+            told.retain(|told| asked.has(told.prefix));
+            told.sort_unstable_by_key(|told| (told.prefix, told.identifier));
+            into.extend(told.into_iter().map(|ToldPath { prefix, identifier, set }| {
                 let next_hop = set.next_hop.map(crate::wire::NextHop::address);
-                described(prefix, name.clone(), next_hop, &set.read())
+                RouteStatus { path_id: identifier, ..described(prefix, name.clone(), next_hop, &set.read()) }
             }));
         }
     }
 
     fn collect_rejected(&self, asked: &Asked, into: &mut Vec<RouteStatus>) {
-        let wanted = self.rejected.iter().filter(|(peer, prefix, _)| asked.is_of(*peer) && asked.has(*prefix));
-        into.extend(wanted.map(|(peer, prefix, entry)| {
+        let wanted = self.rejected.iter().filter(|(from, prefix, _)| asked.is_of(from.peer) && asked.has(*prefix));
+        into.extend(wanted.map(|(from, prefix, entry)| {
+            let peer = from.peer;
+            let family = if prefix.addr().is_ipv4() { Family::Ipv4Unicast } else { Family::Ipv6Unicast };
             let PathAttributes { next_hop, .. } = entry.set.as_ref();
             let next_hop = next_hop.map(crate::wire::NextHop::address);
             let filter = self.plan.as_ref().and_then(|plan| plan.peer(peer)).map(|(_, peer)| &peer.import_filter);
             let reason = entry.refusal.reason(filter);
-            RouteStatus { reason, ..described(prefix, self.name(peer), next_hop, &entry.set.read()) }
+            let path_id = self.path_id(from, family);
+            RouteStatus { path_id, reason, ..described(prefix, self.name(peer), next_hop, &entry.set.read()) }
         }));
-        into.sort_by(|one, other| (one.prefix, &one.peer).cmp(&(other.prefix, &other.peer)));
+        into.sort_by(|one, other| {
+            (one.prefix, &one.peer, one.path_id).cmp(&(other.prefix, &other.peer, other.path_id))
+        });
     }
 
     fn reason(&self, path: &Path, best: Option<&Path>) -> String {
@@ -178,6 +193,7 @@ fn described(prefix: IpNet, peer: String, next_hop: Option<IpAddr>, read: &Attri
         prefix,
         next_hop,
         peer,
+        path_id: None,
         as_path: read.as_path.to_string(),
         local_pref: read.local_pref,
         med: read.med,

@@ -333,8 +333,8 @@ impl Speaker {
         let asn = self.plan.as_ref().map_or(0, |plan| plan.config.asn);
         let room = MaxPrefixes::room(session.peer.max_prefixes, self.restarting.contains_key(&batch.peer));
         let mut importer = Importer::new(&session.peer, &session.established, asn, room, &batch);
-        importer.apply(&batch.v4, &mut self.v4, &mut self.shared, &mut self.rejected);
-        importer.apply(&batch.v6, &mut self.v6, &mut self.shared, &mut self.rejected);
+        importer.apply((&batch.v4, &batch.v4_identifiers), &mut self.v4, &mut self.shared, &mut self.rejected);
+        importer.apply((&batch.v6, &batch.v6_identifiers), &mut self.v6, &mut self.shared, &mut self.rejected);
         let beyond = importer.finish(&mut self.shared.attributes);
         self.went_beyond(batch.peer, beyond);
         self.has_room_again(batch.peer);
@@ -462,5 +462,6 @@ fn export_policy(family: Family, peer: &Peer, established: &Established) -> Expo
         long_lived: negotiated.long_lived.as_ref().is_some_and(|long| long.of(family).is_some()),
         max_message: negotiated.max_message(),
         role: peer.role.map(|role| role.ours),
+        paths: if negotiated.add_path_send.contains(family) { peer.add_path.send } else { 0 },
     }
 }

@@ -34,6 +34,8 @@ pub struct UpdateBuilder<'a, K> {
     out: &'a mut Vec<u8>,
     content: Content<'a>,
     max: usize,
+    /// Whether each prefix has its path identifier before it (RFC 7911 section 3).
+    identified: bool,
     /// Octets that follow the prefixes.
     tail: usize,
     /// Where the current message starts, and where in it the length lies that counts the prefixes.
@@ -61,6 +63,29 @@ impl<'a, K: PrefixKey> UpdateBuilder<'a, K> {
     /// # Errors
     /// [`TooLong`] if not even one prefix fits beside the attributes.
     pub fn announce(out: &'a mut Vec<u8>, max: usize, block: &'a [u8], next_hop: NextHop) -> Result<Self, TooLong> {
+        Self::announcement(out, max, block, next_hop, false)
+    }
+
+    /// [`UpdateBuilder::announce`] to a peer that takes path identifiers of this family (RFC 7911).
+    ///
+    /// # Errors
+    /// [`TooLong`] if not even one prefix fits beside the attributes.
+    pub fn announce_paths(
+        out: &'a mut Vec<u8>,
+        max: usize,
+        block: &'a [u8],
+        next_hop: NextHop,
+    ) -> Result<Self, TooLong> {
+        Self::announcement(out, max, block, next_hop, true)
+    }
+
+    fn announcement(
+        out: &'a mut Vec<u8>,
+        max: usize,
+        block: &'a [u8],
+        next_hop: NextHop,
+        identified: bool,
+    ) -> Result<Self, TooLong> {
         let max = max.min(MAX_EXTENDED);
         let (content, fixed, tail) = match (K::FAMILY, next_hop) {
             (Family::Ipv4Unicast, NextHop::V4(address)) => {
@@ -69,30 +94,50 @@ impl<'a, K: PrefixKey> UpdateBuilder<'a, K> {
             // Flags, type, length, AFI, SAFI, length of the next hop, next hop, reserved.
             _ => (Content::MpReach { block, next_hop }, 9 + 32 + block.len(), block.len()),
         };
-        let longest = 1 + usize::from(K::MAX_LEN).div_ceil(8);
+        let longest = identifier_size(identified) + 1 + usize::from(K::MAX_LEN).div_ceil(8);
         if HEADER_LEN + 4 + fixed + longest > max {
             return Err(TooLong { attributes: block.len(), max });
         }
-        Ok(UpdateBuilder { out, content, max, tail, current: None, messages: 0, key: PhantomData })
+        Ok(UpdateBuilder { out, content, max, identified, tail, current: None, messages: 0, key: PhantomData })
     }
 
     /// Withdraws prefixes.
     #[must_use]
     pub fn withdraw(out: &'a mut Vec<u8>, max: usize) -> Self {
+        Self::withdrawal(out, max, false)
+    }
+
+    /// [`UpdateBuilder::withdraw`] to a peer that takes path identifiers of this family (RFC 7911).
+    #[must_use]
+    pub fn withdraw_paths(out: &'a mut Vec<u8>, max: usize) -> Self {
+        Self::withdrawal(out, max, true)
+    }
+
+    fn withdrawal(out: &'a mut Vec<u8>, max: usize, identified: bool) -> Self {
         let (content, tail) = match K::FAMILY {
             Family::Ipv4Unicast => (Content::Withdrawn, 2),
             Family::Ipv6Unicast => (Content::MpUnreach, 0),
         };
-        UpdateBuilder { out, content, max: max.min(MAX_EXTENDED), tail, current: None, messages: 0, key: PhantomData }
+        let max = max.min(MAX_EXTENDED);
+        UpdateBuilder { out, content, max, identified, tail, current: None, messages: 0, key: PhantomData }
     }
 
     /// Adds a prefix.
     #[inline]
     pub fn push(&mut self, prefix: K) {
-        let size = 1 + usize::from(prefix.length()).div_ceil(8);
+        self.push_path(0, prefix);
+    }
+
+    /// Adds a prefix with its path identifier, which is left out where the peer takes none.
+    #[inline]
+    pub fn push_path(&mut self, identifier: u32, prefix: K) {
+        let size = identifier_size(self.identified) + 1 + usize::from(prefix.length()).div_ceil(8);
         match self.current {
             Some((start, _)) if self.out.len() - start + size + self.tail <= self.max => {}
             _ => self.next_message(),
+        }
+        if self.identified {
+            self.out.extend_from_slice(&identifier.to_be_bytes());
         }
         prefix.write(self.out);
     }
@@ -170,6 +215,10 @@ impl<'a, K: PrefixKey> UpdateBuilder<'a, K> {
         }
         finish(self.out, start);
     }
+}
+
+const fn identifier_size(identified: bool) -> usize {
+    if identified { 4 } else { 0 }
 }
 
 fn length_of(length: usize) -> [u8; 2] {
@@ -297,6 +346,61 @@ mod tests {
         v6(1000).into_iter().for_each(|prefix| builder.push(prefix));
         builder.finish();
         assert_eq!(read(&out).2, v6(1000));
+    }
+
+    /// Identifiers and prefixes that are announced and withdrawn in a session that has identifiers, and the lengths of the messages.
+    fn read_paths(bytes: &[u8]) -> (Vec<usize>, Vec<(u32, V6)>) {
+        let session = Negotiated { add_path_receive: crate::wire::Families::ALL, ..Negotiated::sample(false, true) };
+        let (mut lengths, mut paths) = (Vec::new(), Vec::new());
+        let mut framer = Framer::new(bytes, MAX_EXTENDED);
+        while let Some(frame) = framer.next_frame().unwrap() {
+            lengths.push(frame.bytes.len());
+            let update = Update::decode(frame.bytes, &session).unwrap();
+            let announced = update.announced().map(|reach| reach.prefixes);
+            for prefixes in update.withdrawn().chain(announced) {
+                match prefixes {
+                    Prefixes::V4(mut list) => {
+                        let wide = |(id, (address, len)): (u32, V4)| (id, (u128::from(address), len));
+                        paths.extend(std::iter::from_fn(|| list.next_path()).map(wide));
+                    }
+                    Prefixes::V6(mut list) => paths.extend(std::iter::from_fn(|| list.next_path())),
+                }
+            }
+        }
+        (lengths, paths)
+    }
+
+    #[test]
+    fn identifiers_stand_before_prefixes_in_all_four_places_and_count_in_the_length() {
+        let (block, hop4) = (block(), NextHop::V4([192, 0, 2, 1].into()));
+        let (mut four, mut six) = (Vec::new(), Vec::new());
+        for id in 0..3000_u32 {
+            four.push((id << 16 | 7, (u128::from(id << 12), 20_u8)));
+            six.push((id, (0xfd << 120 | u128::from(id) << 64, 64_u8)));
+        }
+        for announces in [true, false] {
+            let (mut out4, mut out6) = (Vec::new(), Vec::new());
+            let mut builder = match announces {
+                true => UpdateBuilder::<V4>::announce_paths(&mut out4, 4096, &block, hop4).unwrap(),
+                false => UpdateBuilder::<V4>::withdraw_paths(&mut out4, 4096),
+            };
+            four.iter().for_each(|(id, (address, len))| builder.push_path(*id, (*address as u32, *len)));
+            builder.finish();
+            let mut builder = match announces {
+                true => UpdateBuilder::<V6>::announce_paths(&mut out6, 4096, &block, hop6()).unwrap(),
+                false => UpdateBuilder::<V6>::withdraw_paths(&mut out6, 4096),
+            };
+            six.iter().for_each(|(id, prefix)| builder.push_path(*id, *prefix));
+            builder.finish();
+            for (out, paths, size) in [(out4, &four, 8), (out6, &six, 13)] {
+                let (lengths, read) = read_paths(&out);
+                assert_eq!(&read, paths);
+                assert!(lengths[..lengths.len() - 1].iter().all(|length| *length <= 4096 && *length + size > 4096));
+            }
+        }
+        let long = vec![0; 4096 - 23 - 7 - 5];
+        assert!(UpdateBuilder::<V4>::announce(&mut Vec::new(), 4096, &long, hop4).is_ok());
+        assert!(UpdateBuilder::<V4>::announce_paths(&mut Vec::new(), 4096, &long, hop4).is_err());
     }
 
     #[test]

@@ -75,10 +75,12 @@ fn live(args: &Routes, query: &RouteQuery) -> anyhow::Result<Vec<RouteStatus>> {
     Ok(routes)
 }
 
-/// What decides beside the path's length, and the communities.
+/// The path's identifier (RFC 7911), what decides beside its length, and the communities.
 fn attributes(route: &RouteStatus) -> String {
+    let identifier = route.path_id.map(|value| format!("id={value}"));
     let local_pref = route.local_pref.map(|value| format!("pref={value}"));
     let med = route.med.map(|value| format!("med={value}"));
-    let all: Vec<String> = local_pref.into_iter().chain(med).chain(route.communities.iter().cloned()).collect();
+    let all: Vec<String> =
+        identifier.into_iter().chain(local_pref).chain(med).chain(route.communities.iter().cloned()).collect();
     all.join(" ")
 }

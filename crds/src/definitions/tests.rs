@@ -303,7 +303,7 @@ fn nothing_that_a_program_writes_is_pruned() {
         );
     }
     let peer = json!({"nodeSelector": selector, "remote": {"address": "10.0.0.1", "port": 179}, "asn": "external", "localASN": 2,
-        "holdTime": 3, "allowOwnAS": 1, "nextHop": "Keep"});
+        "holdTime": 3, "allowOwnAS": 1, "nextHop": "Keep", "addPath": {"receive": true, "send": 4}});
     check::<BGPPeer>(&make("BGPPeer", &peer, &json!({"nodes": 2, "established": 1, "conditions": conditions})));
     let bgp = json!({"addresses": ["10.0.0.1"], "asn": 1, "tunnelAddresses": ["fd00::1"], "conditions": conditions});
     let status = json!({"bgp": bgp, "felix": {"conditions": conditions}});

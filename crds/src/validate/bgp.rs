@@ -1,6 +1,7 @@
 //! Rules of BGPConfiguration and BGPPeer.
 
 use super::{Problem, metadata, selector};
+use crate::add_path::AddPathSpec;
 use crate::bgp::{AsRelation, BFD_INTERVALS, BfdSpec, NodeAsn, PeerAsn, asn_problem};
 use crate::bgp_limit::{MaxPrefixesSpec, WhenExceeded};
 use crate::{BGPConfiguration, BGPPeer, Object};
@@ -47,6 +48,10 @@ pub(super) fn peer(new: &BGPPeer) -> Result<(), Problem> {
     new.spec.max_prefixes.as_ref().map_or(Ok(()), max_prefixes)?;
     if new.spec.role.is_some() && new.spec.asn == PeerAsn::Relation(AsRelation::Internal) {
         return Err(Problem::new("spec.role", "is for peers in another AS (RFC 9234); leave it out"));
+    }
+    if let Some((field, problem)) = new.spec.add_path.as_ref().and_then(AddPathSpec::problem) {
+        let field = if field.is_empty() { "spec.addPath".to_owned() } else { format!("spec.addPath.{field}") };
+        return Err(Problem::new(field, problem));
     }
     new.spec.bfd.as_ref().map_or(Ok(()), bfd)
 }
@@ -176,6 +181,21 @@ mod tests {
             assert_eq!(with(json!({field: bad})).unwrap(), format!("spec.bfd.{field}"));
         }
         assert_eq!(with(json!({"multihop": "Sometimes"})).as_deref(), Some("spec.bfd.multihop"));
+    }
+
+    #[test]
+    fn several_paths_go_one_way_at_least_and_have_a_number() {
+        let with =
+            |add_path: Value| peer(json!({"remote": {"address": "10.0.0.1"}, "asn": "external", "addPath": add_path}));
+        for good in [json!({"receive": true}), json!({"send": 64}), json!({"receive": true, "send": "all"})] {
+            assert_eq!(with(good.clone()), None, "{good}");
+        }
+        for bad in [json!({}), json!({"receive": false})] {
+            assert_eq!(with(bad.clone()).as_deref(), Some("spec.addPath"), "{bad}");
+        }
+        for bad in [json!(0), json!(65), json!(256), json!(-1), json!("many")] {
+            assert_eq!(with(json!({"send": bad})).as_deref(), Some("spec.addPath.send"), "{bad}");
+        }
     }
 
     #[test]

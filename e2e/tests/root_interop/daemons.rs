@@ -149,6 +149,12 @@ impl Daemons {
         }
     }
 
+    /// What `ip` says of the member's kernel.
+    pub(crate) fn ip(&self, question: &str) -> String {
+        let output = self.inside(std::iter::once("ip").chain(question.split_whitespace())).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// The answer, whatever the exit code: that there is no such route is one too.
     pub(crate) fn ask(&self, question: &str) -> String {
         let mut words: Vec<String> = self.software.ask.iter().map(|word| (*word).to_owned()).collect();

@@ -57,6 +57,24 @@ fn reflector_of_bird_and_gobgp() {
 
 #[test]
 #[ignore = "needs root: make test"]
+fn several_paths_of_bird_and_frr() {
+    run("add-path-bird-frr");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn several_paths_of_exabgp_and_gobgp() {
+    run("add-path-exabgp-gobgp");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn several_paths_of_openbgpd() {
+    run("add-path-openbgpd");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
 fn hops_are_counted_by_bird_and_frr() {
     run("gtsm");
 }

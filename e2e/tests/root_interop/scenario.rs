@@ -32,6 +32,8 @@ struct Scenario {
 struct Step {
     /// Whom to ask, and what: `bird show protocols`.
     ask: Option<String>,
+    /// Whose kernel to ask, and what of `ip`: `twill route show 10.1.0.0/24`.
+    kernel: Option<String>,
     /// What the answer has to contain, all of it at once, white space apart.
     #[serde(default)]
     has: Vec<String>,
@@ -104,7 +106,10 @@ impl Running {
             self.daemons[member].reload();
         }
         if let Some(ask) = &step.ask {
-            self.see(at, ask, step);
+            self.see(at, ask, step, Daemons::ask);
+        }
+        if let Some(ask) = &step.kernel {
+            self.see(at, ask, step, Daemons::ip);
         }
     }
 
@@ -124,11 +129,11 @@ impl Running {
         }
     }
 
-    fn see(&self, at: &str, ask: &str, step: &Step) {
+    fn see(&self, at: &str, ask: &str, step: &Step, answer: impl Fn(&Daemons, &str) -> String) {
         let (member, question) = ask.split_once(' ').unwrap_or((ask, ""));
         let begun = Instant::now();
         loop {
-            let answer = self.daemons[member].ask(question);
+            let answer = answer(&self.daemons[member], question);
             let plain = spaced(&answer);
             let missing: Vec<_> = step.has.iter().filter(|words| !plain.contains(&spaced(words))).collect();
             let present: Vec<_> = step.lacks.iter().filter(|words| plain.contains(&spaced(words))).collect();

@@ -88,6 +88,8 @@ fn config(asn: u32, remote: RemoteAs, id: u8) -> PeerConfig {
         graceful_restart: None,
         long_lived: None,
         role: None,
+        add_path_receive: false,
+        add_path_send: false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Several speakers, joined by the codec alone: what one builds another takes in.
 
+mod add_path;
 mod filters;
 mod limits;
 mod restarts;
@@ -100,6 +101,9 @@ impl Net {
         for (me, other) in [(a, b), (b, a)] {
             let id = self.peer_id(me, other);
             let (asn, router_id) = (self.nodes[&other].asn, self.nodes[&other].address);
+            let add_path = |node: u8, other: u8| self.nodes[&node].plan.config.peers[&format!("n{other}")].add_path;
+            let (ours, theirs) = (add_path(me, other), add_path(other, me));
+            let (receives, sends) = (ours.receive && theirs.send > 0, ours.send > 0 && theirs.receive);
             let node = self.nodes.get_mut(&me).unwrap();
             let negotiated = Negotiated {
                 local_asn: node.asn,
@@ -111,8 +115,8 @@ impl Net {
                 extended_message: false,
                 route_refresh: true,
                 enhanced_route_refresh: false,
-                add_path_receive: Families::NONE,
-                add_path_send: Families::NONE,
+                add_path_receive: if receives { Families::ALL } else { Families::NONE },
+                add_path_send: if sends { Families::ALL } else { Families::NONE },
                 extended_next_hop: false,
                 hold_time: 90,
                 graceful_restart: Some(GracefulRestart {

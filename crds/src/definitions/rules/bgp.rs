@@ -54,6 +54,17 @@ const ROLE: Rule = Rule::new(
     "is for peers in another AS (RFC 9234); leave it out",
 )
 .field(".role");
+const ADD_PATH: Rule = Rule::new(
+    "add-path-some-way",
+    "has(self.send) || has(self.receive) && self.receive",
+    "says neither receive nor send; set one of them, or leave it out",
+);
+
+const PATH_COUNT: Rule = Rule::new(
+    "add-path-count",
+    "type(self) == string ? self == 'all' : self >= 1 && self <= 64",
+    "must be all or a number of paths from 1 to 64",
+);
 
 const REMOTE: Rule = Rule::new("remote-names-somebody", "has(self.address)", "names nobody; set address");
 
@@ -71,6 +82,8 @@ pub(in crate::definitions) fn bgp_peer() -> Vec<Placed> {
     rules.extend(Placed::all("spec.asn", PEER_ASN));
     rules.extend(Placed::all("spec.localASN", &[LOCAL_ASN]));
     rules.extend(Placed::all("spec.filters", &[FILTERS]));
+    rules.extend(Placed::all("spec.addPath", &[ADD_PATH]));
+    rules.extend(Placed::all("spec.addPath.send", &[PATH_COUNT]));
     rules.extend(Placed::all("spec.holdTime", &[HOLD_TIME]));
     rules.extend(Placed::all("spec.maxPrefixes", &[RETRY]));
     rules.extend(Placed::all("spec", &[ROLE]));

@@ -1,6 +1,7 @@
 //! Twill's codec beside three independent ones. Each file states one claim:
 //!
 //! * `updates`, `opens`: what one side encodes, the other decodes to the same meaning, in both directions.
+//! * `identified`: the same of path identifiers.
 //! * `rfc7606`: what becomes of malformed attributes, case by case, and where rustbgpd-wire judges differently.
 //! * `corpora`: messages of other projects' test suites.
 //! * `fuzz`: no input panics, hangs or decodes to something that does not encode to itself.
@@ -10,6 +11,7 @@
 mod bgp_rs_codec;
 mod corpora;
 mod fuzz;
+mod identified;
 mod model;
 mod netgauze;
 mod opens;

@@ -62,11 +62,11 @@ fn v6() -> impl Strategy<Value = V6> {
     })
 }
 
-fn nlri() -> impl Strategy<Value = Nlri> {
+pub(crate) fn nlri() -> impl Strategy<Value = Nlri> {
     prop_oneof![vec(v4(), 1..60).prop_map(Nlri::V4), vec(v6(), 1..40).prop_map(Nlri::V6)]
 }
 
-fn hop(nlri: &Nlri) -> BoxedStrategy<Hop> {
+pub(crate) fn hop(nlri: &Nlri) -> BoxedStrategy<Hop> {
     match nlri {
         Nlri::V4(_) => (0x0100_0000..0x7f00_0000_u32).prop_map(|a| Hop::V4(a.into())).boxed(),
         Nlri::V6(_) => (any::<u64>(), option::of(any::<u64>()))
