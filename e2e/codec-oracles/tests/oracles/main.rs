@@ -13,7 +13,8 @@ mod fuzz;
 mod model;
 mod netgauze;
 mod opens;
-mod ours;
 mod rfc7606;
 mod rustbgpd;
 mod updates;
+
+use twill_codec_oracles::ours;
