@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use twill_bgpd::config::LoneConfig;
 use twill_bgpd::fsm::{self, ConnId, Received};
 use twill_bgpd::rib::PeerId;
-use twill_bgpd::speaker::{Established, Event, Loss, Output, Plan, Receiver, SessionId, Speaker};
-use twill_bgpd::wire::{Families, Framer, MessageType, Negotiated, Outcome, RefreshKind, Update, encode_keepalive};
+use twill_bgpd::speaker::{Established, Event, Loss, Output, Past, Plan, Receiver, SessionId, Speaker};
+use twill_bgpd::wire::{Framer, MessageType, Negotiated, Outcome, RefreshKind, Update, encode_keepalive};
 
 /// The peer that says what it likes; the other two only listen.
 const LOUD: PeerId = PeerId(1);
@@ -43,11 +43,13 @@ impl Victim {
         let asn = if ebgp { 65001 } else { 65000 };
         let text = format!(
             "asn: 65000\nrouterID: 10.0.0.1\noriginate: [10.99.0.0/16, 'fd99::/32']\npeers:\n\
-             - {{name: a, address: 10.0.0.2, asn: {asn}, import: all, export: all}}\n\
+             - {{name: a, address: 10.0.0.2, asn: {asn}, passive: true, import: all, export: all}}\n\
              - {{name: b, address: 10.0.0.3, asn: 65002, import: none, export: all}}\n\
              - {{name: c, address: 10.0.0.4, asn: internal, import: none, export: all, reflectorClient: true}}\n"
         );
-        let plan = Plan::first(LoneConfig::parse(&text).unwrap().speaker);
+        let lone = LoneConfig::parse(&text).unwrap().speaker;
+        let config = lone.session(&lone.peers["a"], Past::default());
+        let plan = Plan::first(lone);
         let now = Instant::now();
         let mut speaker = Speaker::new(false, false, now);
         speaker.handle(Event::Plan(Arc::new(plan)), now);
@@ -57,16 +59,6 @@ impl Victim {
             speaker.handle(Event::Up(peer, 1, Box::new(up(negotiated.clone(), host))), now);
         }
         let listeners = [(PeerId(2), Negotiated { local_asn: 65002, peer_asn: 65000, ..old }), (PeerId(3), inside)];
-        let config = fsm::PeerConfig {
-            local_asn: 65000,
-            remote_asn: fsm::RemoteAs::Exactly(asn),
-            identifier: Ipv4Addr::new(10, 0, 0, 1),
-            hold_time: 90,
-            families: Families::ALL,
-            passive: true,
-            graceful_restart: None,
-            long_lived: None,
-        };
         // Without the capability an AS number of two octets is all there is.
         let open = if four { full_open(asn) } else { old_open(asn as u16) };
         let receiver = Receiver::new(LOUD, 0, ours::session(ebgp, four));
