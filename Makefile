@@ -14,7 +14,7 @@ VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-syst
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
-.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-restarts test-flood test-kubernetes test-kubelet bench-bgp bench-bfd bench-policy bench-kubernetes lint
+.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-restarts test-flood test-kubernetes test-kubelet test-pressure fuzz-bgp bench-bgp bench-bfd bench-policy bench-kubernetes lint
 
 help:
 	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up,"
@@ -29,7 +29,9 @@ help:
 	@echo "                \$$KUBEBUILDER_ASSETS or /usr/local/kubebuilder/bin (root)"
 	@echo "make test-kubelet  the manifest on two nodes with kubelet, containerd and runc, through upgrades: kubelet, kube-controller-manager"
 	@echo "                and kube-scheduler beside those (root; containerd and runc installed)"
-	@echo "make bench-bgp  Twill's speaker beside BIRD (root only to install BIRD)"
+	@echo "make test-pressure  the speaker with a million routes and peers that misbehave, ten minutes (root)"
+	@echo "make fuzz-bgp   100 million random messages against the BGP codec and the speaker: COUNT=1000000 for less"
+	@echo "make bench-bgp  Twill's speaker beside BIRD, FRR, OpenBGPD and GoBGP (root): BENCH=\"--divide 10 --rows 50,1\" for less"
 	@echo "make bench-bfd  a thousand BFD sessions at 50 ms and none that goes down, and what share of a processor that takes (root)"
 	@echo "make bench-policy  what policy costs, from an event to its commit in the kernel, in clusters of several sizes (root)"
 	@echo "make bench-kubernetes  Twill's daemons of 50 nodes on one API server with 10,000 pods: BENCH=\"--nodes 5 --pods 500\" for less"
@@ -132,9 +134,25 @@ test-kubelet:
 	$(CARGO) build --locked -p twill -p twill-cni
 	$(CARGO) test --locked -p twill-e2e --test kube_kubelet -- --ignored --nocapture
 
+# As `make test` has it, with all routes and an optimised speaker.
+test-pressure:
+	$(call ROOT,its tests make network namespaces.)
+	@scripts/need $(BUILD_TOOLS) nft:nftables ip:iproute2
+	$(CARGO) build --locked --profile quick -p twill -p twill-cni
+	TWILL_PRESSURE_ROUTES=1000000 $(CARGO) test --locked --profile quick -p twill-e2e --test root_pressure -- --ignored --nocapture
+
+# Messages of other projects are thrown, too, where they are.
+CORPORA ?= $(or $(TWILL_CORPORA),$(wildcard ../shared/corpora))
+COUNT ?= 100000000
+
+fuzz-bgp:
+	@scripts/need $(BUILD_TOOLS)
+	$(CARGO) run --locked --release -p twill-codec-oracles --bin fuzz_messages -- --count $(COUNT) $(if $(CORPORA),--corpora $(CORPORA)) $(FUZZ)
+
+# Who is missing is said by the program, which measures only whom BENCH asks for.
 bench-bgp:
-	@scripts/need $(BUILD_TOOLS) bird:bird2
-	$(CARGO) run --locked --release -p twill-e2e --bin bench_bgp
+	@scripts/need $(BUILD_TOOLS) ip:iproute2
+	$(CARGO) run --locked --release -p twill-e2e --bin bench_bgp -- $(BENCH)
 
 bench-bfd:
 	$(call ROOT,it makes network namespaces.)

@@ -2,6 +2,8 @@
 //!
 //! In flow lab files and manifests as text, out flow the answers of `twill lab`. Nothing here looks inside Twill.
 
+pub mod messages;
+
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use std::ffi::OsStr;

@@ -7,9 +7,10 @@ use crate::rib::{AttrId, Attributes, Key, Source};
 use crate::wire::{
     self, Edits, Family, NextHop, Reflection, RefreshKind, Role, RouteRefresh, UpdateBuilder, Value, encode_end_of_rib,
 };
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable};
 use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Well-known communities (RFC 1997).
@@ -96,12 +97,13 @@ pub(super) struct Exporter {
     known: HashMap<(AttrId, Provenance), (u32, Told), FxBuildHasher>,
     by_prefix: Vec<ByPrefix>,
     exported: Vec<Exported>,
-    index: HashMap<Exported, u32, FxBuildHasher>,
+    /// Numbers in `exported`, by what is there: each block of octets is kept once.
+    index: HashTable<u32>,
 }
 
 impl Exporter {
     pub(super) fn new(policy: ExportPolicy) -> Self {
-        let (known, index) = (HashMap::default(), HashMap::default());
+        let (known, index) = (HashMap::default(), HashTable::new());
         Self { policy, known, by_prefix: Vec::new(), exported: Vec::new(), index }
     }
 
@@ -155,10 +157,15 @@ impl Exporter {
 
     fn make(&mut self, outcome: &Outcome, provenance: Provenance, set: &PathAttributes) -> Option<u32> {
         let exported = self.policy.export(outcome, provenance, set)?;
-        Some(*self.index.entry(exported).or_insert_with_key(|exported| {
-            self.exported.push(exported.clone());
-            self.exported.len() as u32 - 1
-        }))
+        let hash = FxBuildHasher.hash_one(&exported);
+        if let Some(number) = self.index.find(hash, |number| self.exported[*number as usize] == exported) {
+            return Some(*number);
+        }
+        let number = self.exported.len() as u32;
+        self.exported.push(exported);
+        let all = &self.exported;
+        self.index.insert_unique(hash, number, |number| FxBuildHasher.hash_one(&all[*number as usize]));
+        Some(number)
     }
 
     /// Forgets translations when most of them are of sets that are gone. Numbers given out before are void then, which is returned.

@@ -96,3 +96,9 @@ fn roles_of_bird_and_frr() {
 fn limits_with_bird_and_frr() {
     run("max-prefixes");
 }
+
+#[test]
+#[ignore = "needs root: make test"]
+fn large_communities_of_all_five() {
+    run("large-communities");
+}

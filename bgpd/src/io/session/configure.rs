@@ -8,7 +8,7 @@ use crate::io::throttle::Throttle;
 use crate::rib::PeerId;
 use crate::speaker::{Past, PeerChange, Plan};
 use crate::wire::{Notification, cease};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +51,7 @@ impl Io {
             connections: BTreeMap::new(),
             session: None,
             timer: None,
+            closing: VecDeque::new(),
             last_error: None,
             sessions: 0,
             malformed: Throttle::default(),

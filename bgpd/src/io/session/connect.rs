@@ -1,6 +1,6 @@
 //! Connections: made, accepted, closed.
 
-use super::{Io, LINGER};
+use super::{Io, LAST_WORDS, LINGER};
 use crate::fsm;
 use crate::io::connection::{Connection, Farewell, Key, Ready};
 use crate::io::sockets;
@@ -130,7 +130,14 @@ impl Io {
             hold_time: Duration::from_secs(peer.config.hold_time.into()),
         });
         connection.receiver = None;
+        let id = connection.peer;
         self.write(key);
+        // A peer that connects again and again makes us say goodbye as often, and each goodbye is a descriptor that others need.
+        let oldest = self.peers.get_mut(&id).and_then(|peer| {
+            peer.closing.push_back(key);
+            if peer.closing.len() > LAST_WORDS { peer.closing.pop_front() } else { None }
+        });
+        oldest.into_iter().for_each(|key| self.discard(key));
         self.ready.push(Box::pin(async move {
             tokio::time::sleep(LINGER).await;
             Ready::Expired(key)

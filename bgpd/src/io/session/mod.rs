@@ -31,6 +31,8 @@ use twill_crds::control::BfdSession;
 const READ: usize = 64 << 10;
 /// How long a connection may take to say its last words.
 const LINGER: Duration = Duration::from_secs(1);
+/// Connections of one peer that may be saying theirs at once.
+const LAST_WORDS: usize = 4;
 
 /// What the I/O thread is asked.
 pub(super) enum Command {
@@ -88,6 +90,8 @@ struct Neighbour {
     /// Its connections by the FSM's number.
     connections: BTreeMap<fsm::ConnId, Key>,
     session: Option<(SessionId, Key)>,
+    /// Its connections that were the last to end; most of them have gone.
+    closing: VecDeque<Key>,
     /// When its FSM wants to be woken, as [`Io::timers`] has it.
     timer: Option<fsm::Time>,
     last_error: Option<String>,

@@ -1,10 +1,14 @@
 //! Messages of other projects' test suites. They are not part of this repository: `TWILL_CORPORA` names the directory
 //! that contains `bgp/`, otherwise `../shared/corpora` beside the repository is tried.
 
-use crate::{netgauze, ours};
+use crate::model::Update as Meaning;
+use crate::updates::join;
+use crate::{bgp_rs_codec, netgauze, ours, rustbgpd};
 use std::collections::BTreeMap;
+use std::panic::catch_unwind;
 use std::path::PathBuf;
 use twill_bgpd::wire::{AttributeSet, Framer, MessageType, Negotiated, Open, Outcome, Prefixes, RouteRefresh, Update};
+use twill_codec_oracles::fuzz::swallow;
 
 fn corpora() -> PathBuf {
     let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpora");
@@ -110,6 +114,68 @@ fn update_class(message: &[u8]) -> &'static str {
     }
 }
 
+/// An independent decoder.
+struct Oracle {
+    name: &'static str,
+    /// What of a meaning it can be trusted with.
+    narrow: fn(Meaning) -> Meaning,
+    read: fn(&[u8]) -> Vec<Meaning>,
+    /// Of how many of ExaBGP's messages at least it has a word, of both forms.
+    words: usize,
+}
+
+const ORACLES: [Oracle; 3] = [
+    Oracle { name: "rustbgpd-wire", narrow: |said| said, read: |message| rustbgpd::meaning(message, true), words: 118 },
+    Oracle { name: "netgauze", narrow: |said| said, read: netgauze::meaning, words: 106 },
+    Oracle { name: "bgp-rs", narrow: bgp_rs_codec::safe, read: bgp_rs_codec::meaning, words: 118 },
+];
+
+impl Oracle {
+    /// What it reads in all of these messages; none: it refuses one, or one is beyond its adaptor.
+    fn reads(&self, bytes: &[u8]) -> Option<Vec<Meaning>> {
+        let each = |message: &&[u8]| catch_unwind(|| (self.read)(message)).ok();
+        Some(join(ours::split(bytes).iter().map(each).collect::<Option<Vec<_>>>()?.concat()))
+    }
+}
+
+#[test]
+#[cfg_attr(not(corpora), ignore = "needs the test inputs of other projects: TWILL_CORPORA=DIR cargo test -- --ignored")]
+fn three_decoders_read_exabgps_messages_and_what_we_make_of_them_as_we_do() {
+    let session = Negotiated { extended_message: true, ..ours::session(false, true) };
+    let mut words = [0; ORACLES.len()];
+    for message in exabgp() {
+        let Some(said) = whole(&message, &session) else { continue };
+        for (oracle, words) in ORACLES.iter().zip(&mut words) {
+            let narrow: Vec<_> = said.iter().cloned().map(oracle.narrow).collect();
+            if narrow == said {
+                let Some(theirs) = oracle.reads(&message) else { continue };
+                assert_eq!(theirs, said, "{} of {message:02x?}", oracle.name);
+            }
+            let again: Vec<u8> = narrow.iter().flat_map(|update| ours::encode(update, &session)).collect();
+            let Some(theirs) = oracle.reads(&again) else { continue };
+            assert_eq!(theirs, narrow, "{} of {again:02x?}, which is what we make of {message:02x?}", oracle.name);
+            *words += 1;
+        }
+    }
+    for (oracle, words) in ORACLES.iter().zip(words) {
+        assert!(words >= oracle.words, "{} has a word of only {words} messages", oracle.name);
+    }
+}
+
+/// What we read in a message that is well-formed throughout and speaks of families of ours alone; none: it is not.
+fn whole(message: &[u8], session: &Negotiated) -> Option<Vec<Meaning>> {
+    let frame = Framer::new(message, session.max_message()).next_frame().ok()??;
+    if frame.kind != MessageType::Update {
+        return None;
+    }
+    let update = Update::decode(frame.bytes, session).ok()?;
+    let judged = matches!(update.outcome, Outcome::TreatAsWithdraw(_)) || !update.discarded.is_empty();
+    if judged || update.end_of_rib.is_some() {
+        return None;
+    }
+    Some(join(ours::routes(message, session))).filter(|said| !said.is_empty())
+}
+
 #[test]
 #[cfg_attr(not(corpora), ignore = "needs the test inputs of other projects: TWILL_CORPORA=DIR cargo test -- --ignored")]
 fn what_crashed_gobgp_does_not_crash_us() {
@@ -117,7 +183,7 @@ fn what_crashed_gobgp_does_not_crash_us() {
     for file in std::fs::read_dir(corpora().join("bad-len")).unwrap() {
         let mut bytes = std::fs::read(file.unwrap().path()).unwrap();
         for session in [ours::session(true, true), ours::session(false, false)] {
-            crate::fuzz::swallow(&bytes, &session);
+            swallow(&bytes, &session);
         }
         // GoBGP does not look at the marker and takes the length from the file; we do neither.
         bytes[..16].fill(0xff);
@@ -126,7 +192,7 @@ fn what_crashed_gobgp_does_not_crash_us() {
         for kind in 1..=5 {
             bytes[18] = kind;
             for session in [ours::session(true, true), ours::session(false, false)] {
-                crate::fuzz::swallow(&bytes, &session);
+                swallow(&bytes, &session);
             }
         }
         files += 1;

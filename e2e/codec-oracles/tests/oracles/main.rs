@@ -15,7 +15,8 @@ mod identified;
 mod model;
 mod netgauze;
 mod opens;
-mod ours;
 mod rfc7606;
 mod rustbgpd;
 mod updates;
+
+use twill_codec_oracles::ours;

@@ -1,51 +1,11 @@
-//! The meaning of an UPDATE, in nobody's types, and a generator of such meanings.
+//! A generator of meanings.
 
 use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use twill_bgpd::wire::{V4, V6};
-
-/// Prefixes of one family.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Nlri {
-    V4(Vec<V4>),
-    V6(Vec<V6>),
-}
-
-/// Where they lead.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Hop {
-    V4(Ipv4Addr),
-    V6(Ipv6Addr, Option<Ipv6Addr>),
-}
-
-/// A set of attributes.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Set {
-    pub(crate) origin: u8,
-    /// Segments: whether it is an AS_SET, and its numbers.
-    pub(crate) path: Vec<(bool, Vec<u32>)>,
-    pub(crate) med: Option<u32>,
-    pub(crate) local_pref: Option<u32>,
-    pub(crate) atomic: bool,
-    pub(crate) aggregator: Option<(u32, Ipv4Addr)>,
-    pub(crate) communities: Vec<u32>,
-    pub(crate) originator: Option<Ipv4Addr>,
-    pub(crate) clusters: Vec<Ipv4Addr>,
-    pub(crate) extended: Vec<u64>,
-    pub(crate) large: Vec<(u32, u32, u32)>,
-    /// Optional transitive attributes that nobody knows: type and value.
-    pub(crate) unknown: Vec<(u8, Vec<u8>)>,
-}
-
-/// An UPDATE that says one thing.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a test's value")]
-pub(crate) enum Update {
-    Announce { hop: Hop, nlri: Nlri, set: Set },
-    Withdraw(Nlri),
-}
+pub(crate) use twill_codec_oracles::model::{Hop, Nlri, Set, Update};
 
 fn v4() -> impl Strategy<Value = V4> {
     (any::<u32>(), 0..=32_u8).prop_map(|(address, len)| {

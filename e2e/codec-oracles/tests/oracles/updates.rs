@@ -5,7 +5,7 @@ use crate::{bgp_rs_codec, netgauze, ours, rustbgpd};
 use proptest::prelude::*;
 
 /// Prefixes of one meaning that needed several messages are put together again.
-fn join(said: Vec<Update>) -> Vec<Update> {
+pub(crate) fn join(said: Vec<Update>) -> Vec<Update> {
     let mut joined: Vec<Update> = Vec::new();
     for update in said {
         let merged = match (joined.last_mut(), &update) {

@@ -1,87 +1,128 @@
-//! Twill's speaker beside BIRD: one sender → speaker → one receiver that is up first, everything in private network
-//! namespaces that go with the process. Prints seconds from the first byte sent to the last distinct prefix received,
-//! and peak memory, as medians of interleaved rounds, and their ratios.
+//! Twill's speaker beside BIRD, FRR, OpenBGPD and GoBGP: senders → speaker → one receiver that is up first, or the kernel;
+//! everything in private network namespaces that go with the process. Prints seconds from the first byte sent to the last distinct
+//! prefix received, peak memory and processor time, as medians of interleaved rounds, and their ratios to Twill's.
+//!
+//! The row "no speaker" is what senders, receiver and sockets take without anything between them.
 
-mod daemon;
+mod kernel;
 mod message;
 mod namespaces;
+mod peers;
+mod report;
+mod row;
 mod run;
+mod speakers;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
-use daemon::Speaker;
-use run::{Load, Outcome};
-use std::path::PathBuf;
+use report::Entry;
+use row::{ROWS, Row};
+use speakers::Speaker;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 #[derive(Parser)]
-#[command(about = "Twill's speaker beside BIRD: seconds and memory")]
+#[command(about = "Twill's speaker beside BIRD, FRR, OpenBGPD and GoBGP: seconds and memory")]
 struct Args {
-    /// Prefixes, all /24s.
-    #[arg(long, default_value_t = 500_000)]
-    prefixes: u32,
-    /// Attribute sets, which the UPDATEs have in turn.
-    #[arg(long, default_value_t = 20)]
-    sets: u32,
-    /// Rounds; the medians count.
+    /// Rows of the table: 50, 1 (prefixes per UPDATE), sets (100,000 attribute sets), ten (senders), kernel (needs root).
+    #[arg(long, value_delimiter = ',', default_values_t = ROWS.map(|row| row.name.to_owned()))]
+    rows: Vec<String>,
+    /// Who is measured; FRR and OpenBGPD need root.
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Speaker::Relay, Speaker::Twill, Speaker::Bird, Speaker::Frr, Speaker::Openbgpd, Speaker::Gobgp])]
+    speakers: Vec<Speaker>,
+    /// Rounds of Twill and BIRD; the medians count.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Measure only this speaker: `twill` or `bird`.
-    #[arg(long)]
-    only: Option<String>,
+    /// Rounds of all others.
+    #[arg(long, default_value_t = 1)]
+    other_rounds: usize,
+    /// A fraction of all prefixes: 10 for a tenth.
+    #[arg(long, default_value_t = 1)]
+    divide: u32,
+    /// Seconds after which a speaker has not finished.
+    #[arg(long, default_value_t = 120)]
+    limit: u64,
     /// The twill binary; default: the release build, made afresh.
     #[arg(long)]
     twill: Option<PathBuf>,
-    /// Prefixes per UPDATE.
-    #[arg(long, value_delimiter = ',', default_values_t = [50, 1])]
-    per_update: Vec<u32>,
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let twill = match args.twill {
-        Some(path) => path,
+    let rows = args.rows.iter().map(|name| chosen(name, args.divide)).collect::<anyhow::Result<Vec<Row>>>()?;
+    ensure!(!args.speakers.is_empty() && args.rounds > 0 && args.other_rounds > 0, "nothing to measure");
+    check_root(&rows, &args.speakers)?;
+    let twill = match &args.twill {
+        Some(path) => path.canonicalize().with_context(|| format!("--twill {}", path.display()))?,
         None => build()?,
     };
-    let mut speakers = vec![Speaker::Twill(twill), Speaker::Bird];
-    match args.only.as_deref() {
-        None => {}
-        Some("twill") => speakers.truncate(1),
-        Some("bird") => drop(speakers.remove(0)),
-        Some(other) => bail!("--only {other}: it is twill or bird"),
-    }
     namespaces::become_root()?;
-    println!("{} prefixes, {} attribute sets, {} rounds, medians\n", args.prefixes, args.sets, args.rounds);
-    println!("| | per UPDATE | seconds | (all rounds) | UPDATEs out | peak MiB | CPU s |");
-    println!("|---|---|---|---|---|---|---|");
-    for per_update in args.per_update {
-        let mut outcomes: Vec<Vec<Outcome>> = vec![Vec::new(); speakers.len()];
-        for _ in 0..args.rounds {
-            for (speaker, outcomes) in speakers.iter().zip(&mut outcomes) {
-                let load = Load { prefixes: args.prefixes, per_update, sets: args.sets };
-                let outcome = run::run(speaker, load);
-                outcomes.push(outcome.with_context(|| format!("{} at {per_update} per UPDATE", speaker.name()))?);
+    for row in &rows {
+        println!("{}", row.about());
+    }
+    println!(
+        "medians of {} rounds, of {} for others than Twill and BIRD\n\n{}",
+        args.rounds,
+        args.other_rounds,
+        report::HEAD
+    );
+    let mut verdicts = Vec::new();
+    for row in rows {
+        let entries = measure(row, &args, &twill)?;
+        let of = |speaker| entries.iter().find(|entry| entry.speaker == speaker);
+        for entry in &entries {
+            println!("{}", entry.line(of(Speaker::Twill)));
+        }
+        let twill = of(Speaker::Twill);
+        verdicts.extend(twill.zip(of(Speaker::Bird)).and_then(|(twill, bird)| report::verdict(twill, bird)));
+        verdicts.extend(twill.zip(of(Speaker::Relay)).and_then(|(twill, relay)| report::floor(relay, twill)));
+    }
+    println!();
+    verdicts.iter().for_each(|verdict| println!("{verdict}"));
+    Ok(())
+}
+
+fn chosen(name: &str, divide: u32) -> anyhow::Result<Row> {
+    let known = || ROWS.map(|row| row.name).join(", ");
+    let row = ROWS.into_iter().find(|row| row.name == name);
+    Ok(row.with_context(|| format!("--rows {name}: there is {}", known()))?.divided(divide.max(1)))
+}
+
+/// Says what needs root, and how to do without, before anything is measured.
+fn check_root(rows: &[Row], speakers: &[Speaker]) -> anyhow::Result<()> {
+    if nix::unistd::getuid().is_root() {
+        return Ok(());
+    }
+    let rows = rows.iter().filter(|row| row.kernel).map(|row| format!("row {}", row.name));
+    let names = speakers.iter().filter(|speaker| speaker.needs_root()).map(|speaker| speaker.name().to_owned());
+    let needing: Vec<String> = rows.chain(names).collect();
+    ensure!(
+        needing.is_empty(),
+        "{} cannot be measured without root: run as root, or leave them out with --rows 50,1,sets,ten --speakers relay,twill,bird,gobgp",
+        needing.join(", ")
+    );
+    Ok(())
+}
+
+/// All rounds of a row, the speakers in turn.
+fn measure(row: Row, args: &Args, twill: &Path) -> anyhow::Result<Vec<Entry>> {
+    let entry =
+        |speaker: &Speaker| Entry { row, speaker: *speaker, rounds: speaker.cannot(row).map_or(Ok(Vec::new()), Err) };
+    let mut entries: Vec<Entry> = args.speakers.iter().map(entry).collect();
+    let rounds =
+        |speaker| if matches!(speaker, Speaker::Twill | Speaker::Bird) { args.rounds } else { args.other_rounds };
+    for round in 0..args.rounds.max(args.other_rounds) {
+        for Entry { speaker, rounds: outcomes, .. } in &mut entries {
+            let Ok(outcomes) = outcomes else { continue };
+            if round >= rounds(*speaker) {
+                continue;
             }
-        }
-        let medians: Vec<Outcome> = outcomes.iter().map(|outcomes| median(outcomes)).collect();
-        for ((speaker, median), all) in speakers.iter().zip(&medians).zip(&outcomes) {
-            let seconds: Vec<String> = all.iter().map(|outcome| format!("{:.2}", outcome.seconds)).collect();
-            println!(
-                "| {} | {per_update} | {:.2} | {} | {} | {:.0} | {:.2} |",
-                speaker.name(),
-                median.seconds,
-                seconds.join(" "),
-                median.updates,
-                median.peak_mib,
-                median.cpu_seconds
-            );
-        }
-        if let [twill, bird] = &medians[..] {
-            let (time, memory) = (twill.seconds / bird.seconds, twill.peak_mib / bird.peak_mib);
-            println!("| Twill / BIRD | {per_update} | {time:.2} × | | | {memory:.2} × | |");
+            let outcome = run::run(*speaker, twill, row, Duration::from_secs(args.limit));
+            outcomes.push(outcome.with_context(|| format!("{} in row {}", speaker.name(), row.name))?);
         }
     }
-    Ok(())
+    Ok(entries)
 }
 
 /// Builds the release binary and says where it is.
@@ -94,19 +135,4 @@ fn build() -> anyhow::Result<PathBuf> {
     let here = std::env::current_exe().context("where is this program?")?;
     let target = here.ancestors().nth(2).context("this program is not in a target directory")?;
     Ok(target.join("release/twill"))
-}
-
-/// Each figure's own median.
-fn median(outcomes: &[Outcome]) -> Outcome {
-    let middle = |figure: fn(&Outcome) -> f64| {
-        let mut figures: Vec<f64> = outcomes.iter().map(figure).collect();
-        figures.sort_by(f64::total_cmp);
-        figures[figures.len() / 2]
-    };
-    Outcome {
-        seconds: middle(|outcome| outcome.seconds),
-        updates: middle(|outcome| outcome.updates as f64) as u64,
-        peak_mib: middle(|outcome| outcome.peak_mib),
-        cpu_seconds: middle(|outcome| outcome.cpu_seconds),
-    }
 }

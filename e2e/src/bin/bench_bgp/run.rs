@@ -1,167 +1,160 @@
 //! One measurement.
 
-use super::daemon::Speaker;
-use super::{message, namespaces};
-use anyhow::{Context, bail};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use super::row::{Neighbour, Row};
+use super::speakers::{Running, Speaker};
+use super::{kernel, namespaces, peers};
+use anyhow::Context;
+use std::path::Path;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// No measurement takes longer.
-const LIMIT: Duration = Duration::from_secs(300);
-
-/// What is sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
-    pub(crate) prefixes: u32,
-    pub(crate) per_update: u32,
-    pub(crate) sets: u32,
-}
+/// How long the sessions of a speaker may take.
+const SESSIONS: Duration = Duration::from_secs(90);
 
 /// What was measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
+    /// From the word to all senders until the last prefix was there; until the limit, if it was not.
     pub(crate) seconds: f64,
+    /// Until the last sender had written everything.
+    pub(crate) sent: Option<f64>,
+    /// Prefixes that were there in the end.
+    pub(crate) distinct: u32,
     pub(crate) updates: u64,
-    pub(crate) peak_mib: f64,
+    /// Of each program.
+    pub(crate) peak_mib: Vec<(&'static str, f64)>,
     pub(crate) cpu_seconds: f64,
 }
 
-struct Received {
-    at: Instant,
-    updates: u64,
+/// Starts the speaker afresh in a new network namespace and sends it all prefixes.
+pub(crate) fn run(speaker: Speaker, twill: &Path, row: Row, limit: Duration) -> anyhow::Result<Outcome> {
+    let directory = tempfile::tempdir()?;
+    // Some speakers give up root.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(directory.path(), open)?;
+    let measured = std::thread::scope(|scope| {
+        scope.spawn(|| Bench::new(row, limit)?.measure(speaker, twill, directory.path())).join()
+    });
+    measured.map_err(|_| anyhow::anyhow!("the measuring thread panicked"))?
 }
 
-/// Starts the speaker afresh and sends it all prefixes.
-pub(crate) fn run(speaker: &Speaker, load: Load) -> anyhow::Result<Outcome> {
-    let directory = std::env::temp_dir().join(format!("twill-bench-bgp-{}", std::process::id()));
-    std::fs::create_dir_all(&directory)?;
-    let result = std::thread::scope(|scope| scope.spawn(|| measure(speaker, load, &directory)).join());
-    std::fs::remove_dir_all(&directory)?;
-    result.map_err(|_| anyhow::anyhow!("the measuring thread panicked"))?
+/// Namespaces and threads of one measurement; the caller's thread is in the speaker's.
+struct Bench {
+    row: Row,
+    limit: Duration,
+    receiver: Option<Party<peers::Heard>>,
+    senders: Vec<Party<Option<Instant>>>,
 }
 
-/// In the speaker's namespace.
-fn measure(speaker: &Speaker, load: Load, directory: &std::path::Path) -> anyhow::Result<Outcome> {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
-        .context("cannot make a network namespace; run as root")?;
-    namespaces::ip("link set lo up")?;
-    let (go_receiver, receiver_goes) = mpsc::channel::<()>();
-    let (go_sender, sender_goes) = mpsc::channel::<()>();
-    let (is_up, receiver_is_up) = mpsc::channel();
-    let (receiver_id, receiver) = namespaces::spawn(move || {
-        receiver_goes.recv()?;
-        receive(load.prefixes, &is_up)
-    })?;
-    let (sender_id, sender) = namespaces::spawn(move || {
-        sender_goes.recv()?;
-        send(&message::updates(load.prefixes, load.per_update, load.sets, 65001, [10, 98, 1, 2]))
-    })?;
-    for (number, thread) in [(1, sender_id), (2, receiver_id)] {
-        namespaces::ip(&format!("link add d{number} type veth peer name p{number} netns {thread}"))?;
-        namespaces::ip(&format!("address add 10.98.{number}.1/24 dev d{number}"))?;
-        namespaces::ip(&format!("link set d{number} up"))?;
+/// A neighbour's thread.
+struct Party<T> {
+    /// Connect now.
+    go: mpsc::Sender<()>,
+    is_up: mpsc::Receiver<()>,
+    /// Send now.
+    start: mpsc::Sender<()>,
+    /// Open until the measurement is over.
+    _lives: mpsc::Sender<()>,
+    thread: JoinHandle<anyhow::Result<T>>,
+}
+
+impl Bench {
+    fn new(row: Row, limit: Duration) -> anyhow::Result<Self> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+            .context("cannot make a network namespace; run as root")?;
+        namespaces::ip("link set lo up")?;
+        let mut bench = Self { row, limit, receiver: None, senders: Vec::new() };
+        for neighbour in row.neighbours() {
+            if neighbour.sends {
+                let sender = party(neighbour, move |is_up, starts, is_over| {
+                    peers::send(row, neighbour, is_up, starts, is_over)
+                })?;
+                bench.senders.push(sender);
+            } else {
+                bench.receiver = Some(party(neighbour, move |is_up, _, _| peers::receive(row, limit, is_up))?);
+            }
+        }
+        Ok(bench)
     }
-    let running = speaker.start(directory)?;
-    go_receiver.send(()).context("the receiver ended early")?;
-    receiver_is_up.recv_timeout(LIMIT).context("no session with the receiver")?;
-    go_sender.send(()).context("the sender ended early")?;
-    let started = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?.context("sender")?;
-    let received = receiver.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))?.context("receiver")?;
+
+    fn measure(self, speaker: Speaker, twill: &Path, directory: &Path) -> anyhow::Result<Outcome> {
+        let running = speaker.start(twill, self.row, directory)?;
+        if let Some(receiver) = &self.receiver {
+            receiver.connect().context("receiver")?;
+        }
+        for (number, party) in (1..).zip(&self.senders) {
+            party.connect().with_context(|| format!("sender {number}"))?;
+        }
+        let routes = if self.row.kernel { kernel::prefixes()? } else { 0 };
+        let started = Instant::now();
+        for party in &self.senders {
+            party.start.send(()).context("a sender ended early")?;
+        }
+        let heard = match self.receiver {
+            Some(receiver) => receiver.end().context("receiver")?,
+            None => kernel::fill(routes, self.row.total(), self.limit)?,
+        };
+        let (peak_mib, cpu_seconds) = (running.peak_mib()?, running.cpu_seconds()?);
+        finish(running, self.senders, started, &heard, peak_mib, cpu_seconds)
+    }
+}
+
+/// The speaker first: one that is still busy takes no more from its senders, and they end with it.
+fn finish(
+    running: Running,
+    senders: Vec<Party<Option<Instant>>>,
+    started: Instant,
+    heard: &peers::Heard,
+    peak_mib: Vec<(&'static str, f64)>,
+    cpu_seconds: f64,
+) -> anyhow::Result<Outcome> {
+    drop(running);
+    let since = |at: Instant| at.saturating_duration_since(started).as_secs_f64();
+    let mut sent = Some(0.0);
+    for sender in senders {
+        let at = sender.end().context("sender")?;
+        sent = sent.zip(at).map(|(last, at)| since(at).max(last));
+    }
     Ok(Outcome {
-        seconds: received.at.saturating_duration_since(started.at).as_secs_f64(),
-        updates: received.updates,
-        peak_mib: running.peak_mib()?,
-        cpu_seconds: running.cpu_seconds()?,
+        seconds: since(heard.at),
+        sent,
+        distinct: heard.distinct,
+        updates: heard.updates,
+        peak_mib,
+        cpu_seconds,
     })
 }
 
-struct Started {
-    at: Instant,
-    /// Keeps the session until the measurement is over.
-    _stream: TcpStream,
-}
+impl<T> Party<T> {
+    fn connect(&self) -> anyhow::Result<()> {
+        self.go.send(()).context("ended early")?;
+        self.is_up.recv_timeout(SESSIONS).context("no session")
+    }
 
-/// A session: both KEEPALIVEs have come. A speaker that has only just started may refuse for a while.
-fn session(number: u8, asn: u16) -> anyhow::Result<(TcpStream, Vec<u8>)> {
-    namespaces::ip(&format!("address add 10.98.{number}.2/24 dev p{number}"))?;
-    namespaces::ip(&format!("link set p{number} up"))?;
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        match handshake(number, asn) {
-            Ok(session) => return Ok(session),
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
-        }
+    fn end(self) -> anyhow::Result<T> {
+        let Self { go, start, _lives: lives, thread, .. } = self;
+        drop((go, start, lives));
+        thread.join().map_err(|_| anyhow::anyhow!("its thread panicked"))?
     }
 }
 
-fn handshake(number: u8, asn: u16) -> anyhow::Result<(TcpStream, Vec<u8>)> {
-    let to = SocketAddr::new(Ipv4Addr::new(10, 98, number, 1).into(), 179);
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(1)).context("cannot connect")?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.write_all(&message::open(asn, [10, 98, number, 2]))?;
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        while let Some((kind, whole)) = message::first(&bytes) {
-            let length = whole.len();
-            match kind {
-                1 => stream.write_all(&message::keepalive())?,
-                3 => bail!("NOTIFICATION {:?}", &whole[message::HEADER..]),
-                4 => {
-                    bytes.drain(..length);
-                    return Ok((stream, bytes));
-                }
-                _ => {}
-            }
-            bytes.drain(..length);
-        }
-        match stream.read(&mut buffer)? {
-            0 => bail!("the speaker closed the connection"),
-            octets => bytes.extend(&buffer[..octets]),
-        }
-    }
-}
-
-fn send(updates: &[u8]) -> anyhow::Result<Started> {
-    let (stream, _) = session(1, 65001)?;
-    let at = Instant::now();
-    (&stream).write_all(updates).context("sending")?;
-    Ok(Started { at, _stream: stream })
-}
-
-fn receive(prefixes: u32, is_up: &mpsc::Sender<()>) -> anyhow::Result<Received> {
-    let (mut stream, mut bytes) = session(2, 65002)?;
-    is_up.send(())?;
-    let mut seen = vec![false; prefixes as usize];
-    let (mut distinct, mut updates) = (0, 0);
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let mut at = 0;
-        while let Some((kind, whole)) = message::first(&bytes[at..]) {
-            at += whole.len();
-            if kind == 3 {
-                bail!("NOTIFICATION {:?}", &whole[message::HEADER..]);
-            }
-            if kind == 2 {
-                updates += 1;
-                message::announced(whole, |index| {
-                    distinct += u32::from(!std::mem::replace(&mut seen[index as usize], true));
-                });
-            }
-        }
-        bytes.drain(..at);
-        if distinct == prefixes {
-            return Ok(Received { at: Instant::now(), updates });
-        }
-        match stream.read(&mut buffer) {
-            Ok(0) => bail!("the speaker closed the connection after {distinct} prefixes"),
-            Ok(octets) => bytes.extend(&buffer[..octets]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).with_context(|| format!("after {distinct} prefixes")),
-        }
-    }
+/// A neighbour in a namespace of its own, on a link with the caller's.
+fn party<T: Send + 'static>(
+    neighbour: Neighbour,
+    work: impl FnOnce(&mpsc::Sender<()>, &mpsc::Receiver<()>, &mpsc::Receiver<()>) -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<Party<T>> {
+    let (go, goes) = mpsc::channel::<()>();
+    let (up, is_up) = mpsc::channel();
+    let (start, starts) = mpsc::channel();
+    let (lives, is_over) = mpsc::channel();
+    let (id, thread) = namespaces::spawn(move || {
+        goes.recv()?;
+        work(&up, &starts, &is_over)
+    })?;
+    let number = neighbour.number;
+    namespaces::ip(&format!("link add d{number} type veth peer name p{number} netns {id}"))?;
+    namespaces::ip(&format!("address add 10.98.{number}.1/24 dev d{number}"))?;
+    namespaces::ip(&format!("link set d{number} up"))?;
+    Ok(Party { go, is_up, start, _lives: lives, thread })
 }

@@ -8,7 +8,7 @@ use twill_bgpd::wire::{
 };
 
 /// A session with both families.
-pub(crate) fn session(ebgp: bool, four_octet_as: bool) -> Negotiated {
+pub fn session(ebgp: bool, four_octet_as: bool) -> Negotiated {
     Negotiated {
         local_asn: 65000,
         peer_asn: if ebgp { 65001 } else { 65000 },
@@ -29,7 +29,7 @@ pub(crate) fn session(ebgp: bool, four_octet_as: bool) -> Negotiated {
 }
 
 /// Appends one attribute.
-pub(crate) fn put(out: &mut Vec<u8>, flags: u8, kind: u8, value: &[u8]) {
+pub fn put(out: &mut Vec<u8>, flags: u8, kind: u8, value: &[u8]) {
     match u8::try_from(value.len()) {
         Ok(length) => out.extend_from_slice(&[flags, kind, length]),
         Err(_) => {
@@ -41,7 +41,7 @@ pub(crate) fn put(out: &mut Vec<u8>, flags: u8, kind: u8, value: &[u8]) {
 }
 
 /// A path, with so many octets a number.
-pub(crate) fn path_bytes(path: &[(bool, Vec<u32>)], width: usize) -> Vec<u8> {
+pub fn path_bytes(path: &[(bool, Vec<u32>)], width: usize) -> Vec<u8> {
     let mut out = Vec::new();
     for (set, asns) in path {
         out.extend_from_slice(&[if *set { 1 } else { 2 }, u8::try_from(asns.len()).unwrap()]);
@@ -53,7 +53,7 @@ pub(crate) fn path_bytes(path: &[(bool, Vec<u32>)], width: usize) -> Vec<u8> {
 }
 
 /// The canonical bytes of a set, written here and not by the code under test.
-pub(crate) fn canonical(set: &Set) -> Vec<u8> {
+pub fn canonical(set: &Set) -> Vec<u8> {
     let mut out = Vec::new();
     put(&mut out, 0x40, 1, &[set.origin]);
     put(&mut out, 0x40, 2, &path_bytes(&set.path, 4));
@@ -89,7 +89,7 @@ pub(crate) fn canonical(set: &Set) -> Vec<u8> {
 }
 
 /// All messages that say `update`.
-pub(crate) fn encode(update: &Update, session: &Negotiated) -> Vec<u8> {
+pub fn encode(update: &Update, session: &Negotiated) -> Vec<u8> {
     let mut out = Vec::new();
     match update {
         Update::Withdraw(Nlri::V4(prefixes)) => withdraw(&mut out, prefixes),
@@ -124,7 +124,7 @@ fn announce<K: PrefixKey>(out: &mut Vec<u8>, block: &[u8], hop: NextHop, prefixe
 }
 
 /// The meaning of canonical bytes.
-pub(crate) fn set_of(canonical: &[u8]) -> Set {
+pub fn set_of(canonical: &[u8]) -> Set {
     let read = Attributes::from_canonical(canonical);
     let word = |octets: &[u8; 4]| u32::from_be_bytes(*octets);
     let mut unknown = Vec::new();
@@ -165,7 +165,7 @@ pub(crate) fn set_of(canonical: &[u8]) -> Set {
 ///
 /// # Errors
 /// The NOTIFICATION, if that is the answer.
-pub(crate) fn decode<'a>(bytes: &'a [u8], session: &Negotiated) -> Result<Decoded<'a>, Notification> {
+pub fn decode<'a>(bytes: &'a [u8], session: &Negotiated) -> Result<Decoded<'a>, Notification> {
     let frame = Framer::new(bytes, session.max_message()).next_frame()?.expect("a whole message");
     Decoded::decode(frame.bytes, session)
 }
@@ -178,7 +178,7 @@ fn collect(prefixes: Prefixes<'_>) -> Nlri {
 }
 
 /// What all messages in `bytes` say, each one thing, well-formed throughout.
-pub(crate) fn meaning(bytes: &[u8], session: &Negotiated) -> Vec<Update> {
+pub fn meaning(bytes: &[u8], session: &Negotiated) -> Vec<Update> {
     for message in split(bytes) {
         assert!(decode(message, session).unwrap().discarded.is_empty());
     }
@@ -186,7 +186,7 @@ pub(crate) fn meaning(bytes: &[u8], session: &Negotiated) -> Vec<Update> {
 }
 
 /// What remains of all messages in `bytes` when malformed attributes are discarded.
-pub(crate) fn routes(mut bytes: &[u8], session: &Negotiated) -> Vec<Update> {
+pub fn routes(mut bytes: &[u8], session: &Negotiated) -> Vec<Update> {
     let mut said = Vec::new();
     while !bytes.is_empty() {
         let frame = Framer::new(bytes, session.max_message()).next_frame().unwrap().expect("a whole message");
@@ -209,7 +209,7 @@ pub(crate) fn routes(mut bytes: &[u8], session: &Negotiated) -> Vec<Update> {
 }
 
 /// The messages of a stream, one by one.
-pub(crate) fn split(mut bytes: &[u8]) -> Vec<&[u8]> {
+pub fn split(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut messages = Vec::new();
     while !bytes.is_empty() {
         let (message, rest) = bytes.split_at(usize::from(u16::from_be_bytes([bytes[16], bytes[17]])));
