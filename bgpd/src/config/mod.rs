@@ -3,7 +3,7 @@
 mod bfd;
 mod filters;
 
-use crate::speaker::{Config, Export, Import, NextHopRule, Peer, PeerAsn};
+use crate::speaker::{Config, Export, Import, Member, NextHopRule, Peer, PeerAsn};
 use crate::wire::{Families, Family};
 use filters::Filters;
 use ipnet::IpNet;
@@ -187,6 +187,7 @@ impl LoneConfig {
             originate,
             peers,
             exclusive: false,
+            step: None,
             complete: true,
             shutdown: None,
         };
@@ -354,6 +355,7 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
         allow_own_as: allow_own_as(file.allow_own_as.as_ref())?,
         as_override: file.as_override,
         reflector_client: file.reflector_client,
+        member: Member::Apart,
         next_hop: match file.next_hop {
             None | Some(FileNextHop::Auto) => NextHopRule::Auto,
             Some(FileNextHop::Own) => NextHopRule::Own,

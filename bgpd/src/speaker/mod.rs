@@ -13,6 +13,7 @@ mod plan;
 mod receive;
 mod rejected;
 mod restart;
+mod retiring;
 mod routing;
 mod show;
 mod state;
@@ -20,7 +21,7 @@ mod state;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-pub use config::{Bfd, Config, Export, Import, NextHopRule, Peer, PeerAsn, Shutdown};
+pub use config::{Bfd, Config, Export, Import, Member, NextHopRule, Peer, PeerAsn, Shutdown};
 pub use event::{Batch, Established, Event, Loss, Op, Output, SessionId, Then, WITHDRAW};
 pub use path_attributes::PathAttributes;
 pub use plan::{PeerChange, Plan};

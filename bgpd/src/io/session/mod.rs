@@ -72,6 +72,7 @@ pub(super) struct SessionState {
     pub(super) last_error: Option<String>,
     /// State of BFD with it, if it is configured.
     pub(super) bfd: Option<String>,
+    pub(super) role: &'static str,
 }
 
 /// A peer.
@@ -231,6 +232,7 @@ impl Io {
             since: now.saturating_sub(peer.fsm.since()),
             last_error: peer.last_error.clone(),
             bfd: self.detection(&peer.config),
+            role: peer.config.role(),
         };
         let peers = self.peers.iter().map(state).collect();
         let problems = self.listeners.problems().into_iter().chain(self.detection_problems()).collect();

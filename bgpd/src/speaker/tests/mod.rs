@@ -2,6 +2,7 @@
 
 mod filters;
 mod restarts;
+mod retiring;
 mod routes;
 
 use super::config::tests::peer;
