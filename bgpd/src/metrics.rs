@@ -20,7 +20,7 @@ struct Peer {
 /// The page, as OpenMetrics has it. `problems` are those of sockets and prefixes; `fib`: none where routes go into no kernel.
 pub(crate) fn page(peers: &[PeerStatus], fib: Option<&fib::Status>, problems: usize) -> String {
     let mut registry = Registry::with_prefix("twill");
-    let (members, configured): (Vec<_>, Vec<_>) = peers.iter().partition(|peer| peer.member);
+    let (members, configured): (Vec<_>, Vec<_>) = peers.iter().partition(|peer| !peer.role.is_empty());
     each(registry.sub_registry_with_prefix("bgp_peer"), &configured);
     together(registry.sub_registry_with_prefix("bgp_mesh"), &members);
     let all = problems + fib.map_or(0, |fib| fib.problems.len());
@@ -114,7 +114,7 @@ mod tests {
     fn peer(name: &str, state: &str, member: bool) -> PeerStatus {
         let json = serde_json::json!({
             "name": name, "address": "10.0.0.1", "asn": 65001, "state": state, "since": 7, "received": 3, "advertised": 2, "rejected": 1,
-            "sessions": 4, "member": member, "bfd": if member { None } else { Some("Up") },
+            "sessions": 4, "role": if member { "node" } else { "" }, "bfd": if member { None } else { Some("Up") },
         });
         serde_json::from_value(json).unwrap()
     }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use twill_bgpd::fsm::Stop;
 use twill_bgpd::io::SpeakerHandle;
-use twill_bgpd::speaker::{AddPath, Config, Export, Import, NextHopRule, Peer, PeerAsn};
+use twill_bgpd::speaker::{AddPath, Config, Export, Import, Member, NextHopRule, Peer, PeerAsn};
 use twill_bgpd::wire::Families;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -49,9 +49,12 @@ fn peer(me: u8, other: u8, port: u16, asn: u32) -> Peer {
         allow_own_as: 0,
         as_override: false,
         reflector_client: false,
+        member: Member::Apart,
         next_hop: NextHopRule::Auto,
         add_path: AddPath::default(),
         bfd: None,
+        max_prefixes: None,
+        role: None,
     }
 }
 
@@ -63,6 +66,7 @@ fn config(me: u8, port: u16, asn: u32, peers: Vec<(&str, Peer)>) -> Config {
         originate: [format!("10.{me}.0.0/16").parse().unwrap(), format!("fd00:{me}::/32").parse().unwrap()].into(),
         peers: peers.into_iter().map(|(name, peer)| (name.to_owned(), peer)).collect(),
         exclusive: false,
+        step: None,
         complete: true,
         shutdown: None,
     }

@@ -13,6 +13,8 @@ pub mod peers;
 pub mod plan;
 pub mod policies;
 pub mod pools;
+mod reflectors;
+mod topology;
 pub mod verdicts;
 pub mod world;
 mod written;

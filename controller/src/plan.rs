@@ -8,7 +8,7 @@ use crate::gone::{Gone, Left, Outcome, Step, Word};
 use crate::leftovers::{Deletions, without_pool, without_pool_sentence};
 use crate::world::{Block, Fact, Touched, World};
 use crate::written::{Due, Status};
-use crate::{peers, policies, pools, verdicts};
+use crate::{peers, policies, pools, topology, verdicts};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -22,11 +22,13 @@ use twill_datastore::Key;
 use twill_datastore::event::{Occurrence, Severity, reference};
 
 /// Pause between two writes of one status, in milliseconds.
-const SOON: u64 = 5_000;
+pub(crate) const SOON: u64 = 5_000;
 /// The same, if only numbers or words differ.
-const LATER: u64 = 30_000;
+pub(crate) const LATER: u64 = 30_000;
+/// The same, if nodes follow it.
+pub(crate) const AT_ONCE: u64 = 1_000;
 /// Looks and deletions at once; the rest comes next, so that a thousand deleted nodes are no flood.
-const AT_ONCE: usize = 100;
+const MOST: usize = 100;
 
 /// The time.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +51,8 @@ pub enum Action {
     Free(Left),
     /// Write the status of an object, unless that has changed meanwhile; then tell these.
     Write(Written, Vec<Occurrence>),
+    /// Make the configuration that holds without one, so that it has a status.
+    Configure,
     /// Tell people.
     Tell(Occurrence),
 }
@@ -138,7 +142,7 @@ impl Controller {
             let steps = self.gone.observe(&mut self.world, now.at);
             let (words, work): (Vec<Step>, Vec<Step>) =
                 steps.into_iter().partition(|step| matches!(step, Step::Say(_)));
-            actions.extend(words.into_iter().chain(work.into_iter().take(AT_ONCE)).map(action));
+            actions.extend(words.into_iter().chain(work.into_iter().take(MOST)).map(action));
         }
         if touched.pools || touched.blocks || touched.nodes {
             self.plan_pools(now, &mut actions);
@@ -187,7 +191,7 @@ impl Controller {
             pool.status = Some(wanted);
             // The write may fail, or is still to come: it is judged again either way.
             self.touched.pools = true;
-            if self.may_write("IPPool", &name, waited_for, now.at) {
+            if self.may_write("IPPool", &name, if waited_for { SOON } else { LATER }, now.at) {
                 actions.push(Action::Write(Written::Pool(Box::new(pool)), tells));
             }
         }
@@ -204,7 +208,7 @@ impl Controller {
             let mut peer = peer.clone();
             peer.status = Some(wanted);
             self.touched.peers = true;
-            if self.may_write("BGPPeer", &name, true, now.at) {
+            if self.may_write("BGPPeer", &name, SOON, now.at) {
                 actions.push(Action::Write(Written::Peer(Box::new(peer)), tells));
             }
         }
@@ -225,21 +229,27 @@ impl Controller {
             let wanted = |one: &BGPConfiguration| verdicts::configuration(one, &self.world, now.wall);
             due.extend(self.world.configurations.iter().filter_map(|(_, one)| Due::of(one, wanted(one))));
         }
-        for Due { kind, name, written, tells, waited_for } in due {
+        // What nodes follow is in a status, and small clusters need none.
+        if self.world.configurations.is_empty() && topology::needs_reflectors(self.world.nodes.len()) {
+            self.touched.configurations = true;
+            if self.may_write("BGPConfiguration", "default", AT_ONCE, now.at) {
+                actions.push(Action::Configure);
+            }
+        }
+        for Due { kind, name, written, tells, pause } in due {
             match &written {
                 Written::ClusterPolicy(_) => self.touched.cluster_policies = true,
                 Written::Isolation(_) => self.touched.isolations = true,
                 _ => self.touched.configurations = true,
             }
-            if self.may_write(kind, &name, waited_for, now.at) {
+            if self.may_write(kind, &name, pause, now.at) {
                 actions.push(Action::Write(written, tells));
             }
         }
     }
 
     /// Whether the last write is long enough ago.
-    fn may_write(&mut self, kind: &'static str, name: &str, waited_for: bool, now: u64) -> bool {
-        let pause = if waited_for { SOON } else { LATER };
+    fn may_write(&mut self, kind: &'static str, name: &str, pause: u64, now: u64) -> bool {
         self.written.retain(|_, at| now.saturating_sub(*at) < LATER);
         let key = (kind, name.to_owned());
         let may = self.written.get(&key).is_none_or(|at| now.saturating_sub(*at) >= pause);

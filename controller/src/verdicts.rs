@@ -2,6 +2,7 @@
 //! BGPConfiguration gives them. What is not understood is still in force as far as it denies; the nodes read it as it is read here.
 
 use crate::conditions::{Judged, conditions};
+use crate::topology;
 use crate::world::World;
 use jiff::Timestamp;
 use twill_crds::bgp::BGPConfigurationStatus;
@@ -39,9 +40,11 @@ pub fn isolation(isolation: &NamespaceIsolation, now: Timestamp) -> NamespaceIso
 #[must_use]
 pub fn configuration(configuration: &BGPConfiguration, world: &World, now: Timestamp) -> BGPConfigurationStatus {
     let (nodes, applied) = applied(configuration, world);
-    let judged = [accepted(configuration, &[]), applied];
+    let (sessions, converged) = topology::sessions(configuration, world);
+    let judged = [accepted(configuration, &[]), applied, converged];
     let old = configuration.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    BGPConfigurationStatus { nodes, conditions: conditions(&judged, old, configuration.metadata.generation, now) }
+    let conditions = conditions(&judged, old, configuration.metadata.generation, now);
+    BGPConfigurationStatus { nodes, sessions: Some(sessions), conditions }
 }
 
 /// By what the nodes find in it, else by what an API server refuses, which an earlier release may have stored.
@@ -82,7 +85,8 @@ fn applied(configuration: &BGPConfiguration, world: &World) -> (u32, Judged) {
     (u32::try_from(done).unwrap_or(u32::MAX), judged)
 }
 
-fn named(all: &[String]) -> String {
+/// The first few, and how many more.
+pub(crate) fn named(all: &[String]) -> String {
     let mut text = all.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     if all.len() > NAMED {
         text.push_str(&format!(" and {} more", all.len() - NAMED));

@@ -58,6 +58,12 @@ pub struct Node {
     pub labels: Labels,
     /// Whether its kubelet has not been heard of for so long that nobody knows how it is.
     pub silent: bool,
+    /// Whether it is not ready, takes no new pods, or is about to be removed.
+    pub leaving: bool,
+    /// Whether it is one of the control plane.
+    pub control_plane: bool,
+    /// Seconds since 1970 when it was registered.
+    pub created: i64,
 }
 
 /// One state of an object, so that no other can be deleted by mistake.
@@ -318,13 +324,28 @@ fn version<K: Object>(object: &K) -> Version {
     }
 }
 
+/// Taints of nodes that autoscalers are about to remove, cluster-autoscaler's and Karpenter's.
+const REMOVED_SOON: [&str; 2] = ["ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted"];
+/// Label and taint of nodes of the control plane.
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+
 fn node(node: &twill_crds::Node) -> Node {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
+    let meta = node.meta();
+    let conditions = || node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let ready = |is: &str| conditions().any(|condition| condition.type_ == "Ready" && condition.status == is);
+    let taints = || node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).map(|taint| taint.key.as_str());
+    let unschedulable = node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
+    let labels = meta.labels.clone().unwrap_or_default();
     Node {
-        uid: node.meta().uid.clone().unwrap_or_default(),
-        labels: node.meta().labels.clone().unwrap_or_default(),
-        silent: ready.any(|condition| condition.status == "Unknown"),
+        uid: meta.uid.clone().unwrap_or_default(),
+        silent: ready("Unknown"),
+        leaving: ready("False")
+            || unschedulable
+            || meta.deletion_timestamp.is_some()
+            || taints().any(|key| REMOVED_SOON.contains(&key)),
+        control_plane: labels.contains_key(CONTROL_PLANE) || taints().any(|key| key == CONTROL_PLANE),
+        created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+        labels,
     }
 }
 

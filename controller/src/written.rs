@@ -1,6 +1,6 @@
-//! A status that is to be written: of which object, what to tell then, and whether somebody waits for it.
+//! A status that is to be written: of which object, what to tell then, and how soon.
 
-use crate::plan::{Written, tells, transitions};
+use crate::plan::{AT_ONCE, LATER, SOON, Written, tells, transitions};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use twill_crds::bgp::BGPConfigurationStatus;
 use twill_crds::cluster_network_policy::ClusterNetworkPolicyStatus;
@@ -20,6 +20,10 @@ pub(crate) trait Status: Object {
     fn conditions(status: &Self::Status) -> &[Condition];
     /// The object with this one.
     fn with(self, status: Self::Status) -> Written;
+    /// Whether something else is decided than before, which is waited for.
+    fn decides(_old: &Self::Status, _new: &Self::Status) -> bool {
+        false
+    }
 }
 
 /// A status that is not as stored.
@@ -28,8 +32,8 @@ pub(crate) struct Due {
     pub(crate) name: String,
     pub(crate) written: Written,
     pub(crate) tells: Vec<Occurrence>,
-    /// More than words differ.
-    pub(crate) waited_for: bool,
+    /// Milliseconds since the last write.
+    pub(crate) pause: u64,
 }
 
 impl Due {
@@ -41,19 +45,17 @@ impl Due {
         }
         let (old, new) = (K::conditions(&stored), K::conditions(&wanted));
         let tells = tells(object, old, new, &[("Accepted", false)]);
-        let waited_for = transitions(old) != transitions(new);
-        Some(Self {
-            kind: K::KIND,
-            name: object.name().to_owned(),
-            tells,
-            waited_for,
-            written: object.clone().with(wanted),
-        })
+        let pause = match transitions(old) != transitions(new) {
+            _ if K::decides(&stored, &wanted) => AT_ONCE,
+            true => SOON,
+            false => LATER,
+        };
+        Some(Self { kind: K::KIND, name: object.name().to_owned(), tells, pause, written: object.clone().with(wanted) })
     }
 }
 
 macro_rules! status {
-    ($kind:ident, $status:ident, $written:ident) => {
+    ($kind:ident, $status:ident, $written:ident $(, $decides:item)?) => {
         impl Status for $kind {
             type Status = $status;
             const KIND: &str = stringify!($kind);
@@ -67,10 +69,18 @@ macro_rules! status {
                 self.status = Some(status);
                 Written::$written(Box::new(self))
             }
+            $($decides)?
         }
     };
 }
 
 status!(ClusterNetworkPolicy, ClusterNetworkPolicyStatus, ClusterPolicy);
 status!(NamespaceIsolation, NamespaceIsolationStatus, Isolation);
-status!(BGPConfiguration, BGPConfigurationStatus, Configuration);
+status!(
+    BGPConfiguration,
+    BGPConfigurationStatus,
+    Configuration,
+    fn decides(old: &BGPConfigurationStatus, new: &BGPConfigurationStatus) -> bool {
+        old.sessions != new.sessions
+    }
+);

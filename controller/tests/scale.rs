@@ -5,8 +5,10 @@ mod support;
 
 use serde_json::json;
 use std::time::{Duration, Instant};
-use support::{applied, block, node, now, peer, pool, reported, synced};
+use support::{applied, block, cluster_wide, node, now, peer, pool, reported, synced};
 use twill_controller::{Action, Controller, Fact, Written};
+use twill_crds::BGPConfiguration;
+use twill_crds::bgp::Topology;
 use twill_datastore::{Followed, Revision};
 
 const NODES: usize = 5_000;
@@ -42,7 +44,11 @@ fn five_thousand_nodes_are_decided_about_in_a_moment() {
     }
     let blocks: Vec<_> = (0..BLOCKS).map(|n| block(&cidr(n), &name(n % NODES), &format!("b{n}"), 1, 7)).collect();
     timed("10,000 blocks heard", || blocks.into_iter().for_each(|b| controller.hear(Fact::Block(applied(b)))));
-    let (first, took) = timed("the first plan, with 100 peers of all nodes", || controller.plan(now(1_000)));
+    let (mut first, took) = timed("the first plan, with 100 peers of all nodes", || controller.plan(now(1_000)));
+    // Without one its nodes would be a mesh.
+    assert_eq!(first.iter().filter(|action| **action == Action::Configure).count(), 1);
+    first.retain(|action| *action != Action::Configure);
+    controller.hear(Fact::Configuration(applied(cluster_wide::<BGPConfiguration>("default", 1, json!({})))));
     assert_eq!(first.iter().filter(|action| matches!(action, Action::Write(Written::Pool(_), _))).count(), 1);
     assert_eq!(first.len(), 101);
     // Debug builds on a busy machine included; a release build takes a twentieth.
@@ -54,10 +60,16 @@ fn five_thousand_nodes_are_decided_about_in_a_moment() {
             other => panic!("{other:?}"),
         }
     }
-    let (second, _) = timed("the next, when its writes were heard", || controller.plan(now(2_000)));
-    assert_eq!(second, []);
-    let (third, took) = timed("one when nothing was heard", || controller.plan(now(3_000)));
+    let (second, took) = timed("the next, with reflectors chosen", || controller.plan(now(6_000)));
+    let [Action::Write(Written::Configuration(written), _)] = &second[..] else { panic!("{second:?}") };
+    let sessions = written.status.clone().unwrap().sessions.unwrap();
+    assert_eq!((sessions.topology, sessions.route_reflectors.len()), (Topology::RouteReflector, 5));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    controller.hear(Fact::Configuration(applied(*written.clone())));
+    let (third, _) = timed("the next, when its writes were heard", || controller.plan(now(7_000)));
     assert_eq!(third, []);
+    let (fourth, took) = timed("one when nothing was heard", || controller.plan(now(8_000)));
+    assert_eq!(fourth, []);
     assert!(took < Duration::from_millis(200), "{took:?}");
     // A rack is deleted: its nodes are looked at, a hundred at once.
     for n in 0..250 {

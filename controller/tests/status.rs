@@ -44,7 +44,7 @@ impl World {
                         self.writes += 1;
                     }
                     Action::Look { node } => self.controller.looked(&node, Some(Vec::new()), self.at),
-                    Action::Free(_) => {}
+                    Action::Free(_) | Action::Configure => {}
                     Action::Tell(occurrence) => self.told.push(occurrence),
                 }
             }
@@ -336,16 +336,19 @@ fn a_bgp_configuration_says_which_nodes_have_the_as_that_it_gives_them() {
     let reports = |name: &str, revision| Fact::Network(applied(reported(name, revision, "172.31.1.11", &[], true)));
     world.hear([of(1, json!(64512)), reports("n1", 1)]);
     world.pass(10);
-    assert_eq!(conditions(&status(&world)), ["Accepted=True/Valid", "Applied=False/NodesBehind"]);
+    assert_eq!(
+        conditions(&status(&world)),
+        ["Accepted=True/Valid", "Applied=False/NodesBehind", "Converged=True/Mesh"]
+    );
     let why = message(&status(&world), "Applied");
     assert_eq!(why, "1 of 2 nodes have the AS that this gives them; not yet: n2; twill status says why there");
     world.hear([reports("n2", 2)]);
     world.pass(10);
-    assert_eq!(conditions(&status(&world)), ["Accepted=True/Valid", "Applied=True/AllNodes"]);
+    assert_eq!(conditions(&status(&world)), ["Accepted=True/Valid", "Applied=True/AllNodes", "Converged=True/Mesh"]);
     assert_eq!((status(&world)["nodes"].clone(), world.writes), (json!(2), 2));
     // By a label that no node has.
     world.hear([of(2, json!({"nodeLabel": "asn"}))]);
     world.pass(10);
-    assert_eq!(conditions(&status(&world)), ["Accepted=True/Valid", "Applied=False/NoASN"]);
+    assert_eq!(conditions(&status(&world)), ["Accepted=True/Valid", "Applied=False/NoASN", "Converged=True/Mesh"]);
     assert!(message(&status(&world), "Applied").contains("Node n1: metadata.labels: there is no asn"));
 }

@@ -4,6 +4,8 @@ use crate::bgp_limit::MaxPrefixesSpec;
 use crate::bgp_role::RoleSpec;
 use crate::add_path::AddPathSpec;
 use crate::definitions::schemas;
+pub use crate::topology::Topology;
+use crate::topology::{RouteReflectors, Sessions};
 use crate::{names, written};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
@@ -33,9 +35,13 @@ pub struct BGPConfigurationSpec {
     /// The AS of the nodes; by default 64512. A number is the AS of all of them. `{nodeLabel: KEY}` gives each node the number that its
     /// label KEY says, so that the nodes of a rack, or every node, have an AS of their own. 23456 is reserved (RFC 6793).
     pub asn: NodeAsn,
-    /// Who peers with whom inside the cluster. `Mesh`, the default: every node with every other. `Fabric`: only what BGPPeer objects
-    /// say, as where nodes peer with their top-of-rack switches.
+    /// Who peers with whom inside the cluster. `Mesh`: every node with every other. `RouteReflector`: every node with a few that the
+    /// controller chooses, which reflect (RFC 4456). `Auto`, the default: a mesh up to 110 nodes, reflectors above, and a mesh again at 80;
+    /// always a mesh where the AS comes from a label. `Fabric`: only what BGPPeer objects say, as where nodes peer with their top-of-rack switches.
     pub topology: Topology,
+    /// Which nodes reflect, where the topology has such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route_reflectors: Option<RouteReflectors>,
     /// The TCP port on which every node's speaker listens; by default 179.
     #[schemars(range(min = 1))]
     pub listen_port: u16,
@@ -52,6 +58,7 @@ impl Default for BGPConfigurationSpec {
         Self {
             asn: NodeAsn::default(),
             topology: Topology::default(),
+            route_reflectors: None,
             listen_port: names::BGP_PORT,
             hold_time: names::HOLD_TIME,
             vxlan_port: names::VXLAN_PORT,
@@ -66,7 +73,11 @@ pub struct BGPConfigurationStatus {
     /// How many nodes' speakers have the AS that this gives them.
     #[serde(default)]
     pub nodes: u32,
-    /// `Accepted`: it is valid, and counts. `Applied`: the speaker of every node has the AS that this gives it.
+    /// Who peers with whom now, which nodes follow. Left out until the controller has decided: then they are a mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Sessions>,
+    /// `Accepted`: it is valid, and counts. `Applied`: the speaker of every node has the AS that this gives it. `Converged`: the topology
+    /// that is asked for is in force, and no node needs what it was before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::conditions")]
     pub conditions: Vec<Condition>,
@@ -151,16 +162,6 @@ pub fn asn_problem(number: u32) -> Option<&'static str> {
         AS_TRANS => Some("is 23456, which is reserved (AS_TRANS, RFC 6793); use another number"),
         _ => None,
     }
-}
-
-/// Who peers with whom inside the cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Topology {
-    /// iBGP between all nodes.
-    #[default]
-    Mesh,
-    /// Only what BGPPeer objects say: nodes peer with their ToR.
-    Fabric,
 }
 
 /// What an operator wants of a peer of nodes.

@@ -320,6 +320,12 @@ pub struct BgpdStatus {
     /// Whether the node is drained: it has no sessions because an operator wants so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drained: bool,
+    /// Whether the node reflects what other nodes tell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reflector: bool,
+    /// Why it still needs sessions of a topology that is on its way out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retiring: Option<String>,
     /// What is wrong, one sentence each.
     #[serde(default)]
     pub problems: Vec<String>,
@@ -472,6 +478,9 @@ pub struct PeerStatus {
     pub address: IpAddr,
     /// Its AS; 0 while it is `external` and unknown.
     pub asn: u32,
+    /// What it is among the nodes of the cluster: `node`, `client` of this node as reflector, `reflector`; empty for any other.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub role: String,
     /// RFC 4271 section 8.2.2: `Idle`, `Connect`, `Active`, `OpenSent`, `OpenConfirm`, `Established`.
     pub state: String,
     /// Seconds in that state.
@@ -493,9 +502,6 @@ pub struct PeerStatus {
     /// How many sessions with it have been Established since the speaker started.
     #[serde(default)]
     pub sessions: u64,
-    /// Whether it is a node that follows from the cluster's topology, one of many.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub member: bool,
 }
 
 /// Which routes are asked for.

@@ -22,6 +22,7 @@ pub mod names;
 pub mod namespace_isolation;
 pub mod node_network;
 pub mod selector;
+pub mod topology;
 pub mod validate;
 mod words;
 mod written;

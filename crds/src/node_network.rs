@@ -65,6 +65,10 @@ pub struct BgpState {
     /// looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers_down: Option<Vec<String>>,
+    /// Number of BGPConfiguration's decision about sessions (`status.sessions.step`) with which this node has all its routes, whatever that
+    /// does away with. Left out while it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
     /// `BGPReady`: the speaker runs with what is configured. `AddressValid`: the node has an address to be the next hop of its blocks.
     /// `TunnelHealthy`: tunnels that pools ask for work. `RoutesResolved`: the next hops of all routes are known. `RoutesInstalled`: the
     /// kernel has taken them. `SessionsEstablished`: all peers are connected. `Drained`: a node that is drained has closed its sessions.

@@ -165,6 +165,9 @@ mod tests {
             configuration(json!({"asn": "x"})),
             "spec.asn: is \"x\"; use an AS number from 1 to 4294967295, or {nodeLabel: KEY}"
         );
-        assert_eq!(configuration(json!({"topology": "Star"})), "spec.topology: is \"Star\"; use Mesh or Fabric");
+        assert_eq!(
+            configuration(json!({"topology": "Star"})),
+            "spec.topology: is \"Star\"; use Auto, Mesh, RouteReflector or Fabric"
+        );
     }
 }

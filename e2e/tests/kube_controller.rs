@@ -2,7 +2,9 @@
 //!
 //! 1. Of two one leads. What a deleted node left is freed after the quarantine, unless a pod names it or it comes back; the pool says so.
 //! 2. The leader is killed: the other takes over. The API server is gone for longer than the Lease: nobody leads, then one does.
-//! 3. The controller lacks no right that it asks for, and watches no pods.
+//! 3. It chooses who reflects, waits for what nodes say before it takes sessions away, and replaces one that is cordoned. In a cluster of more
+//!    than 110 nodes without a BGPConfiguration it makes one.
+//! 4. The controller lacks no right that it asks for, and watches no pods.
 #![allow(clippy::unwrap_used)]
 
 use nix::sys::signal::{Signal, kill};
@@ -14,6 +16,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use twill_control_plane::ApiServer;
 use twill_crds::control::{ControllerRequest, ControllerStatus};
@@ -29,12 +32,16 @@ struct Cluster {
     server: ApiServer,
     /// Of the controller's account.
     kubeconfig: PathBuf,
+    /// What the server is to write down, and beside it what it has.
+    policy: PathBuf,
 }
 
 impl Cluster {
     /// The manifest is applied, and requests are written down.
     fn new() -> Self {
-        let policy = std::env::temp_dir().join(format!("twill-audit-{}.yaml", std::process::id()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let policy = std::env::temp_dir().join(format!("twill-audit-{}-{number}.yaml", std::process::id()));
         fs::write(
             &policy,
             "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n",
@@ -54,7 +61,7 @@ impl Cluster {
         config["users"][0]["user"] = json!({"token": token});
         let kubeconfig = server.directory().join("controller.kubeconfig");
         fs::write(&kubeconfig, config.to_string()).unwrap();
-        Self { server, kubeconfig }
+        Self { server, kubeconfig, policy }
     }
 
     fn get(&self, what: &[&str]) -> Value {
@@ -108,8 +115,7 @@ impl Cluster {
 
     /// What the server wrote down of the controller's requests: verb, resource, status.
     fn audited(&self) -> Vec<(String, String, u64)> {
-        let log = std::env::temp_dir().join(format!("twill-audit-{}.log", std::process::id()));
-        let text = fs::read_to_string(log).unwrap();
+        let text = fs::read_to_string(self.policy.with_extension("log")).unwrap();
         let all = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let ours = all.filter(|event| event["user"]["username"] == ACCOUNT);
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -123,8 +129,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for extension in ["yaml", "log"] {
-            let _ =
-                fs::remove_file(std::env::temp_dir().join(format!("twill-audit-{}.{extension}", std::process::id())));
+            let _ = fs::remove_file(self.policy.with_extension(extension));
         }
     }
 }
@@ -272,4 +277,82 @@ fn what_deleted_nodes_left_is_freed_by_whoever_leads() {
         of("list", "pods"),
         audited.iter().filter(|a| a.1 == "leases").count()
     );
+}
+
+/// What bgpd of a node reports; it has all its routes with this decision.
+fn reports(cluster: &Cluster, n: usize, step: Option<u64>) {
+    let status = json!({"status": {"bgp": {"addresses": [format!("172.31.0.{}", n + 1)], "asn": 64512, "step": step}, "felix": {}}});
+    let patch = [
+        "patch",
+        "nodenetwork",
+        &format!("r{n}"),
+        "--subresource=status",
+        "--type=merge",
+        "--patch",
+        &status.to_string(),
+    ]
+    .map(str::to_owned);
+    let patch: Vec<&str> = patch.iter().map(String::as_str).collect();
+    succeeded(cluster.server.kubectl(&patch).unwrap()).unwrap();
+}
+
+#[test]
+#[ignore = "needs a Kubernetes API server: make test-kubernetes"]
+fn reflectors_are_chosen_and_nothing_goes_before_nodes_say_that_it_may() {
+    let cluster = Cluster::new();
+    let controller = cluster.controller("a");
+    until("it leads", || controller.leads());
+    let many: String = (0..111).map(|n| node(&format!("large-{n:03}"))).collect();
+    cluster.server.apply(&many).unwrap();
+    let sessions = || cluster.get(&["bgpconfigurations"])["items"][0]["status"]["sessions"].clone();
+    until("a large cluster has a configuration, and nobody can reflect", || sessions()["topology"] == "Mesh");
+    cluster.delete(&["nodes", "--all"]);
+    let nodes: String = (0..5)
+        .map(|n| {
+            let network =
+                format!("apiVersion: twill.network/v1\nkind: NodeNetwork\nmetadata: {{name: r{n}}}\nspec: {{}}\n");
+            node(&format!("r{n}")) + "---\n" + &network
+        })
+        .collect();
+    cluster.server.apply(&nodes).unwrap();
+    (0..5).for_each(|n| reports(&cluster, n, Some(1)));
+    let reflect = [
+        "patch",
+        "bgpconfiguration",
+        "default",
+        "--type=merge",
+        "--patch",
+        r#"{"spec": {"topology": "RouteReflector"}}"#,
+    ];
+    succeeded(cluster.server.kubectl(&reflect).unwrap()).unwrap();
+    until("three are chosen, and the mesh is kept", || {
+        let now = sessions();
+        now["routeReflectors"] == json!(["r0", "r1", "r2"]) && now["retiring"]["mesh"] == true
+    });
+    let converged = || {
+        let conditions = cluster.get(&["bgpconfigurations"])["items"][0]["status"]["conditions"].clone();
+        let found = conditions.as_array().unwrap().iter().find(|one| one["type"] == "Converged").unwrap().clone();
+        (found["reason"].as_str().unwrap().to_owned(), found["message"].as_str().unwrap().to_owned())
+    };
+    let step = sessions()["step"].as_u64();
+    (0..4).for_each(|n| reports(&cluster, n, step));
+    until("one is waited for, by name", || converged().1.contains("since r4 still needs them"));
+    assert_eq!(sessions()["retiring"]["mesh"], true);
+    reports(&cluster, 4, step);
+    until("the mesh goes", || sessions()["retiring"].is_null());
+    succeeded(cluster.server.kubectl(&["cordon", "r1"]).unwrap()).unwrap();
+    until("another one takes its place, and it still reflects", || {
+        let now = sessions();
+        now["routeReflectors"] == json!(["r0", "r2", "r3"]) && now["retiring"]["routeReflectors"] == json!(["r1"])
+    });
+    let step = sessions()["step"].as_u64();
+    (0..5).for_each(|n| reports(&cluster, n, step));
+    until("it is relieved", || sessions()["retiring"].is_null() && converged().0 == "RouteReflector");
+    let audited = cluster.audited();
+    let refused = audited.iter().filter(|(_, what, status)| what == "bgpconfigurations" && *status == 403).count();
+    let made = audited
+        .iter()
+        .filter(|(verb, what, status)| verb == "create" && what == "bgpconfigurations" && *status == 201)
+        .count();
+    assert_eq!((refused, made), (0, 1));
 }

@@ -137,7 +137,7 @@ fn an_operator_sees_what_matters() {
     };
     assert_eq!(row(&["pool"]), ["rack-1", "10.60.0.0/16", "VXLAN", "false", "false", "2", "7", "True"]);
     assert_eq!(row(&["block", "--field-selector=spec.node=n2"]), ["10-60-0-64-26", "10.60.0.64/26", "n2", "7"]);
-    assert_eq!(row(&["bgpconfig"]), ["default", "64512", "Mesh", "179"]);
+    assert_eq!(row(&["bgpconfig"]), ["default", "64512", "Auto", "179"]);
     assert_eq!(row(&["peer"]), ["tor", "172.31.1.1", "external", "4", "3"]);
     assert_eq!(row(&["nodenet"]), ["n1", "172.31.1.11", "64512", "True", "True", "True"]);
     assert_eq!(row(&["nsiso"]), ["tenants", r#"["Ingress","Egress"]"#, r#"["SameNamespace","DNS"]"#]);

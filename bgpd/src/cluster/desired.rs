@@ -3,6 +3,7 @@
 use super::nodes::{Nodes, nodes};
 use super::objects::{Objects, is_shutdown};
 use super::peers::{peers, wanted};
+use super::topology::Place;
 use crate::fib::{self, NodeAddresses, Pool};
 use crate::speaker::{self, Shutdown};
 use ipnet::IpNet;
@@ -22,6 +23,8 @@ pub struct Desired {
     pub fib: fib::Config,
     /// Names of the BGPPeers that the node is to have a session with, possible or not.
     pub configured: BTreeSet<String>,
+    /// Whether the node reflects what others tell.
+    pub reflects: bool,
     /// Whether the Node exists.
     pub node_exists: bool,
     /// Whether the machine goes down, as the kubelet says.
@@ -48,8 +51,11 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     let (accepted, rejected) = accepted(&pools);
     problems.extend(rejected.iter().map(|(pool, reason)| format!("IPPool {}: {reason}", pool.name())));
     let shutdown = objects.network.spec.drain.then_some(Shutdown::Drained);
+    let decided = configuration.and_then(|object| object.status.as_ref()?.sessions.as_ref());
+    let place = Place::of(own, &spec, decided, &objects.nodes);
+    problems.extend(place.problem.clone());
     let (peers, more) = match &nodes.own {
-        Some(own) if nodes.asn.is_some() && shutdown.is_none() => peers(objects, &nodes, own, &spec, asn),
+        Some(own) if nodes.asn.is_some() && shutdown.is_none() => peers(objects, &nodes, own, &spec, asn, &place),
         _ => Default::default(),
     };
     problems.extend(more);
@@ -67,6 +73,7 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
         peers,
         exclusive: true,
         complete: true,
+        step: place.step,
         shutdown,
     };
     let fib = fib_config(&spec, &nodes, local, &speaker, prefixes, &blocks, &accepted);
@@ -75,7 +82,8 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     let going_down = conditions.is_some_and(|all| all.iter().any(is_shutdown));
     let node_exists = node.is_some();
     let configured = wanted(objects, own, nodes.own.as_ref());
-    Desired { speaker, fib, configured, node_exists, going_down, node_problems: nodes.own_problems, problems }
+    let reflects = place.reflects();
+    Desired { speaker, fib, configured, reflects, node_exists, going_down, node_problems: nodes.own_problems, problems }
 }
 
 fn fib_config(

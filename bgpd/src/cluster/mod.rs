@@ -9,6 +9,7 @@ mod nodes;
 mod objects;
 mod peers;
 mod report;
+mod topology;
 
 pub use desired::{Desired, desired};
 pub use objects::{Claimant, Heard, Objects, Snapshot, scopes};

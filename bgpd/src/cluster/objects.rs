@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::NodeCondition;
 use serde::{Deserialize, Serialize};
 use twill_crds::{BGPConfiguration, BGPFilter, BGPPeer, IPBlock, IPPool, Node, NodeNetwork, NodeNetworkSpec, Object};
-use twill_datastore::{Filter, Followed, Freshness, Index, Key, Mark, Revision, Scope};
+use twill_datastore::{Change, Filter, Followed, Freshness, Index, Key, Mark, Revision, Scope};
 
 /// One step of one kind.
 pub enum Heard {
@@ -99,7 +99,11 @@ impl Objects {
     /// Takes in one step; whether it changed anything that decides.
     pub fn apply(&mut self, heard: Heard) -> bool {
         match heard {
-            Heard::Node(step) => take(&mut self.nodes, trimmed(*step), &mut self.heard),
+            Heard::Node(step) => {
+                let first = self.heard.take(&step);
+                let changes = self.nodes.apply(trimmed(*step));
+                changes.iter().any(decides) || first
+            }
             Heard::Pool(step) => take(&mut self.pools, step, &mut self.heard),
             Heard::Block(step) => take(&mut self.blocks, step, &mut self.heard),
             Heard::Configuration(step) => take(&mut self.configurations, step, &mut self.heard),
@@ -172,6 +176,16 @@ impl Objects {
             heard: Freshness::of(scopes(node)),
         }
     }
+}
+
+/// Whether anything that is read differs. A kubelet says every few minutes that it lives, which in a large cluster is often.
+fn decides(change: &Change<Node>) -> bool {
+    let (Some(old), Some(new)) = (&change.old, &change.new) else { return true };
+    let read = |node: &Node| {
+        let meta = &node.metadata;
+        (meta.uid.clone(), meta.creation_timestamp.clone(), meta.labels.clone(), node.status.clone())
+    };
+    read(old) != read(new)
 }
 
 fn take<K: Object>(index: &mut Index<K>, step: Followed<K>, heard: &mut Freshness) -> bool {

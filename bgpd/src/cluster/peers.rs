@@ -1,11 +1,12 @@
-//! With whom this node speaks: every other node in a mesh, and what BGPPeer objects say.
+//! With whom this node speaks: the nodes that its place among them has ([`super::topology`]), and what BGPPeer objects say.
 
 use super::nodes::Nodes;
 use super::objects::Objects;
+use super::topology::Place;
 use crate::fib::NodeAddresses;
 use crate::filter::{Filter, Part};
 use crate::fsm::LocalRole;
-use crate::speaker::{AddPath, Beyond, Bfd, Export, Import, MaxPrefixes, NextHopRule, Peer, PeerAsn};
+use crate::speaker::{AddPath, Beyond, Bfd, Export, Import, MaxPrefixes, Member, NextHopRule, Peer, PeerAsn};
 use crate::wire::{Families, Family};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -35,6 +36,7 @@ pub(super) fn peers(
     own: &NodeAddresses,
     spec: &BGPConfigurationSpec,
     asn: u32,
+    place: &Place,
 ) -> (BTreeMap<String, Peer>, Vec<String>) {
     let mut problems = Vec::new();
     let mut by_address: BTreeMap<IpAddr, (String, Peer)> = BTreeMap::new();
@@ -62,12 +64,14 @@ pub(super) fn peers(
             },
         }
     }
-    if spec.topology == Topology::Mesh {
-        for node in &nodes.others {
-            let Some(other) = nodes.asns.get(&node.name) else { continue };
-            let Some((address, peer)) = mesh(node, own, spec, (asn, *other)) else { continue };
-            // What a person wrote about this address goes before what follows from the topology.
-            if !by_address.contains_key(&address) {
+    for node in nodes.others.iter().filter(|node| place.has(&node.name)) {
+        let Some(other) = nodes.asns.get(&node.name) else { continue };
+        let Some((address, mut peer)) = member(node, own, spec, (asn, *other)) else { continue };
+        match by_address.get_mut(&address) {
+            // What a person wrote about this address goes before what follows from the topology, but for what the node is for it.
+            Some((_, written)) => place.fill_in(&node.name, written),
+            None => {
+                place.fill_in(&node.name, &mut peer);
                 members.insert(address, (node.name.clone(), peer));
             }
         }
@@ -94,8 +98,8 @@ pub(super) fn wanted(objects: &Objects, name: &str, own: Option<&NodeAddresses>)
         .collect()
 }
 
-/// A session of the mesh; `asns` are ours and the other's.
-fn mesh(
+/// A session with another node; `asns` are ours and the other's.
+fn member(
     node: &NodeAddresses,
     own: &NodeAddresses,
     spec: &BGPConfigurationSpec,
@@ -105,7 +109,6 @@ fn mesh(
     let v6 = own.v6.is_some().then_some(node.v6).flatten().map(IpAddr::V6);
     let address = v4.or(v6)?;
     let mut peer = bare(address, own);
-    peer.member = true;
     peer.port = spec.listen_port;
     peer.asn = PeerAsn::Number(theirs);
     // Nodes of other racks are as far as iBGP would find them.
@@ -261,12 +264,12 @@ fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
         allow_own_as: 0,
         as_override: false,
         reflector_client: false,
+        member: Member::Apart,
         next_hop: NextHopRule::Auto,
         add_path: AddPath::default(),
         bfd: None,
         max_prefixes: None,
         role: None,
-        member: false,
     }
 }
 

@@ -19,6 +19,10 @@ pub struct Observed {
     pub up: BTreeSet<String>,
     /// Who may have routes of this node although there is no session.
     pub untold: Vec<String>,
+    /// Number of the decision about sessions that the speaker follows.
+    pub step: Option<u32>,
+    /// Why the node still needs sessions that this does away with.
+    pub needs: Option<String>,
     /// The FIB.
     pub fib: fib::Status,
     /// What else is wrong, one sentence each: a port that cannot be listened on, say.
@@ -75,6 +79,7 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
         asn: Some(desired.speaker.asn),
         tunnel_addresses: desired.fib.tunnel_sources.clone(),
         peers_down: Some(desired.configured.difference(&observed.up).take(PEERS_DOWN).cloned().collect()),
+        step: observed.step.filter(|_| observed.needs.is_none()),
         conditions,
     }
 }

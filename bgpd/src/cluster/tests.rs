@@ -12,6 +12,8 @@ use twill_crds::node_network::BgpState;
 use twill_crds::{Object, Protocol};
 use twill_datastore::{Followed, Revision};
 
+mod topology;
+
 fn object<K: Object>(value: Value) -> K {
     serde_json::from_value(value).unwrap()
 }

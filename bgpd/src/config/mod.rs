@@ -6,7 +6,7 @@ mod filters;
 mod limit;
 mod role;
 
-use crate::speaker::{Config, Export, Import, NextHopRule, Peer, PeerAsn};
+use crate::speaker::{Config, Export, Import, Member, NextHopRule, Peer, PeerAsn};
 use crate::wire::{Families, Family};
 use filters::Filters;
 use ipnet::IpNet;
@@ -193,6 +193,7 @@ impl LoneConfig {
             originate,
             peers,
             exclusive: false,
+            step: None,
             complete: true,
             shutdown: None,
         };
@@ -360,6 +361,7 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
         allow_own_as: allow_own_as(file.allow_own_as.as_ref())?,
         as_override: file.as_override,
         reflector_client: file.reflector_client,
+        member: Member::Apart,
         next_hop: match file.next_hop {
             None | Some(FileNextHop::Auto) => NextHopRule::Auto,
             Some(FileNextHop::Own) => NextHopRule::Own,
@@ -369,7 +371,6 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
         bfd: file.bfd.as_ref().map(|bfd| bfd::bfd(bfd, hops)).transpose()?,
         max_prefixes: file.max_prefixes.as_ref().map(limit::max_prefixes).transpose()?,
         role: file.role.as_ref().map(|role| role::role(role, external)).transpose()?,
-        member: false,
     })
 }
 

@@ -114,6 +114,7 @@ impl SpeakerHandle {
                 name: peer.name,
                 address: peer.address,
                 asn: peer.asn,
+                role: peer.role.to_owned(),
                 state: peer.state.to_string(),
                 since: peer.since.as_secs(),
                 received: counts.received,
@@ -122,7 +123,6 @@ impl SpeakerHandle {
                 last_error: peer.last_error.filter(|_| peer.state != State::Established),
                 bfd: peer.bfd,
                 sessions: peer.sessions,
-                member: peer.member,
             })
             .collect();
         peers.sort_by(|one, other| one.name.cmp(&other.name));
@@ -135,6 +135,13 @@ impl SpeakerHandle {
         let (reply, sessions) = oneshot::channel();
         drop(self.io.send(session::Command::Sessions(reply)));
         sessions.await.unwrap_or_default().untold
+    }
+
+    /// Number of the decision about sessions that is in force, and why the node still needs what that does away with, if it does.
+    pub async fn retiring(&self) -> (Option<u32>, Option<String>) {
+        let (reply, retiring) = oneshot::channel();
+        drop(self.rib.send(rib::Command::Retiring(reply)).await);
+        retiring.await.unwrap_or_default()
     }
 
     /// Routes; those that were taken with what the kernel has of them.

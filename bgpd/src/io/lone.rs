@@ -123,13 +123,11 @@ async fn status(handle: &SpeakerHandle) -> BgpdStatus {
     let fib = handle.fib_status().borrow().clone();
     problems.extend(fib.problems.into_iter().map(|problem| problem.text));
     BgpdStatus {
-        node: String::new(),
         in_sync: true,
-        revision: 0,
         peers: peers.len() as u32,
         established: peers.iter().filter(|peer| peer.state == "Established").count() as u32,
         repairs: fib.repairs,
-        drained: false,
         problems,
+        ..BgpdStatus::default()
     }
 }

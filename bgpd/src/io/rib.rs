@@ -26,6 +26,8 @@ pub(super) enum Command {
     Routes(RouteQuery, oneshot::Sender<Vec<RouteStatus>>),
     /// Counts of these peers, and what is wrong with prefixes of ours.
     Counts(Vec<PeerId>, oneshot::Sender<(Vec<PeerCounts>, Vec<String>)>),
+    /// The decision about sessions that is in force, and why the node needs what it does away with.
+    Retiring(oneshot::Sender<(Option<u32>, Option<String>)>),
 }
 
 /// Starts the thread; it ends when the last sender is gone. `adopted`: the kernel has routes of an earlier run, and to
@@ -90,6 +92,7 @@ impl Rib {
                 let counts = peers.into_iter().map(|peer| self.speaker.counts(peer)).collect();
                 drop(reply.send((counts, self.speaker.problems())));
             }
+            Command::Retiring(reply) => drop(reply.send(self.speaker.retiring())),
         }
     }
 

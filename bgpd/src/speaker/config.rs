@@ -28,6 +28,8 @@ pub struct Config {
     pub peers: BTreeMap<String, Peer>,
     /// Whether this is all that there is: false while it comes from a snapshot of an earlier run.
     pub complete: bool,
+    /// Number of the decision about sessions between nodes that this follows.
+    pub step: Option<u32>,
     /// Why there is no peer although there could be: what those that go are told. None: each goes for a reason of its own.
     pub shutdown: Option<Shutdown>,
 }
@@ -97,6 +99,8 @@ pub struct Peer {
     pub as_override: bool,
     /// Whether it is a client of ours as route reflector (RFC 4456); our cluster id is our BGP identifier.
     pub reflector_client: bool,
+    /// What it is among the nodes of our cluster.
+    pub member: Member,
     /// Next hop of what we send.
     pub next_hop: NextHopRule,
     /// Several paths to a prefix (RFC 7911).
@@ -107,8 +111,6 @@ pub struct Peer {
     pub max_prefixes: Option<MaxPrefixes>,
     /// What we are to it, in another AS (RFC 9234); none: nothing of the kind.
     pub role: Option<LocalRole>,
-    /// Whether it is one of many that follow from the cluster's topology.
-    pub member: bool,
 }
 
 /// Several paths to a prefix between a peer and us (ADD-PATH, RFC 7911).
@@ -168,6 +170,24 @@ pub enum Export {
     None,
     /// Our own prefixes: we are no way to anywhere else.
     Own,
+    /// Our own prefixes and what nodes of our cluster have told us: we reflect, and still are no way to anywhere else.
+    Members,
+}
+
+/// What a peer is among the nodes of our cluster, and what remains of it when the topology that is asked for is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Member {
+    /// None of them.
+    #[default]
+    Apart,
+    /// One that tells its own prefixes.
+    Node,
+    /// One that reflects.
+    Reflector,
+    /// One that reflects and will tell its own prefixes alone.
+    FormerReflector,
+    /// One with which there will be no session.
+    Leaving,
 }
 
 /// Next hop of what a peer is told (RFC 4271 section 5.1.3).
@@ -187,6 +207,18 @@ impl Peer {
     #[must_use]
     pub fn is_external(&self, asn: u32) -> bool {
         self.asn != PeerAsn::Number(self.local_asn.unwrap_or(asn))
+    }
+
+    /// What it is for us, in the word that operators see.
+    #[must_use]
+    pub fn role(&self) -> &'static str {
+        match self.member {
+            _ if self.reflector_client => "client",
+            Member::Apart => "",
+            Member::Node => "node",
+            Member::Reflector | Member::FormerReflector => "reflector",
+            Member::Leaving => "leaving",
+        }
     }
 }
 
@@ -243,12 +275,12 @@ pub(crate) mod tests {
             allow_own_as: 0,
             as_override: false,
             reflector_client: false,
+            member: Member::Apart,
             next_hop: NextHopRule::Auto,
             add_path: AddPath::default(),
             bfd: None,
             max_prefixes: None,
             role: None,
-            member: false,
         }
     }
 

@@ -51,6 +51,8 @@ pub(crate) struct Provenance {
     pub(crate) source: Source,
     /// Whether it is our client as route reflector.
     pub(crate) client: bool,
+    /// Whether it is a node of our cluster.
+    pub(crate) member: bool,
     pub(crate) router_id: Ipv4Addr,
 }
 
@@ -250,6 +252,7 @@ impl ExportPolicy {
             (Some((action, _)), _) => action == Action::Accept,
             (None, Export::All) => true,
             (None, Export::Own) => from.source == Source::Own,
+            (None, Export::Members) => from.source == Source::Own || from.source == Source::Ibgp && from.member,
             (None, Export::None) => false,
         }
     }

@@ -14,6 +14,7 @@ mod plan;
 mod receive;
 mod rejected;
 mod restart;
+mod retiring;
 mod routing;
 mod session;
 mod show;
@@ -22,7 +23,7 @@ mod state;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-pub use config::{AddPath, Bfd, Config, Export, Import, NextHopRule, Peer, PeerAsn, Shutdown};
+pub use config::{AddPath, Bfd, Config, Export, Import, Member, NextHopRule, Peer, PeerAsn, Shutdown};
 pub use event::{Batch, Established, Event, Loss, Op, Output, SessionId, Then, WITHDRAW};
 pub use limit::{Beyond, MaxPrefixes};
 pub use path_attributes::PathAttributes;

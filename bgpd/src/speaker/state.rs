@@ -1,7 +1,7 @@
 //! The state of the RIB thread: which event changes what.
 
 use super::away::Away;
-use super::config::Peer;
+use super::config::{Member, Peer};
 use super::event::{Batch, Established, Event, Loss, Output, SessionId, Then};
 use super::export::{ExportPolicy, Provenance};
 use super::import::{self, Importer};
@@ -80,7 +80,8 @@ impl Speaker {
             tracked: BTreeSet::new(),
             unsettled: BTreeSet::new(),
         };
-        speaker.know(PeerId::OWN, Source::Own, false, Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED.into());
+        let own = Provenance { source: Source::Own, client: false, member: false, router_id: Ipv4Addr::UNSPECIFIED };
+        speaker.know(PeerId::OWN, own, Ipv4Addr::UNSPECIFIED.into());
         speaker
     }
 
@@ -189,7 +190,7 @@ impl Speaker {
     }
 
     /// Whether `peer` is up and has sent End-of-RIB for all its families.
-    fn has_told_all(&self, peer: PeerId) -> bool {
+    pub(super) fn has_told_all(&self, peer: PeerId) -> bool {
         let heard = self.heard.get(&peer).copied().unwrap_or_default();
         let session = self.sessions.get(&peer);
         session
@@ -201,10 +202,9 @@ impl Speaker {
     }
 
     /// Takes note of what decision and export need to know of a peer.
-    fn know(&mut self, peer: PeerId, source: Source, client: bool, router_id: Ipv4Addr, address: IpAddr) {
+    fn know(&mut self, peer: PeerId, provenance: Provenance, address: IpAddr) {
         let index = usize::from(peer.0);
-        let rank = PeerRank { source, router_id: router_id.into(), address };
-        let provenance = Provenance { source, client, router_id };
+        let rank = PeerRank { source: provenance.source, router_id: provenance.router_id.into(), address };
         if index >= self.shared.ranks.len() {
             self.shared.ranks.resize(index + 1, rank);
             self.shared.provenance.resize(index + 1, provenance);
@@ -239,7 +239,9 @@ impl Speaker {
         let source = if negotiated.ebgp { Source::Ebgp } else { Source::Ibgp };
         let away = self.restarting.get_mut(&peer);
         let kept = away.map_or(Families::NONE, |away| away.is_back(&established, now));
-        self.know(peer, source, config.reflector_client, negotiated.peer_id, established.remote);
+        let (client, member) = (config.reflector_client, config.member != Member::Apart);
+        let provenance = Provenance { source, client, member, router_id: negotiated.peer_id };
+        self.know(peer, provenance, established.remote);
         self.shared.outstanding[usize::from(peer.0)] = 0;
         self.leave_groups(peer);
         if self.restarting.contains_key(&peer) {
@@ -390,8 +392,10 @@ impl Speaker {
         if new.allow_own_as < old.allow_own_as && new.import_filter.is_empty() {
             self.refuse_own_as(peer, &new, &established, plan.config.asn);
         }
-        if new.reflector_client != old.reflector_client {
-            self.shared.provenance[usize::from(peer.0)].client = new.reflector_client;
+        let passed_on = |peer: &Peer| (peer.reflector_client, peer.member != Member::Apart);
+        if passed_on(&new) != passed_on(&old) {
+            let provenance = &mut self.shared.provenance[usize::from(peer.0)];
+            (provenance.client, provenance.member) = passed_on(&new);
             self.v4.retell(peer);
             self.v6.retell(peer);
         }

@@ -8,14 +8,18 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use twill_controller::exodus::exodus;
-use twill_crds::{Node, NodeNetwork, Object};
-use twill_datastore::Filter;
+use twill_crds::bgp::Topology;
+use twill_crds::topology::Sessions;
+use twill_crds::{BGPConfiguration, Node, NodeNetwork, Object};
+use twill_datastore::{Filter, Key};
 
 pub(crate) fn run(datastore: &str, format: Format) -> anyhow::Result<ExitCode> {
     with_store(datastore, async |store| {
         let nodes = store.list::<Node>(&Filter::default()).await?.items;
         let networks = store.list::<NodeNetwork>(&Filter::default()).await?.items;
-        let cluster = cluster(&nodes, &networks);
+        let configuration = store.get::<BGPConfiguration>(&Key::cluster("default")).await?;
+        let sessions = configuration.and_then(|configuration| configuration.status?.sessions);
+        let cluster = cluster(&nodes, &networks, sessions.as_ref());
         show(format, &cluster)?;
         Ok(exit(cluster.in_sync == cluster.total))
     })
@@ -29,6 +33,9 @@ struct Cluster {
     in_sync: usize,
     drained: usize,
     unreachable: usize,
+    /// Who peers with whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sessions: Option<Sessions>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
     nodes: Vec<NodeState>,
@@ -42,19 +49,24 @@ struct NodeState {
     in_sync: bool,
     drained: bool,
     unreachable: bool,
+    /// Whether it reflects what other nodes tell.
+    reflector: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
 }
 
 /// Nodes, and NodeNetworks without one, by name.
-fn cluster(nodes: &[Node], networks: &[NodeNetwork]) -> Cluster {
+fn cluster(nodes: &[Node], networks: &[NodeNetwork], sessions: Option<&Sessions>) -> Cluster {
     let by_name: BTreeMap<&str, &NodeNetwork> = networks.iter().map(|network| (network.name(), network)).collect();
     let registered: BTreeMap<&str, &Node> = nodes.iter().map(|node| (node.name(), node)).collect();
     // As the controller judges it.
     let left = by_name.iter().filter(|(name, network)| !registered.contains_key(**name) && !network.spec.uninstall);
     let exodus = exodus(nodes.len(), &left.map(|(name, _)| *name).collect::<Vec<_>>());
     let names: BTreeSet<&str> = by_name.keys().chain(registered.keys()).copied().collect();
-    let states = names.into_iter().map(|name| state(name, registered.get(name).copied(), by_name.get(name).copied()));
+    let states = names.into_iter().map(|name| NodeState {
+        reflector: sessions.is_some_and(|sessions| sessions.reflects(name)),
+        ..state(name, registered.get(name).copied(), by_name.get(name).copied())
+    });
     let nodes: Vec<NodeState> = states.collect();
     let count = |holds: fn(&NodeState) -> bool| nodes.iter().filter(|node| holds(node)).count();
     Cluster {
@@ -62,6 +74,7 @@ fn cluster(nodes: &[Node], networks: &[NodeNetwork]) -> Cluster {
         in_sync: count(|node| node.in_sync),
         drained: count(|node| node.drained),
         unreachable: count(|node| node.unreachable),
+        sessions: sessions.cloned(),
         problems: exodus.into_iter().collect(),
         nodes,
     }
@@ -90,7 +103,7 @@ fn state(name: &str, node: Option<&Node>, network: Option<&NodeNetwork>) -> Node
     // Sessions that an operator closed are no problem.
     let bad = bad.filter(|condition| !(drained && condition.type_ == "SessionsEstablished"));
     problems.extend(bad.map(|condition| format!("{}: {}", condition.type_, condition.message)));
-    NodeState { name: name.to_owned(), in_sync: problems.is_empty(), drained, unreachable, problems }
+    NodeState { name: name.to_owned(), in_sync: problems.is_empty(), drained, unreachable, reflector: false, problems }
 }
 
 fn is_silent(node: &Node) -> bool {
@@ -103,7 +116,7 @@ fn show(format: Format, cluster: &Cluster) -> anyhow::Result<()> {
     if format != Format::Table {
         return print_value(format, cluster);
     }
-    let Cluster { total, in_sync, drained, unreachable, problems, nodes } = cluster;
+    let Cluster { total, in_sync, drained, unreachable, sessions, problems, nodes } = cluster;
     let unlike: Vec<&NodeState> = nodes.iter().filter(|node| !node.in_sync || node.drained).collect();
     if !unlike.is_empty() {
         let rows = unlike.iter().map(|node| {
@@ -119,7 +132,23 @@ fn show(format: Format, cluster: &Cluster) -> anyhow::Result<()> {
     for problem in problems {
         print_line(problem)?;
     }
+    if let Some(sessions) = sessions {
+        print_line(&routing(sessions))?;
+    }
     print_line(&format!("{in_sync} of {total} nodes are in sync; {drained} drained, {unreachable} unreachable"))
+}
+
+/// Who peers with whom, in one sentence.
+fn routing(sessions: &Sessions) -> String {
+    let is = match sessions.topology {
+        Topology::RouteReflector => format!("nodes peer with {}, which reflect", sessions.route_reflectors.join(", ")),
+        Topology::Fabric => "nodes peer with routers".to_owned(),
+        Topology::Mesh | Topology::Auto => "nodes peer with each other".to_owned(),
+    };
+    let Some(retiring) = &sessions.retiring else { return is };
+    let mesh = retiring.mesh.then(|| "the mesh".to_owned());
+    let names: Vec<String> = mesh.into_iter().chain(retiring.route_reflectors.iter().cloned()).collect();
+    format!("{is}; sessions of before are kept: {}; kubectl describe bgpconfig says for whom", names.join(", "))
 }
 
 #[cfg(test)]
@@ -160,7 +189,17 @@ mod tests {
             network("gone", false, &[ready]),
             network("silent", false, &[ready]),
         ];
-        let cluster = cluster(&nodes, &networks);
+        let sessions = Sessions {
+            step: 4,
+            topology: Topology::RouteReflector,
+            route_reflectors: vec!["fine".to_owned()],
+            retiring: Some(twill_crds::topology::Retiring { mesh: true, route_reflectors: vec!["down".to_owned()] }),
+        };
+        let cluster = cluster(&nodes, &networks, Some(&sessions));
+        let reflect: Vec<&str> = cluster.nodes.iter().filter(|node| node.reflector).map(|node| &*node.name).collect();
+        assert_eq!(reflect, ["down", "fine"]);
+        let said = "nodes peer with fine, which reflect; sessions of before are kept: the mesh, down; kubectl describe bgpconfig says for whom";
+        assert_eq!(routing(&sessions), said);
         assert_eq!((cluster.total, cluster.in_sync, cluster.drained, cluster.unreachable), (6, 2, 1, 1));
         let problems = |name: &str| cluster.nodes.iter().find(|node| node.name == name).unwrap().problems.join("; ");
         assert_eq!(problems("down"), "SessionsEstablished: why");
@@ -173,7 +212,7 @@ mod tests {
     #[test]
     fn most_nodes_gone_is_a_problem_of_the_cluster() {
         let left: Vec<NodeNetwork> = ["a", "b", "c"].iter().map(|name| network(name, false, &[])).collect();
-        let gone = cluster(&[object("d", json!({}))], &left);
+        let gone = cluster(&[object("d", json!({}))], &left, None);
         assert!(gone.problems[0].starts_with("3 of 4 nodes are gone"), "{:?}", gone.problems);
     }
 }

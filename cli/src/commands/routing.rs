@@ -15,6 +15,7 @@ pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
         vec![
             peer.name.clone(),
             peer.address.to_string(),
+            if peer.role.is_empty() { "-".into() } else { peer.role.clone() },
             if peer.asn == 0 { "external".into() } else { peer.asn.to_string() },
             peer.state.clone(),
             format!("{} s", peer.since),
@@ -28,7 +29,7 @@ pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
     print(
         format,
         &peers,
-        &["PEER", "ADDRESS", "AS", "STATE", "SINCE", "BFD", "RECEIVED", "SENT", "REJECTED", "LAST ERROR"],
+        &["PEER", "ADDRESS", "ROLE", "AS", "STATE", "SINCE", "BFD", "RECEIVED", "SENT", "REJECTED", "LAST ERROR"],
         rows,
     )?;
     Ok(exit(peers.iter().all(|peer| peer.state == "Established")))

@@ -44,12 +44,16 @@ pub(crate) fn run(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
             true => "no sessions: drained".to_owned(),
             false => format!("{} of {} sessions", status.established, status.peers),
         };
+        let sessions = if status.reflector { format!("{sessions}, reflects") } else { sessions };
         rows.push(row("bgpd", status.in_sync, status.revision, &sessions, status.repairs));
     }
     let in_sync = felix.as_ref().is_some_and(|s| s.in_sync) && bgpd.as_ref().is_some_and(|s| s.in_sync);
     let status = Status { felix, bgpd, problems };
     print(format, &status, &["DAEMON", "IN SYNC", "REVISION", "HAS", "REPAIRS"], rows)?;
     if format == Format::Table {
+        // No problem, and yet what the controller waits for.
+        let retiring = status.bgpd.iter().filter_map(|bgpd| bgpd.retiring.as_ref());
+        retiring.into_iter().try_for_each(|why| print_line(&format!("keeps sessions of before: {why}")))?;
         status.problems.iter().try_for_each(|problem| print_line(&format!("problem: {problem}")))?;
     }
     Ok(exit(in_sync && status.problems.is_empty()))

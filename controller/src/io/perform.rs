@@ -2,7 +2,7 @@
 
 use crate::gone::{Left, Outcome};
 use crate::world::Block;
-use twill_crds::{IPBlock, Node, NodeNetwork, Object, Pod, names};
+use twill_crds::{BGPConfiguration, BGPConfigurationSpec, IPBlock, Node, NodeNetwork, Object, Pod, names};
 use twill_datastore::{Datastore, Error, Filter, Key};
 
 /// The pods that name a node, as the datastore has them now. Also those that have ended: who ended them may have had no word from the
@@ -75,5 +75,14 @@ pub async fn write<K: Object>(store: &Datastore, object: &K) -> bool {
             tracing::warn!(%error, kind = %K::kind().kind, name = object.name(), "status not written; tried again later");
             false
         }
+    }
+}
+
+/// Makes the BGPConfiguration that holds where there is none. Somebody else's is as good.
+pub async fn configure(store: &Datastore) {
+    match store.create(&BGPConfiguration::new("default", BGPConfigurationSpec::default())).await {
+        Ok(_) => tracing::info!("made BGPConfiguration default, whose status says which nodes reflect"),
+        Err(Error::AlreadyExists(_)) => {}
+        Err(error) => tracing::warn!(%error, "BGPConfiguration default not made; tried again later"),
     }
 }

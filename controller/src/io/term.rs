@@ -93,6 +93,7 @@ impl Term {
                     self.tell_all(&tells).await;
                 }
             }
+            Action::Configure => perform::configure(&self.store).await,
             Action::Tell(occurrence) => self.tell(&occurrence).await,
         }
     }

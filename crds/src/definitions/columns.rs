@@ -32,6 +32,8 @@ pub(super) fn of(kind: &Kind) -> Value {
         "BGPConfiguration" => &[
             ("AS", "string", ".spec.asn", false),
             ("Topology", "string", ".spec.topology", false),
+            ("In Force", "string", ".status.sessions.topology", false),
+            ("Reflectors", "string", ".status.sessions.routeReflectors", true),
             ("Port", "integer", ".spec.listenPort", false),
             ("Hold Time", "integer", ".spec.holdTime", true),
             ("VXLAN Port", "integer", ".spec.vxlanPort", true),

@@ -4,6 +4,7 @@ use super::{Problem, metadata, selector};
 use crate::add_path::AddPathSpec;
 use crate::bgp::{AsRelation, BFD_INTERVALS, BfdSpec, NodeAsn, PeerAsn, asn_problem};
 use crate::bgp_limit::{MaxPrefixesSpec, WhenExceeded};
+use crate::topology::REFLECTORS;
 use crate::{BGPConfiguration, BGPPeer, Object};
 use std::net::IpAddr;
 
@@ -20,9 +21,18 @@ pub(super) fn configuration(new: &BGPConfiguration) -> Result<(), Problem> {
         NodeAsn::Number(number) => asn("spec.asn", *number)?,
         NodeAsn::Label(label) => metadata::label_key("spec.asn.nodeLabel", &label.node_label)?,
     }
+    reflectors(new)?;
     port("spec.listenPort", Some(new.spec.listen_port))?;
     port("spec.vxlanPort", Some(new.spec.vxlan_port))?;
     hold_time(new.spec.hold_time)
+}
+
+fn reflectors(new: &BGPConfiguration) -> Result<(), Problem> {
+    let Some(reflectors) = &new.spec.route_reflectors else { return Ok(()) };
+    if let Some(count) = reflectors.count.filter(|count| !REFLECTORS.contains(count)) {
+        return Err(Problem::new("spec.routeReflectors.count", format!("is {count}; use 1 to 16, or leave it out")));
+    }
+    selector::optional("spec.routeReflectors.nodeSelector", reflectors.node_selector.as_ref())
 }
 
 /// Rules of a peer.

@@ -143,7 +143,8 @@ fn read_of(kind: &str) -> Value {
         "Pod" => json!({"apiVersion": 1, "kind": 1, "metadata": metadata,
             "spec": {"nodeName": 1, "hostNetwork": 1, "containers": container, "initContainers": container},
             "status": {"phase": 1, "podIP": 1, "podIPs": [{"ip": 1}]}}),
-        "Node" => json!({"apiVersion": 1, "kind": 1, "metadata": metadata, "status": {
+        "Node" => json!({"apiVersion": 1, "kind": 1, "metadata": metadata,
+            "spec": {"unschedulable": 1, "taints": [{"key": 1, "effect": 1}]}, "status": {
             "conditions": [{"type": 1, "status": 1, "message": 1}], "addresses": [{"type": 1, "address": 1}]}}),
         _ => json!({"apiVersion": 1, "kind": 1, "metadata": metadata}),
     }
@@ -221,7 +222,8 @@ fn node() -> impl Strategy<Value = Value> {
     (labels(), btree_set(any::<u8>(), 0..3), condition, "[ -~äß]{0,40}").prop_map(|(labels, last, status, message)| {
         let addresses = last.iter().map(|last| json!({"type": "InternalIP", "address": format!("192.0.2.{last}")}));
         let time = "2026-01-02T03:04:05Z";
-        json!({"metadata": {"labels": labels}, "spec": {"unschedulable": true}, "status": {
+        json!({"metadata": {"labels": labels}, "spec": {"unschedulable": true,
+            "taints": [{"key": "example.org/a", "value": "b", "effect": "NoSchedule"}]}, "status": {
             "addresses": addresses.collect::<Vec<_>>(), "conditions": [{"type": "Ready", "status": status, "message": message,
                 "reason": "R", "lastHeartbeatTime": time, "lastTransitionTime": time}]}})
     })

@@ -32,7 +32,9 @@ pub fn short_enough(file: &LabFile) -> anyhow::Result<()> {
 const SOCKET_PATH: usize = 107;
 
 /// Files beside the directories of machines.
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
+    "controller",
+    "controller.log",
     "state.json",
     "state.json.new",
     "datastore.db",

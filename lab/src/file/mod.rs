@@ -63,6 +63,10 @@ pub enum Topology {
     /// iBGP between all nodes; ToRs carry only the underlay.
     #[default]
     Mesh,
+    /// iBGP between nodes and those that the controller chooses to reflect.
+    RouteReflector,
+    /// A mesh in a small lab, reflectors in a large one.
+    Auto,
     /// Nodes peer with their ToR.
     Fabric,
 }
@@ -361,7 +365,7 @@ spec:
 
     #[test]
     fn what_is_not_built_yet_is_refused_by_field() {
-        assert!(refused("  spine: {asn: 65000}", "  topology: RouteReflector").contains("spec.topology"));
+        assert!(refused("  spine: {asn: 65000}", "  topology: Reflector").contains("spec.topology"));
     }
 
     #[test]
@@ -377,7 +381,7 @@ spec:
             (
                 "  spine: {asn: 65000}",
                 "  topology: Star",
-                "lab.yaml:16: spec.topology: is \"Star\"; use Mesh or Fabric",
+                "lab.yaml:16: spec.topology: is \"Star\"; use Mesh, RouteReflector, Auto or Fabric",
             ),
             ("  spine: {asn: 65000}", "  spine: 65000", "lab.yaml:16: spec.spine: is 65000; use {asn: NUMBER}"),
             (

@@ -1,7 +1,7 @@
 //! A lab that is up, and its datastore: applies and deletes manifests, pods included, and waits until the daemons follow.
 
 use crate::changes::{Changes, changes};
-use crate::io::{daemons, kubelet, labs, tenancy};
+use crate::io::{controller, daemons, kubelet, labs, process, tenancy};
 use crate::nodes::{self, own_labels};
 use crate::resources::{self, Candidate, Desired, Wanted};
 use crate::state::{Daemon, Node as LabNode, State};
@@ -9,8 +9,9 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use twill_crds::bgp::Topology;
 use twill_crds::manifest::Manifest;
-use twill_crds::{IPBlock, Kind, Namespace, Node, NodeNetwork, NodeNetworkSpec, Object, Pod};
+use twill_crds::{BGPConfiguration, IPBlock, Kind, Namespace, Node, NodeNetwork, NodeNetworkSpec, Object, Pod};
 use twill_datastore::{Datastore, Engine, Filter, Key, Preconditions};
 use twill_ipam::io::identity;
 use twill_ipam::io::store::DIRECTORY;
@@ -167,10 +168,14 @@ impl Cluster {
             .collect();
         let mut changes = changes(self.list()?, desired.pods, &deployments)?;
         self.place(&mut changes.start, &desired.objects)?;
+        let reconfigured = desired.objects.iter().any(|object| object.kind == BGPConfiguration::kind());
         for object in desired.objects {
             self.put_object(object)?;
         }
         self.put_namespaces(desired.namespaces)?;
+        if reconfigured {
+            self.decide()?;
+        }
         let mut notes = Vec::new();
         if !desired.inert.is_empty() {
             let kinds = desired.inert.into_iter().collect::<Vec<_>>().join(", ");
@@ -415,16 +420,54 @@ impl Cluster {
         node.name == block.spec.node && (block.spec.claimant.is_none() || block.spec.claimant == claimant())
     }
 
+    /// Who peers with whom, as the controller decided; none while nobody has.
+    fn configuration(&self) -> anyhow::Result<Option<BGPConfiguration>> {
+        Ok(self.list::<BGPConfiguration>()?.into_iter().find(|configuration| configuration.name() == "default"))
+    }
+
+    /// Where reflectors are asked for, sees that somebody chooses them.
+    fn decide(&self) -> anyhow::Result<bool> {
+        let configuration = self.configuration()?;
+        let needed = configuration.is_some_and(|asked| controller::is_needed(&asked, self.state.nodes.len()));
+        if needed {
+            controller::start(&self.state)?;
+        }
+        Ok(needed)
+    }
+
+    /// Waits until reflectors are chosen, where they are asked for, and nothing else is there beside them.
+    ///
+    /// # Errors
+    /// It is not so in time.
+    pub fn decided(&self, limit: Duration) -> anyhow::Result<()> {
+        if !self.decide()? {
+            return Ok(());
+        }
+        let mut said = String::new();
+        let done = process::until(limit, || {
+            let status = self.configuration().ok().flatten().and_then(|configuration| configuration.status);
+            let conditions = status.iter().flat_map(|status| &status.conditions);
+            said = conditions.filter(|one| one.type_ == "Converged").map(|one| one.message.clone()).collect();
+            let sessions = status.and_then(|status| status.sessions);
+            sessions
+                .is_some_and(|sessions| sessions.topology == Topology::RouteReflector && sessions.retiring.is_none())
+        });
+        ensure!(done, "reflectors are not in force after {} s: {said}", limit.as_secs());
+        Ok(())
+    }
+
     /// Waits until every running daemon is in sync and every session is established that can be.
     ///
     /// # Errors
     /// It is not so in time.
     pub fn settled(&self, limit: Duration) -> anyhow::Result<()> {
-        let (mesh, silent) = if self.state.fabric {
-            (0, 0)
-        } else {
-            let silent = self.state.nodes.iter().filter(|node| !self.takes_part(node)).count();
-            (u32::try_from(self.state.nodes.len())?.saturating_sub(1), u32::try_from(silent)?)
+        let sessions = self.configuration()?.and_then(|configuration| configuration.status?.sessions);
+        let speak = |node: &LabNode, other: &LabNode| {
+            !self.state.fabric
+                && node.name != other.name
+                && sessions
+                    .as_ref()
+                    .is_none_or(|all| all.is_meshed() || all.reflects(&node.name) || all.reflects(&other.name))
         };
         for node in &self.state.nodes {
             if self.state.runs(&node.name, Daemon::Felix) {
@@ -433,11 +476,15 @@ impl Cluster {
             if !self.takes_part(node) {
                 continue;
             }
+            let others = self.state.nodes.iter().filter(|other| speak(node, other));
+            let (taking_part, silent): (Vec<_>, Vec<_>) = others.partition(|other| self.takes_part(other));
+            let silent = u32::try_from(silent.len())?;
+            let least = u32::try_from(taking_part.len())? + silent;
             daemons::awaited(&self.state, &node.name, Daemon::Bgpd, limit, |socket| {
                 let status = daemons::bgpd_status(socket)?;
                 if status.in_sync
                     && status.established + silent >= status.peers
-                    && status.peers >= mesh.max(u32::from(self.state.fabric))
+                    && status.peers >= least.max(u32::from(self.state.fabric))
                 {
                     return Ok(None);
                 }
@@ -445,7 +492,7 @@ impl Cluster {
                 Ok(Some(format!(
                     "{} of {} sessions are established{problem}",
                     status.established,
-                    status.peers.max(mesh)
+                    status.peers.max(least)
                 )))
             })?;
         }

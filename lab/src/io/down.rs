@@ -2,7 +2,7 @@
 //! whether there is something in an API server, too.
 
 use crate::io::cluster::Cluster;
-use crate::io::{labs, netns, process, tenancy};
+use crate::io::{controller, labs, netns, process, tenancy};
 use crate::names::{lab_dir, mark, netns_prefix};
 use std::fs;
 
@@ -15,7 +15,7 @@ pub fn down(lab: &str) -> anyhow::Result<()> {
     let mut errors = Vec::new();
     errors.extend(process::kill_inside(&spaces).err());
     errors.extend(leave_api_server(lab).err());
-    for service in process::with_arguments(&[&mark(lab)]) {
+    for service in process::with_arguments(&[&mark(lab)]).into_iter().chain(controller::running(lab)) {
         errors.extend(service.kill().err());
     }
     for space in &spaces {

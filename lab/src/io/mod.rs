@@ -3,6 +3,7 @@
 mod checks;
 pub mod cluster;
 pub mod cni;
+pub mod controller;
 pub mod daemons;
 pub mod down;
 pub mod health;

@@ -88,7 +88,7 @@ fn complete(file: &LabFile, desired: &mut Desired, notes: &mut Vec<String>) -> a
     let fabric = file.topology == Topology::Fabric;
     let has = |desired: &Desired, kind: &str| desired.objects.iter().any(|o| o.kind.kind == kind);
     if !has(desired, "BGPConfiguration") {
-        let topology = if fabric { "Fabric" } else { "Mesh" };
+        let topology = format!("{:?}", file.topology);
         desired.objects.push(own::<BGPConfiguration>("default", json!({"topology": topology})));
     }
     if fabric && !has(desired, "BGPPeer") {
@@ -210,6 +210,7 @@ fn build(
             daemons::in_sync(&cluster.state, &node.name, daemon, SETTLE)?;
         }
     }
+    cluster.decided(SETTLE)?;
     cluster.settled(SETTLE)?;
     notes.extend(cluster.apply(Desired { pods, ..Desired::default() })?);
     cluster.followed()?;

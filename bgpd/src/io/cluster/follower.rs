@@ -105,6 +105,8 @@ pub(super) struct State {
     pub(super) revision: u64,
     /// Whether an operator drained the node.
     pub(super) drained: bool,
+    /// Whether it reflects.
+    pub(super) reflects: bool,
     /// What is wrong with objects, one sentence each.
     pub(super) problems: Vec<String>,
     /// Why the datastore cannot be opened or does not answer.
@@ -224,8 +226,10 @@ impl Follower {
             self.speaker.reconfigure(wanted.speaker.clone()).await;
         }
         let problems = wanted.node_problems.iter().chain(&wanted.problems).cloned().collect();
-        let drained = wanted.speaker.shutdown.is_some();
-        self.outlets.state.send_modify(|state| (state.problems, state.drained) = (problems, drained));
+        let (drained, reflects) = (wanted.speaker.shutdown.is_some(), wanted.reflects);
+        self.outlets.state.send_modify(|state| {
+            (state.problems, state.drained, state.reflects) = (problems, drained, reflects);
+        });
         self.outlets.desired.send_replace(Some(wanted.clone()));
         self.current = Some(wanted);
     }

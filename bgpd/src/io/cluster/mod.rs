@@ -134,10 +134,13 @@ async fn observe(speaker: SpeakerHandle, observed: watch::Sender<Observed>) {
         let (peers, problems) = speaker.peers().await;
         let up: BTreeSet<String> =
             peers.iter().filter(|peer| peer.state == "Established").map(|peer| peer.name.clone()).collect();
+        let (step, needs) = speaker.retiring().await;
         let now = Observed {
             peers: peers.len() as u32,
             established: up.len() as u32,
             up,
+            step,
+            needs,
             untold: speaker.untold().await,
             fib: status.borrow_and_update().clone(),
             problems,
@@ -202,7 +205,8 @@ impl Answers {
     async fn status(&self) -> BgpdStatus {
         let (peers, sockets) = self.speaker.peers().await;
         let fib = self.speaker.fib_status().borrow().clone();
-        let State { in_sync, revision, drained, mut problems, datastore } = self.state.borrow().clone();
+        let (_, retiring) = self.speaker.retiring().await;
+        let State { in_sync, revision, drained, reflects, mut problems, datastore } = self.state.borrow().clone();
         if datastore.is_none() && !in_sync {
             problems.push("bgpd has not heard all of the datastore yet".to_owned());
         }
@@ -217,6 +221,8 @@ impl Answers {
             established: peers.iter().filter(|peer| peer.state == "Established").count() as u32,
             repairs: fib.repairs,
             drained,
+            reflector: reflects,
+            retiring,
             problems,
         }
     }

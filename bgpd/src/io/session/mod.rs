@@ -78,7 +78,7 @@ pub(super) struct SessionState {
     pub(super) bfd: Option<String>,
     /// Sessions that were Established.
     pub(super) sessions: u64,
-    pub(super) member: bool,
+    pub(super) role: &'static str,
 }
 
 /// A peer.
@@ -240,7 +240,7 @@ impl Io {
             last_error: peer.last_error.clone(),
             bfd: self.detection(&peer.config),
             sessions: peer.sessions,
-            member: peer.config.member,
+            role: peer.config.role(),
         };
         let peers = self.peers.iter().map(state).collect();
         let problems = self.listeners.problems().into_iter().chain(self.detection_problems()).collect();

@@ -4,6 +4,7 @@ mod add_path;
 mod filters;
 mod limits;
 mod restarts;
+mod retiring;
 mod roles;
 mod routes;
 

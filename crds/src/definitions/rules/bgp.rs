@@ -72,6 +72,7 @@ const REMOTE: Rule = Rule::new("remote-names-somebody", "has(self.address)", "na
 pub(in crate::definitions) fn bgp_configuration() -> Vec<Placed> {
     let mut rules = Placed::all("", &[SINGLETON]);
     rules.extend(Placed::all("spec.holdTime", &[HOLD_TIME]));
+    rules.extend(selectors::at("spec.routeReflectors.nodeSelector"));
     rules
 }
 

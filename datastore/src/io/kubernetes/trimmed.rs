@@ -158,9 +158,32 @@ struct PodIp {
 struct Node {
     #[prost(message, required, tag = "1")]
     metadata: ObjectMeta,
+    #[prost(message, required, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    spec: NodeSpec,
     #[prost(message, required, tag = "3")]
     #[serde(skip_serializing_if = "is_default")]
     status: NodeStatus,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
+struct NodeSpec {
+    #[prost(bool, tag = "4")]
+    #[serde(skip_serializing_if = "is_default")]
+    unschedulable: bool,
+    #[prost(message, repeated, tag = "5")]
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "or_default")]
+    taints: Vec<Taint>,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
+struct Taint {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, tag = "3")]
+    effect: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
