@@ -69,6 +69,7 @@ fn config(me: u8, port: u16, asn: u32, peers: Vec<(&str, Peer)>) -> Config {
         step: None,
         complete: true,
         shutdown: None,
+        leaving: false,
     }
 }
 

@@ -1,8 +1,8 @@
 //! BGPConfiguration, what all nodes share, and BGPPeer, with whom they speak beyond that.
 
+use crate::add_path::AddPathSpec;
 use crate::bgp_limit::MaxPrefixesSpec;
 use crate::bgp_role::RoleSpec;
-use crate::add_path::AddPathSpec;
 use crate::definitions::schemas;
 pub use crate::topology::Topology;
 use crate::topology::{RouteReflectors, Sessions};

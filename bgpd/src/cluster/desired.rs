@@ -75,6 +75,7 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
         complete: true,
         step: place.step,
         shutdown,
+        leaving: false,
     };
     let fib = fib_config(&spec, &nodes, local, &speaker, prefixes, &blocks, &accepted);
     let node = objects.nodes.get(&Key::cluster(own));

@@ -196,6 +196,7 @@ impl LoneConfig {
             step: None,
             complete: true,
             shutdown: None,
+            leaving: false,
         };
         let route_protocol = file.route_protocol.map_or(RTPROT_BGPD, |protocol| protocol.value);
         Ok(Self { speaker, install_routes: file.install_routes, route_protocol })

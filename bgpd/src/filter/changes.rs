@@ -26,7 +26,7 @@ enum Step {
 /// The communities of a path once they are changed; borrowed by [`Edits`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Communities {
-    standard: Vec<[u8; 4]>,
+    pub(crate) standard: Vec<[u8; 4]>,
     large: Vec<[u8; 12]>,
     extended: Vec<[u8; 8]>,
 }

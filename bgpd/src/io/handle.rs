@@ -10,8 +10,12 @@ use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use twill_crds::control::{PeerStatus, RouteQuery, RouteStatus, RouteView};
+
+/// How long peers know that we are about to go before we do: time to choose other ways, and to tell them on.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// A running speaker; cheap to clone. Its threads end when the last handle is gone, or after [`SpeakerHandle::leave`].
 #[derive(Clone)]
@@ -166,6 +170,17 @@ impl SpeakerHandle {
             }
         }
         routes
+    }
+
+    /// Peers hear that this speaker is about to go (RFC 8326), and have the time to find other ways, if there is a peer.
+    pub async fn announce_leaving(&self) {
+        let config = self.plan.lock().await.as_ref().map(|plan| Config::clone(&plan.config));
+        let Some(config) = config.filter(|config| !config.leaving && config.shutdown.is_none()) else { return };
+        self.reconfigure(Config { leaving: true, ..config }).await;
+        if self.peers().await.0.iter().any(|peer| peer.state == "Established") {
+            tracing::info!("peers hear that this speaker is about to go");
+            tokio::time::sleep(FAREWELL).await;
+        }
     }
 
     /// Ends all sessions in this way and returns when the last words have left. Kernel routes stay.

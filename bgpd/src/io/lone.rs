@@ -111,6 +111,7 @@ async fn answer((handle, left): (SpeakerHandle, Arc<Notify>), request: BgpdReque
         BgpdRequest::Leave => {
             info!("leaving on request: sessions are closed with Cease, kernel routes stay");
             let status = status(&handle).await;
+            handle.announce_leaving().await;
             handle.leave(super::shutdown("removed by its operator")).await;
             left.notify_one();
             json!(status)

@@ -32,6 +32,8 @@ pub struct Config {
     pub step: Option<u32>,
     /// Why there is no peer although there could be: what those that go are told. None: each goes for a reason of its own.
     pub shutdown: Option<Shutdown>,
+    /// Whether we are about to go: what peers are told carries GRACEFUL_SHUTDOWN (RFC 8326), so that they look for other ways first.
+    pub leaving: bool,
 }
 
 /// Why all sessions are over.

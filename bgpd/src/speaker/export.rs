@@ -1,7 +1,7 @@
 //! What the peers of an update group are told about a path, and in which bytes.
 
 use super::config::{Export, NextHopRule};
-use super::path_attributes::{LLGR_STALE, PathAttributes};
+use super::path_attributes::{GRACEFUL_SHUTDOWN, LLGR_STALE, PathAttributes};
 use crate::filter::{Action, Changes, Filter, Judged, Outcome, Subject};
 use crate::rib::{AttrId, Attributes, Key, Source};
 use crate::wire::{
@@ -41,6 +41,8 @@ pub(crate) struct ExportPolicy {
     pub(crate) max_message: usize,
     /// What we are to them (RFC 9234).
     pub(crate) role: Option<Role>,
+    /// Whether we are about to go (RFC 8326).
+    pub(crate) leaving: bool,
     /// How many paths to a prefix they are told, with identifiers (RFC 7911); 0: the best one, without.
     pub(crate) paths: u8,
 }
@@ -226,6 +228,12 @@ impl Exporter {
     }
 }
 
+/// The communities of a path whose way is about to go.
+fn farewell_of(communities: &[[u8; 4]]) -> Vec<[u8; 4]> {
+    let others = communities.iter().copied().filter(|community| *community != GRACEFUL_SHUTDOWN);
+    others.chain([GRACEFUL_SHUTDOWN]).collect()
+}
+
 impl ExportPolicy {
     /// What the rules say of such paths; none: the peers may not hear of them, whatever rules say.
     fn judge(&self, from: Provenance, set: &PathAttributes) -> Option<Judged> {
@@ -267,6 +275,12 @@ impl ExportPolicy {
         let next_hop = self.next_hop(attributes.next_hop)?;
         let mut edits = self.edits(from, &changes);
         changes.apply(communities.as_ref(), &mut edits);
+        let farewell;
+        if self.leaving {
+            farewell = farewell_of(communities.as_ref().map_or(read.communities, |changed| &changed.standard));
+            edits.communities = Value::Set(&farewell);
+            edits.local_pref = Value::Set(0);
+        }
         if self.external {
             edits.local_pref = Value::Remove;
         }

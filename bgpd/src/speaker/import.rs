@@ -2,7 +2,7 @@
 
 use super::config::{Import, Peer};
 use super::event::{Batch, Established, Op, WITHDRAW};
-use super::path_attributes::PathAttributes;
+use super::path_attributes::{GRACEFUL_SHUTDOWN, PathAttributes};
 use super::rejected::Rejected;
 use super::routing::{Routing, Shared};
 use crate::filter::{Action, Changes, Filter, Judged, Outcome, Subject};
@@ -10,9 +10,6 @@ use crate::rib::{AttrId, Attributes, Key, MAX_PATHS, Source, Teller};
 use crate::wire::{self, Edits, Families, Family, Role, Value};
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// GRACEFUL_SHUTDOWN (RFC 8326 section 3): whoever tells the path is about to go.
-const GRACEFUL_SHUTDOWN: [u8; 4] = [0xff, 0xff, 0, 0];
 
 /// Why a path is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,8 @@ use crate::rib::{AttributeSet, Rank};
 use crate::wire::{Attributes, Edits, NextHop, Value};
 use std::net::IpAddr;
 
+/// GRACEFUL_SHUTDOWN (RFC 8326 section 3): whoever tells the path is about to go.
+pub(super) const GRACEFUL_SHUTDOWN: [u8; 4] = [0xff, 0xff, 0, 0];
 /// LLGR_STALE (RFC 9494 section 3.2.2).
 pub(super) const LLGR_STALE: [u8; 4] = [0xff, 0xff, 0, 6];
 /// NO_LLGR: not to be kept in its sender's long absence (RFC 9494 section 3.2.3).

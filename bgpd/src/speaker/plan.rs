@@ -127,6 +127,7 @@ pub(crate) mod tests {
             step: None,
             complete: true,
             shutdown: None,
+            leaving: false,
         }
     }
 

@@ -229,12 +229,24 @@ impl Speaker {
         }
         self.originate(&plan.config);
         self.restart.configure(&plan.config, plan.ids.keys(), now);
-        self.plan = Some(plan);
+        let before = self.plan.replace(Arc::clone(&plan)).is_some_and(|old| old.config.leaving);
+        if plan.config.leaving != before {
+            self.tell_of_leaving(plan.config.leaving);
+        }
+    }
+
+    /// All peers hear that we are about to go, or that we are not.
+    fn tell_of_leaving(&mut self, leaving: bool) {
+        for (peer, session) in &self.sessions {
+            rejoin(&mut self.v4, *peer, session, leaving);
+            rejoin(&mut self.v6, *peer, session, leaving);
+        }
     }
 
     fn up(&mut self, peer: PeerId, id: SessionId, established: Established, now: Instant) {
         let Some((_, config)) = self.plan.as_ref().and_then(|plan| plan.peer(peer)) else { return };
         let config = config.clone();
+        let leaving = self.plan.as_ref().is_some_and(|plan| plan.config.leaving);
         let negotiated = &established.negotiated;
         let source = if negotiated.ebgp { Source::Ebgp } else { Source::Ibgp };
         let away = self.restarting.get_mut(&peer);
@@ -250,7 +262,7 @@ impl Speaker {
         }
         self.heard.remove(&peer);
         for family in negotiated.families.iter() {
-            let policy = export_policy(family, &config, &established);
+            let policy = export_policy(family, &config, &established, leaving);
             match family {
                 Family::Ipv4Unicast => self.v4.join(peer, established.remote, id, policy, None),
                 Family::Ipv6Unicast => self.v6.join(peer, established.remote, id, policy, None),
@@ -399,8 +411,10 @@ impl Speaker {
             self.v4.retell(peer);
             self.v6.retell(peer);
         }
-        rejoin(&mut self.v4, peer, id, &new, &established);
-        rejoin(&mut self.v6, peer, id, &new, &established);
+        if let Some(session) = self.sessions.get(&peer) {
+            rejoin(&mut self.v4, peer, session, plan.config.leaving);
+            rejoin(&mut self.v6, peer, session, plan.config.leaving);
+        }
         if new.max_prefixes != old.max_prefixes {
             self.relimit(peer);
         }
@@ -432,17 +446,18 @@ impl Speaker {
 }
 
 /// Moves a peer to the group that its configuration asks for now, remembering what it has been told.
-fn rejoin<K: Key>(routing: &mut Routing<K>, peer: PeerId, id: SessionId, config: &Peer, established: &Established) {
-    let policy = export_policy(K::FAMILY, config, established);
+fn rejoin<K: Key>(routing: &mut Routing<K>, peer: PeerId, session: &Session, leaving: bool) {
+    let Session { id, established, peer: config, .. } = session;
+    let policy = export_policy(K::FAMILY, config, established, leaving);
     if routing.policy_of(peer).is_none_or(|old| *old == policy) {
         return;
     }
     if let Some(advertised) = routing.leave(peer) {
-        routing.join(peer, established.remote, id, policy, Some(advertised));
+        routing.join(peer, established.remote, *id, policy, Some(advertised));
     }
 }
 
-fn export_policy(family: Family, peer: &Peer, established: &Established) -> ExportPolicy {
+fn export_policy(family: Family, peer: &Peer, established: &Established, leaving: bool) -> ExportPolicy {
     let negotiated = &established.negotiated;
     let of_family = |net: &&IpNet| {
         matches!((family, net), (Family::Ipv4Unicast, IpNet::V4(_)) | (Family::Ipv6Unicast, IpNet::V6(_)))
@@ -466,6 +481,7 @@ fn export_policy(family: Family, peer: &Peer, established: &Established) -> Expo
         long_lived: negotiated.long_lived.as_ref().is_some_and(|long| long.of(family).is_some()),
         max_message: negotiated.max_message(),
         role: peer.role.map(|role| role.ours),
+        leaving,
         paths: if negotiated.add_path_send.contains(family) { peer.add_path.send } else { 0 },
     }
 }

@@ -219,6 +219,9 @@ impl Follower {
                 tracing::warn!(problem, "an object cannot be obeyed");
             }
         }
+        if wanted.speaker.shutdown.is_some() {
+            self.speaker.announce_leaving().await;
+        }
         let wanted = Arc::new(wanted);
         // The unreachable route first: what is advertised must not loop.
         self.fib.configure(wanted.fib.clone());

@@ -183,6 +183,7 @@ impl Answers {
             BgpdRequest::Leave => {
                 tracing::info!("leaving on request: sessions are closed with Cease, kernel routes stay");
                 let status = self.status().await;
+                self.speaker.announce_leaving().await;
                 self.speaker.leave(super::shutdown("removed by its operator")).await;
                 self.left.notify_one();
                 json!(status)

@@ -2,6 +2,7 @@
 
 mod add_path;
 mod filters;
+mod leaving;
 mod limits;
 mod restarts;
 mod retiring;
