@@ -29,6 +29,26 @@ impl FromStr for Destination {
     }
 }
 
+/// A port of a node that leads to others: `NODE:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodePort {
+    /// Name of the node.
+    pub(crate) node: String,
+    /// The port, of the protocol that is asked about.
+    pub(crate) port: u16,
+}
+
+impl FromStr for NodePort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no port of a node; write NODE:PORT, e.g. node-1:30080");
+        let (node, port) = text.rsplit_once(':').filter(|(node, _)| !node.is_empty()).ok_or_else(wrong)?;
+        let port = port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+        Ok(Self { node: node.to_owned(), port })
+    }
+}
+
 /// `PORT[/PROTOCOL]`, or a protocol without ports.
 pub(crate) fn port_of(text: &str) -> Result<(u16, Protocol), String> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
@@ -48,6 +68,15 @@ pub(crate) fn port_of(text: &str) -> Result<(u16, Protocol), String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_of_a_node_is_a_name_and_a_number() {
+        let is = NodePort { node: "n.example".to_owned(), port: 30080 };
+        assert_eq!("n.example:30080".parse(), Ok(is));
+        for bad in ["n", ":1", "n:", "n:0", "n:70000", "n:80/tcp"] {
+            assert!(bad.parse::<NodePort>().unwrap_err().contains("NODE:PORT"), "{bad}");
+        }
+    }
 
     #[test]
     fn destinations_in_every_form() {

@@ -256,3 +256,57 @@ fn a_datastores_objects_are_the_base_of_a_test_and_those_of_files_replace_them()
     assert_eq!(code, 2, "{out}");
     assert!(out.contains("shop/front (10.42.0.1) -> shop/cart-0 (10.42.0.2) 8080/TCP: denied"), "{out}");
 }
+
+#[test]
+fn host_policies_count_in_tests_and_in_what_a_diff_tells() {
+    let directory = files();
+    let edge = "
+apiVersion: twill.network/v1
+kind: HostPolicy
+metadata: {name: edge}
+spec:
+  interfaces: [eth0]
+  directions: [Ingress, Forwarded]
+  ingress: [{from: [{cidrs: [203.0.113.0/24]}], ports: [{port: 443}, {port: 30080}]}]
+";
+    let cases = "
+apiVersion: twill.network/v1
+kind: PolicyTest
+cases:
+- {name: the web, from: 203.0.113.1, to: 192.0.2.1, ports: [443, 22], interface: eth0, expect: Allow}
+- {name: others, from: 198.51.100.1, to: 192.0.2.1, port: 443, interface: eth0, expect: Deny}
+- {name: inside, from: 198.51.100.1, to: 192.0.2.1, port: 443, interface: eth1, expect: Allow}
+- {name: a NodePort, from: 203.0.113.1, to: shop/cart-1, port: 8080, interface: eth0, through: 'n1:30080', expect: Allow}
+- {name: another, from: 203.0.113.1, to: shop/cart-1, port: 8080, interface: eth0, through: 'n1:30081', expect: Deny}
+";
+    let node = "
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
+";
+    for (name, text) in [("edge.yaml", edge), ("cases.yaml", cases), ("node.yaml", node)] {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+    let files = ["policy", "test", "shop.yaml", "node.yaml", "edge.yaml", "cases.yaml"];
+    let (code, out, err) = run(directory.path(), &files);
+    assert_eq!((code, out.as_str()), (0, "6 assertions of 5 cases: all hold\n"), "{err}");
+    let vague = cases.replace("port: 443, interface: eth0,", "port: 443,");
+    std::fs::write(directory.path().join("cases.yaml"), vague).unwrap();
+    let (code, out, _) = run(directory.path(), &files);
+    assert!(code == 2 && out.contains("443/TCP: depends on the interface"), "{out}");
+
+    stored(directory.path());
+    let (code, out, err) = run(directory.path(), &["policy", "diff", "edge.yaml"]);
+    assert!(code == 2 && err.is_empty(), "{out}{err}");
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+    let lines: Vec<String> = out.lines().map(words).collect();
+    let told = "closes n1 Forwarded outside in 203.0.113.0/24 1-442/TCP, 444-30079/TCP, 30081-65535/TCP, all UDP, all SCTP, ICMP and 2 more eth0";
+    assert!(lines.contains(&told.to_owned()), "{out}");
+    assert_eq!(run(directory.path(), &["apply", "-f", "edge.yaml"]).0, 0);
+    assert_eq!(run(directory.path(), &["policy", "diff", "edge.yaml"]).1, "nothing opens or closes\n");
+    let (code, out, _) = run(directory.path(), &["policy", "diff", "--delete", "hostpolicy/edge", "-o", "json"]);
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert!(code == 2 && told.as_array().unwrap().iter().all(|one| one["change"] == "Opens"), "{out}");
+    assert_eq!((&told[0]["nodes"][0], &told[0]["interfaces"][0]), (&"n1".into(), &"eth0".into()));
+}

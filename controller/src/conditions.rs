@@ -3,6 +3,11 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+/// Type of the condition that an object counts as it is written.
+pub(crate) const ACCEPTED: &str = "Accepted";
+/// The same of a kind that is not ours, on which others write conditions, too.
+pub(crate) const OWN_ACCEPTED: &str = "twill.network/Accepted";
+
 /// What a condition says now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {

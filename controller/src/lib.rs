@@ -14,6 +14,7 @@ pub mod plan;
 pub mod policies;
 pub mod pools;
 mod reflectors;
+mod settled;
 mod topology;
 pub mod verdicts;
 pub mod world;

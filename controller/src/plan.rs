@@ -3,10 +3,11 @@
 //! A status is written when it differs from what is stored, and seldom: what an operator waits for at most every five seconds an object,
 //! mere numbers every half a minute. Five thousand nodes that start are five thousand claims and a few writes of their pool.
 
-use crate::conditions::held;
+use crate::conditions::{ACCEPTED, OWN_ACCEPTED, held};
 use crate::gone::{Gone, Left, Outcome, Step, Word};
 use crate::leftovers::{Deletions, without_pool, without_pool_sentence};
-use crate::world::{Block, Fact, Touched, World};
+use crate::settled::{Settled, Writes};
+use crate::world::{Block, Fact, Known, Touched, World};
 use crate::written::{Due, Status};
 use crate::{peers, policies, pools, topology, verdicts};
 use jiff::Timestamp;
@@ -68,6 +69,19 @@ pub enum Written {
     Configuration(Box<BGPConfiguration>),
 }
 
+impl Written {
+    /// Kind and name of the object.
+    fn of(&self) -> (&'static str, &str) {
+        match self {
+            Self::Pool(pool) => ("IPPool", pool.name()),
+            Self::Peer(peer) => ("BGPPeer", peer.name()),
+            Self::ClusterPolicy(policy) => (ClusterNetworkPolicy::KIND, policy.name()),
+            Self::Isolation(isolation) => (NamespaceIsolation::KIND, isolation.name()),
+            Self::Configuration(configuration) => (BGPConfiguration::KIND, configuration.name()),
+        }
+    }
+}
+
 /// What is known and what was done about it.
 #[derive(Debug)]
 pub struct Controller {
@@ -76,7 +90,9 @@ pub struct Controller {
     touched: Touched,
     gone: Gone,
     deletions: Deletions,
-    written: BTreeMap<(&'static str, String), u64>,
+    written: Writes,
+    settled_policies: Settled,
+    settled_isolations: Settled,
     /// What was told of an object, so that it is told again only when it is another.
     told: BTreeMap<String, String>,
     freed: u64,
@@ -94,7 +110,9 @@ impl Controller {
             touched: Touched::default(),
             gone: Gone::new(quarantine),
             deletions: Deletions::default(),
-            written: BTreeMap::new(),
+            written: Writes::default(),
+            settled_policies: Settled::default(),
+            settled_isolations: Settled::default(),
             told: BTreeMap::new(),
             freed: 0,
             standing: Vec::new(),
@@ -219,11 +237,11 @@ impl Controller {
         let mut due = Vec::new();
         if touched.cluster_policies {
             let wanted = |policy: &ClusterNetworkPolicy| verdicts::cluster_policy(policy, now.wall);
-            due.extend(self.world.cluster_policies.iter().filter_map(|(_, one)| Due::of(one, wanted(one))));
+            due.extend(judged_anew(&mut self.settled_policies, &self.world.cluster_policies, wanted));
         }
         if touched.isolations {
             let wanted = |isolation: &NamespaceIsolation| verdicts::isolation(isolation, now.wall);
-            due.extend(self.world.isolations.iter().filter_map(|(_, one)| Due::of(one, wanted(one))));
+            due.extend(judged_anew(&mut self.settled_isolations, &self.world.isolations, wanted));
         }
         if touched.configurations || touched.networks || touched.nodes {
             let wanted = |one: &BGPConfiguration| verdicts::configuration(one, &self.world, now.wall);
@@ -250,13 +268,13 @@ impl Controller {
 
     /// Whether the last write is long enough ago.
     fn may_write(&mut self, kind: &'static str, name: &str, pause: u64, now: u64) -> bool {
-        self.written.retain(|_, at| now.saturating_sub(*at) < LATER);
-        let key = (kind, name.to_owned());
-        let may = self.written.get(&key).is_none_or(|at| now.saturating_sub(*at) >= pause);
-        if may {
-            self.written.insert(key, now);
-        }
-        may
+        self.written.may(kind, name, pause, now)
+    }
+
+    /// How writing a status went: one that came to nothing is tried again later and later.
+    pub fn wrote(&mut self, written: &Written, well: bool) {
+        let (kind, name) = written.of();
+        self.written.went(kind, name, well);
     }
 
     /// What is wrong with objects; what is new of it is told.
@@ -298,20 +316,33 @@ impl Controller {
             let conditions = peer.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
             said(format!("BGPPeer {}", key.name), conditions, "Accepted", "False")
         });
-        let others = self.judged().map(|(what, conditions)| said(what, conditions, "Accepted", "False"));
+        let others = self.judged().map(|(what, conditions, accepted)| said(what, conditions, accepted, "False"));
         pools.chain(peers).chain(others).flatten().collect()
     }
 
     /// Objects that are judged by themselves, and what their conditions say.
-    fn judged(&self) -> impl Iterator<Item = (String, &[Condition])> {
-        fn one<K: Status>(object: &K) -> (String, &[Condition]) {
-            (format!("{} {}", K::kind().kind, object.name()), object.status().map(K::conditions).unwrap_or_default())
+    fn judged(&self) -> impl Iterator<Item = (String, &[Condition], &'static str)> {
+        fn one<K: Status>(object: &K) -> (String, &[Condition], &'static str) {
+            let conditions = object.status().map(K::conditions).unwrap_or_default();
+            (format!("{} {}", K::kind().kind, object.name()), conditions, K::ACCEPTED)
         }
         let world = &self.world;
         let policies = world.cluster_policies.iter().map(|(_, policy)| one(policy));
         let isolations = world.isolations.iter().map(|(_, isolation)| one(isolation));
         policies.chain(isolations).chain(world.configurations.iter().map(|(_, configuration)| one(configuration)))
     }
+}
+
+/// What is to be written of objects that are judged by themselves alone.
+fn judged_anew<K: Status>(settled: &mut Settled, known: &Known<K>, wanted: impl Fn(&K) -> K::Status) -> Vec<Due> {
+    let mut due = Vec::new();
+    for one in settled.others(known) {
+        match Due::of(one, wanted(one)) {
+            Some(one) => due.push(one),
+            None => settled.settle(one),
+        }
+    }
+    due
 }
 
 fn action(step: Step) -> Action {
@@ -343,7 +374,7 @@ pub(crate) fn tells<K: Object>(
     let became = |(kind, bad): &(&str, bool)| held(new, kind) == Some(*bad) && held(old, kind) != Some(*bad);
     let of = |(kind, _): &(&str, bool)| {
         let condition = new.iter().find(|condition| condition.type_ == *kind)?;
-        let reason = if *kind == "Accepted" { "Rejected" } else { kind };
+        let reason = if [ACCEPTED, OWN_ACCEPTED].contains(kind) { "Rejected" } else { kind };
         Some(warning(reference(object), reason, "Check", condition.message.clone()))
     };
     bad.iter().filter(|one| became(one)).filter_map(of).collect()

@@ -4,18 +4,19 @@
 use crate::conditions::{Judged, conditions};
 use crate::topology;
 use crate::world::World;
+use crate::written::Status;
 use jiff::Timestamp;
 use twill_crds::bgp::BGPConfigurationStatus;
 use twill_crds::cluster_network_policy::ClusterNetworkPolicyStatus;
 use twill_crds::namespace_isolation::NamespaceIsolationStatus;
 use twill_crds::validate::admit;
-use twill_crds::{BGPConfiguration, ClusterNetworkPolicy, NamespaceIsolation, Object};
+use twill_crds::{BGPConfiguration, ClusterNetworkPolicy, NamespaceIsolation};
 use twill_felix::model;
 
 /// Names in a message.
 const NAMED: usize = 5;
 
-/// The status of a policy of the cluster. Conditions of others stay: the kind is not ours.
+/// The status of a policy of the cluster. The kind is not ours, so the condition's type bears our domain, and conditions of others stay.
 #[must_use]
 pub fn cluster_policy(policy: &ClusterNetworkPolicy, now: Timestamp) -> ClusterNetworkPolicyStatus {
     let judged = [accepted(policy, &model::cluster_network_policy(policy).problems)];
@@ -48,17 +49,17 @@ pub fn configuration(configuration: &BGPConfiguration, world: &World, now: Times
 }
 
 /// By what the nodes find in it, else by what an API server refuses, which an earlier release may have stored.
-fn accepted<K: Object>(object: &K, problems: &[String]) -> Judged {
+fn accepted<K: Status>(object: &K, problems: &[String]) -> Judged {
     if !problems.is_empty() {
         // The object is known where this is read.
         let own = format!("{} {}: ", K::kind().kind, object.name());
         let texts: Vec<&str> = problems.iter().map(|text| text.strip_prefix(&own).unwrap_or(text)).collect();
-        return Judged::new("Accepted", false, "NotUnderstood", texts.join("; "));
+        return Judged::new(K::ACCEPTED, false, "NotUnderstood", texts.join("; "));
     }
     let mut value = serde_json::to_value(object).unwrap_or_default();
     match admit(&K::kind(), &mut value, None) {
-        Ok(()) => Judged::new("Accepted", true, "Valid", ""),
-        Err(invalid) => Judged::new("Accepted", false, "Invalid", format!("{}: {}", invalid.field, invalid.problem)),
+        Ok(()) => Judged::new(K::ACCEPTED, true, "Valid", ""),
+        Err(invalid) => Judged::new(K::ACCEPTED, false, "Invalid", format!("{}: {}", invalid.field, invalid.problem)),
     }
 }
 

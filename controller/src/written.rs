@@ -1,5 +1,6 @@
 //! A status that is to be written: of which object, what to tell then, and how soon.
 
+use crate::conditions::{ACCEPTED, OWN_ACCEPTED};
 use crate::plan::{AT_ONCE, LATER, SOON, Written, tells, transitions};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use twill_crds::bgp::BGPConfigurationStatus;
@@ -14,6 +15,8 @@ pub(crate) trait Status: Object {
     type Status: Clone + Default + PartialEq;
     /// As the kind is called in [`Due::kind`].
     const KIND: &str;
+    /// The type of the condition that it is understood.
+    const ACCEPTED: &str;
     /// As it is stored.
     fn status(&self) -> Option<&Self::Status>;
     /// What it says.
@@ -44,7 +47,7 @@ impl Due {
             return None;
         }
         let (old, new) = (K::conditions(&stored), K::conditions(&wanted));
-        let tells = tells(object, old, new, &[("Accepted", false)]);
+        let tells = tells(object, old, new, &[(K::ACCEPTED, false)]);
         let pause = match transitions(old) != transitions(new) {
             _ if K::decides(&stored, &wanted) => AT_ONCE,
             true => SOON,
@@ -55,10 +58,11 @@ impl Due {
 }
 
 macro_rules! status {
-    ($kind:ident, $status:ident, $written:ident $(, $decides:item)?) => {
+    ($kind:ident, $status:ident, $written:ident, $accepted:expr $(, $decides:item)?) => {
         impl Status for $kind {
             type Status = $status;
             const KIND: &str = stringify!($kind);
+            const ACCEPTED: &str = $accepted;
             fn status(&self) -> Option<&$status> {
                 self.status.as_ref()
             }
@@ -74,12 +78,13 @@ macro_rules! status {
     };
 }
 
-status!(ClusterNetworkPolicy, ClusterNetworkPolicyStatus, ClusterPolicy);
-status!(NamespaceIsolation, NamespaceIsolationStatus, Isolation);
+status!(ClusterNetworkPolicy, ClusterNetworkPolicyStatus, ClusterPolicy, OWN_ACCEPTED);
+status!(NamespaceIsolation, NamespaceIsolationStatus, Isolation, ACCEPTED);
 status!(
     BGPConfiguration,
     BGPConfigurationStatus,
     Configuration,
+    ACCEPTED,
     fn decides(old: &BGPConfigurationStatus, new: &BGPConfigurationStatus) -> bool {
         old.sessions != new.sessions
     }

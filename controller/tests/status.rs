@@ -277,17 +277,17 @@ fn a_policy_of_the_cluster_says_whether_it_is_understood_beside_what_others_say_
         Fact::ClusterPolicy(applied(policy))
     };
     let status = |world: &World| json!(world.controller.world().cluster_policies.iter().next().unwrap().1.status);
-    let theirs = json!({"type": "Ready-Elsewhere", "status": "True", "reason": "Fine", "message": "",
+    let theirs = json!({"type": "Accepted", "status": "False", "reason": "Theirs", "message": "",
         "lastTransitionTime": "2026-01-01T00:00:00Z"});
     world.hear([of(1, "Deny", json!({"conditions": [theirs]}))]);
     world.pass(60);
-    assert_eq!(conditions(&status(&world)), ["Ready-Elsewhere=True/Fine", "Accepted=True/Valid"]);
+    assert_eq!(conditions(&status(&world)), ["Accepted=False/Theirs", "twill.network/Accepted=True/Valid"]);
     assert_eq!((status(&world)["conditions"][1]["observedGeneration"].clone(), world.writes), (json!(1), 1));
     // A later release of the API has an action that this one does not know.
     world.hear([of(2, "Watch", status(&world))]);
     world.pass(60);
-    assert_eq!(conditions(&status(&world)), ["Ready-Elsewhere=True/Fine", "Accepted=False/NotUnderstood"]);
-    let why = message(&status(&world), "Accepted");
+    assert_eq!(conditions(&status(&world)), ["Accepted=False/Theirs", "twill.network/Accepted=False/NotUnderstood"]);
+    let why = message(&status(&world), "twill.network/Accepted");
     assert_eq!(why, "spec.ingress[0].action: \"Watch\" is none of Accept, Deny, Pass; it is taken for Deny");
     assert_eq!((world.reasons(), world.writes), (vec![("ClusterNetworkPolicy/guard".to_owned(), "Rejected")], 2));
     assert!(

@@ -38,8 +38,8 @@ pub struct NamespaceIsolationSpec {
     /// What passes in the closed directions; by default SameNamespace and DNS. An empty list lets nothing pass. `SameNamespace`: in and
     /// out, packets between pods of the same namespace. `DNS`: out, to port 53 by UDP and TCP of the pods and addresses that `dns` says,
     /// and of all nodes, for a cache with hostNetwork. `APIServer`: out, to ports 443 and 6443 by TCP of the nodes with the label
-    /// `node-role.kubernetes.io/control-plane` and of the addresses that `apiServer` says. `IngressControllers`: in, from the pods that
-    /// `ingressControllers` says. `Metrics`: in, by TCP from the pods that `metrics` says.
+    /// `node-role.kubernetes.io/control-plane` and of the addresses that `apiServer` says. `IngressControllers`: in, from the pods and
+    /// nodes that `ingressControllers` says. `Metrics`: in, by TCP from the pods that `metrics` says.
     #[serde(default = "usual")]
     #[schemars(length(max = 5))]
     pub allow: Vec<Allowance>,
@@ -138,15 +138,21 @@ pub struct IngressControllers {
     /// Selects, by label, the namespaces of the controllers; by default `ingress-nginx`.
     #[schemars(schema_with = "schemas::selector")]
     pub namespace_selector: LabelSelector,
-    /// Selects, by label, the pods of the controllers; by default all of these namespaces. A pod with hostNetwork is not among them:
-    /// allow the address of its node in a NetworkPolicy.
+    /// Selects, by label, the pods of the controllers; by default all of these namespaces. A pod with hostNetwork is not among them: see
+    /// `nodeSelector`.
     #[schemars(schema_with = "schemas::selector")]
     pub pod_selector: LabelSelector,
+    /// Selects, by label, nodes on which controllers run with hostNetwork: whatever these nodes send passes, from their own addresses and
+    /// from those that they have in Twill's tunnels, for nothing in a packet tells which process of a node sent it. An empty selector
+    /// selects all nodes. Left out, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schemas::selector")]
+    pub node_selector: Option<LabelSelector>,
 }
 
 impl Default for IngressControllers {
     fn default() -> Self {
-        Self { namespace_selector: named("ingress-nginx"), pod_selector: LabelSelector::default() }
+        Self { namespace_selector: named("ingress-nginx"), pod_selector: LabelSelector::default(), node_selector: None }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Commands about policy: what it says, what it would change, what it does to packets.
 
 use super::{Node, Output, Store, duration};
-use crate::destination::Destination;
+use crate::destination::{Destination, NodePort};
 use clap::Subcommand;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -124,6 +124,12 @@ pub(crate) struct Explain {
     /// The receiver: NAMESPACE/POD or an address (IPv6 in brackets), then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every
     /// port that the pod declares.
     pub(crate) dst: Destination,
+    /// The interface of a node by which it comes or goes, for HostPolicies that name some.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// The node and its port, a NodePort, that it comes to before it is sent on to the receiver, for HostPolicies about what is forwarded.
+    #[arg(long, value_name = "NODE:PORT")]
+    pub(crate) through: Option<NodePort>,
     #[command(flatten)]
     pub(crate) store: Store,
     #[command(flatten)]

@@ -3,14 +3,14 @@
 use crate::args::Explain;
 use crate::commands::exit;
 use crate::commands::policy::{Cluster, declared};
-use crate::destination::Destination;
+use crate::destination::{Destination, NodePort};
 use crate::io::with_store;
 use crate::output::{Format, print_line, print_value};
 use anyhow::bail;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use twill_crds::{Object, Pod};
-use twill_felix::evaluate::{Explanation, Judgement, Party};
+use twill_felix::evaluate::{Crossing, Explanation, Judgement, Party};
 use twill_felix::model::Protocol;
 
 pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
@@ -22,8 +22,9 @@ pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
             None => declared_by(dst, &cluster.pods)?,
         };
         let universe = cluster.universe();
+        let way = crossing(args.interface.as_ref(), args.through.as_ref());
         let explained: Result<Vec<Explanation>, _> =
-            ports.iter().map(|(port, protocol)| universe.explain(src, dst, *port, *protocol)).collect();
+            ports.iter().map(|(port, protocol)| universe.explain_by(src, dst, *port, *protocol, &way)).collect();
         let explained = explained?;
         universe.problems().for_each(|problem| eprintln!("warning: {problem}"));
         match args.output.output {
@@ -32,6 +33,11 @@ pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
         }
         Ok(exit(explained.iter().all(|explanation| explanation.allowed)))
     })
+}
+
+/// What a connection meets on its way.
+pub(super) fn crossing(interface: Option<&String>, through: Option<&NodePort>) -> Crossing {
+    Crossing { interface: interface.cloned(), came_to: through.map(|at| (at.node.clone(), at.port)) }
 }
 
 /// All ports that a pod declares.
@@ -53,7 +59,7 @@ pub(super) fn value(explanation: &Explanation) -> Value {
         }
         _ => json!({"allowed": j.allows(), "reason": j.to_string()}),
     };
-    json!({
+    let mut value = json!({
         "allowed": explanation.allowed,
         "source": explanation.src.to_string(),
         "destination": explanation.dst.to_string(),
@@ -61,5 +67,12 @@ pub(super) fn value(explanation: &Explanation) -> Value {
         "protocol": explanation.protocol.to_string(),
         "egress": judgement(&explanation.egress),
         "ingress": judgement(&explanation.ingress),
-    })
+    });
+    if let Some(through) = &explanation.through {
+        value["through"] = judgement(through);
+    }
+    if explanation.depends() {
+        value["depends"] = json!("interface");
+    }
+    value
 }

@@ -66,14 +66,30 @@ async fn delete_block(store: &Datastore, block: &Block) -> Result<bool, Error> {
     }
 }
 
-/// Writes a status; whether it was. Somebody who changed the object meanwhile is heard soon, and it is decided anew.
-pub async fn write<K: Object>(store: &Datastore, object: &K) -> bool {
+/// How writing a status went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrote {
+    /// It is stored.
+    Stored,
+    /// Somebody changed the object meanwhile, which is heard soon, and it is decided anew.
+    Stale,
+    /// It came to nothing, and may so again.
+    Refused,
+}
+
+/// Writes a status.
+pub async fn write<K: Object>(store: &Datastore, object: &K) -> Wrote {
+    let (kind, name) = (K::kind().kind, object.name());
     match store.update_status(object).await {
-        Ok(_) => true,
-        Err(Error::Conflict(_) | Error::NotFound(_)) => false,
+        Ok(_) => Wrote::Stored,
+        Err(Error::Conflict(_)) => Wrote::Stale,
+        Err(Error::NotFound(_)) => {
+            tracing::debug!(%kind, name, "status not written: the object is gone, or its definition, of an older release, has none");
+            Wrote::Refused
+        }
         Err(error) => {
-            tracing::warn!(%error, kind = %K::kind().kind, name = object.name(), "status not written; tried again later");
-            false
+            tracing::warn!(%error, %kind, name, "status not written; tried again later");
+            Wrote::Refused
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One term of a leader: it hears everything, and once a second does what follows from it. It ends by being dropped.
 
 use super::lead::Tenure;
+use super::perform::Wrote;
 use super::{Clock, heard, perform};
 use crate::plan::{Action, Controller, Now, Written};
 use futures::StreamExt;
@@ -82,14 +83,15 @@ impl Term {
                 }
             }
             Action::Write(written, tells) => {
-                let stored = match &written {
+                let wrote = match &written {
                     Written::Pool(pool) => perform::write(&self.store, pool.as_ref()).await,
                     Written::Peer(peer) => perform::write(&self.store, peer.as_ref()).await,
                     Written::ClusterPolicy(policy) => perform::write(&self.store, policy.as_ref()).await,
                     Written::Isolation(isolation) => perform::write(&self.store, isolation.as_ref()).await,
                     Written::Configuration(configuration) => perform::write(&self.store, configuration.as_ref()).await,
                 };
-                if stored {
+                self.controller.wrote(&written, wrote != Wrote::Refused);
+                if wrote == Wrote::Stored {
                     self.tell_all(&tells).await;
                 }
             }

@@ -309,9 +309,10 @@ fn nothing_that_a_program_writes_is_pruned() {
     let status = json!({"bgp": bgp, "felix": {"conditions": conditions}});
     check::<NodeNetwork>(&make("NodeNetwork", &json!({"drain": true, "uninstall": true}), &status));
     let pods = json!({"namespaceSelector": selector, "podSelector": selector});
+    let controllers = json!({"namespaceSelector": selector, "podSelector": selector, "nodeSelector": selector});
     let isolation = json!({"namespaceSelector": selector, "directions": ["Ingress", "Egress"],
         "allow": ["SameNamespace", "DNS", "APIServer", "IngressControllers", "Metrics"], "dns": pods,
-        "apiServer": {"addresses": ["10.0.0.1", "fd00::1"]}, "ingressControllers": pods, "metrics": pods});
+        "apiServer": {"addresses": ["10.0.0.1", "fd00::1"]}, "ingressControllers": controllers, "metrics": pods});
     let written: NamespaceIsolation = make("NamespaceIsolation", &isolation, &Value::Null);
     check(&json!({"kind": "NamespaceIsolation", "spec": written.spec, "status": {"conditions": conditions}}));
     let small = json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "Exists"}]});

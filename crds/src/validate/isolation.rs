@@ -32,7 +32,8 @@ fn selectors(spec: &NamespaceIsolationSpec) -> Result<(), Problem> {
         ("metrics.namespaceSelector", &spec.metrics.namespace_selector),
         ("metrics.podSelector", &spec.metrics.pod_selector),
     ];
-    all.into_iter().try_for_each(|(field, one)| selector::optional(&format!("spec.{field}"), Some(one)))
+    all.into_iter().try_for_each(|(field, one)| selector::optional(&format!("spec.{field}"), Some(one)))?;
+    selector::optional("spec.ingressControllers.nodeSelector", spec.ingress_controllers.node_selector.as_ref())
 }
 
 fn at_most(field: &str, found: usize, most: usize) -> Result<(), Problem> {

@@ -53,6 +53,8 @@ pub struct Place {
     pub addresses: Option<Vec<IpAddr>>,
     /// The TCP ports that it asks for.
     pub ports: Option<Vec<u16>>,
+    /// Nodes that are meant with all that they send.
+    pub node_selector: Option<LabelSelector>,
 }
 
 /// "It counts as a NetworkPolicy of each namespace": nothing where none closes the pod in the direction.
@@ -92,8 +94,15 @@ fn lets_in(cluster: &Cluster, spec: &NamespaceIsolationSpec, what: &str, pod: &P
     match what {
         // "In and out, packets between pods of the same namespace."
         "SameNamespace" => shares_namespace(pod, from),
-        // "In, from the pods that `ingressControllers` says": "by default `ingress-nginx`", "all of these namespaces".
-        "IngressControllers" => is_pod_of(cluster, &spec.ingress_controllers, "ingress-nginx", &any(), from),
+        // "In, from the pods and nodes that `ingressControllers` says": "by default `ingress-nginx`", "all of these namespaces".
+        "IngressControllers" => {
+            is_pod_of(cluster, &spec.ingress_controllers, "ingress-nginx", &any(), from)
+                || spec
+                    .ingress_controllers
+                    .node_selector
+                    .as_ref()
+                    .is_some_and(|nodes| sends(cluster, nodes, from.address))
+        }
         // "In, by TCP from the pods that `metrics` says": "by default `monitoring`", "left out or empty, all TCP ports".
         "Metrics" => {
             let ports = spec.metrics.ports.clone().unwrap_or_default();
@@ -148,6 +157,16 @@ fn is_pod_of(cluster: &Cluster, place: &Place, namespace: &str, pods: &LabelSele
         .is_some_and(|pod| labels::selects_namespace_of(cluster, &namespaces, pod) && labels::selects_pod(pods, pod))
 }
 
+/// "Whatever these nodes send passes, from their own addresses and from those that they have in Twill's tunnels." "An empty selector
+/// selects all nodes."
+fn sends(cluster: &Cluster, nodes: &LabelSelector, address: IpAddr) -> bool {
+    let is_meant = |node: &&Node| labels::selects(nodes, &node.metadata.labels.clone().unwrap_or_default());
+    cluster.nodes.iter().filter(is_meant).any(|node| {
+        let in_tunnels = cluster.tunnels.iter().filter(|(of, _)| Some(of) == node.metadata.name.as_ref());
+        is_known_as(node, address) || in_tunnels.into_iter().any(|(_, own)| *own == address)
+    })
+}
+
 /// A node is each of `status.addresses`, of whatever type.
 fn is_known_as(node: &Node, address: IpAddr) -> bool {
     let listed = node.status.iter().flat_map(|s| s.addresses.iter().flatten());
@@ -157,7 +176,8 @@ fn is_known_as(node: &Node, address: IpAddr) -> bool {
 fn is_valid(spec: &NamespaceIsolationSpec) -> bool {
     let mut places = [&spec.dns, &spec.ingress_controllers, &spec.metrics].into_iter();
     let of = |place: &Place| place.namespace_selector.iter().chain(&place.pod_selector).all(labels::is_valid);
-    labels::is_valid(&spec.namespace_selector) && places.all(of)
+    let nodes = &spec.ingress_controllers.node_selector;
+    labels::is_valid(&spec.namespace_selector) && places.all(of) && nodes.iter().all(labels::is_valid)
 }
 
 fn any() -> LabelSelector {

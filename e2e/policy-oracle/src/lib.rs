@@ -34,6 +34,8 @@ pub struct Cluster {
     pub isolations: Vec<NamespaceIsolation>,
     /// Nodes, for their addresses and labels.
     pub nodes: Vec<Node>,
+    /// Addresses that nodes, by name, have in Twill's tunnels.
+    pub tunnels: Vec<(String, IpAddr)>,
     /// What is plugged in on the node that judges; empty means: nothing known but the objects.
     pub attachments: Vec<Attachment>,
 }
@@ -159,6 +161,9 @@ impl<'a> Place<'a> {
         let node = cluster.nodes.iter().find(|n| node_addresses(n).contains(&address));
         if let Some(node) = node {
             return Place::Node(node.metadata.name.as_deref().unwrap_or_default());
+        }
+        if let Some((node, _)) = cluster.tunnels.iter().find(|(_, own)| *own == address) {
+            return Place::Node(node);
         }
         let guest =
             cluster.pods.iter().find(|p| is_host_network(p) && !is_completed(p) && pod_addresses(p).contains(&address));

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use twill_crds::{ClusterNetworkPolicy, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod};
+use twill_crds::{ClusterNetworkPolicy, IPBlock, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod};
 use twill_datastore::{Datastore, Filter};
 use twill_e2e::{Lab, Probe};
 use twill_lab::io::netns;
@@ -144,6 +144,11 @@ pub(crate) fn cluster(url: &str) -> Cluster {
             cluster_policies: all::<ClusterNetworkPolicy>(&store).await.iter().map(foreign).collect(),
             isolations: all::<NamespaceIsolation>(&store).await.iter().map(foreign).collect(),
             nodes: all::<Node>(&store).await,
+            tunnels: all::<IPBlock>(&store)
+                .await
+                .iter()
+                .map(|b| (b.spec.node.clone(), b.spec.cidr.network()))
+                .collect(),
             attachments: Vec::new(),
         }
     })

@@ -59,7 +59,7 @@ impl Compiler {
         if let Some(pod) = self.index.owner(address) {
             return Who::Pod(&pod.key);
         }
-        let node = self.index.nodes().iter().find(|node| node.known_as.contains(&address));
+        let node = self.index.nodes().iter().find(|node| node.speaks_from(address));
         node.map_or(Who::Outside, |node| Who::Node(&node.name))
     }
 

@@ -4,7 +4,7 @@ use super::sets::{Content, Layout, SetSpec, short};
 use crate::model::{
     Action, Direction, Peer, Peers, PodSelector, Policy, Port, PortNumber, Ports, Protocol, Ranges, Rule,
 };
-use crate::ruleset::{End, Family, Match};
+use crate::ruleset::{End, Family, Field, Match};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::ops::RangeInclusive;
 
@@ -78,10 +78,11 @@ fn conditions(rule: &Rule, direction: Direction, subject: &PodSelector, form: Fo
     let peers = peer_conditions(&rule.peers, source, form);
     let Ports::Of(ports) = &rule.ports else { return peers };
     let mut all = Vec::new();
-    for port in numbered(ports) {
+    for port in numbered(ports).into_iter().map(shared) {
         for peer in &peers {
             let mut condition = peer.clone();
-            condition.matches.insert(0, port.clone());
+            condition.matches.splice(0..0, port.matches.iter().cloned());
+            condition.sets.extend(port.sets.iter().cloned());
             all.push(condition);
         }
     }
@@ -123,6 +124,7 @@ fn peer_conditions(peers: &Peers, source: bool, form: Form) -> Vec<Condition> {
             Peer::Block(ranges) => blocks.push(ranges),
             Peer::Pods(selector) => all.extend(addresses(&Content::Pods(selector.clone()), source, form)),
             Peer::Nodes(selector) => all.extend(addresses(&Content::Nodes(selector.clone()), source, form)),
+            Peer::SentByNodes(selector) => all.extend(addresses(&Content::SentByNodes(selector.clone()), source, form)),
         }
     }
     let blocks = Ranges::union(blocks);
@@ -176,6 +178,21 @@ fn numbered(ports: &[Port]) -> Vec<Match> {
         }
     }
     all
+}
+
+/// Ranges of ports in a rule, beyond which they are a set with a name: else each of a rule's peers would bring all of them once more.
+const MANY_PORTS: usize = 64;
+
+/// The same ports, as a set that rules share if there are many.
+fn shared(ports: Match) -> Condition {
+    match ports {
+        Match::Ports { protocol, side: End::Destination, ranges } if ranges.len() > MANY_PORTS => {
+            let spec = SetSpec::numbers(ranges);
+            let one_of = Match::Set { key: vec![Field::DestinationPort], set: spec.slot().set.clone(), negated: false };
+            Condition { family: None, matches: vec![Match::Protocol(protocol), one_of], sets: vec![spec] }
+        }
+        other => Condition { matches: vec![other], ..Condition::default() },
+    }
 }
 
 /// The ports that have names.
@@ -238,6 +255,24 @@ mod tests {
         assert_eq!(block("fd00::/8", &["fd80::/9"]), ["ip6 daddr fd00::/9"]);
         assert_eq!(block("10.0.0.0/8", &["10.1.0.0/16"]), ["ip daddr @cidr4"]);
         assert_eq!(block("10.0.0.0/8", &["10.0.0.0/8"]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn many_ports_are_one_set_that_all_peers_share() {
+        let ports: Vec<_> =
+            (0..100).map(|n| json!({"port": 1000 + 2 * n})).chain([json!({"port": 9, "protocol": "UDP"})]).collect();
+        let peers = json!([{"podSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]);
+        assert_eq!(
+            shown(Direction::Ingress, json!({"from": peers, "ports": ports})),
+            [
+                "meta l4proto tcp th dport @ports ip saddr @sel4",
+                "meta l4proto tcp th dport @ports ip6 saddr @sel6",
+                "meta l4proto tcp th dport @ports ip saddr 10.0.0.0/8",
+                "udp dport 9 ip saddr @sel4",
+                "udp dport 9 ip6 saddr @sel6",
+                "udp dport 9 ip saddr 10.0.0.0/8",
+            ]
+        );
     }
 
     #[test]

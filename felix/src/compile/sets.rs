@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 /// What a set holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +22,12 @@ pub(super) enum Content {
     Ports(PodSelector, Protocol, String),
     /// Addresses of these nodes.
     Nodes(Selector),
+    /// Those and the addresses from which they speak into tunnels.
+    SentByNodes(Selector),
     /// Address ranges.
     Block(Ranges),
+    /// Ranges of ports, of whichever protocol and family.
+    Numbers(Vec<RangeInclusive<u16>>),
 }
 
 /// Whether contents share sets. Blocks never do: ranges beside another field of the key cost the kernel far more.
@@ -65,18 +70,25 @@ impl SetSpec {
         let kind = match content {
             Content::Pods(_) => "sel",
             Content::Ports(..) => "np",
-            Content::Nodes(_) => "node",
+            Content::Nodes(_) | Content::SentByNodes(_) => "node",
             Content::Block(_) => "cidr",
+            Content::Numbers(_) => "ports",
         };
         let digit = if family == Family::V4 { 4 } else { 6 };
         let number = number(&content);
         let slot = match (layout, &content) {
+            (_, Content::Numbers(_)) => Slot::whole(Name::from(format!("{kind}_{number:016x}"))),
             (Layout::Own, _) | (Layout::Shared, Content::Block(_)) => {
                 Slot::whole(Name::from(format!("{kind}{digit}_{number:016x}")))
             }
             (Layout::Shared, _) => Slot { set: Name::from(format!("{kind}{digit}_all")), selector: Some(number) },
         };
         SetSpec { content, family, slot }
+    }
+
+    /// Of ports, for both families.
+    pub(super) fn numbers(ranges: Vec<RangeInclusive<u16>>) -> SetSpec {
+        Self::new(Content::Numbers(ranges), Family::V4, Layout::Own)
     }
 
     /// Of which family its addresses are.
@@ -91,14 +103,14 @@ impl SetSpec {
 
     /// Whether it could share a set with others.
     pub(super) fn may_share(&self) -> bool {
-        !matches!(self.content, Content::Block(_))
+        !matches!(self.content, Content::Block(_) | Content::Numbers(_))
     }
 
     /// The selector of pods that its elements follow.
     pub(super) fn selector(&self) -> Option<&PodSelector> {
         match &self.content {
             Content::Pods(selector) | Content::Ports(selector, ..) => Some(selector),
-            Content::Nodes(_) | Content::Block(_) => None,
+            Content::Nodes(_) | Content::SentByNodes(_) | Content::Block(_) | Content::Numbers(_) => None,
         }
     }
 
@@ -119,7 +131,9 @@ impl SetSpec {
                 Set::of(key).comment(short(format!("port {name}/{protocol} of {selector}")))
             }
             Content::Nodes(selector) => Set::of(key).comment(short(format!("nodes {selector}"))),
+            Content::SentByNodes(selector) => Set::of(key).comment(short(format!("nodes {selector}, also by tunnel"))),
             Content::Block(ranges) => Set::of(key).interval().with(range_elements(ranges, self.family)),
+            Content::Numbers(ranges) => Set::of([KeyType::Port]).interval().with(ranges.iter().map(Key::ports)),
         }
     }
 
@@ -143,7 +157,7 @@ impl SetSpec {
     pub(super) fn elements(&self, addresses: &[IpAddr], ports: &[NamedPort]) -> Vec<Key> {
         let mine = addresses.iter().filter(|a| a.is_ipv4() == (self.family == Family::V4));
         match &self.content {
-            Content::Nodes(_) | Content::Block(_) => Vec::new(),
+            Content::Nodes(_) | Content::SentByNodes(_) | Content::Block(_) | Content::Numbers(_) => Vec::new(),
             Content::Pods(_) => mine.map(|a| self.of_address(*a)).collect(),
             Content::Ports(_, protocol, name) => {
                 let named: Vec<u16> =
@@ -165,9 +179,14 @@ impl SetSpec {
 
     /// Its elements if it is one of nodes' addresses.
     pub(super) fn of_nodes(&self, index: &Index) -> Option<BTreeMap<Key, Value>> {
-        let Content::Nodes(selector) = &self.content else { return None };
+        let (selector, sent) = match &self.content {
+            Content::Nodes(selector) => (selector, false),
+            Content::SentByNodes(selector) => (selector, true),
+            Content::Pods(_) | Content::Ports(..) | Content::Block(_) | Content::Numbers(_) => return None,
+        };
         let nodes = index.nodes().iter().filter(|node| selector.matches(&node.labels));
-        let mine = nodes.flat_map(|node| &node.known_as).filter(|a| a.is_ipv4() == (self.family == Family::V4));
+        let all = nodes.flat_map(|node| node.known_as.iter().chain(node.tunnels.iter().filter(move |_| sent)));
+        let mine = all.filter(|a| a.is_ipv4() == (self.family == Family::V4));
         let keys = mine.map(|address| self.of_address(*address)).chain(self.marker());
         Some(keys.map(|key| (key, Value::Plain)).collect())
     }

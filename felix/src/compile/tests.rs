@@ -223,7 +223,13 @@ fn pools_that_overlap_become_ranges_that_do_not() {
     let pool = |cidr: &str, nat_outgoing| Pool { cidr: cidr.parse().unwrap(), nat_outgoing };
     let pools = vec![pool("10.0.0.0/16", false), pool("10.0.1.0/24", true), pool("fd00::/64", true)];
     let addresses: BTreeSet<_> = ["192.0.2.1".parse().unwrap(), "fd01::1".parse().unwrap()].into();
-    let node = Node { name: "n1".into(), labels: Arc::default(), known_as: addresses.clone(), addresses };
+    let node = Node {
+        name: "n1".into(),
+        labels: Arc::default(),
+        known_as: addresses.clone(),
+        addresses,
+        tunnels: BTreeSet::new(),
+    };
     commit(&mut compiler, [Event::PoolsChanged(pools), Event::NodesChanged(vec![node])]);
     assert_eq!((elements(&compiler, "pools4"), elements(&compiler, "nat4")), ("10.0.0.0".into(), "10.0.1.0".into()));
     assert_eq!((elements(&compiler, "nodes4"), elements(&compiler, "nodes6")), ("192.0.2.1".into(), "fd01::1".into()));

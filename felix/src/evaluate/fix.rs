@@ -4,8 +4,8 @@ use super::judge::RuleRef;
 use super::packet::{Decision, Packet};
 use super::universe::Side;
 use crate::model::{
-    Direction, Labels, NamespaceScope, Peer, Peers, Pod, PodSelector, Policy, PolicyKey, Port, PortNumber, Ports,
-    Ranges, Requirement, Selector, Test, Tier,
+    Direction, HOST_POLICY, Labels, NamespaceScope, Peer, Peers, Pod, PodSelector, Policy, PolicyKey, Port, PortNumber,
+    Ports, Ranges, Requirement, Selector, Test, Tier,
 };
 use std::fmt;
 
@@ -128,11 +128,13 @@ impl fmt::Display for Fix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |direction: Direction| if direction == Direction::Ingress { "from" } else { "to" };
         match self {
-            Self::AddPeer { rule, peer } => write!(f, "add {} to {rule}.{}", written(peer), list(rule.direction)),
+            Self::AddPeer { rule, peer } => {
+                write!(f, "add {} to {rule}.{}", written(peer, &rule.policy), list(rule.direction))
+            }
             Self::AddPort { rule, port } => write!(f, "add {} to {rule}.ports", written_port(port)),
             Self::AddRule { policy, direction, peer, port } => {
                 let ports = port.as_ref().map(|port| format!(", ports: [{}]", written_port(port))).unwrap_or_default();
-                write!(f, "add {{{}: [{}]{ports}}} to {policy} {direction}", list(*direction), written(peer))
+                write!(f, "add {{{}: [{}]{ports}}} to {policy} {direction}", list(*direction), written(peer, policy))
             }
             Self::ChangeRule(rule) => write!(f, "change {rule}, which denies it, or allow it in a rule before"),
             Self::Mend(problem) => write!(f, "mend {problem}"),
@@ -140,18 +142,23 @@ impl fmt::Display for Fix {
     }
 }
 
-/// A peer as a NetworkPolicy writes it, in one line of YAML.
-fn written(peer: &Peer) -> String {
+/// A peer as a policy of this kind writes it, in one line of YAML.
+fn written(peer: &Peer, policy: &PolicyKey) -> String {
+    let of_host = policy.kind == HOST_POLICY;
     match peer {
+        Peer::Pods(PodSelector { namespaces: NamespaceScope::Matching(namespaces), pods }) if of_host => {
+            format!("{{pods: {{namespaceSelector: {}, podSelector: {}}}}}", selector(namespaces), selector(pods))
+        }
         Peer::Pods(PodSelector { namespaces: NamespaceScope::Matching(namespaces), pods }) => {
             format!("{{namespaceSelector: {}, podSelector: {}}}", selector(namespaces), selector(pods))
         }
         Peer::Pods(PodSelector { pods, .. }) => format!("{{podSelector: {}}}", selector(pods)),
-        Peer::Nodes(nodes) => format!("{{nodes: {}}}", selector(nodes)),
+        Peer::Nodes(nodes) | Peer::SentByNodes(nodes) => format!("{{nodes: {}}}", selector(nodes)),
         Peer::Block(ranges) => {
             let only = ranges.v4().map(|(address, _)| format!("{address}/32"));
             let only = only.chain(ranges.v6().map(|(address, _)| format!("{address}/128"))).next();
-            format!("{{ipBlock: {{cidr: {}}}}}", quoted(&only.unwrap_or_default()))
+            let only = quoted(&only.unwrap_or_default());
+            if of_host { format!("{{cidrs: [{only}]}}") } else { format!("{{ipBlock: {{cidr: {only}}}}}") }
         }
     }
 }

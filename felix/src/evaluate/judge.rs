@@ -12,6 +12,13 @@ pub enum Judgement {
     NotJudged(String),
     /// There can be no such connection; why.
     Impossible(String),
+    /// It differs between interfaces of a node.
+    Depends {
+        /// The node.
+        node: String,
+        /// Interfaces, as people call them, and what is said of each.
+        interfaces: Vec<(String, Judgement)>,
+    },
     /// No policy governs the pod in this direction: everything is allowed.
     NotIsolated,
     /// A rule allows it.
@@ -39,7 +46,15 @@ pub enum Judgement {
 }
 
 impl Judgement {
-    /// Whether this direction lets the connection pass.
+    /// How many policies have a say.
+    pub(super) fn governed_by(&self) -> usize {
+        match self {
+            Self::Allowed { isolating, .. } | Self::Denied { isolating, .. } => isolating.len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether this direction lets the connection pass, by whichever interface.
     #[must_use]
     pub fn allows(&self) -> bool {
         matches!(self, Self::NotJudged(_) | Self::NotIsolated | Self::Allowed { .. })
@@ -96,12 +111,17 @@ pub struct Miss {
 
 /// Judges one direction.
 pub(super) fn judge(packet: &Packet<'_>) -> Judgement {
-    let governing = packet.universe.governing(packet.direction, packet.subject);
-    if governing.is_empty() {
-        return Judgement::NotIsolated;
+    let governing = packet.subject.map(|subject| packet.universe.governing(packet.direction, subject));
+    match governing {
+        Some(governing) if !governing.is_empty() => judge_by(packet, &governing),
+        _ => Judgement::NotIsolated,
     }
+}
+
+/// Judges one direction by these policies, at least one.
+pub(super) fn judge_by(packet: &Packet<'_>, governing: &[(&Policy, &[Rule])]) -> Judgement {
     let isolating = governing.iter().map(|(p, _)| Isolating { policy: p.key.clone(), tier: p.tier }).collect();
-    let decision = packet.decide(&governing);
+    let decision = packet.decide(governing);
     let by = decision.by.map(|(policy, index)| packet.place(policy, index));
     let passed = decision.passed.iter().map(|(policy, index)| packet.place(policy, *index)).collect();
     if decision.allowed {

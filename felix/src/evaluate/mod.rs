@@ -4,10 +4,13 @@
 //! knows nothing of sets and chains: `twill explain` shows it, the lab prints it as the expected matrix, and tests hold the
 //! compiled ruleset against it.
 //!
+//! HostPolicies are judged beside that ([`AtHost`]), at the interfaces of nodes.
+//!
 //! [`diff`] asks the same of two moments at once: what a change of policies opens and closes.
 
 mod diff;
 mod fix;
+mod host;
 mod judge;
 mod packet;
 mod story;
@@ -16,8 +19,9 @@ mod story;
 mod tests;
 mod universe;
 
-pub use diff::{Change, Diff, Group, Span, diff};
+pub use diff::{Change, Diff, Group, HostChange, Span, diff};
 pub use fix::Fix;
+pub use host::{AtHost, Crossing};
 pub use judge::{Isolating, Judgement, Miss, RuleRef};
 pub use story::Explanation;
 pub use universe::{Objects, Party, Side, Universe, UnknownParty};

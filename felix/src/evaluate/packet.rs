@@ -3,11 +3,12 @@
 use super::universe::{Side, Universe};
 use crate::model::{Action, Direction, Peer, Peers, Pod, PodSelector, Policy, Port, PortNumber, Ports, Protocol, Rule};
 
-/// One direction of one connection. `subject` is the governed pod, `peer` the other end, `dst` the end where ports are looked up.
+/// One direction of one connection. `subject` is the governed pod, none where it is a node; `peer` the other end, `dst` the end where ports
+/// are looked up.
 pub(super) struct Packet<'a> {
     pub(super) universe: &'a Universe,
     pub(super) direction: Direction,
-    pub(super) subject: &'a Pod,
+    pub(super) subject: Option<&'a Pod>,
     pub(super) peer: &'a Side,
     pub(super) dst: &'a Side,
     pub(super) port: u16,
@@ -92,6 +93,7 @@ impl Packet<'_> {
         match (peer, self.peer) {
             (Peer::Block(ranges), side) => side.address().is_some_and(|a| ranges.contains(a)),
             (Peer::Nodes(selector), side) => side.address().is_some_and(|a| self.universe.is_node(selector, a)),
+            (Peer::SentByNodes(selector), side) => side.address().is_some_and(|a| self.universe.is_sender(selector, a)),
             (Peer::Pods(selector), Side::Pod { pod, .. }) => self.universe.selects(selector, pod),
             (Peer::Pods(_), _) => false,
         }
@@ -114,7 +116,7 @@ impl Packet<'_> {
             PortNumber::Range(first, last) => (*first..=*last).contains(&self.port),
             PortNumber::Named(name) => {
                 let pod = match (self.direction, self.dst) {
-                    (Direction::Ingress, _) => Some(self.subject),
+                    (Direction::Ingress, _) => self.subject,
                     (Direction::Egress, Side::Pod { pod, .. }) => Some(pod),
                     (Direction::Egress, _) => None,
                 };

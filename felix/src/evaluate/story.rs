@@ -22,18 +22,42 @@ pub struct Explanation {
     pub egress: Judgement,
     /// What the policies about the receiver say.
     pub ingress: Judgement,
+    /// What HostPolicies say of it on its way through a node that sends it on, if it goes that way.
+    pub through: Option<Judgement>,
 }
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.allowed { "allowed" } else { "denied" };
+        let verdict = match (self.allowed, self.depends()) {
+            (true, _) => "allowed",
+            (false, true) => "depends on the interface",
+            (false, false) => "denied",
+        };
         if self.protocol.has_ports() {
             writeln!(f, "{} -> {} {}/{}: {verdict}", self.src, self.dst, self.port, self.protocol)?;
         } else {
             writeln!(f, "{} -> {} {}: {verdict}", self.src, self.dst, self.protocol)?;
         }
         write!(f, "  egress   {}", self.egress)?;
+        if let Some(through) = &self.through {
+            write!(f, "\n  through  {through}")?;
+        }
         write!(f, "\n  ingress  {}", self.ingress)
+    }
+}
+
+impl Explanation {
+    /// What each step on the way says.
+    pub fn steps(&self) -> impl Iterator<Item = &Judgement> {
+        [Some(&self.egress), self.through.as_ref(), Some(&self.ingress)].into_iter().flatten()
+    }
+
+    /// Whether nothing denies it but at some interfaces of a node: which it takes has to be said.
+    #[must_use]
+    pub fn depends(&self) -> bool {
+        let depends = |step: &&Judgement| matches!(step, Judgement::Depends { .. });
+        let mut denied = self.steps().filter(|step| !step.allows()).peekable();
+        denied.peek().is_some() && denied.all(|step| depends(&step))
     }
 }
 
@@ -45,6 +69,14 @@ impl fmt::Display for Judgement {
         match self {
             Self::NotJudged(why) => write!(f, "allowed: {why}"),
             Self::Impossible(why) => write!(f, "impossible: {why}"),
+            Self::Depends { node, interfaces } => {
+                write!(f, "depends on the interface of node {node}:")?;
+                let line = |(name, judgement): &(String, Judgement)| {
+                    let text = judgement.to_string();
+                    (name.clone(), text.lines().next().unwrap_or_default().to_owned())
+                };
+                interfaces.iter().map(line).try_for_each(|(name, text)| write!(f, "{INDENT}{name}: {text}"))
+            }
             Self::NotIsolated => write!(f, "allowed: no policy isolates the pod in this direction"),
             Self::Allowed { isolating, passed, by } => {
                 match by {

@@ -1,11 +1,13 @@
 //! Everything that counts for policy, and who is behind an address.
 
+use super::host::{AtHost, Crossing};
 use super::judge::{Judgement, judge};
 use super::packet::Packet;
 use super::story::Explanation;
+use crate::host::Failsafe;
 use crate::model::{
-    Direction, Isolation, Labels, Node, Pod, PodKey, Policy, PolicyKey, Protocol, Selector, cluster_network_policy,
-    namespace_isolation, namespace_labels, network_policy,
+    Direction, HostPolicy, Isolation, Labels, Node, Pod, PodKey, Policy, PolicyKey, Protocol, Selector, Way,
+    cluster_network_policy, host_policy, namespace_isolation, namespace_labels, network_policy, nodes,
 };
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -13,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
-use twill_crds::{ClusterNetworkPolicy, NamespaceIsolation};
+use twill_crds::{self as crds, ClusterNetworkPolicy, NamespaceIsolation};
 
 /// All pods, namespaces, policies and nodes at one moment.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +28,10 @@ pub struct Universe {
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) owners: BTreeMap<IpAddr, PodKey>,
     pub(super) hosts: BTreeMap<IpAddr, String>,
+    /// In the order in which they are judged.
+    pub(super) host_policies: Vec<HostPolicy>,
+    /// What nodes say that they need.
+    pub(super) failsafes: BTreeMap<String, Vec<Failsafe>>,
     /// Problems of objects that are not told by one policy.
     problems: Vec<String>,
 }
@@ -43,8 +49,12 @@ pub struct Objects<'a> {
     pub cluster_network_policies: &'a [ClusterNetworkPolicy],
     /// NamespaceIsolations.
     pub namespace_isolations: &'a [NamespaceIsolation],
+    /// HostPolicies.
+    pub host_policies: &'a [crds::HostPolicy],
     /// Nodes.
     pub nodes: &'a [core::Node],
+    /// Blocks, which give nodes their addresses in tunnels.
+    pub blocks: &'a [crds::IPBlock],
 }
 
 /// One end of a connection, as a person names it.
@@ -118,6 +128,15 @@ pub enum Side {
 }
 
 impl Side {
+    /// Whether it is a node, or a pod that runs there.
+    fn is_on(&self, node: &str) -> bool {
+        match self {
+            Self::Pod { pod, .. } => pod.node == node,
+            Self::Node { node: own, .. } => own == node,
+            Self::Outside(_) | Self::Nowhere { .. } => false,
+        }
+    }
+
     /// Its address, unless it is nowhere.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
@@ -154,7 +173,15 @@ impl Universe {
         let policies: Vec<Policy> = policies.chain(isolating(&isolations, &namespaces, &pods)).collect();
         let problems = isolations.into_iter().flat_map(|one| one.problems).collect();
         let names = objects.cluster_network_policies.iter().flat_map(rule_names).collect();
-        Self { problems, names, ..Self::of(pods, namespaces, policies, objects.nodes.iter().map(Node::read)) }
+        let mut host_policies: Vec<HostPolicy> = objects.host_policies.iter().map(host_policy).collect();
+        host_policies.sort_by(|a, b| a.rules.order().cmp(&b.rules.order()));
+        let blocks = objects.blocks.iter().map(|block| (block.spec.node.as_str(), block.spec.cidr));
+        Self {
+            problems,
+            names,
+            host_policies,
+            ..Self::of(pods, namespaces, policies, nodes(objects.nodes.iter(), blocks))
+        }
     }
 
     /// The same from the model's own values; policies may be of any tier.
@@ -182,19 +209,26 @@ impl Universe {
             }
         }
         for node in nodes.values() {
-            universe.hosts.extend(node.addresses.iter().map(|a| (*a, node.name.clone())));
+            let all = node.addresses.iter().chain(&node.tunnels);
+            universe.hosts.extend(all.map(|a| (*a, node.name.clone())));
         }
         Self { pods, nodes, ..universe }
     }
 
     /// What is wrong with policies, one sentence each.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
-        self.policies.iter().flat_map(|p| &p.problems).chain(&self.problems).map(String::as_str)
+        let policies = self.policies.iter().chain(self.host_policies.iter().map(|policy| &policy.rules));
+        policies.flat_map(|p| &p.problems).chain(&self.problems).map(String::as_str)
     }
 
     /// Whether an address is one of the selected nodes'.
     pub(super) fn is_node(&self, selector: &Selector, address: IpAddr) -> bool {
         self.nodes.values().any(|node| node.known_as.contains(&address) && selector.matches(&node.labels))
+    }
+
+    /// Whether one of the selected nodes may send from an address.
+    pub(super) fn is_sender(&self, selector: &Selector, address: IpAddr) -> bool {
+        self.nodes.values().any(|node| node.speaks_from(address) && selector.matches(&node.labels))
     }
 
     /// Whether a connection from `src` to `port` of `dst` may be opened, and why. For protocols without ports `port` does not
@@ -209,13 +243,32 @@ impl Universe {
         port: u16,
         protocol: Protocol,
     ) -> Result<Explanation, UnknownParty> {
-        let (src, dst) = self.sides(src, dst)?;
-        let egress = self.egress(&src, &dst, port, protocol);
-        let ingress = self.ingress(&src, &dst, port, protocol);
-        Ok(Explanation { allowed: egress.allows() && ingress.allows(), src, dst, port, protocol, egress, ingress })
+        self.explain_by(src, dst, port, protocol, &Crossing::default())
     }
 
-    fn egress(&self, src: &Side, dst: &Side, port: u16, protocol: Protocol) -> Judgement {
+    /// The same of one that takes this way.
+    ///
+    /// # Errors
+    /// A pod that is named does not exist.
+    pub fn explain_by(
+        &self,
+        src: &Party,
+        dst: &Party,
+        port: u16,
+        protocol: Protocol,
+        way: &Crossing,
+    ) -> Result<Explanation, UnknownParty> {
+        let (src, dst) = self.sides(src, dst)?;
+        let interface = way.interface.as_deref();
+        let egress = self.egress(&src, &dst, (port, protocol), interface);
+        let ingress = self.ingress(&src, &dst, (port, protocol), way);
+        let through = way.came_to.as_ref().map(|(node, port)| self.through(&src, node, (*port, protocol), interface));
+        let steps = [Some(&egress), Some(&ingress), through.as_ref()];
+        let allowed = steps.into_iter().flatten().all(Judgement::allows);
+        Ok(Explanation { allowed, src, dst, port, protocol, egress, ingress, through })
+    }
+
+    fn egress(&self, src: &Side, dst: &Side, (port, protocol): (u16, Protocol), interface: Option<&str>) -> Judgement {
         match (src, dst) {
             (Side::Nowhere { pod, why }, _) => Judgement::Impossible(format!("{pod} {why}")),
             (_, Side::Nowhere { .. }) => Judgement::NotJudged("nothing can be sent there".to_owned()),
@@ -223,14 +276,17 @@ impl Universe {
                 Judgement::NotJudged("a pod's packets to itself never leave it".to_owned())
             }
             (Side::Pod { pod, .. }, _) => judge(&self.packet(Direction::Egress, pod, dst, dst, (port, protocol))),
-            (Side::Node { .. }, _) => {
-                Judgement::NotJudged("what a node sends is not subject to NetworkPolicy".to_owned())
+            (Side::Node { node, .. }, _) if dst.is_on(node) => {
+                Judgement::NotJudged("it does not leave the node".to_owned())
+            }
+            (Side::Node { node, .. }, _) => {
+                self.judge_at_host(&AtHost { node, way: Way::Out, port, protocol, interface }, dst)
             }
             (Side::Outside(_), _) => Judgement::NotJudged("the sender is outside the cluster".to_owned()),
         }
     }
 
-    fn ingress(&self, src: &Side, dst: &Side, port: u16, protocol: Protocol) -> Judgement {
+    fn ingress(&self, src: &Side, dst: &Side, (port, protocol): (u16, Protocol), way: &Crossing) -> Judgement {
         match (src, dst) {
             (_, Side::Nowhere { pod, why }) => Judgement::Impossible(format!("{pod} {why}")),
             (Side::Nowhere { .. }, _) => Judgement::NotJudged("nothing arrives".to_owned()),
@@ -241,11 +297,26 @@ impl Universe {
                 Judgement::NotJudged("a node always reaches its own pods".to_owned())
             }
             (_, Side::Pod { pod, .. }) => judge(&self.packet(Direction::Ingress, pod, src, dst, (port, protocol))),
-            (_, Side::Node { .. }) => {
-                Judgement::NotJudged("what a node receives is not subject to NetworkPolicy".to_owned())
+            (_, Side::Node { node, .. }) if src.is_on(node) => {
+                Judgement::NotJudged("HostPolicies are not about what stays on the node".to_owned())
+            }
+            (_, Side::Node { node, .. }) => {
+                let interface = way.interface.as_deref();
+                self.judge_at_host(&AtHost { node, way: Way::In, port, protocol, interface }, src)
             }
             (_, Side::Outside(_)) => Judgement::NotJudged("the receiver is outside the cluster".to_owned()),
         }
+    }
+
+    /// At the node that sends it on to its receiver.
+    fn through(&self, src: &Side, node: &str, (port, protocol): (u16, Protocol), interface: Option<&str>) -> Judgement {
+        if !self.nodes.contains_key(node) {
+            return Judgement::Impossible(format!("there is no node {node}"));
+        }
+        if src.is_on(node) {
+            return Judgement::NotJudged("HostPolicies are not about what begins on the node".to_owned());
+        }
+        self.judge_at_host(&AtHost { node, way: Way::Through, port, protocol, interface }, src)
     }
 
     /// One direction of a connection, ready to be judged.
@@ -257,7 +328,7 @@ impl Universe {
         dst: &'a Side,
         (port, protocol): (u16, Protocol),
     ) -> Packet<'a> {
-        Packet { universe: self, direction, subject, peer, dst, port, protocol }
+        Packet { universe: self, direction, subject: Some(subject), peer, dst, port, protocol }
     }
 
     /// Both ends with addresses of one family.
@@ -293,6 +364,11 @@ impl Universe {
         {
             return Side::Node { node: pod.node.clone(), pod: Some(key.clone()), address };
         }
+        self.behind(address)
+    }
+
+    /// Who has an address.
+    pub(super) fn behind(&self, address: IpAddr) -> Side {
         if let Some(pod) = self.owners.get(&address).and_then(|key| self.pods.get(key)) {
             return Side::Pod { pod: pod.clone(), address };
         }

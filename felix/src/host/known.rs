@@ -44,7 +44,7 @@ pub struct Sighting {
 pub enum By {
     /// It stands in the datastore's URL, the kubeconfig or the environment, as an address.
     Address,
-    /// A name that stands there led to it.
+    /// A name that stands there led to it, or it stands behind the API server's Service.
     Name,
     /// felix was connected to it.
     Connection,

@@ -46,6 +46,16 @@ pub struct Trial {
 }
 
 impl Plan {
+    /// Names of the policies for whose sake what the node needs passes, where another one says that nothing shall.
+    #[must_use]
+    pub fn failsafes_despite_none(&self) -> Vec<&str> {
+        let program = self.trial.as_ref().map_or(&self.confirmed, |trial| &trial.program);
+        if program.iter().all(|policy| policy.failsafes) {
+            return Vec::new();
+        }
+        program.iter().filter(|policy| policy.failsafes).map(|policy| policy.rules.key.name.as_str()).collect()
+    }
+
     /// Whether anything of a way is closed, now or when the trial ends.
     #[must_use]
     pub fn closes(&self, way: Way) -> bool {

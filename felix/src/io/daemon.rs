@@ -109,18 +109,18 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     let departing = args.clone();
     let existing = args.existing_connections;
     let conflist = args.write_conflist.then(|| Conflist::new(&args.cni_conf_dir, &args.run_dir));
-    let boot_id = match args.boot_id.clone() {
-        Some(id) => id,
-        None => std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot ID")?,
-    };
+    let boot_id = boot_id(&args)?;
     sysctl::node().context("preparing the node for routing")?;
     let directory = removal::store_dir(&args.state_dir);
     let store = open_store(&directory)?;
     let (remembered, memory) = memory::open(&args.state_dir).context("starting the thread that keeps what is heard")?;
+    let places = places(&args);
+    let kept = host::kept::read(&host::kept::path(&places.state_dir));
     // Who has something to go on with goes on.
-    let datastore = match &remembered {
-        Some(_) => Datastore::open_patiently(&args.datastore, "felix").await,
-        None => Datastore::open_existing_as(&args.datastore, "felix").await?,
+    let closed = remembered.is_none() && !kept.confirmed.is_empty();
+    let datastore = match remembered.is_some() || closed {
+        true => Datastore::open_patiently(&args.datastore, "felix").await,
+        false => Datastore::open_existing_as(&args.datastore, "felix").await?,
     };
     let (news_sender, news) = mpsc::unbounded_channel();
     monitor::start(news_sender).context("listening to the kernel's news")?;
@@ -130,13 +130,11 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     let claimant = identity(&directory, || links.iter().find_map(|link| claimant(&link.alias)).map(str::to_owned))?;
     let node = args.node.clone();
     let events = events::start(datastore.clone(), &node);
-    let places = places(&args);
-    let ports = host::kept::read(&host::kept::path(&places.state_dir)).ports;
-    let settings = Settings { told: nft::can_tell(), vxlan_ports: ports.vxlan };
+    let settings = Settings { told: nft::can_tell(), vxlan_ports: kept.ports.vxlan };
     let (told, bare) = (settings.told, skeleton(&settings));
     let parts = Parts {
         owner: Owner { node: node.clone(), claimant },
-        boot_id: boot_id.trim().to_owned(),
+        boot_id,
         quarantine: Duration::from_secs(args.quarantine),
         datastore: datastore.clone(),
         store,
@@ -153,6 +151,8 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     agent.announce(conflist);
     if let Some(remembered) = remembered {
         agent.remember(remembered);
+    } else if closed {
+        agent.go_on_without_memory();
     }
     host::facts::start(datastore.clone(), places, done_sender.clone());
     tokio::spawn(identify(datastore.clone(), done_sender));
@@ -185,6 +185,14 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         End::Uninstall => tracing::info!("felix stopped; the node's NodeNetwork asks to remove Twill from this node"),
     }
     Ok(end)
+}
+
+fn boot_id(args: &Args) -> anyhow::Result<String> {
+    let id = match args.boot_id.clone() {
+        Some(id) => id,
+        None => std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot ID")?,
+    };
+    Ok(id.trim().to_owned())
 }
 
 fn open_store(directory: &Path) -> anyhow::Result<Store> {

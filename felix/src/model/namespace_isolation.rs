@@ -12,7 +12,7 @@ use twill_crds::namespace_isolation::{self as api, Allowance, Direction};
 pub const NAMESPACE_ISOLATION: &str = "NamespaceIsolation";
 
 /// Label of the nodes that run the API server.
-const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+pub const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 /// Where the API server listens on a node.
 const API_SERVER_PORTS: [u16; 2] = [443, 6443];
 /// Where names are asked for (RFC 1035 section 4.2).
@@ -46,6 +46,9 @@ pub fn namespace_isolation(raw: &api::NamespaceIsolation) -> Isolation {
     let spec = &raw.spec;
     let mut reader = Reader::default();
     let namespaces = NamespaceScope::Matching(reader.selector("spec.namespaceSelector", &spec.namespace_selector));
+    // All is read, allowed or not: an API server refuses the object for either.
+    let (dns, metrics) = (reader.dns(&spec.dns), reader.metrics(&spec.metrics));
+    let controllers = reader.controllers(&spec.ingress_controllers);
     let (mut ingress, mut egress) = (Vec::new(), Vec::new());
     for allowance in &spec.allow {
         match allowance {
@@ -53,14 +56,10 @@ pub fn namespace_isolation(raw: &api::NamespaceIsolation) -> Isolation {
                 ingress.push(Allowed::SameNamespace);
                 egress.push(Allowed::SameNamespace);
             }
-            Allowance::DNS => egress.push(Allowed::By(reader.dns(&spec.dns))),
+            Allowance::DNS => egress.push(Allowed::By(dns.clone())),
             Allowance::APIServer => egress.push(Allowed::By(api_server(&spec.api_server))),
-            Allowance::IngressControllers => {
-                let of = &spec.ingress_controllers;
-                let peer = reader.pods("spec.ingressControllers", &of.namespace_selector, &of.pod_selector);
-                ingress.push(Allowed::By(rule(vec![peer], Ports::All)));
-            }
-            Allowance::Metrics => ingress.push(Allowed::By(reader.metrics(&spec.metrics))),
+            Allowance::IngressControllers => ingress.push(Allowed::By(controllers.clone())),
+            Allowance::Metrics => ingress.push(Allowed::By(metrics.clone())),
         }
     }
     if !reader.problems.is_empty() {
@@ -126,6 +125,13 @@ impl Reader {
         peers.extend(dns.addresses.iter().copied().map(address));
         peers.push(Peer::Nodes(Selector::default()));
         rule(peers, Ports::Of([Protocol::UDP, Protocol::TCP].map(|protocol| port(protocol, DNS_PORT)).to_vec()))
+    }
+
+    fn controllers(&mut self, of: &api::IngressControllers) -> Rule {
+        let mut peers = vec![self.pods("spec.ingressControllers", &of.namespace_selector, &of.pod_selector)];
+        let nodes = |of| self.selector("spec.ingressControllers.nodeSelector", of);
+        peers.extend(of.node_selector.as_ref().map(nodes).map(Peer::SentByNodes));
+        rule(peers, Ports::All)
     }
 
     fn metrics(&mut self, metrics: &api::Metrics) -> Rule {
@@ -220,6 +226,16 @@ mod tests {
         assert_eq!(
             shown(policy.egress.as_deref()).unwrap(),
             ["nodes node-role.kubernetes.io/control-plane; fd00::9 | 443/TCP, 6443/TCP"]
+        );
+    }
+
+    #[test]
+    fn controllers_with_host_network_are_the_nodes_that_are_selected() {
+        let controllers = json!({"nodeSelector": {"matchLabels": {"edge": "yes"}}});
+        let spec = json!({"namespaceSelector": {}, "allow": ["IngressControllers"], "ingressControllers": controllers});
+        assert_eq!(
+            shown(read(spec).policy("a").ingress.as_deref()).unwrap(),
+            ["pods all in namespaces kubernetes.io/metadata.name=ingress-nginx; nodes edge=yes, also by tunnel | all"]
         );
     }
 

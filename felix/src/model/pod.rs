@@ -1,6 +1,7 @@
 //! What policy needs to know of pods, namespaces and nodes.
 
 use super::{Few, Labels, Protocol};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -117,10 +118,35 @@ pub struct Node {
     pub addresses: BTreeSet<IpAddr>,
     /// All its addresses, where policy means the node by them.
     pub known_as: BTreeSet<IpAddr>,
+    /// Addresses from which it may speak into tunnels.
+    pub tunnels: BTreeSet<IpAddr>,
+}
+
+/// All nodes, with the addresses that their blocks (owner, range) give them in tunnels: ordinal 0 of a block is no pod's. Which of its blocks
+/// it takes the address from is its speaker's affair.
+pub fn nodes<'a>(
+    nodes: impl Iterator<Item = &'a core::Node>,
+    blocks: impl Iterator<Item = (&'a str, IpNet)>,
+) -> Vec<Node> {
+    let mut tunnels: BTreeMap<&str, BTreeSet<IpAddr>> = BTreeMap::new();
+    for (node, block) in blocks {
+        tunnels.entry(node).or_default().insert(block.network());
+    }
+    let with_tunnels = |raw| {
+        let node = Node::read(raw);
+        Node { tunnels: tunnels.get(node.name.as_str()).cloned().unwrap_or_default(), ..node }
+    };
+    nodes.map(with_tunnels).collect()
 }
 
 impl Node {
-    /// Reads a node.
+    /// Whether its packets may come from there.
+    #[must_use]
+    pub fn speaks_from(&self, address: IpAddr) -> bool {
+        self.known_as.contains(&address) || self.tunnels.contains(&address)
+    }
+
+    /// Reads a node. What its blocks give it is not known here: see [`nodes`].
     #[must_use]
     pub fn read(raw: &core::Node) -> Self {
         let all = || raw.status.iter().flat_map(|s| s.addresses.iter().flatten());
@@ -129,6 +155,7 @@ impl Node {
             labels: Arc::new(raw.metadata.labels.clone().unwrap_or_default()),
             addresses: all().filter(|a| a.type_ == "InternalIP").filter_map(|a| a.address.parse().ok()).collect(),
             known_as: all().filter_map(|a| a.address.parse().ok()).collect(),
+            tunnels: BTreeSet::new(),
         }
     }
 }

@@ -139,6 +139,8 @@ pub enum Peer {
     Pods(PodSelector),
     /// Addresses of these nodes.
     Nodes(Selector),
+    /// What these nodes send, also into tunnels.
+    SentByNodes(Selector),
     /// Addresses, those of pods included.
     Block(Ranges),
 }
@@ -148,6 +150,7 @@ impl fmt::Display for Peer {
         match self {
             Self::Pods(selector) => selector.fmt(f),
             Self::Nodes(selector) => write!(f, "nodes {selector}"),
+            Self::SentByNodes(selector) => write!(f, "nodes {selector}, also by tunnel"),
             Self::Block(ranges) => ranges.fmt(f),
         }
     }

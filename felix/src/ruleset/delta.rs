@@ -256,8 +256,8 @@ fn check_set(all: &Ruleset, set: &Set) -> Result<(), String> {
     if bytes > 64 {
         return Err(format!("the key has {bytes} bytes, the kernel takes 64"));
     }
-    if set.interval && !matches!(set.key.as_slice(), [KeyType::V4 | KeyType::V6]) {
-        return Err("only a set of addresses can have intervals".into());
+    if set.interval && !matches!(set.key.as_slice(), [KeyType::V4 | KeyType::V6 | KeyType::Port]) {
+        return Err("only a set of addresses or ports can have intervals".into());
     }
     let mut last: Option<&Key> = None;
     for (key, value) in &set.elements {

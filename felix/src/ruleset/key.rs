@@ -3,6 +3,7 @@
 use super::{Family, Field, Value};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 /// Type of one part of a set's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +132,14 @@ impl Key {
     pub fn range(first: IpAddr, last: IpAddr) -> (Key, Value) {
         let value = if first == last { Value::Plain } else { Value::Through(Key::addr(last)) };
         (Key::addr(first), value)
+    }
+
+    /// The element that stands for a range of ports in an interval set.
+    #[must_use]
+    pub fn ports(range: &RangeInclusive<u16>) -> (Key, Value) {
+        let (first, last) = (*range.start(), *range.end());
+        let value = if first == last { Value::Plain } else { Value::Through(Key::port(last)) };
+        (Key::port(first), value)
     }
 
     /// A key from the kernel's bytes.

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct Set {
     /// Types of the key's parts.
     pub key: Vec<KeyType>,
-    /// Elements are ranges: for ipBlocks and pools only, such a set costs O(n) per commit. One part of type V4 or V6.
+    /// Elements are ranges: for ipBlocks, pools and many ports only, such a set costs O(n) per commit. One part of type V4, V6 or Port.
     pub interval: bool,
     /// Elements expire, after this by default. Such a set is never compared: the kernel changes it by itself.
     pub timeout: Option<Duration>,

@@ -1,6 +1,7 @@
 //! HostPolicies on a node's uplink, with a machine outside that tries real connections.
 
 mod egress;
+mod explained;
 mod forwarded;
 mod ports;
 
@@ -117,14 +118,11 @@ fn an_unconfirmed_host_policy_is_over_in_time_though_felix_was_killed() {
     println!("open again {took:?} after it was seen closed, with a trial of 6 s");
     // The next felix does not try it again, and says why.
     wire.node.start();
-    assert!(
-        wire.problems().contains("felix was not running when the time for its confirmation was over"),
-        "{}",
-        wire.problems()
-    );
+    let why = "felix was not running when the time for its confirmation was over";
+    until("felix has noticed", SOON, || wire.problems().contains(why));
     assert!(wire.reaches(NODE, OTHER));
-    let events = wire.node.list::<k8s_openapi::api::events::v1::Event>();
-    assert!(events.iter().any(|event| event.reason.as_deref() == Some("HostPolicyReverted")), "{events:?}");
+    let told = |event: &k8s_openapi::api::events::v1::Event| event.reason.as_deref() == Some("HostPolicyReverted");
+    until("an event says so", SOON, || wire.node.list().iter().any(told));
 }
 
 #[test]

@@ -171,6 +171,7 @@ impl World {
             objects.map(|object| serde_json::from_value(object).unwrap()).collect()
         }
         let cluster = Cluster {
+            tunnels: Vec::new(),
             namespaces: all(std::iter::once(self.namespace.clone())),
             pods: all(self.pods.values().cloned()),
             policies: all(self.policies.values().cloned()),

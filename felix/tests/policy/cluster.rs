@@ -1,6 +1,6 @@
 //! Evaluator B: every node's compiled ruleset, and the way of a packet through them.
 
-use crate::universe::{State, cluster_policy_of, interface, isolation_of, node_address};
+use crate::universe::{State, cluster_policy_of, interface, isolation_of, node_address, nodes_of, tunnels};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use twill_felix::base::{Settings, skeleton};
@@ -8,7 +8,7 @@ use twill_felix::compile::interpret::{Fate, Packet, interpret};
 use twill_felix::compile::{Compiler, Limits};
 use twill_felix::index::{Event, Pool};
 use twill_felix::model::{
-    Isolation, Node, Pod, PodKey, Policy, Protocol, cluster_network_policy, namespace_isolation, namespace_labels,
+    Isolation, Pod, PodKey, Policy, Protocol, cluster_network_policy, namespace_isolation, namespace_labels,
     network_policy,
 };
 use twill_felix::ruleset::{Hook, Ruleset};
@@ -79,7 +79,7 @@ pub fn isolations(state: &State) -> Vec<Isolation> {
 pub fn replaced(state: &State) -> Vec<Event> {
     let namespaces = state.namespaces.iter().map(|(name, raw)| (name.clone(), namespace_labels(raw))).collect();
     vec![
-        Event::NodesChanged(state.nodes.iter().map(Node::read).collect()),
+        Event::NodesChanged(nodes_of(state)),
         Event::NamespacesReplaced(namespaces),
         Event::PodsReplaced(state.pods.values().map(Pod::read).collect()),
         Event::PoliciesReplaced { kind: "NetworkPolicy".into(), policies: policies(state) },
@@ -121,7 +121,8 @@ impl Cluster {
         }
         let node = |i: usize, name: &str| [true, false].map(|v4| (node_address(i, v4).parse(), name.to_owned()));
         let nodes = [node(0, "n1"), node(1, "n2")].into_iter().flatten();
-        let nodes = nodes.map(|(a, n)| (a.expect("a node's address"), n)).collect();
+        let nodes = nodes.map(|(a, n)| (a.expect("a node's address"), n));
+        let nodes = nodes.chain(tunnels().into_iter().map(|(name, address)| (address, name))).collect();
         Self { rulesets: rulesets.collect(), pods, nodes }
     }
 

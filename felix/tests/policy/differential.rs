@@ -2,10 +2,10 @@
 //! nodes; and the one that tells stories. They must agree on every cluster.
 
 use crate::cluster::Cluster;
-use crate::universe::{State, cluster_policy_of, isolation_of, state};
+use crate::universe::{State, blocks, cluster_policy_of, isolation_of, state, tunnels};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use twill_crds::{ClusterNetworkPolicy, NamespaceIsolation};
+use twill_crds::{ClusterNetworkPolicy, HostPolicy, NamespaceIsolation};
 use twill_felix::evaluate::{Objects, Party, Universe};
 use twill_felix::model::Protocol;
 use twill_policy_oracle as oracle;
@@ -32,12 +32,18 @@ pub fn raw(state: &State) -> oracle::Cluster {
         cluster_policies: state.cluster_policies.iter().map(|(name, spec)| cluster_policy_of(name, spec)).collect(),
         isolations: state.isolations.iter().map(|(name, spec)| isolation_of(name, spec)).collect(),
         nodes: state.nodes.clone(),
+        tunnels: tunnels(),
         ..oracle::Cluster::default()
     }
 }
 
 /// The story teller about the same.
 pub fn stories(state: &State) -> Universe {
+    stories_beside(state, &[])
+}
+
+/// The same with HostPolicies.
+pub fn stories_beside(state: &State, host_policies: &[HostPolicy]) -> Universe {
     let all = raw(state);
     let cluster: Vec<ClusterNetworkPolicy> =
         state.cluster_policies.iter().map(|(name, spec)| cluster_policy_of(name, spec)).collect();
@@ -49,7 +55,9 @@ pub fn stories(state: &State) -> Universe {
         network_policies: &all.policies,
         cluster_network_policies: &cluster,
         namespace_isolations: &isolations,
+        host_policies,
         nodes: &all.nodes,
+        blocks: &blocks(),
     })
 }
 

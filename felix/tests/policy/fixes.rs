@@ -2,17 +2,17 @@
 
 use crate::cluster::{Cluster, all_policies};
 use crate::differential::{QUESTIONS, raw};
-use crate::universe::{State, state};
+use crate::universe::{State, nodes_of, state};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use twill_felix::evaluate::{Explanation, Fix, Judgement, Party, RuleRef, Universe};
-use twill_felix::model::{Action, Direction, Node, Peers, Pod, Policy, PolicyKey, Ports, Rule, namespace_labels};
+use twill_felix::model::{Action, Direction, Peers, Pod, Policy, PolicyKey, Ports, Rule, namespace_labels};
 
 fn universe(state: &State, policies: Vec<Policy>) -> Universe {
     let objects = raw(state);
     let namespaces =
         objects.namespaces.iter().map(|n| (n.metadata.name.clone().unwrap_or_default(), namespace_labels(n))).collect();
-    Universe::of(objects.pods.iter().map(Pod::read), namespaces, policies, objects.nodes.iter().map(Node::read))
+    Universe::of(objects.pods.iter().map(Pod::read), namespaces, policies, nodes_of(state))
 }
 
 /// The policies after it; none if a person has to decide.

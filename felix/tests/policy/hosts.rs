@@ -1,9 +1,9 @@
 //! HostPolicies beside everything else: whatever the sequence of plans and states, the ruleset is what a new compiler makes of the last of
 //! each, and no plan changes what becomes of pods. And the ruleset lets pass at the host's own interfaces what the oracle, which knows the text
-//! of the API alone, says that it does.
+//! of the API alone, says that it does; so says the story teller.
 
 use crate::cluster::compiled;
-use crate::differential::raw;
+use crate::differential::{raw, stories_beside};
 use crate::sequences::{Agent, perform, states};
 use crate::universe::{State, state};
 use proptest::collection::vec;
@@ -15,9 +15,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use twill_felix::compile::interpret::{Fate, Packet, interpret};
+use twill_felix::evaluate::{AtHost, Judgement, diff};
 use twill_felix::host::failsafe::{Facts, failsafes};
 use twill_felix::host::{Failsafe, Plan, Program, Trial, sort};
-use twill_felix::model::{Node, Pod, host_policy};
+use twill_felix::model::{Node, Pod, Protocol, Way, host_policy};
 use twill_felix::ruleset::Hook;
 use twill_policy_oracle::host::{self, Connection, HostPolicy};
 
@@ -154,14 +155,31 @@ fn packet(what: &Connection<'_>, hook: Hook, protocol: u8) -> Packet {
     }
 }
 
+/// The same connection as the story teller is asked about it.
+fn at_host<'a>(what: &Connection<'a>) -> AtHost<'a> {
+    let way = match what.direction {
+        "Ingress" => Way::In,
+        "Egress" => Way::Out,
+        _ => Way::Through,
+    };
+    let protocol = match what.protocol {
+        "ICMP" if what.peer.is_ipv6() => Protocol::ICMPV6,
+        word => word.parse().expect("a test's own protocol"),
+    };
+    AtHost { node: what.node, way, port: what.port, protocol, interface: Some(what.interface) }
+}
+
 #[test]
-fn the_oracle_and_the_ruleset_agree_about_the_hosts_interfaces() {
+fn oracle_ruleset_and_story_agree_about_the_hosts_interfaces() {
     let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
     let asked = std::cell::Cell::new([0_u64; 2]);
     let test = |(state, objects, ssh): (State, Vec<Value>, bool)| {
         let told: Vec<HostPolicy> =
             objects.iter().map(|raw| serde_json::from_value(raw.clone()).expect("a test's own policy")).collect();
         let cluster = raw(&state);
+        let stored: Vec<twill_crds::HostPolicy> =
+            objects.iter().map(|raw| serde_json::from_value(raw.clone()).expect("a test's own policy")).collect();
+        let stories = stories_beside(&state, &stored);
         for node in &state.nodes {
             let name = node.metadata.name.clone().unwrap_or_default();
             let labels = Node::read(node).labels;
@@ -169,6 +187,7 @@ fn the_oracle_and_the_ruleset_agree_about_the_hosts_interfaces() {
             let mut compiler = compiled(&state, &name);
             compiler.plan_host(Plan { confirmed: here, trial: None, failsafes: needed(ssh) });
             compiler.commit();
+            let stories = stories.clone().needing(&name, needed(ssh));
             let pods = state.pods.values().map(Pod::read).flat_map(|pod| pod.addresses.to_vec());
             let others =
                 ["192.0.2.2", "2001:db8::2", "10.0.0.9", "203.0.113.5"].map(|text| text.parse().expect("an address"));
@@ -183,6 +202,11 @@ fn the_oracle_and_the_ruleset_agree_about_the_hosts_interfaces() {
                     let told = host::allowed(&cluster, &told, &what);
                     let passed = interpret(compiler.ruleset(), hook, &packet(&what, hook, number)) == Fate::Passed;
                     prop_assert_eq!(told, passed, "{:?}", what);
+                    let story = stories.at_host(&at_host(&what), peer);
+                    prop_assert_eq!(told, story.allows(), "{:?}: {}", what, story);
+                    let anywhere = stories.at_host(&AtHost { interface: None, ..at_host(&what) }, peer);
+                    let differs = matches!(anywhere, Judgement::Depends { .. });
+                    prop_assert!(interface == "lo" || differs || anywhere.allows() == told, "{:?}: {}", what, anywhere);
                     let [yes, no] = asked.get();
                     asked.set([yes + u64::from(told), no + u64::from(!told)]);
                 }
@@ -195,4 +219,55 @@ fn the_oracle_and_the_ruleset_agree_about_the_hosts_interfaces() {
     let [yes, no] = asked.get();
     println!("{yes} connections pass, {no} do not");
     assert!(yes > 10_000 && no > 10_000, "{yes} and {no}");
+}
+
+#[test]
+fn a_diff_at_interfaces_is_exactly_where_the_verdicts_of_two_random_programs_differ() {
+    let config = Config { cases: 60, failure_persistence: None, ..Config::default() };
+    let asked = std::cell::Cell::new([0_u64; 2]);
+    let test = |(state, before, after, ssh): (State, Vec<Value>, Vec<Value>, bool)| {
+        let stored = |objects: &[Value]| -> Vec<twill_crds::HostPolicy> {
+            objects.iter().map(|raw| serde_json::from_value(raw.clone()).expect("a test's own policy")).collect()
+        };
+        let nodes: Vec<Node> = state.nodes.iter().map(Node::read).collect();
+        let stories = |objects: &[Value]| {
+            let all = stories_beside(&state, &stored(objects));
+            nodes.iter().fold(all, |all, node| all.needing(&node.name, needed(ssh)))
+        };
+        let (before, after) = (stories(&before), stories(&after));
+        let found = diff(&before, &after);
+        prop_assert_eq!(found.changes.len(), 0);
+        for Node { name: node, addresses: own, .. } in &nodes {
+            let here = |peer: &IpAddr| {
+                state
+                    .pods
+                    .values()
+                    .map(Pod::read)
+                    .any(|pod| pod.node == *node && pod.addresses.iter().any(|a| a == peer))
+            };
+            let pods = state.pods.values().map(Pod::read).flat_map(|pod| pod.addresses.to_vec());
+            let others =
+                ["192.0.2.2", "2001:db8::2", "10.0.0.9", "203.0.113.5"].map(|text| text.parse().expect("an address"));
+            for peer in pods.chain(others).filter(|peer| !here(peer) && !own.contains(peer)) {
+                for (interface, (direction, _)) in
+                    ["eth0", "eth7", "wlan0"].iter().flat_map(|name| WAYS.map(|way| (*name, way)))
+                {
+                    for (protocol, _, port) in CONNECTIONS {
+                        let what = Connection { node, direction, interface, peer, protocol, port, needed: false };
+                        let at = at_host(&what);
+                        let [old, new] = [&before, &after].map(|stories| stories.at_host(&at, peer).allows());
+                        let opens = found.at_host(&at, peer).map(|change| change.opens);
+                        prop_assert_eq!(opens, (old != new).then_some(new), "{:?}\n{:#?}", what, found.at_hosts);
+                        let [same, differ] = asked.get();
+                        asked.set([same + u64::from(old == new), differ + u64::from(old != new)]);
+                    }
+                }
+            }
+        }
+        Ok(())
+    };
+    let outcome = TestRunner::new(config).run(&(state(true), objects(), objects(), any::<bool>()), test);
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    let [same, differ] = asked.get();
+    assert!(same > 1_000 && differ > 1_000, "{same} and {differ}");
 }

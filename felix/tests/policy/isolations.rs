@@ -18,9 +18,16 @@ pub fn isolation() -> impl Strategy<Value = Value> {
     let directions = option::weighted(0.5, subsequence(vec!["Ingress", "Egress"], 1..=2));
     let allow = option::weighted(0.9, subsequence(ALLOWANCES.to_vec(), 0..=5).prop_shuffle());
     let ports = option::of(vec(select(vec![80_u16, 81]), 0..3));
-    let places = (place(), option::of(addresses()), option::of(addresses()), place(), place(), ports);
+    let nodes = prop_oneof![
+        2 => Just(json!({})),
+        2 => Just(json!({"matchLabels": {"rack": "1"}})),
+        1 => Just(json!({"matchExpressions": [{"key": "rack", "operator": "Like"}]})),
+    ];
+    let controllers = (place(), option::weighted(0.4, nodes));
+    let places = (place(), option::of(addresses()), option::of(addresses()), controllers, place(), ports);
     (namespaces, directions, allow, places).prop_map(|(namespaces, directions, allow, places)| {
-        let (mut dns, local, server, controllers, mut metrics, ports) = places;
+        let (mut dns, local, server, (mut controllers, nodes), mut metrics, ports) = places;
+        put(&mut controllers, "nodeSelector", nodes);
         put(&mut dns, "addresses", local);
         put(&mut metrics, "ports", ports);
         let mut api_server = json!({});

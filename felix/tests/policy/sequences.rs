@@ -4,7 +4,7 @@
 
 use crate::cluster::{SHARED, compiled_within, isolations, pools, replaced};
 use crate::differential::QUESTIONS;
-use crate::universe::{State, cluster_policy_of, state};
+use crate::universe::{State, cluster_policy_of, nodes_of, state};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -13,7 +13,7 @@ use twill_felix::compile::interpret::{Fate, Packet, interpret};
 use twill_felix::compile::{Compiler, Limits};
 use twill_felix::host::Plan;
 use twill_felix::index::Event;
-use twill_felix::model::{Node, Pod, PolicyKey, cluster_network_policy, namespace_labels, network_policy};
+use twill_felix::model::{Pod, PolicyKey, cluster_network_policy, namespace_labels, network_policy};
 use twill_felix::ruleset::{Delta, Hook, Ruleset, Value};
 
 const NODE: &str = "n1";
@@ -61,7 +61,7 @@ impl Agent {
         let old = std::mem::replace(&mut self.state, next.clone());
         let mut events = Vec::new();
         if old.nodes != next.nodes {
-            events.push(Event::NodesChanged(next.nodes.iter().map(Node::read).collect()));
+            events.push(Event::NodesChanged(nodes_of(next)));
         }
         for (name, raw) in next.namespaces.iter().filter(|(k, v)| old.namespaces.get(*k) != Some(v)) {
             events.push(Event::NamespaceApplied { name: name.clone(), labels: namespace_labels(raw) });

@@ -2,13 +2,13 @@
 
 use crate::cluster::{Cluster, policies};
 use crate::differential::{QUESTIONS, raw};
-use crate::universe::{State, state};
+use crate::universe::{State, nodes_of, state};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use twill_felix::evaluate::{Party, Universe};
-use twill_felix::model::{Action, NamespaceScope, Node, Pod, Policy, Tier, namespace_labels};
+use twill_felix::model::{Action, NamespaceScope, Pod, Policy, Tier, namespace_labels};
 
 /// How a NetworkPolicy becomes something else.
 type Change = (Tier, i32, bool, Vec<Action>);
@@ -40,7 +40,7 @@ fn agree(state: &State, changes: &[Change]) -> Result<(), TestCaseError> {
     let namespaces =
         objects.namespaces.iter().map(|n| (n.metadata.name.clone().unwrap_or_default(), namespace_labels(n))).collect();
     let pods = objects.pods.iter().map(Pod::read);
-    let stories = Universe::of(pods, namespaces, policies, objects.nodes.iter().map(Node::read));
+    let stories = Universe::of(pods, namespaces, policies, nodes_of(state));
     for (src, dst) in rulesets.pairs() {
         for (protocol, _, port) in QUESTIONS {
             let story = stories.explain(&Party::Address(src), &Party::Address(dst), port, protocol);

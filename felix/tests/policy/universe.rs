@@ -11,6 +11,7 @@ use proptest::sample::select;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use twill_crds::IPBlock;
 use twill_felix::index::Endpoint;
 use twill_felix::model::PodKey;
 
@@ -56,6 +57,32 @@ const NODES: [&str; 2] = ["n1", "n2"];
 
 pub fn node_address(node: usize, v4: bool) -> String {
     if v4 { format!("192.0.2.{}", node + 1) } else { format!("2001:db8::{}", node + 1) }
+}
+
+/// Each node's blocks: what it has in tunnels is the first address of each.
+pub fn blocks() -> Vec<IPBlock> {
+    let block = |(i, cidr): (usize, &str)| {
+        parse(
+            json!({"apiVersion": "twill.network/v1", "kind": "IPBlock", "metadata": {"name": cidr.replace(['.', ':', '/'], "-")},
+            "spec": {"cidr": cidr, "node": NODES[i]}}),
+        )
+    };
+    [(0, "10.0.0.64/28"), (0, "fd00::40/124"), (1, "10.0.0.80/28"), (1, "fd00::50/124")]
+        .into_iter()
+        .map(block)
+        .collect()
+}
+
+/// Those first addresses.
+pub fn tunnels() -> Vec<(String, IpAddr)> {
+    blocks().into_iter().map(|block| (block.spec.node, block.spec.cidr.network())).collect()
+}
+
+/// A state's nodes with what they have in tunnels.
+pub fn nodes_of(state: &State) -> Vec<twill_felix::model::Node> {
+    let blocks = blocks();
+    let of = blocks.iter().map(|block| (block.spec.node.as_str(), block.spec.cidr));
+    twill_felix::model::nodes(state.nodes.iter(), of)
 }
 
 fn pod_address(slot: usize, v4: bool) -> String {
@@ -193,8 +220,13 @@ fn port() -> impl Strategy<Value = Value> {
 
 fn rule(peers: &'static str) -> impl Strategy<Value = Value> {
     let few = |weight: f64| prop::bool::weighted(weight);
-    (few(0.3), vec(peer(), 0..3), few(0.3), vec(port(), 0..3)).prop_map(move |(no_peers, of, no_ports, ports)| {
+    let ports = (few(0.3), vec(port(), 0..3), few(0.1));
+    (few(0.3), vec(peer(), 0..3), ports).prop_map(move |(no_peers, of, (no_ports, mut ports, many))| {
         let mut rule = json!({});
+        if many {
+            // More than stand in a rule.
+            ports.extend((0..70).map(|n| json!({"port": 2 * n + 2, "protocol": if n == 7 { "UDP" } else { "TCP" }})));
+        }
         if !no_peers {
             rule[peers] = json!(of);
         }

@@ -32,6 +32,8 @@ pub(crate) fn rich() -> Ruleset {
     set(base::TO_POD, vec![(Key::interface("twlb"), Value::Verdict(Verdict::Goto("list_b".into())))]);
     let ports = Set { size: Some(64), ..Set::of([KeyType::V4, KeyType::Protocol, KeyType::Port]) };
     all.sets.insert("np_1".into(), ports.with([(Key::addr(v4(1)).and_protocol(17).and_port(53), Value::Plain)]));
+    let many: Vec<(Key, Value)> = [1..=1, 3..=9, 80..=80, 1000..=65535].iter().map(Key::ports).collect();
+    all.sets.insert("ports_1".into(), Set::of([KeyType::Port]).interval().with(many));
     all.sets.insert("sel_6".into(), Set::of([KeyType::V6]).with((1..50).map(|i| (Key::addr(v6(i)), Value::Plain))));
     all.chains.insert("list_a".into(), Chain { base: None, rules: rich_rules() });
     let rules = vec![Rule::new(vec![], Action::Verdict(Verdict::Goto("list_a".into())))];
@@ -74,6 +76,8 @@ fn rich_rules() -> Vec<Rule> {
         Rule::allow(vec![ports(6, &[(1, 65535), (7, 7)])]).comment("all"),
         Rule::allow(vec![ports(6, &[(3, 3), (5, 5), (9, 9)])]).comment("several single"),
         Rule::allow(vec![lookup(&np, "np_1", false)]).comment("named port"),
+        Rule::allow(vec![Match::Protocol(6), lookup(&[Field::DestinationPort], "ports_1", false)])
+            .comment("many ports"),
         Rule::deny(vec![lookup(&[Field::SourceV6], "sel_6", true), Match::Protocol(6)]).comment("not selected"),
         Rule::allow(vec![net("10.0.0.0/9", End::Source, false), net("10.1.2.3/32", End::Destination, true)]),
         Rule::allow(vec![net("fd00::/33", End::Destination, false), net("fe80::/10", End::Source, true)]),

@@ -10,7 +10,7 @@ use crate::state::State;
 use anyhow::ensure;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use twill_crds::{ClusterNetworkPolicy, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod};
+use twill_crds::{ClusterNetworkPolicy, IPBlock, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod};
 use twill_felix::evaluate::{Objects, Party, Universe};
 
 /// What is tried.
@@ -41,7 +41,9 @@ pub fn probe(cluster: &Cluster, selection: &Selection) -> anyhow::Result<Vec<Cel
         network_policies: &cluster.list::<NetworkPolicy>()?,
         cluster_network_policies: &cluster.list::<ClusterNetworkPolicy>()?,
         namespace_isolations: &cluster.list::<NamespaceIsolation>()?,
+        host_policies: &[],
         nodes: &cluster.list::<Node>()?,
+        blocks: &cluster.list::<IPBlock>()?,
     });
     let running = pods.iter().filter(|p| runs(p)).collect::<Vec<_>>();
     let mut tries = Vec::new();

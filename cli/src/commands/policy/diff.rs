@@ -1,5 +1,7 @@
 //! `twill policy diff`: what policies in files would open and close in a cluster.
 
+mod hosts;
+
 use super::{Cluster, connections, declared};
 use crate::args::PolicyDiff;
 use crate::commands::{counted, exit, get};
@@ -12,11 +14,11 @@ use std::process::ExitCode;
 use twill_crds::control::{ObjectName, PolicyChange};
 use twill_crds::{Object, Pod};
 use twill_datastore::Datastore;
-use twill_felix::evaluate::{Change, Group, diff};
+use twill_felix::evaluate::{Change, Diff, Group, Span, diff};
 use twill_felix::model::{PodKey, Protocol};
 
 /// Kinds that a change may be made of.
-const COUNTS: [&str; 4] = ["NetworkPolicy", "ClusterNetworkPolicy", "NamespaceIsolation", "Namespace"];
+const COUNTS: [&str; 5] = ["NetworkPolicy", "ClusterNetworkPolicy", "NamespaceIsolation", "HostPolicy", "Namespace"];
 
 pub(crate) fn run(args: &PolicyDiff) -> anyhow::Result<ExitCode> {
     let manifests = if args.file.is_empty() { Vec::new() } else { manifests::read(&args.file)? };
@@ -26,7 +28,10 @@ pub(crate) fn run(args: &PolicyDiff) -> anyhow::Result<ExitCode> {
         let (mut passed_over, mut change) = (0, PolicyChange::default());
         for manifest in &manifests {
             if COUNTS.contains(&manifest.kind.kind.as_ref()) && after.put(manifest)? {
-                change.applied.push(manifest.value.clone());
+                // A HostPolicy cuts nothing: connections that are open go on.
+                if manifest.kind.kind != "HostPolicy" {
+                    change.applied.push(manifest.value.clone());
+                }
             } else {
                 passed_over += 1;
             }
@@ -36,16 +41,27 @@ pub(crate) fn run(args: &PolicyDiff) -> anyhow::Result<ExitCode> {
             eprintln!("warning: {what} in the files passed over: neither a policy nor a namespace");
         }
         for word in &args.delete {
-            change.deleted.push(remove(&store, &mut after, word).await?);
+            let gone = remove(&store, &mut after, word).await?;
+            if gone.kind != "HostPolicy" {
+                change.deleted.push(gone);
+            }
         }
         let (old, new) = (before.universe(), after.universe());
         new.problems().for_each(|problem| eprintln!("warning: {problem}"));
-        let changes = diff(&old, &new).changes;
+        let Diff { changes, at_hosts, .. } = diff(&old, &new);
         let pods = before.pods.iter().map(|pod| (key(pod), pod)).collect();
         let forecast = args.connections.then(|| connections::forecast(&args.node, change)).transpose()?;
-        let values = || changes.iter().map(|change| value(change, &pods)).collect::<Vec<_>>();
+        let values = || {
+            let at_pods = changes.iter().map(|change| value(change, &pods));
+            at_pods.chain(at_hosts.iter().map(hosts::value)).collect::<Vec<_>>()
+        };
         match (args.output.output, &forecast) {
-            (Format::Table, _) => table(&changes, &pods)?,
+            (Format::Table, _) => {
+                if !changes.is_empty() || at_hosts.is_empty() {
+                    table(&changes, &pods)?;
+                }
+                hosts::table(&at_hosts)?;
+            }
             (format, None) => print_value(format, &values())?,
             (format, Some(forecast)) => {
                 print_value(format, &json!({"changes": values(), "connections": forecast}))?;
@@ -54,7 +70,8 @@ pub(crate) fn run(args: &PolicyDiff) -> anyhow::Result<ExitCode> {
         if let Some(forecast) = forecast.as_ref().filter(|_| args.output.output == Format::Table) {
             connections::table(forecast)?;
         }
-        Ok(exit(changes.is_empty() && forecast.is_none_or(|forecast| forecast.cut.is_empty())))
+        let same = changes.is_empty() && at_hosts.is_empty();
+        Ok(exit(same && forecast.is_none_or(|forecast| forecast.cut.is_empty())))
     })
 }
 
@@ -71,8 +88,9 @@ async fn remove(store: &Datastore, cluster: &mut Cluster, word: &str) -> anyhow:
         "NetworkPolicy" => drop_from(&mut cluster.network_policies, namespace, name),
         "ClusterNetworkPolicy" => drop_from(&mut cluster.cluster_network_policies, "", name),
         "NamespaceIsolation" => drop_from(&mut cluster.namespace_isolations, "", name),
+        "HostPolicy" => drop_from(&mut cluster.host_policies, "", name),
         other => bail!(
-            "--delete {word}: {other} is no kind of policy; use NetworkPolicy, ClusterNetworkPolicy or NamespaceIsolation"
+            "--delete {word}: {other} is no kind of policy; use NetworkPolicy, ClusterNetworkPolicy, NamespaceIsolation or HostPolicy"
         ),
     };
     let shown = if kind.namespaced { format!("{namespace}/{name}") } else { name.to_owned() };
@@ -104,11 +122,14 @@ fn declared_ports(change: &Change, pods: &Pods<'_>) -> Vec<String> {
 
 /// `all`, or the first few.
 fn ports(change: &Change) -> String {
-    const SHOWN: usize = 6;
-    if change.ports.len() == 4 && change.ports.iter().all(|span| span.is_whole()) {
+    if change.ports.len() == 4 && change.ports.iter().all(Span::is_whole) {
         return "all".to_owned();
     }
-    let all: Vec<String> = change.ports.iter().map(ToString::to_string).collect();
+    few(change.ports.iter().map(ToString::to_string).collect())
+}
+
+fn few(all: Vec<String>) -> String {
+    const SHOWN: usize = 6;
     let shown = all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if all.len() > SHOWN { format!("{shown} and {} more", all.len() - SHOWN) } else { shown }
 }
@@ -141,13 +162,20 @@ fn value(change: &Change, pods: &Pods<'_>) -> Value {
         "change": if change.opens { "Opens" } else { "Closes" },
         "from": group(&change.from),
         "to": group(&change.to),
-        "ports": change.ports.iter().map(|span| match span.protocol {
-            Some(protocol) => json!({"protocol": protocol.to_string(), "port": span.first, "endPort": span.last}),
-            None => json!({"protocol": "other"}),
-        }).collect::<Vec<_>>(),
+        "ports": change.ports.iter().map(span).collect::<Vec<_>>(),
         "declaredPorts": declared_ports(change, pods),
         "pairs": change.pairs,
     })
+}
+
+fn span(span: &Span) -> Value {
+    match span.protocol {
+        Some(protocol) if protocol.has_ports() => {
+            json!({"protocol": protocol.to_string(), "port": span.first, "endPort": span.last})
+        }
+        Some(protocol) => json!({"protocol": protocol.to_string()}),
+        None => json!({"protocol": "other"}),
+    }
 }
 
 fn group(group: &Group) -> Value {

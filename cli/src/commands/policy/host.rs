@@ -45,6 +45,12 @@ fn summary(state: &Value) -> Vec<String> {
         };
         lines.push(format!("On trial: {}, for {} s more {how}", names(&trial["policies"]), trial["secondsLeft"]));
     }
+    if state["failsafesDespiteNone"].as_array().is_some_and(|all| !all.is_empty()) {
+        lines.push(format!(
+            "Another one has failsafes: None, but what the node needs passes because of: {}",
+            names(&state["failsafesDespiteNone"])
+        ));
+    }
     if let Some(why) = state["reverted"]["why"].as_str() {
         lines.push(format!("Not in force as it stands: {why}; change the object, or twill policy retry NAME"));
     }
@@ -136,12 +142,14 @@ mod tests {
     fn a_node_says_what_is_in_force_what_is_on_trial_and_what_came_to_nothing() {
         let trial =
             json!({"policies": ["b"], "secondsLeft": 7, "confirmation": "SelfTest", "lastFailure": "no answer"});
-        let state = json!({"confirmed": [], "trial": trial, "reverted": {"attempt": "b@1", "why": "too late"}});
+        let state = json!({"confirmed": [], "trial": trial, "reverted": {"attempt": "b@1", "why": "too late"},
+            "failsafesDespiteNone": ["b"]});
         assert_eq!(
             summary(&state),
             [
                 "In force: none",
                 "On trial: b, for 7 s more unless its self-test succeeds; it has failed: no answer",
+                "Another one has failsafes: None, but what the node needs passes because of: b",
                 "Not in force as it stands: too late; change the object, or twill policy retry NAME"
             ]
         );

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use twill_crds::manifest::Manifest;
-use twill_crds::{ClusterNetworkPolicy, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod};
+use twill_crds::{
+    ClusterNetworkPolicy, HostPolicy, IPBlock, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod,
+};
 use twill_datastore::{Datastore, Filter};
 use twill_felix::evaluate::{Objects, Universe};
 use twill_felix::model::Protocol;
@@ -18,7 +20,9 @@ pub(crate) struct Cluster {
     pub(crate) network_policies: Vec<NetworkPolicy>,
     pub(crate) cluster_network_policies: Vec<ClusterNetworkPolicy>,
     pub(crate) namespace_isolations: Vec<NamespaceIsolation>,
+    pub(crate) host_policies: Vec<HostPolicy>,
     pub(crate) nodes: Vec<Node>,
+    pub(crate) blocks: Vec<IPBlock>,
 }
 
 /// Pods and nodes without an address get one from here (RFC 2544's and RFC 5180's ranges for tests): pods from the first half.
@@ -33,7 +37,9 @@ impl Cluster {
             network_policies: all(store).await?,
             cluster_network_policies: all(store).await?,
             namespace_isolations: all(store).await?,
+            host_policies: all(store).await?,
             nodes: all(store).await?,
+            blocks: all(store).await?,
         })
     }
 
@@ -44,7 +50,9 @@ impl Cluster {
             network_policies: &self.network_policies,
             cluster_network_policies: &self.cluster_network_policies,
             namespace_isolations: &self.namespace_isolations,
+            host_policies: &self.host_policies,
             nodes: &self.nodes,
+            blocks: &self.blocks,
         })
     }
 
@@ -58,6 +66,8 @@ impl Cluster {
             ("networking.k8s.io", "NetworkPolicy") => put(&mut self.network_policies, value)?,
             (_, "ClusterNetworkPolicy") => put(&mut self.cluster_network_policies, value)?,
             (_, "NamespaceIsolation") => put(&mut self.namespace_isolations, value)?,
+            (_, "IPBlock") => put(&mut self.blocks, value)?,
+            (_, "HostPolicy") => put(&mut self.host_policies, value)?,
             _ => return Ok(false),
         }
         Ok(true)

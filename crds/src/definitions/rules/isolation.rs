@@ -9,6 +9,7 @@ pub(in crate::definitions) fn namespace_isolation() -> Vec<Placed> {
         rules.extend(selectors::at(&format!("spec.{place}.namespaceSelector")));
         rules.extend(selectors::at(&format!("spec.{place}.podSelector")));
     }
+    rules.extend(selectors::at("spec.ingressControllers.nodeSelector"));
     for place in ["dns", "apiServer"] {
         rules.extend(Placed::all(&format!("spec.{place}.addresses[]"), &[addresses::SYNTAX]));
     }

@@ -22,7 +22,13 @@ fn program(specs: &[Json]) -> Program {
 fn compiler() -> Compiler {
     let mut compiler = Compiler::new(base::skeleton(&base::Settings::default()));
     let addresses: BTreeSet<_> = ["192.0.2.1".parse().unwrap()].into();
-    let node = Node { name: "n1".into(), labels: Labels::default(), known_as: addresses.clone(), addresses };
+    let node = Node {
+        name: "n1".into(),
+        labels: Labels::default(),
+        known_as: addresses.clone(),
+        addresses,
+        tunnels: BTreeSet::new(),
+    };
     compiler.apply(Event::NodesChanged(vec![node]));
     compiler
 }

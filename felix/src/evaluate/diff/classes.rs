@@ -3,6 +3,7 @@
 use crate::evaluate::packet::Governing;
 use crate::evaluate::universe::{Side, Universe};
 use crate::model::{Direction, NamedPort, Peer, Peers, Pod, PodSelector, Policy, Ranges, Rule, Selector};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -66,41 +67,59 @@ fn place(direction: Direction) -> usize {
 
 /// Everything that a policy of either moment tells ends apart by.
 #[derive(Default)]
-struct Predicates<'a> {
+pub(super) struct Predicates<'a> {
     pods: BTreeSet<&'a PodSelector>,
     nodes: BTreeSet<&'a Selector>,
-    blocks: BTreeSet<&'a Ranges>,
+    senders: BTreeSet<&'a Selector>,
+    blocks: BTreeSet<Cow<'a, Ranges>>,
 }
 
 impl<'a> Predicates<'a> {
     fn of(universes: [&'a Universe; 2]) -> Self {
+        let policies = || universes.into_iter().flat_map(|universe| &universe.policies);
+        let mut all =
+            Self::of_rules(policies().flat_map(|policy| policy.ingress.iter().chain(&policy.egress).flatten()));
+        all.pods.extend(policies().map(|policy| &policy.subject));
+        all
+    }
+
+    /// Everything that rules tell the other end by.
+    pub(super) fn of_rules(rules: impl IntoIterator<Item = &'a Rule>) -> Self {
         let mut all = Self::default();
-        for policy in universes.into_iter().flat_map(|universe| &universe.policies) {
-            all.pods.insert(&policy.subject);
-            let rules = policy.ingress.iter().chain(&policy.egress).flatten();
-            let peers = rules.filter_map(|rule| match &rule.peers {
-                Peers::Of(peers) => Some(peers),
-                Peers::Any => None,
-            });
-            for peer in peers.flatten() {
-                match peer {
-                    Peer::Pods(selector) => all.pods.insert(selector),
-                    Peer::Nodes(selector) => all.nodes.insert(selector),
-                    Peer::Block(ranges) => all.blocks.insert(ranges),
-                };
-            }
+        let peers = rules.into_iter().filter_map(|rule| match &rule.peers {
+            Peers::Of(peers) => Some(peers),
+            Peers::Any => None,
+        });
+        for peer in peers.flatten() {
+            match peer {
+                Peer::Pods(selector) => all.pods.insert(selector),
+                Peer::Nodes(selector) => all.nodes.insert(selector),
+                Peer::SentByNodes(selector) => all.senders.insert(selector),
+                Peer::Block(ranges) => all.blocks.insert(Cow::Borrowed(ranges)),
+            };
         }
         all
+    }
+
+    /// Addresses more that are told apart, each of these sets from all others.
+    pub(super) fn with(mut self, addresses: impl IntoIterator<Item = BTreeSet<IpAddr>>) -> Self {
+        let block = |addresses: BTreeSet<IpAddr>| {
+            let each: Vec<Ranges> = addresses.into_iter().map(|address| Ranges::network(address.into())).collect();
+            Cow::Owned(Ranges::union(&each))
+        };
+        self.blocks.extend(addresses.into_iter().map(block));
+        self
     }
 
     /// Which of them hold: of the address, then of the pod at both moments.
     fn signature(&self, end: &End<'_>, universes: [&Universe; 2]) -> Vec<bool> {
         let blocks = self.blocks.iter().map(|ranges| ranges.contains(end.address));
         let nodes = self.nodes.iter().map(|selector| universes[1].is_node(selector, end.address));
+        let senders = self.senders.iter().map(|selector| universes[1].is_sender(selector, end.address));
         let pods = universes.into_iter().flat_map(|universe| {
             self.pods.iter().map(|selector| end.pod.is_some_and(|pod| universe.selects(selector, pod)))
         });
-        blocks.chain(nodes).chain(pods).collect()
+        blocks.chain(nodes).chain(senders).chain(pods).collect()
     }
 
     /// Where in a family of addresses ranges begin, or have just ended.
@@ -113,7 +132,15 @@ impl<'a> Predicates<'a> {
 /// All classes of two universes with the same pods and nodes, and all addresses of these.
 pub(super) fn classes<'a>(before: &'a Universe, after: &'a Universe) -> (Vec<Class<'a>>, BTreeSet<IpAddr>) {
     let universes = [before, after];
-    let predicates = Predicates::of(universes);
+    classes_by(&Predicates::of(universes), universes)
+}
+
+/// The same as far as these tell ends apart.
+pub(super) fn classes_by<'a>(
+    predicates: &Predicates<'_>,
+    universes: [&'a Universe; 2],
+) -> (Vec<Class<'a>>, BTreeSet<IpAddr>) {
+    let [before, after] = universes;
     let ends = ends(after);
     let inside: BTreeSet<IpAddr> = ends.iter().map(|end| end.address).collect();
     let mut alike: BTreeMap<_, Vec<End<'_>>> = BTreeMap::new();
@@ -126,7 +153,7 @@ pub(super) fn classes<'a>(before: &'a Universe, after: &'a Universe) -> (Vec<Cla
     let mut classes: Vec<Class<'_>> =
         alike.into_values().map(|ends| class(ends, None, false, universes, same_namespaces)).collect();
     for v4 in [true, false] {
-        for (signature, (ranges, address)) in outside(&predicates, v4, &inside) {
+        for (signature, (ranges, address)) in outside(predicates, v4, &inside) {
             let end = End { pod: None, node: None, is_host: false, address };
             let unnamed = !signature.contains(&true);
             classes.push(class(vec![end], Some(ranges), unnamed, universes, same_namespaces));

@@ -2,18 +2,21 @@
 //!
 //! In flow two universes with the same pods and nodes, before and after; out flows a [`Diff`], exact for every pod, node and address,
 //! every port and protocol. Ends that no policy of either moment tells apart are one class, so the work is classes², and of those only
-//! pairs where a policy about one of the two ends has changed.
+//! pairs where a policy about one of the two ends has changed. HostPolicies are compared for themselves ([`HostChange`]).
 
 mod classes;
 mod group;
+mod host;
 mod spans;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 
 pub use group::Group;
+pub use host::HostChange;
 pub use spans::Span;
 
+use super::host::AtHost;
 use super::universe::{Side, Universe};
 use crate::model::{Direction, PodKey, Protocol};
 use classes::{Class, End};
@@ -23,8 +26,10 @@ use std::net::IpAddr;
 /// All that changes, in a fixed order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// What opens and closes.
+    /// What policies about pods open and close.
     pub changes: Vec<Change>,
+    /// What HostPolicies open and close, whatever policies about pods say.
+    pub at_hosts: Vec<HostChange>,
     /// Addresses of pods and nodes: what is not outside though its range is.
     inside: BTreeSet<IpAddr>,
 }
@@ -58,10 +63,17 @@ pub fn diff(before: &Universe, after: &Universe) -> Diff {
     }
     let mut changes = families_joined(changes);
     changes.sort();
-    Diff { changes, inside }
+    Diff { changes, at_hosts: host::changes([before, after]), inside }
 }
 
 impl Diff {
+    /// The change at a node's interface that a connection between the node and an address is part of. The interface has to be named.
+    #[must_use]
+    pub fn at_host(&self, at: &AtHost<'_>, peer: IpAddr) -> Option<&HostChange> {
+        let inside = self.inside.contains(&peer);
+        self.at_hosts.iter().find(|change| change.has(at, peer, inside))
+    }
+
     /// The change that a connection is part of, if its verdict changes.
     #[must_use]
     pub fn of(&self, src: IpAddr, dst: IpAddr, port: u16, protocol: Protocol) -> Option<&Change> {

@@ -21,7 +21,7 @@ use twill_crds::{ClusterNetworkPolicy, Namespace, NamespaceIsolation, NetworkPol
 
 impl Agent {
     /// Answers which live connections a change would cut, beside the agent: compiling all anew takes its time.
-    pub(super) fn forecast(&self, change: &PolicyChange, reply: oneshot::Sender<Result<Forecast, String>>) {
+    pub(super) fn forecast(&mut self, change: &PolicyChange, reply: oneshot::Sender<Result<Forecast, String>>) {
         if !self.in_sync() {
             return drop(reply.send(Err(NOT_HEARD.to_owned())));
         }
@@ -33,6 +33,7 @@ impl Agent {
         if kept {
             return drop(reply.send(Ok(Forecast { node, kept, cut: Vec::new() })));
         }
+        self.tell_nodes();
         let (snapshot, workloads, settings) = (self.compiler.snapshot(), self.workloads(), self.settings.clone());
         tokio::task::spawn_blocking(move || {
             let compiler = snapshot.compile(skeleton(&settings));

@@ -14,9 +14,6 @@ use twill_crds::{BGPConfiguration, HostPolicy, Object};
 use twill_datastore::event::{Occurrence, Severity, reference};
 use twill_datastore::{Followed, Index, Key};
 
-/// Label of the nodes that run the API server.
-const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
-
 /// The BGPConfiguration that counts.
 const BGP_CONFIGURATION: &str = "default";
 
@@ -204,7 +201,7 @@ impl Agent {
     fn host_plan(&self) -> Plan {
         let nodes = self.supply.nodes.iter().map(|(_, node)| model::Node::read(node));
         let control_plane =
-            nodes.filter(|node| node.labels.contains_key(CONTROL_PLANE)).flat_map(|node| node.addresses);
+            nodes.filter(|node| node.labels.contains_key(model::CONTROL_PLANE)).flat_map(|node| node.addresses);
         let ports = self.host.trials.ports().clone();
         let facts = Facts { control_plane: control_plane.collect(), ports, ..self.host.facts.clone() };
         self.host.trials.plan(failsafes(&facts))
@@ -302,12 +299,14 @@ impl Agent {
                 "confirmation": if running.is_manual() { "Manual" } else { "SelfTest" }, "lastFailure": running.failure(),
             })
         });
+        let plan = self.host_plan();
         json!({
             "node": self.node,
             "confirmed": names(trials.confirmed().iter().map(|policy| policy.rules.key.name.as_str()).collect()),
             "trial": trial,
             "reverted": trials.held_back(),
-            "failsafes": self.host_plan().failsafes,
+            "failsafes": plan.failsafes,
+            "failsafesDespiteNone": names(plan.failsafes_despite_none()),
         })
     }
 }

@@ -109,6 +109,8 @@ pub struct Agent {
     /// What of it the kernel does not take.
     enforced: Enforced,
     compiler: Compiler,
+    /// Nodes or their blocks are others than the compiler has heard.
+    nodes_untold: bool,
     supply: Supply,
     memory: Keeper,
     /// The datastore, once it said which it is.
@@ -169,6 +171,7 @@ impl Agent {
             equal: false,
             enforced: Enforced::default(),
             compiler: Compiler::new(skeleton(&settings)),
+            nodes_untold: false,
             supply: Supply::new(owner),
             memory,
             identity: None,
@@ -262,9 +265,11 @@ impl Agent {
     /// One transaction with all that changed. After a failure the next one compares everything.
     async fn commit(&mut self) -> Result<(), String> {
         let Some(table) = self.table.clone() else { return Err("the table is not ours yet".to_owned()) };
+        self.expect_table(&table).await;
         if !self.is_informed() {
             return Err("felix has not heard all of the datastore yet".to_owned());
         }
+        self.tell_nodes();
         let delta = self.compiler.commit();
         let mut suspects = Suspects::None;
         let refused = self.enforced.refused().proven().clone();
@@ -345,6 +350,8 @@ impl Agent {
             Fact::Block(followed) => {
                 self.memory.hear(kind, &followed);
                 for change in self.supply.blocks.apply(*followed) {
+                    let [old, new] = [&change.old, &change.new].map(|block| block.as_ref().map(|block| &block.spec));
+                    self.nodes_untold |= old != new;
                     let gone = change.old.filter(|_| change.new.is_none());
                     if let Some(block) = gone.filter(|block| !self.supply.owns(block)) {
                         self.blocks.vanished(block.spec.cidr);
@@ -361,10 +368,18 @@ impl Agent {
 
     fn hear_nodes(&mut self, followed: Followed<twill_crds::Node>) {
         if !self.supply.nodes.apply(followed).is_empty() {
-            let nodes = self.supply.nodes.iter().map(|(_, node)| model::Node::read(node)).collect();
-            self.compiler.apply(Event::NodesChanged(nodes));
+            self.nodes_untold = true;
             self.refresh_mtu();
             self.host_hears_of_nodes();
+        }
+    }
+
+    /// The compiler hears of nodes and their blocks once a commit: blocks come one by one when a cluster starts.
+    pub(super) fn tell_nodes(&mut self) {
+        if std::mem::take(&mut self.nodes_untold) {
+            let blocks = self.supply.blocks.iter().map(|(_, block)| (block.spec.node.as_str(), block.spec.cidr));
+            let nodes = model::nodes(self.supply.nodes.iter().map(|(_, node)| &**node), blocks);
+            self.compiler.apply(Event::NodesChanged(nodes));
         }
     }
 

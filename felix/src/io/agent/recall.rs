@@ -28,6 +28,8 @@ pub(super) struct Recall {
     changed: bool,
     /// Interfaces that were there and were closed: for a reason that may not be remembered, so they stay so.
     closed: BTreeSet<String>,
+    /// Nothing is remembered: only a table that was left is something to go by.
+    without_memory: bool,
 }
 
 impl Recall {
@@ -59,9 +61,25 @@ impl Agent {
         self.hear_nodes(all(nodes));
         self.hear_pools(all(pools));
         self.supply.blocks.apply(all(blocks));
+        self.nodes_untold = true;
         self.before = Some(identity);
         self.recall = Some(Recall::default());
         self.name_adopted();
+    }
+
+    /// Goes on with nothing but the table that an earlier felix left, where a HostPolicy was confirmed: the datastore may be elsewhere by now,
+    /// and closed egress would keep it away for good if what the node needs could not follow.
+    pub fn go_on_without_memory(&mut self) {
+        self.recall = Some(Recall { without_memory: true, ..Recall::default() });
+    }
+
+    /// Who remembers nothing and finds no table has to wait for the datastore.
+    pub(super) async fn expect_table(&mut self, table: &Table) {
+        let expects = |recall: &Recall| recall.without_memory && recall.inherited.is_none();
+        if self.recall.as_ref().is_some_and(expects) && matches!(table.inherited().await, Ok(None)) {
+            tracing::info!("there is neither a memory nor a table of an earlier felix; the datastore is waited for");
+            self.recall = None;
+        }
     }
 
     /// The datastore said which it is. One that is not the one of before has other objects by the same names: what was remembered is

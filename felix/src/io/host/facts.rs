@@ -33,7 +33,7 @@ const EXPECTED: Duration = Duration::from_secs(600);
 pub fn start(datastore: Datastore, places: Places, done: mpsc::UnboundedSender<Done>) {
     tokio::spawn(async move {
         let mut peers = follow::<BGPPeer>(&datastore, Filter::default());
-        let mut names = names::start(places.url.clone());
+        let mut names = names::start(datastore.clone(), places.url.clone());
         let known = kept::read(&kept::path(&places.state_dir)).known;
         let looker = Arc::new(Mutex::new(Looker::new(&places.url, known)));
         let mut bgp = Bgp::new(places.run_dir);

@@ -1,12 +1,14 @@
-//! Where the datastore's servers are: addresses that are written, and what names lead to. Asked again and again, and answers are waited for
-//! here, so nobody else waits.
+//! Where the datastore's servers are: addresses that are written, what names lead to, and what stands behind the Service of an API server.
+//! Asked again and again, and answers are waited for here, so nobody else waits.
 
 use crate::host::known::By;
+use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::watch;
 use twill_datastore::io::servers::{Server, servers};
+use twill_datastore::{Datastore, Key};
 
 /// Pause after names were answered, and after one was not.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -20,12 +22,18 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub type Places = Vec<(SocketAddr, By)>;
 
 /// Starts to ask. A name without an answer is left out: who remembers what it led to goes on with that.
-pub fn start(url: String) -> watch::Receiver<Places> {
+pub fn start(datastore: Datastore, url: String) -> watch::Receiver<Places> {
     let (sender, receiver) = watch::channel(Places::new());
     tokio::spawn(async move {
         loop {
             let servers = read(&url).await;
-            let (places, all) = resolve(&servers).await;
+            let (mut places, mut all) = resolve(&servers).await;
+            if url.starts_with("kubernetes:") {
+                let behind = api_servers(&datastore).await;
+                all &= behind.is_some();
+                places.extend(behind.unwrap_or_default().into_iter().map(|place| (place, By::Name)));
+                each_once(&mut places);
+            }
             sender.send_if_modified(|last| {
                 let changed = *last != places;
                 *last = places;
@@ -53,6 +61,32 @@ async fn read(url: &str) -> Vec<Server> {
     })
 }
 
+/// What stands behind the Service by which an API server is reached in its cluster; none: nobody answers. There an API server writes itself.
+async fn api_servers(datastore: &Datastore) -> Option<BTreeSet<SocketAddr>> {
+    let key = Key::namespaced("default", "kubernetes");
+    match tokio::time::timeout(ANSWER, datastore.get::<EndpointSlice>(&key)).await {
+        Ok(Ok(slice)) => Some(slice.as_ref().map(endpoints).unwrap_or_default()),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "what stands behind the Service of the API server is not read");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("what stands behind the Service of the API server is not read in time");
+            None
+        }
+    }
+}
+
+/// All of its TCP ports at all of its addresses, also of those that are not ready: they will be.
+fn endpoints(slice: &EndpointSlice) -> BTreeSet<SocketAddr> {
+    let is_tcp = |port: &&EndpointPort| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
+    let ports = slice.ports.iter().flatten().filter(is_tcp).filter_map(|port| u16::try_from(port.port?).ok());
+    let ports: Vec<u16> = ports.collect();
+    let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).filter_map(|a| a.parse().ok());
+    let all = addresses.flat_map(|address: IpAddr| ports.iter().map(move |port| SocketAddr::new(address, *port)));
+    capped("kubernetes.default", all)
+}
+
 /// All that these lead to, in order, and whether each had an answer.
 async fn resolve(servers: &[Server]) -> (Places, bool) {
     let (mut places, mut all) = (Places::new(), true);
@@ -73,10 +107,14 @@ async fn resolve(servers: &[Server]) -> (Places, bool) {
             }
         }
     }
-    // What is also written counts as that.
+    each_once(&mut places);
+    (places, all)
+}
+
+/// What is also written counts as that.
+fn each_once(places: &mut Places) {
     places.sort_by_key(|(place, by)| (*place, *by != By::Address));
     places.dedup_by_key(|(place, _)| *place);
-    (places, all)
 }
 
 /// The addresses that count of an answer. In their order, so that they are the same ones however a server turns them.
@@ -116,6 +154,17 @@ mod tests {
         assert_eq!(first, answer[..MOST]);
         assert_eq!(capped("e", answer.iter().rev().copied()), first.iter().copied().collect());
         assert_eq!(capped("e", answer[..MOST].iter().copied()).len(), MOST);
+    }
+
+    #[test]
+    fn every_endpoint_of_an_api_servers_service_is_one_ready_or_not() {
+        let slice = serde_json::json!({"metadata": {"namespace": "default", "name": "kubernetes"}, "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": true}},
+                {"addresses": ["192.0.2.2"], "conditions": {"ready": false}}, {"addresses": ["none"]}],
+            "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}, {"name": "any"}]});
+        let found: Vec<String> =
+            endpoints(&serde_json::from_value(slice).unwrap()).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["192.0.2.1:6443", "192.0.2.2:6443"]);
     }
 
     #[tokio::test]

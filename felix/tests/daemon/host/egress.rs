@@ -205,11 +205,27 @@ fn a_node_with_closed_egress_finds_a_datastore_that_has_only_a_name() {
     wire.node.kill();
     drop(forward);
     names.lead_to(Some(MOVED));
-    let _forward = Forward::start(&wire.outside, MOVED, etcd.port);
+    let forward = Forward::start(&wire.outside, MOVED, etcd.port);
     assert!(!wire.connects(&wire.node.ns, MOVED, PORT), "closed as it was left");
     wire.node.launch();
     until("it is in sync with the datastore at its new place", 4 * SOON, || in_sync(&wire));
     assert!(!open(&wire));
     let server = format!("{MOVED}:{PORT}");
     until("the new place is kept", SOON, || kept(&wire)["known"]["datastore"].get(&server).is_some());
+
+    // It moved back, and what was heard is lost with the disk's file.
+    wire.node.kill();
+    drop(forward);
+    let mut state = kept(&wire);
+    state["known"]["datastore"] = json!({});
+    std::fs::write(wire.node.state.join("host-policy.json"), state.to_string()).unwrap();
+    std::fs::remove_file(wire.node.state.join("felix.db")).unwrap();
+    wire.node.ns.run(&["nft", "flush", "chain", "inet", "twill", "host_failsafe_out_v1"]);
+    names.lead_to(Some(OUTSIDE));
+    let _forward = Forward::start(&wire.outside, OUTSIDE, etcd.port);
+    // Who answers for names is a failsafe of the kernel's no more, either: it is known by what is kept.
+    assert!(!wire.connects(&wire.node.ns, OUTSIDE, PORT), "closed as it was left");
+    wire.node.launch();
+    until("it is in sync without what it had heard", 4 * SOON, || in_sync(&wire));
+    assert!(!open(&wire));
 }

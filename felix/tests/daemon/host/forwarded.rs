@@ -11,10 +11,10 @@ use std::time::Duration;
 use twill_crds::HostPolicy;
 use twill_felix::io::netns::Netns;
 
-const NODE_PORT: u16 = 30080;
+pub(super) const NODE_PORT: u16 = 30080;
 
-/// The node sends on what comes to the port, as kube-proxy does by nftables, with the source address of the node.
-fn node_port(wire: &mut Wire) -> Attached {
+/// The node sends on what comes to the port, as kube-proxy does by nftables, with the source address of the node. The pod, and its address.
+pub(super) fn node_port(wire: &mut Wire) -> (Attached, String) {
     let pod = wire.node.pod("a");
     let address = wire.node.add(&pod).remove(0);
     let bind = || TcpListener::bind(("0.0.0.0", OTHER)).unwrap();
@@ -36,7 +36,7 @@ fn node_port(wire: &mut Wire) -> Attached {
     );
     std::fs::write(&file, rules).unwrap();
     wire.node.ns.run(&["nft", "-f", file.to_str().unwrap()]);
-    pod
+    (pod, address)
 }
 
 fn forwarded(rules: Value) -> Value {

@@ -1,12 +1,13 @@
 //! The file format of assertions: in flow a document and the pods that there are, out flow connections and what is expected of them.
 
+use crate::commands::explain::crossing;
 use crate::commands::policy::declared;
-use crate::destination::port_of;
+use crate::destination::{NodePort, port_of};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use twill_crds::manifest::{Document, ManifestError};
 use twill_crds::{Object, Pod, names};
-use twill_felix::evaluate::Party;
+use twill_felix::evaluate::{Crossing, Party};
 use twill_felix::model::{PodKey, Protocol};
 
 /// What is expected of connections.
@@ -44,6 +45,8 @@ pub(super) struct Assertion {
     pub(super) to: Party,
     /// Port, 0 for a protocol without ports.
     pub(super) port: (u16, Protocol),
+    /// What it meets on its way.
+    pub(super) way: Crossing,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +70,10 @@ struct WrittenCase {
     #[serde(default)]
     ports: Vec<Word>,
     protocol: Option<String>,
+    /// The interface of a node.
+    interface: Option<String>,
+    /// `NODE:PORT`, a NodePort that it comes to.
+    through: Option<String>,
     expect: Expectation,
 }
 
@@ -118,6 +125,9 @@ fn read_case(document: &Document, at: &str, case: &WrittenCase, pods: &[Pod]) ->
         ends(&case.to, pods).map_err(|problem| refused("to", problem))?,
     );
     let ports = ports(case).map_err(|(field, problem)| refused(field, problem))?;
+    let through = case.through.as_deref().map(str::parse::<NodePort>).transpose();
+    let through = through.map_err(|problem| refused("through", problem))?;
+    let way = crossing(case.interface.as_ref(), through.as_ref());
     let both_named = matches!((&case.from, &case.to), (Ends::One(_), Ends::One(_)));
     let mut assertions = Vec::new();
     for (src, dst) in from.iter().flat_map(|src| to.iter().map(move |dst| (src, dst))) {
@@ -130,7 +140,12 @@ fn read_case(document: &Document, at: &str, case: &WrittenCase, pods: &[Pod]) ->
         } else {
             ports.clone()
         };
-        assertions.extend(ports.into_iter().map(|port| Assertion { from: src.clone(), to: dst.clone(), port }));
+        assertions.extend(ports.into_iter().map(|port| Assertion {
+            from: src.clone(),
+            to: dst.clone(),
+            port,
+            way: way.clone(),
+        }));
     }
     if assertions.is_empty() {
         return Err(refused("to", "the only pod selected is the sender itself; select another".to_owned()));
