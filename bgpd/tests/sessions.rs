@@ -52,6 +52,9 @@ fn peer(me: u8, other: u8, port: u16, asn: u32) -> Peer {
         next_hop: NextHopRule::Auto,
         add_path: AddPath::default(),
         bfd: None,
+        max_prefixes: None,
+        member: false,
+        role: None,
     }
 }
 
