@@ -70,7 +70,7 @@ pub(crate) fn run(name: &str) {
 }
 
 /// What a path is, whatever the kernel and other paths make of it.
-const OF_A_PATH: [&str; 7] = ["prefix", "nextHop", "peer", "asPath", "localPref", "med", "communities"];
+const OF_A_PATH: [&str; 8] = ["prefix", "nextHop", "peer", "pathID", "asPath", "localPref", "med", "communities"];
 
 impl Running {
     fn start(directory: PathBuf, with: &[String]) -> Self {

@@ -8,14 +8,14 @@ use netgauze_parse_utils::WritablePdu;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rustbgpd_wire::{
-    AddPathFamily, AddPathMode, Afi, Capability as Theirs, ExtendedNextHopFamily, GracefulRestartFamily, LlgrFamily,
-    Message, NotificationCode, NotificationMessage, OpenMessage, RouteRefreshMessage, RouteRefreshSubtype, Safi,
-    decode_message, encode_message,
+    AddPathFamily, AddPathMode, Afi, BgpRole, Capability as Theirs, ExtendedNextHopFamily, GracefulRestartFamily,
+    LlgrFamily, Message, NotificationCode, NotificationMessage, OpenMessage, RouteRefreshMessage, RouteRefreshSubtype,
+    Safi, decode_message, encode_message,
 };
 use std::net::Ipv4Addr;
 use twill_bgpd::wire::{
     AS_TRANS, AfiSafi, Capability, Framer, GracefulRestart, LongLived, MessageType, Notification, Open, RefreshKind,
-    RouteRefresh, encode_keepalive,
+    Role, RouteRefresh, encode_keepalive,
 };
 
 const V4: AfiSafi = AfiSafi { afi: 1, safi: 1 };
@@ -47,6 +47,14 @@ fn capability() -> impl Strategy<Value = Capability> {
         (families(), 1..4_u8)
             .prop_map(|(list, mode)| Capability::AddPath(list.into_iter().map(|f| (f, mode)).collect())),
         Just(Capability::EnhancedRouteRefresh),
+        prop::sample::select(vec![
+            Role::Provider,
+            Role::RouteServer,
+            Role::RouteServerClient,
+            Role::Customer,
+            Role::Peer
+        ])
+        .prop_map(Capability::Role),
         (families(), any::<bool>(), 0..0x0100_0000_u32).prop_map(|(list, forwarding, seconds)| {
             let families = list.into_iter().map(|family| (family, forwarding, seconds)).collect();
             Capability::LongLived(LongLived { families })
@@ -124,6 +132,7 @@ fn theirs(capability: &Capability) -> Theirs {
                 })
                 .collect(),
         ),
+        Capability::Role(role) => Theirs::Role { role: BgpRole::from_u8(*role as u8).unwrap() },
         Capability::Unknown { code, value } => Theirs::Unknown { code: *code, data: Bytes::from(value.clone()) },
     }
 }
