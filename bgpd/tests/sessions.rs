@@ -65,6 +65,7 @@ fn config(me: u8, port: u16, asn: u32, peers: Vec<(&str, Peer)>) -> Config {
         listen: vec![SocketAddr::new(address(me).into(), port)],
         originate: [format!("10.{me}.0.0/16").parse().unwrap(), format!("fd00:{me}::/32").parse().unwrap()].into(),
         peers: peers.into_iter().map(|(name, peer)| (name.to_owned(), peer)).collect(),
+        shared: Default::default(),
         exclusive: false,
         step: None,
         complete: true,

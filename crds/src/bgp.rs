@@ -4,6 +4,7 @@ use crate::add_path::AddPathSpec;
 use crate::bgp_limit::MaxPrefixesSpec;
 use crate::bgp_role::RoleSpec;
 use crate::definitions::schemas;
+use crate::services::ServiceRanges;
 pub use crate::topology::Topology;
 use crate::topology::{RouteReflectors, Sessions};
 use crate::{names, written};
@@ -42,6 +43,11 @@ pub struct BGPConfigurationSpec {
     /// Which nodes reflect, where the topology has such.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route_reflectors: Option<RouteReflectors>,
+    /// Addresses of Services that nodes tell the peers of BGPPeer objects, never each other. Every node tells each range as a whole; an address in
+    /// one of them whose Service wants local endpoints alone (`externalTrafficPolicy` or `internalTrafficPolicy` is `Local`) is told by nodes
+    /// with a ready one. A Node with the label `node.kubernetes.io/exclude-from-external-load-balancers` tells none.
+    #[serde(skip_serializing_if = "ServiceRanges::is_empty")]
+    pub services: ServiceRanges,
     /// The TCP port on which every node's speaker listens; by default 179.
     #[schemars(range(min = 1))]
     pub listen_port: u16,
@@ -59,6 +65,7 @@ impl Default for BGPConfigurationSpec {
             asn: NodeAsn::default(),
             topology: Topology::default(),
             route_reflectors: None,
+            services: ServiceRanges::default(),
             listen_port: names::BGP_PORT,
             hold_time: names::HOLD_TIME,
             vxlan_port: names::VXLAN_PORT,

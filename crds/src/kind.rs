@@ -101,6 +101,8 @@ object!(crate::HostPolicy, crate::names::GROUP, crate::names::VERSION, "HostPoli
 object!(crate::Namespace, "", "v1", "Namespace", "namespaces", false);
 object!(crate::Node, "", "v1", "Node", "nodes", false);
 object!(crate::Pod, "", "v1", "Pod", "pods", true);
+object!(crate::Service, "", "v1", "Service", "services", true);
+object!(crate::EndpointSlice, "discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", true);
 object!(crate::NetworkPolicy, "networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", true);
 object!(
     crate::ClusterNetworkPolicy,

@@ -129,6 +129,8 @@ mod tests {
         check::<crate::Node>();
         check::<crate::Pod>();
         check::<crate::NetworkPolicy>();
+        check::<crate::Service>();
+        check::<crate::EndpointSlice>();
         check::<crate::ClusterNetworkPolicy>();
         check::<k8s_openapi::api::coordination::v1::Lease>();
         check::<k8s_openapi::api::events::v1::Event>();

@@ -22,6 +22,7 @@ pub mod names;
 pub mod namespace_isolation;
 pub mod node_network;
 pub mod selector;
+pub mod services;
 pub mod topology;
 pub mod validate;
 mod words;
@@ -36,5 +37,6 @@ pub use kind::{Kind, Object};
 pub use namespace_isolation::{NamespaceIsolation, NamespaceIsolationSpec};
 pub use node_network::{NodeNetwork, NodeNetworkSpec, NodeNetworkStatus};
 
-pub use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+pub use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+pub use k8s_openapi::api::discovery::v1::EndpointSlice;
 pub use k8s_openapi::api::networking::v1::NetworkPolicy;

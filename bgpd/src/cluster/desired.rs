@@ -1,5 +1,6 @@
 //! The speaker's and the FIB's configuration, from the objects alone.
 
+use super::advertised::Advertised;
 use super::nodes::{Nodes, nodes};
 use super::objects::{Objects, is_shutdown};
 use super::peers::{peers, wanted};
@@ -51,11 +52,15 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     let (accepted, rejected) = accepted(&pools);
     problems.extend(rejected.iter().map(|(pool, reason)| format!("IPPool {}: {reason}", pool.name())));
     let shutdown = objects.network.spec.drain.then_some(Shutdown::Drained);
+    let services = Advertised::of(own, objects, &spec.services, &nodes, &accepted);
+    problems.extend(services.problems.iter().cloned());
     let decided = configuration.and_then(|object| object.status.as_ref()?.sessions.as_ref());
     let place = Place::of(own, &spec, decided, &objects.nodes);
     problems.extend(place.problem.clone());
     let (peers, more) = match &nodes.own {
-        Some(own) if nodes.asn.is_some() && shutdown.is_none() => peers(objects, &nodes, own, &spec, asn, &place),
+        Some(own) if nodes.asn.is_some() && shutdown.is_none() => {
+            peers(objects, &nodes, own, &spec, asn, (&place, &services.between_nodes()))
+        }
         _ => Default::default(),
     };
     problems.extend(more);
@@ -71,13 +76,15 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
         listen: if shutdown.is_none() { listen(&nodes, &spec) } else { Vec::new() },
         originate: prefixes.clone(),
         peers,
+        shared: services.prefixes,
         exclusive: true,
-        complete: true,
+        complete: objects.knows_services(),
         step: place.step,
         shutdown,
         leaving: false,
     };
     let fib = fib_config(&spec, &nodes, local, &speaker, prefixes, &blocks, &accepted);
+    let fib = fib::Config { services: services.ranges, ..fib };
     let node = objects.nodes.get(&Key::cluster(own));
     let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref());
     let going_down = conditions.is_some_and(|all| all.iter().any(is_shutdown));

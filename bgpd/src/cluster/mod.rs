@@ -1,14 +1,16 @@
 //! A node of a cluster: what the datastore's objects mean for its speaker and its kernel.
 //!
-//! In flow Node, IPPool, IPBlock, BGPConfiguration, BGPPeer and BGPFilter ([`Objects`]); out flow the speaker's and the FIB's
+//! In flow Node, IPPool, IPBlock, BGPConfiguration, BGPPeer, BGPFilter, and where they are told of, Service and EndpointSlice ([`Objects`]); out flow the speaker's and the FIB's
 //! configuration ([`Desired`]) and the node's part of NodeNetwork ([`report`]). Pure: [`crate::io::cluster`] follows the
 //! datastore and writes the status.
 
+mod advertised;
 mod desired;
 mod nodes;
 mod objects;
 mod peers;
 mod report;
+mod services;
 mod topology;
 
 pub use desired::{Desired, desired};

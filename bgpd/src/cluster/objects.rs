@@ -1,8 +1,15 @@
 //! The objects that decide, as last heard. Only remembers.
 
+use super::services::Services;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::NodeCondition;
 use serde::{Deserialize, Serialize};
-use twill_crds::{BGPConfiguration, BGPFilter, BGPPeer, IPBlock, IPPool, Node, NodeNetwork, NodeNetworkSpec, Object};
+use std::collections::BTreeSet;
+use twill_crds::services::ServiceRanges;
+use twill_crds::{
+    BGPConfiguration, BGPFilter, BGPPeer, EndpointSlice, IPBlock, IPPool, Node, NodeNetwork, NodeNetworkSpec, Object,
+    Service,
+};
 use twill_datastore::{Change, Filter, Followed, Freshness, Index, Key, Mark, Revision, Scope};
 
 /// One step of one kind.
@@ -21,6 +28,10 @@ pub enum Heard {
     Filter(Followed<BGPFilter>),
     /// Of this node's own NodeNetwork.
     Network(Followed<NodeNetwork>),
+    /// Of the Services.
+    Service(Box<Followed<Service>>),
+    /// Of their endpoints.
+    Slice(Followed<EndpointSlice>),
 }
 
 /// All objects that decide.
@@ -33,6 +44,10 @@ pub struct Objects {
     pub(super) filters: Index<BGPFilter>,
     pub(super) network: Network,
     pub(super) claimant: Claimant,
+    pub(super) services: Services,
+    /// Addresses of Services that an earlier run told.
+    told: BTreeSet<IpNet>,
+    node: String,
     heard: Freshness,
 }
 
@@ -77,6 +92,9 @@ pub struct Snapshot {
     filters: Vec<BGPFilter>,
     #[serde(default)]
     network: NodeNetworkSpec,
+    /// Addresses of Services that were told, in place of all Services and their endpoints.
+    #[serde(default)]
+    services: BTreeSet<IpNet>,
 }
 
 /// What of the datastore decides on this node: all of most kinds, its own blocks and its own NodeNetwork.
@@ -113,12 +131,37 @@ impl Objects {
                 let first = self.heard.take(&step);
                 self.network.take(step) || first
             }
+            Heard::Service(step) => self.services.hear_services(*step),
+            Heard::Slice(step) => self.services.hear_slices(step),
         }
     }
 
     /// Which blocks are this machine's; whether that is something else than before.
     pub fn claimed_by(&mut self, claimant: Claimant) -> bool {
         std::mem::replace(&mut self.claimant, claimant.clone()) != claimant
+    }
+
+    /// Whether Services are to be followed.
+    #[must_use]
+    pub fn wants_services(&self) -> bool {
+        let configuration = self.configurations.get(&Key::cluster("default"));
+        configuration.is_some_and(|configuration| !configuration.spec.services.is_empty())
+    }
+
+    /// Nobody follows Services any more.
+    pub fn forget_services(&mut self) {
+        self.services = Services::of(&self.node);
+    }
+
+    /// Whether all is known of Services that is to be told of.
+    pub(super) fn knows_services(&self) -> bool {
+        !self.wants_services() || self.services.is_complete()
+    }
+
+    /// Addresses of Services with endpoints here. Until they were heard those of an earlier run: what is told is not taken back on the word of
+    /// silence.
+    pub(super) fn services_here(&self, ranges: &ServiceRanges) -> BTreeSet<IpNet> {
+        if self.services.is_complete() { self.services.told(ranges) } else { self.told.clone() }
     }
 
     /// Whether every kind has been heard as a whole.
@@ -153,6 +196,10 @@ impl Objects {
             peers: all(&self.peers),
             filters: all(&self.filters),
             network: self.network.spec.clone(),
+            services: self
+                .configurations
+                .get(&Key::cluster("default"))
+                .map_or_else(BTreeSet::new, |configuration| self.services_here(&configuration.spec.services)),
         }
     }
 
@@ -173,6 +220,9 @@ impl Objects {
             filters: index(snapshot.filters),
             network: Network { spec: snapshot.network },
             claimant: Claimant::default(),
+            services: Services::of(node),
+            told: snapshot.services,
+            node: node.to_owned(),
             heard: Freshness::of(scopes(node)),
         }
     }

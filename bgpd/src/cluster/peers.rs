@@ -1,5 +1,6 @@
 //! With whom this node speaks: the nodes that its place among them has ([`super::topology`]), and what BGPPeer objects say.
 
+use super::advertised;
 use super::nodes::Nodes;
 use super::objects::Objects;
 use super::topology::Place;
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 use twill_crds::bgp::{AsRelation, BfdMultihop, NextHop, PeerAsn as SpecAsn, Topology};
+use twill_crds::bgp_filter::FilterRule;
 use twill_crds::bgp_limit::{MaxPrefixesSpec, RETRY_AFTER, WhenExceeded};
 use twill_crds::control::BfdHops;
 use twill_crds::names::{BGP_PORT, HOLD_TIME};
@@ -36,7 +38,7 @@ pub(super) fn peers(
     own: &NodeAddresses,
     spec: &BGPConfigurationSpec,
     asn: u32,
-    place: &Place,
+    (place, between): (&Place, &[FilterRule]),
 ) -> (BTreeMap<String, Peer>, Vec<String>) {
     let mut problems = Vec::new();
     let mut by_address: BTreeMap<IpAddr, (String, Peer)> = BTreeMap::new();
@@ -64,14 +66,19 @@ pub(super) fn peers(
             },
         }
     }
+    let filter_between = advertised::between(between);
     for node in nodes.others.iter().filter(|node| place.has(&node.name)) {
         let Some(other) = nodes.asns.get(&node.name) else { continue };
         let Some((address, mut peer)) = member(node, own, spec, (asn, *other)) else { continue };
         match by_address.get_mut(&address) {
             // What a person wrote about this address goes before what follows from the topology, but for what the node is for it.
-            Some((_, written)) => place.fill_in(&node.name, written),
+            Some((_, written)) => {
+                place.fill_in(&node.name, written);
+                written.export_filter = filter_between.clone().then(&written.export_filter);
+            }
             None => {
                 place.fill_in(&node.name, &mut peer);
+                peer.export_filter = filter_between.clone();
                 members.insert(address, (node.name.clone(), peer));
             }
         }

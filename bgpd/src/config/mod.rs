@@ -192,6 +192,7 @@ impl LoneConfig {
             listen,
             originate,
             peers,
+            shared: Default::default(),
             exclusive: false,
             step: None,
             complete: true,

@@ -41,6 +41,8 @@ pub struct Config {
     pub complete: bool,
     /// Prefixes of our own that get an unreachable route.
     pub own: BTreeSet<IpNet>,
+    /// Ranges of Services, which every node handles itself: no learned route leads into them.
+    pub services: Vec<IpNet>,
     /// Pools, none overlapping another.
     pub pools: Vec<Pool>,
     /// The other nodes.
@@ -69,6 +71,7 @@ impl Default for Config {
             alone: true,
             complete: true,
             own: BTreeSet::new(),
+            services: Vec::new(),
             pools: Vec::new(),
             nodes: Vec::new(),
             peers: BTreeSet::new(),

@@ -30,6 +30,8 @@ pub enum Refusal {
     DefaultRoute,
     /// The prefix covers the address of a node or peer, which must stay reachable without us.
     Covers(IpAddr),
+    /// The prefix lies in a range of Services.
+    Service(IpNet),
     /// Nothing but the default route leads there.
     Unresolved {
         /// The next hop.
@@ -59,6 +61,9 @@ impl fmt::Display for Refusal {
             Self::DefaultRoute => write!(f, "a node installs no learned default route"),
             Self::Covers(address) => {
                 write!(f, "it covers {address}, a node's or peer's address, which must not depend on a learned route")
+            }
+            Self::Service(range) => {
+                write!(f, "it is in {range}, a range of Services, which every node handles itself")
             }
             Self::Unresolved { next_hop, node, pool } => {
                 write!(f, "next hop {next_hop}")?;
@@ -124,6 +129,9 @@ impl<'a> Resolver<'a> {
         }
         if prefix.prefix_len() == 0 {
             return Some(Refusal::DefaultRoute);
+        }
+        if let Some(range) = self.config.services.iter().find(|range| range.contains(&prefix)) {
+            return Some(Refusal::Service(*range));
         }
         self.guarded.range(prefix.network()..=prefix.broadcast()).next().map(|address| Refusal::Covers(*address))
     }

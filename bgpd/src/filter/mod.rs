@@ -114,6 +114,16 @@ impl Filter {
         Self { rules: all.collect() }
     }
 
+    /// These rules, then those.
+    #[must_use]
+    pub fn then(self, others: &Self) -> Self {
+        if others.is_empty() {
+            self
+        } else {
+            Self { rules: self.rules.iter().chain(&*others.rules).cloned().collect() }
+        }
+    }
+
     /// Whether there is no rule.
     #[must_use]
     pub fn is_empty(&self) -> bool {

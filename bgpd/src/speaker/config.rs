@@ -22,7 +22,9 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Prefixes of our own.
     pub originate: BTreeSet<IpNet>,
-    /// Whether nobody else may tell them: a new one is not announced while a peer still does.
+    /// Prefixes of our own that others tell as well, whatever `exclusive` says.
+    pub shared: BTreeSet<IpNet>,
+    /// Whether nobody else may tell those that are not shared: a new one is not announced while a peer still does.
     pub exclusive: bool,
     /// Peers by name.
     pub peers: BTreeMap<String, Peer>,

@@ -25,7 +25,7 @@ pub(super) struct Own {
 impl Speaker {
     /// These prefixes are ours, and no others.
     pub(super) fn originate(&mut self, config: &Config) {
-        let originate = &config.originate;
+        let originate: &BTreeSet<IpNet> = &config.originate.union(&config.shared).copied().collect();
         self.own.withheld.retain(|net| originate.contains(net));
         let gone: Vec<IpNet> = self.own.announced.difference(originate).copied().collect();
         for net in gone {
@@ -35,7 +35,7 @@ impl Speaker {
         }
         let new: Vec<IpNet> = originate.difference(&self.own.announced).copied().collect();
         for net in new {
-            if config.exclusive && self.is_elsewhere(net) {
+            if config.exclusive && !config.shared.contains(&net) && self.is_elsewhere(net) {
                 self.own.withheld.insert(net);
             } else {
                 self.announce_own(net);

@@ -123,6 +123,7 @@ pub(crate) mod tests {
             listen: Vec::new(),
             originate: Default::default(),
             peers: peers.iter().map(|(name, peer)| ((*name).to_owned(), peer.clone())).collect(),
+            shared: Default::default(),
             exclusive: false,
             step: None,
             complete: true,

@@ -1,9 +1,10 @@
 //! Rules of BGPConfiguration and BGPPeer.
 
-use super::{Problem, metadata, selector};
+use super::{Problem, metadata, pool, selector};
 use crate::add_path::AddPathSpec;
 use crate::bgp::{AsRelation, BFD_INTERVALS, BfdSpec, NodeAsn, PeerAsn, asn_problem};
 use crate::bgp_limit::{MaxPrefixesSpec, WhenExceeded};
+use crate::definitions::schemas::PEER_RANGES;
 use crate::topology::REFLECTORS;
 use crate::{BGPConfiguration, BGPPeer, Object};
 use std::net::IpAddr;
@@ -22,9 +23,29 @@ pub(super) fn configuration(new: &BGPConfiguration) -> Result<(), Problem> {
         NodeAsn::Label(label) => metadata::label_key("spec.asn.nodeLabel", &label.node_label)?,
     }
     reflectors(new)?;
+    services(new)?;
     port("spec.listenPort", Some(new.spec.listen_port))?;
     port("spec.vxlanPort", Some(new.spec.vxlan_port))?;
     hold_time(new.spec.hold_time)
+}
+
+fn services(new: &BGPConfiguration) -> Result<(), Problem> {
+    let services = &new.spec.services;
+    let lists = [
+        ("clusterIPs", &services.cluster_ips),
+        ("externalIPs", &services.external_ips),
+        ("loadBalancerIPs", &services.load_balancer_ips),
+    ];
+    for (name, ranges) in lists {
+        let field = format!("spec.services.{name}");
+        if ranges.len() > PEER_RANGES {
+            return Err(Problem::new(field, format!("has {}, must have at most {PEER_RANGES}", ranges.len())));
+        }
+        for (n, range) in ranges.iter().enumerate() {
+            pool::cidr(&format!("{field}[{n}]"), *range)?;
+        }
+    }
+    Ok(())
 }
 
 fn reflectors(new: &BGPConfiguration) -> Result<(), Problem> {

@@ -87,7 +87,7 @@ pub(super) fn masked(field: &str, range: IpNet) -> Result<(), Problem> {
 }
 
 /// A network address without host bits, that pods can have.
-fn cidr(field: &str, cidr: IpNet) -> Result<(), Problem> {
+pub(super) fn cidr(field: &str, cidr: IpNet) -> Result<(), Problem> {
     masked(field, cidr)?;
     let unusable = match cidr.addr() {
         _ if cidr.prefix_len() == 0 => Some("is every address there is"),

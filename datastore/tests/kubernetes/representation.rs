@@ -11,7 +11,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use twill_crds::{Kind, Namespace, Node, Object, Pod};
+use twill_crds::{EndpointSlice, Kind, Namespace, Node, Object, Pod};
 use twill_datastore::{Datastore, Error, Filter, RawEvent, Revision};
 
 /// An answer in protobuf.
@@ -146,6 +146,8 @@ fn read_of(kind: &str) -> Value {
         "Node" => json!({"apiVersion": 1, "kind": 1, "metadata": metadata,
             "spec": {"unschedulable": 1, "taints": [{"key": 1, "effect": 1}]}, "status": {
             "conditions": [{"type": 1, "status": 1, "message": 1}], "addresses": [{"type": 1, "address": 1}]}}),
+        "EndpointSlice" => json!({"apiVersion": 1, "kind": 1, "metadata": metadata, "addressType": 1, "endpoints": [{
+            "addresses": [1], "nodeName": 1, "conditions": {"ready": 1, "serving": 1, "terminating": 1}}]}),
         _ => json!({"apiVersion": 1, "kind": 1, "metadata": metadata}),
     }
 }
@@ -157,7 +159,9 @@ fn cut(document: &Value, wanted: &Value) -> Value {
         (Value::Object(fields), Value::Object(wanted)) => {
             let kept = fields.iter().filter_map(|(name, value)| Some((name.clone(), cut(value, wanted.get(name)?))));
             let is_empty = |value: &Value| [json!({}), json!([]), json!(""), json!(false), json!(null)].contains(value);
-            Value::Object(kept.filter(|(_, value)| !is_empty(value)).collect())
+            // Of an endpoint's conditions false is not the same as nothing.
+            let is_said = |name: &String| ["ready", "serving", "terminating"].contains(&name.as_str());
+            Value::Object(kept.filter(|(name, value)| is_said(name) || !is_empty(value)).collect())
         }
         _ => document.clone(),
     }
@@ -229,6 +233,20 @@ fn node() -> impl Strategy<Value = Value> {
     })
 }
 
+fn slice() -> impl Strategy<Value = Value> {
+    let condition = || proptest::option::of(any::<bool>());
+    let endpoint = (any::<u8>(), proptest::option::of(word()), condition(), condition(), condition());
+    (labels(), btree_map(any::<u8>(), endpoint, 0..4)).prop_map(|(labels, endpoints)| {
+        let endpoints = endpoints.into_iter().map(|(last, (_, node, ready, serving, terminating))| {
+            let mut conditions = json!({"ready": ready, "serving": serving, "terminating": terminating});
+            conditions.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+            json!({"addresses": [format!("192.0.2.{last}")], "nodeName": node, "zone": "z", "conditions": conditions})
+        });
+        json!({"metadata": {"labels": labels, "namespace": "default"}, "addressType": "IPv4", "ports": [{"port": 80}],
+            "endpoints": endpoints.collect::<Vec<_>>()})
+    })
+}
+
 fn namespace() -> impl Strategy<Value = Value> {
     labels().prop_map(|labels| json!({"metadata": {"labels": labels}}))
 }
@@ -290,6 +308,7 @@ async fn what_followers_read_is_what_whole_documents_say() {
     reads_alike(&store, &Namespace::kind(), namespace()).await;
     reads_alike(&store, &Node::kind(), node()).await;
     reads_alike(&store, &Pod::kind(), pod()).await;
+    reads_alike(&store, &EndpointSlice::kind(), slice()).await;
 }
 
 #[tokio::test]

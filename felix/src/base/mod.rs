@@ -37,15 +37,33 @@ pub const POOLS_V6: &str = "pools6";
 pub const NAT_V4: &str = "nat4";
 /// Interval set: IPv6 pools with natOutgoing.
 pub const NAT_V6: &str = "nat6";
+/// Interval set: IPv4 ranges of Services that nodes tell their peers.
+pub const SERVICES_V4: &str = "services4";
+/// The same of IPv6.
+pub const SERVICES_V6: &str = "services6";
 /// Hash set: IPv4 addresses of all nodes, which may send us tunnel packets.
 pub const NODES_V4: &str = "nodes4";
 /// Hash set: IPv6 addresses of all nodes.
 pub const NODES_V6: &str = "nodes6";
 
 /// The skeleton's sets. All others are policy's.
-pub const SETS: [&str; 14] = [
-    KNOWN, SOURCE_V4, SOURCE_V6, CUT_V4, CUT_V6, FROM_POD, TO_POD, POOLS_V4, POOLS_V6, NAT_V4, NAT_V6, NODES_V4,
-    NODES_V6, LOGGED,
+pub const SETS: [&str; 16] = [
+    KNOWN,
+    SOURCE_V4,
+    SOURCE_V6,
+    CUT_V4,
+    CUT_V6,
+    FROM_POD,
+    TO_POD,
+    POOLS_V4,
+    POOLS_V6,
+    NAT_V4,
+    NAT_V6,
+    NODES_V4,
+    NODES_V6,
+    SERVICES_V4,
+    SERVICES_V6,
+    LOGGED,
 ];
 /// What the names of policy's chains begin with.
 pub const LIST: &str = "list_";

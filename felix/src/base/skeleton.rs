@@ -2,8 +2,8 @@
 
 use super::{
     CUT_V4, CUT_V6, FROM_POD, HOST_EGRESS, HOST_FAILSAFE_IN, HOST_FAILSAFE_OUT, HOST_INGRESS, HOST_THROUGH, KNOWN,
-    LOGGED, NAT_V4, NAT_V6, NODES_V4, NODES_V6, POOLS_V4, POOLS_V6, Reason, SOURCE_V4, SOURCE_V6, TO_POD, chain_name,
-    name,
+    LOGGED, NAT_V4, NAT_V6, NODES_V4, NODES_V6, POOLS_V4, POOLS_V6, Reason, SERVICES_V4, SERVICES_V6, SOURCE_V4,
+    SOURCE_V6, TO_POD, chain_name, name,
 };
 use crate::ruleset::{
     Action, Base, BaseKind, Chain, CtStates, Direction, End, Family, Field, Hook, Interface, KeyType, Match, Name,
@@ -107,6 +107,8 @@ fn sets(settings: &Settings) -> std::collections::BTreeMap<Name, Set> {
         (name(NAT_V6), Set::of([V6]).interval().comment("pools with natOutgoing")),
         (name(NODES_V4), Set::of([V4]).comment("nodes")),
         (name(NODES_V6), Set::of([V6]).comment("nodes")),
+        (name(SERVICES_V4), Set::of([V4]).interval().comment("Services told to routers")),
+        (name(SERVICES_V6), Set::of([V6]).interval().comment("Services told to routers")),
     ];
     all.into_iter().chain(settings.told.then_some(logged)).collect()
 }
@@ -127,12 +129,25 @@ fn forward() -> Vec<Rule> {
         established(Direction::Out),
         invalid(Direction::In),
         invalid(Direction::Out),
+        // Routers send here what is in the ranges. What no Service has was translated by nobody, and would go back to them.
+        no_service(Family::V4),
+        no_service(Family::V6),
         // NodePorts and the like, where a HostPolicy asks for them.
         Rule::new(vec![Match::Translated], jump(HOST_THROUGH)),
         // Lists return when they allow: a packet from one pod to another of this node passes both.
         dispatch(Field::InInterface, FROM_POD),
         dispatch(Field::OutInterface, TO_POD),
     ]
+}
+
+/// To an address of a range of Services that is neither a pod's nor a node's: it is nobody's.
+fn no_service(family: Family) -> Rule {
+    let (field, services, pools, nodes) = match family {
+        Family::V4 => (Field::DestinationV4, SERVICES_V4, POOLS_V4, NODES_V4),
+        Family::V6 => (Field::DestinationV6, SERVICES_V6, POOLS_V6, NODES_V6),
+    };
+    let one_of = |set: &str, negated| Match::Set { key: vec![field], set: name(set), negated };
+    Rule::deny(vec![one_of(services, false), one_of(pools, true), one_of(nodes, true)]).comment("no such Service")
 }
 
 fn input(settings: &Settings) -> Vec<Rule> {

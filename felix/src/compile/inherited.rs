@@ -13,8 +13,16 @@ use std::net::IpAddr;
 /// Sets whose elements are about one interface.
 const BY_INTERFACE: [&str; 5] = [base::KNOWN, base::SOURCE_V4, base::SOURCE_V6, base::FROM_POD, base::TO_POD];
 /// Sets that are neither about interfaces nor about pods.
-const OF_THE_CLUSTER: [&str; 6] =
-    [base::POOLS_V4, base::POOLS_V6, base::NAT_V4, base::NAT_V6, base::NODES_V4, base::NODES_V6];
+const OF_THE_CLUSTER: [&str; 8] = [
+    base::POOLS_V4,
+    base::POOLS_V6,
+    base::NAT_V4,
+    base::NAT_V6,
+    base::NODES_V4,
+    base::NODES_V6,
+    base::SERVICES_V4,
+    base::SERVICES_V6,
+];
 
 /// The table as it was found.
 #[derive(Debug, Default)]

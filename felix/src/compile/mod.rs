@@ -26,6 +26,7 @@ use crate::model::{Direction, Pod, PodKey, Policy, PolicyKey, Ranges};
 use crate::ruleset::{Delta, Family, Key, Name, Ruleset, Value, Verdict};
 use desired::Desired;
 pub use inherited::Inherited;
+use ipnet::IpNet;
 use lists::{ChainPlan, TierList};
 pub use names::{Blame, User, Users, Who};
 use rules::{Draft, Form};
@@ -50,6 +51,8 @@ pub struct Compiler {
     form: Form,
     limits: Limits,
     host: host::Host,
+    /// Ranges of Services that are told to routers.
+    services: BTreeSet<IpNet>,
     /// Of this generation, once somebody asked.
     users: OnceLock<Arc<Users>>,
 }
@@ -110,6 +113,19 @@ impl Compiler {
         for (chain, rules) in base::tunnel_guards(settings) {
             self.desired.set_rules(&chain, rules);
         }
+    }
+
+    /// Packets to these ranges that nobody has translated are dropped from the next commit on. Says whether they are others than before.
+    pub fn guard_services(&mut self, ranges: &BTreeSet<IpNet>) -> bool {
+        if self.services == *ranges {
+            return false;
+        }
+        self.services.clone_from(ranges);
+        let all = Ranges::union(&ranges.iter().map(|range| Ranges::network(*range)).collect::<Vec<_>>());
+        for (set, family) in [(base::SERVICES_V4, Family::V4), (base::SERVICES_V6, Family::V6)] {
+            self.desired.replace(&Slot::whole(base::name(set)), range_elements(&all, family));
+        }
+        true
     }
 
     /// Takes note of an event. Nothing is compiled before [`Compiler::commit`].

@@ -4,13 +4,15 @@ use super::super::SpeakerHandle;
 use crate::cluster::{Claimant, Desired, Heard, Objects, Snapshot, desired, scopes};
 use crate::fib::Fib;
 use futures::FutureExt;
-use futures::stream::{self, BoxStream, SelectAll, StreamExt};
+use futures::stream::{self, AbortHandle, BoxStream, SelectAll, StreamExt, abortable};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
-use twill_crds::{BGPConfiguration, BGPFilter, BGPPeer, IPBlock, IPPool, Node, NodeNetwork, Object};
-use twill_datastore::{Datastore, Followed, Mark, Scope, follow};
+use twill_crds::{
+    BGPConfiguration, BGPFilter, BGPPeer, EndpointSlice, IPBlock, IPPool, Node, NodeNetwork, Object, Service,
+};
+use twill_datastore::{Datastore, Filter, Followed, Mark, Scope, follow};
 
 /// Steps that are taken in before the whole is considered.
 const STEPS: usize = 10_000;
@@ -27,6 +29,13 @@ pub fn streams(store: &Datastore, node: &str) -> SelectAll<BoxStream<'static, He
         followed::<BGPFilter>(store, &scopes).map(Heard::Filter).boxed(),
         followed::<NodeNetwork>(store, &scopes).map(Heard::Network).boxed(),
     ])
+}
+
+/// Services and their endpoints, which only those follow who are to tell of them.
+fn follow_services(store: &Datastore) -> BoxStream<'static, Heard> {
+    let services = follow::<Service>(store, Filter::default()).map(|step| Heard::Service(Box::new(step)));
+    let slices = follow::<EndpointSlice>(store, Filter::default()).map(Heard::Slice);
+    stream::select(services, slices).boxed()
 }
 
 fn followed<K: Object>(store: &Datastore, scopes: &[Scope]) -> BoxStream<'static, Followed<K>> {
@@ -139,10 +148,24 @@ impl Follower {
     }
 
     /// Runs for ever.
-    pub(super) async fn run(mut self, mut heard: SelectAll<BoxStream<'static, Heard>>) {
+    pub(super) async fn run(mut self, store: &Datastore, mut heard: SelectAll<BoxStream<'static, Heard>>) {
         let (sender, mut applied) = mpsc::unbounded_channel();
         let mut look = tokio::time::interval(LOOK);
+        let mut services: Option<AbortHandle> = None;
         loop {
+            match (&services, self.objects.wants_services()) {
+                (None, true) => {
+                    let (stream, handle) = abortable(follow_services(store));
+                    heard.push(stream.boxed());
+                    services = Some(handle);
+                }
+                (Some(handle), false) => {
+                    handle.abort();
+                    services = None;
+                    self.objects.forget_services();
+                }
+                _ => {}
+            }
             tokio::select! {
                 _ = look.tick(), if !self.store.is_known() => {
                     let changed = self.objects.claimed_by(self.store.read());

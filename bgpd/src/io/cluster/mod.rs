@@ -93,7 +93,7 @@ pub(crate) async fn run(
         let store = reach::open(url, patient, &reach).await?;
         let store = opened.get_or_init(|| store);
         tokio::join!(
-            follower.run(streams(store, node)),
+            follower.run(store, streams(store, node)),
             report_status(store.clone(), node.to_owned(), desired, observed),
             snapshot::keep(path, snapshots),
             reach::watch(store, url, node, &reach),

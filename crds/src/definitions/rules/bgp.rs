@@ -73,6 +73,9 @@ pub(in crate::definitions) fn bgp_configuration() -> Vec<Placed> {
     let mut rules = Placed::all("", &[SINGLETON]);
     rules.extend(Placed::all("spec.holdTime", &[HOLD_TIME]));
     rules.extend(selectors::at("spec.routeReflectors.nodeSelector"));
+    for list in ["clusterIPs", "externalIPs", "loadBalancerIPs"] {
+        rules.extend(Placed::all(&format!("spec.services.{list}[]"), addresses::RANGE));
+    }
     rules
 }
 

@@ -26,7 +26,9 @@ pub(super) fn of(kind: &Kind) -> Option<&'static Trimmed> {
     static POD: Trimmed = both::<Pod>();
     static NODE: Trimmed = both::<Node>();
     static NAMESPACE: Trimmed = both::<Namespace>();
+    static SLICE: Trimmed = both::<EndpointSlice>();
     match (&*kind.group, &*kind.version, &*kind.kind) {
+        ("discovery.k8s.io", "v1", "EndpointSlice") => Some(&SLICE),
         ("", "v1", "Pod") => Some(&POD),
         ("", "v1", "Node") => Some(&NODE),
         ("", "v1", "Namespace") => Some(&NAMESPACE),
@@ -218,6 +220,47 @@ struct NodeAddress {
     type_: String,
     #[prost(string, tag = "2")]
     address: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct EndpointSlice {
+    #[prost(message, required, tag = "1")]
+    metadata: ObjectMeta,
+    #[prost(message, repeated, tag = "2")]
+    #[serde(deserialize_with = "or_default")]
+    endpoints: Vec<Endpoint>,
+    #[prost(string, tag = "4")]
+    address_type: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Endpoint {
+    /// Nobody reads them, and there is none without.
+    #[prost(string, repeated, tag = "1")]
+    addresses: Vec<String>,
+    #[prost(message, required, tag = "2")]
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "or_default")]
+    conditions: EndpointConditions,
+    #[prost(string, tag = "6")]
+    #[serde(skip_serializing_if = "is_default")]
+    node_name: String,
+}
+
+/// What is not said has a meaning of its own.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
+struct EndpointConditions {
+    #[prost(bool, optional, tag = "1")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ready: Option<bool>,
+    #[prost(bool, optional, tag = "2")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serving: Option<bool>,
+    #[prost(bool, optional, tag = "3")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    terminating: Option<bool>,
 }
 
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]

@@ -65,6 +65,7 @@ impl Agent {
         let configuration = self.host.configurations.get(&Key::cluster(BGP_CONFIGURATION));
         let spec = configuration.map(|object| object.spec.clone()).unwrap_or_default();
         self.host.ports.hear(spec.listen_port, spec.vxlan_port, Instant::now());
+        self.compiler.guard_services(&spec.services.all().map(|(_, range)| range).collect());
         self.follow_ports();
     }
 
