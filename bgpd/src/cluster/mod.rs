@@ -6,6 +6,7 @@
 
 mod advertised;
 mod desired;
+mod filters;
 mod nodes;
 mod objects;
 mod peers;

@@ -2,6 +2,7 @@
 
 use super::services::Services;
 use ipnet::IpNet;
+use super::filters::Rules;
 use k8s_openapi::api::core::v1::NodeCondition;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -42,6 +43,8 @@ pub struct Objects {
     pub(super) configurations: Index<BGPConfiguration>,
     pub(super) peers: Index<BGPPeer>,
     pub(super) filters: Index<BGPFilter>,
+    /// What of those made sense last.
+    pub(super) rules: Rules,
     pub(super) network: Network,
     pub(super) claimant: Claimant,
     pub(super) services: Services,
@@ -91,6 +94,8 @@ pub struct Snapshot {
     #[serde(default)]
     filters: Vec<BGPFilter>,
     #[serde(default)]
+    rules: Rules,
+    #[serde(default)]
     network: NodeNetworkSpec,
     /// Addresses of Services that were told, in place of all Services and their endpoints.
     #[serde(default)]
@@ -125,8 +130,16 @@ impl Objects {
             Heard::Pool(step) => take(&mut self.pools, step, &mut self.heard),
             Heard::Block(step) => take(&mut self.blocks, step, &mut self.heard),
             Heard::Configuration(step) => take(&mut self.configurations, step, &mut self.heard),
-            Heard::Peer(step) => take(&mut self.peers, step, &mut self.heard),
-            Heard::Filter(step) => take(&mut self.filters, step, &mut self.heard),
+            Heard::Peer(step) => {
+                let changed = take(&mut self.peers, step, &mut self.heard);
+                self.rules.learn(&self.peers, &self.filters);
+                changed
+            }
+            Heard::Filter(step) => {
+                let changed = take(&mut self.filters, step, &mut self.heard);
+                self.rules.learn(&self.peers, &self.filters);
+                changed
+            }
             Heard::Network(step) => {
                 let first = self.heard.take(&step);
                 self.network.take(step) || first
@@ -195,6 +208,7 @@ impl Objects {
             configurations: all(&self.configurations),
             peers: all(&self.peers),
             filters: all(&self.filters),
+            rules: self.rules.clone(),
             network: self.network.spec.clone(),
             services: self
                 .configurations
@@ -218,6 +232,7 @@ impl Objects {
             configurations: index(snapshot.configurations),
             peers: index(snapshot.peers),
             filters: index(snapshot.filters),
+            rules: snapshot.rules,
             network: Network { spec: snapshot.network },
             claimant: Claimant::default(),
             services: Services::of(node),

@@ -5,7 +5,7 @@ use super::nodes::Nodes;
 use super::objects::Objects;
 use super::topology::Place;
 use crate::fib::NodeAddresses;
-use crate::filter::{Filter, Part};
+use crate::filter::Filter;
 use crate::fsm::LocalRole;
 use crate::speaker::{AddPath, Beyond, Bfd, Export, Import, MaxPrefixes, Member, NextHopRule, Peer, PeerAsn};
 use crate::wire::{Families, Family};
@@ -18,7 +18,6 @@ use twill_crds::bgp_limit::{MaxPrefixesSpec, RETRY_AFTER, WhenExceeded};
 use twill_crds::control::BfdHops;
 use twill_crds::names::{BGP_PORT, HOLD_TIME};
 use twill_crds::selector::matches_or_absent;
-use twill_crds::validate::filter_rules;
 use twill_crds::{BGPConfigurationSpec, BGPPeer, Object};
 use twill_datastore::Key;
 
@@ -59,7 +58,7 @@ pub(super) fn peers(
                     peer.address
                 )),
                 None => {
-                    let problem = filter(&mut peer, object, objects).err();
+                    let problem = objects.rules.give(&mut peer, object, objects);
                     problems.extend(problem.map(|problem| format!("BGPPeer {}: {problem}", object.name())));
                     by_address.insert(peer.address, (object.name().to_owned(), peer));
                 }
@@ -196,48 +195,6 @@ fn max_prefixes(spec: MaxPrefixesSpec) -> MaxPrefixes {
         WhenExceeded::Warn => Beyond::Warn,
     };
     MaxPrefixes { limit: spec.limit, then }
-}
-
-/// Gives the peer the filters that its object names.
-///
-/// # Errors
-/// One that is missing or makes no sense, in one sentence; nothing is taken or told then, since nobody knows what it would have kept out.
-fn filter(peer: &mut Peer, object: &BGPPeer, objects: &Objects) -> Result<(), String> {
-    let names = &object.spec.filters;
-    match filters(names, objects) {
-        Ok((import, export)) => (peer.import_filter, peer.export_filter) = (import, export),
-        Err(problem) => {
-            (peer.import, peer.export) = (Import::None, Export::None);
-            return Err(problem);
-        }
-    }
-    Ok(())
-}
-
-fn filters(names: &[String], objects: &Objects) -> Result<(Filter, Filter), String> {
-    let mut named = Vec::new();
-    for (index, name) in names.iter().enumerate() {
-        let Some(object) = objects.filters.get(&Key::cluster(name)) else {
-            return Err(format!(
-                "filters[{index}]: there is no BGPFilter {name}, so no route is taken or told; create it, or leave it out"
-            ));
-        };
-        let rules = [("import", &object.spec.import, true), ("export", &object.spec.export, false)];
-        for (direction, rules, is_import) in rules {
-            filter_rules(&format!("spec.{direction}"), rules, is_import).map_err(|problem| {
-                format!(
-                    "filters[{index}]: BGPFilter {name}: {}: {}; no route is taken or told until it is mended",
-                    problem.field, problem.problem
-                )
-            })?;
-        }
-        let titles = ["import", "export"].map(|direction| format!("BGPFilter {name}: spec.{direction}"));
-        named.push((titles, object));
-    }
-    let import = named.iter().map(|(titles, object)| Part { name: &titles[0], rules: &object.spec.import });
-    let export = named.iter().map(|(titles, object)| Part { name: &titles[1], rules: &object.spec.export });
-    let (import, export): (Vec<_>, Vec<_>) = (import.collect(), export.collect());
-    Ok((Filter::new(&import, false), Filter::new(&export, true)))
 }
 
 /// What all peers of a node have in common: it tells its own prefixes and nothing else, and takes everything.

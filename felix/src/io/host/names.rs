@@ -2,11 +2,12 @@
 //! Asked again and again, and answers are waited for here, so nobody else waits.
 
 use crate::host::known::By;
-use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::EndpointPort;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::watch;
+use twill_crds::EndpointSlice;
 use twill_datastore::io::servers::{Server, servers};
 use twill_datastore::{Datastore, Key};
 
