@@ -8,6 +8,7 @@
 //! ```
 
 pub mod bfd;
+pub mod bmp;
 pub mod cluster;
 pub mod config;
 pub mod fib;

@@ -66,6 +66,7 @@ fn config(me: u8, port: u16, asn: u32, peers: Vec<(&str, Peer)>) -> Config {
         originate: [format!("10.{me}.0.0/16").parse().unwrap(), format!("fd00:{me}::/32").parse().unwrap()].into(),
         peers: peers.into_iter().map(|(name, peer)| (name.to_owned(), peer)).collect(),
         shared: Default::default(),
+        bmp: Default::default(),
         exclusive: false,
         step: None,
         complete: true,

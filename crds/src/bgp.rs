@@ -3,6 +3,7 @@
 use crate::add_path::AddPathSpec;
 use crate::bgp_limit::MaxPrefixesSpec;
 use crate::bgp_role::RoleSpec;
+use crate::bmp::BmpStation;
 use crate::definitions::schemas;
 use crate::services::ServiceRanges;
 pub use crate::topology::Topology;
@@ -57,6 +58,11 @@ pub struct BGPConfigurationSpec {
     /// The UDP port of VXLAN on every node; by default 4789.
     #[schemars(range(min = 1))]
     pub vxlan_port: u16,
+    /// Stations that every node's speaker tells of its sessions and of what its peers told, after filters (BMP, RFC 7854); at most 8, by
+    /// default none. The nodes call them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub bmp: Vec<BmpStation>,
 }
 
 impl Default for BGPConfigurationSpec {
@@ -69,6 +75,7 @@ impl Default for BGPConfigurationSpec {
             listen_port: names::BGP_PORT,
             hold_time: names::HOLD_TIME,
             vxlan_port: names::VXLAN_PORT,
+            bmp: Vec::new(),
         }
     }
 }

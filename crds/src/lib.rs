@@ -8,6 +8,7 @@ pub mod bgp;
 pub mod bgp_filter;
 pub mod bgp_limit;
 pub mod bgp_role;
+pub mod bmp;
 pub mod cluster_network_policy;
 pub mod cni;
 pub mod community;

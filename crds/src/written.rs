@@ -19,6 +19,11 @@ pub(crate) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     Option::<String>::deserialize(deserializer)?.map(|text| read(&text)).transpose()
 }
 
+/// An address.
+pub(crate) fn one_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
+    read(&String::deserialize(deserializer)?)
+}
+
 /// Addresses.
 pub(crate) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
     Vec::<String>::deserialize(deserializer)?.iter().map(|text| read(text)).collect()

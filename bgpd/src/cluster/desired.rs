@@ -10,6 +10,7 @@ use crate::speaker::{self, Shutdown};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use twill_crds::bmp::BmpStation;
 use twill_crds::ippool::accepted;
 use twill_crds::names::DEFAULT_ASN;
 use twill_crds::{BGPConfigurationSpec, IPBlock, IPPool, Object};
@@ -77,6 +78,7 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
         originate: prefixes.clone(),
         peers,
         shared: services.prefixes,
+        bmp: spec.bmp.iter().map(BmpStation::socket).collect(),
         exclusive: true,
         complete: objects.knows_services(),
         step: place.step,

@@ -296,13 +296,15 @@ fn peers_are_those_that_select_the_node() {
         let selector = json!({"matchLabels": {"rack": rack}});
         peer(name, json!({"nodeSelector": selector, "remote": {"address": address}, "asn": 65101, "holdTime": 9}))
     };
-    let fabric = configuration(json!({"topology": "Fabric", "asn": 65000, "vxlanPort": 8472}));
+    let fabric = configuration(json!({"topology": "Fabric", "asn": 65000, "vxlanPort": 8472,
+        "bmp": [{"address": "10.0.0.9", "port": 11019}]}));
     let objects = with(cluster(), [fabric, tor("tor-a", "a", "172.31.1.1"), tor("tor-b", "b", "172.31.2.1")]);
     let seen = desired("a1", &objects);
     assert_eq!(seen.speaker.peers.keys().collect::<Vec<_>>(), ["tor-a"], "no mesh in a fabric");
     let found = &seen.speaker.peers["tor-a"];
     assert_eq!((found.asn, found.hold_time, found.allow_own_as), (PeerAsn::Number(65101), 9, 1));
     assert_eq!((seen.speaker.asn, seen.fib.vxlan_port), (65000, 8472));
+    assert_eq!(seen.speaker.bmp, ["10.0.0.9:11019".parse().unwrap()].into());
     assert!(seen.fib.peers.contains(&"172.31.1.1".parse().unwrap()));
     let twice = desired(
         "a1",

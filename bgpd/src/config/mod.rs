@@ -2,6 +2,7 @@
 
 mod add_path;
 mod bfd;
+mod bmp;
 mod filters;
 mod limit;
 mod role;
@@ -56,6 +57,8 @@ struct File {
     route_protocol: Option<Spanned<u8>>,
     #[serde(default)]
     originate: Vec<Spanned<IpNet>>,
+    #[serde(default)]
+    bmp: Vec<Spanned<bmp::FileStation>>,
     #[serde(default)]
     filters: BTreeMap<String, Spanned<serde_json::Value>>,
     #[serde(default)]
@@ -177,6 +180,7 @@ impl LoneConfig {
             ));
         }
         let originate = originate(&file.originate)?;
+        let bmp = bmp::read(&file.bmp)?;
         let filters = filters::read(&file.filters)?;
         let peers = peers(&file, &filters)?;
         let listen = match &file.listen {
@@ -193,6 +197,7 @@ impl LoneConfig {
             originate,
             peers,
             shared: Default::default(),
+            bmp,
             exclusive: false,
             step: None,
             complete: true,

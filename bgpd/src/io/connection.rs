@@ -41,6 +41,8 @@ pub(super) struct Connection {
     /// The beginning of a message.
     pub(super) partial: Vec<u8>,
     pieces: VecDeque<Piece>,
+    /// The OPENs that were sent and received, header included.
+    pub(super) opens: [Option<Bytes>; 2],
     /// From SessionUp on.
     pub(super) receiver: Option<Receiver>,
     /// The peer is Established: its UPDATEs may come.
@@ -86,6 +88,7 @@ impl Connection {
             stream,
             partial: Vec::new(),
             pieces: VecDeque::new(),
+            opens: [None, None],
             receiver: None,
             established: false,
             waits: false,

@@ -1,5 +1,6 @@
 //! The speaker as the rest of the process sees it: a handle to its threads.
 
+use super::bmp::Stations;
 use super::recorder::Recorder;
 use super::{bfd, netlink, rib, session};
 use crate::fib::{self, Feedback, Fib, RouteState};
@@ -25,6 +26,7 @@ pub struct SpeakerHandle {
     io: mpsc::UnboundedSender<session::Command>,
     fib: Option<Fib>,
     status: watch::Receiver<fib::Status>,
+    stations: Stations,
 }
 
 /// What works beside a speaker.
@@ -72,7 +74,8 @@ impl SpeakerHandle {
             runtime
                 .block_on(async move { session::Io::new(to_rib, seed, kernel, beside).run(commands, from_rib).await });
         })?;
-        Ok(Self { plan: Arc::default(), rib, io, fib, status })
+        let stations = Stations::new(rib.clone());
+        Ok(Self { plan: Arc::default(), rib, io, fib, status, stations })
     }
 
     /// From now on this configuration. Sessions that it does not change do not notice.
@@ -86,6 +89,7 @@ impl SpeakerHandle {
         let plan = Arc::new(plan);
         // The RIB first, so that it knows the peers of the sessions that come up. A send fails only at the end.
         drop(self.rib.send(rib::Command::Event(Event::Plan(Arc::clone(&plan)))).await);
+        self.stations.configure(&plan.config.bmp);
         drop(self.io.send(session::Command::Plan(plan)));
     }
 
@@ -131,6 +135,7 @@ impl SpeakerHandle {
             .collect();
         peers.sort_by(|one, other| one.name.cmp(&other.name));
         problems.extend(sessions.problems);
+        problems.extend(self.stations.problems());
         (peers, problems)
     }
 
@@ -190,6 +195,7 @@ impl SpeakerHandle {
             // An error means that the thread has ended already.
             drop(left.await);
         }
+        self.stations.leave().await;
     }
 }
 

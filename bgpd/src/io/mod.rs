@@ -10,6 +10,7 @@ pub mod bfd;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod bird_tests;
+mod bmp;
 mod connection;
 mod control;
 mod handle;

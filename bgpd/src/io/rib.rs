@@ -2,11 +2,12 @@
 
 use crate::fib::{Change, Feedback, Fib, Reach};
 use crate::rib::PeerId;
-use crate::speaker::{Event, Output, PeerCounts, Speaker};
+use crate::speaker::{Event, Output, PeerCounts, Speaker, StationEvent};
+use bytes::Bytes;
 use ipnet::IpNet;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use twill_crds::control::{RouteQuery, RouteStatus};
@@ -22,6 +23,8 @@ const KERNEL_RETRY: Duration = Duration::from_millis(5);
 pub(super) enum Command {
     /// Something happened.
     Event(Event),
+    /// A monitoring station is there, which takes messages here.
+    Station(SocketAddr, mpsc::UnboundedSender<Bytes>),
     /// Routes.
     Routes(RouteQuery, oneshot::Sender<Vec<RouteStatus>>),
     /// Counts of these peers, and what is wrong with prefixes of ours.
@@ -42,7 +45,7 @@ pub(super) fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let mut speaker = Speaker::new(fib.is_some(), adopted.is_some(), Instant::now());
     speaker.adopt(adopted.unwrap_or_default());
-    let rib = Rib { speaker, fib, pending: Vec::new(), in_sync: false, outputs };
+    let rib = Rib { speaker, fib, pending: Vec::new(), in_sync: false, outputs, stations: BTreeMap::new() };
     std::thread::Builder::new().name("rib".to_owned()).spawn(move || {
         let _guard = super::EndOnPanic;
         runtime.block_on(rib.run(commands, feedback));
@@ -58,6 +61,8 @@ struct Rib {
     /// Whether the FIB is to hear that all peers have told everything, after the changes that this brought.
     in_sync: bool,
     outputs: mpsc::UnboundedSender<Vec<Output>>,
+    /// Monitoring stations that are connected; bounded by the windows that the speaker keeps.
+    stations: BTreeMap<SocketAddr, mpsc::UnboundedSender<Bytes>>,
 }
 
 impl Rib {
@@ -86,7 +91,16 @@ impl Rib {
     fn perform(&mut self, command: Command, now: Instant) {
         // Whoever asked may have gone away.
         match command {
-            Command::Event(event) => self.speaker.handle(event, now),
+            Command::Event(event) => {
+                if let Event::Station(address, StationEvent::Down) = event {
+                    self.stations.remove(&address);
+                }
+                self.speaker.handle(event, now);
+            }
+            Command::Station(address, sender) => {
+                self.stations.insert(address, sender);
+                self.speaker.handle(Event::Station(address, StationEvent::Up), now);
+            }
             Command::Routes(query, reply) => drop(reply.send(self.speaker.routes(&query))),
             Command::Counts(peers, reply) => {
                 let counts = peers.into_iter().map(|peer| self.speaker.counts(peer)).collect();
@@ -117,6 +131,14 @@ impl Rib {
         if !out.is_empty() {
             // Fails only when the I/O thread has ended, and then the process is about to.
             drop(self.outputs.send(out));
+        }
+        for (address, bytes) in self.speaker.monitor() {
+            match (bytes, self.stations.get(&address)) {
+                // Fails only when the task has ended, which says so itself.
+                (Some(bytes), Some(station)) => drop(station.send(bytes)),
+                (None, _) => drop(self.stations.remove(&address)),
+                (Some(_), None) => {}
+            }
         }
         let Some(fib) = &self.fib else { return };
         if let Some(hops) = hops {

@@ -191,6 +191,7 @@ impl Player {
             next_hop_v4: config.next_hop_v4.or(v4),
             next_hop_v6: config.next_hop_v6.or(v6),
             shared: Vec::new(),
+            opening: None,
         };
         peer.notified = None;
         peer.session = Some((session, Receiver::new(id, session, negotiated.clone()), negotiated));

@@ -26,6 +26,8 @@ pub struct Config {
     pub shared: BTreeSet<IpNet>,
     /// Whether nobody else may tell those that are not shared: a new one is not announced while a peer still does.
     pub exclusive: bool,
+    /// Monitoring stations, which hear what peers tell (BMP, RFC 7854).
+    pub bmp: BTreeSet<SocketAddr>,
     /// Peers by name.
     pub peers: BTreeMap<String, Peer>,
     /// Whether this is all that there is: false while it comes from a snapshot of an earlier run.

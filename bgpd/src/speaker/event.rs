@@ -1,12 +1,15 @@
 //! What the I/O thread and the RIB thread say to each other.
 
+use super::monitor::StationEvent;
 use super::path_attributes::PathAttributes;
 use super::plan::Plan;
+use crate::bmp::Opening;
+use crate::fsm::Reason;
 use crate::rib::{PeerId, V4, V6};
 use crate::wire::{Family, Negotiated};
 use bytes::Bytes;
 use ipnet::IpNet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +23,10 @@ pub enum Event {
     Plan(Arc<Plan>),
     /// A session is Established.
     Up(PeerId, SessionId, Box<Established>),
+    /// Why the session is about to be over; said before.
+    Ending(PeerId, SessionId, Reason),
+    /// A monitoring station has come, gone, or taken something.
+    Station(SocketAddr, StationEvent),
     /// A session is over.
     Down(PeerId, SessionId, Loss),
     /// No packet gets to this peer any more: what of its is kept for a restart is void (RFC 5882 section 4.3.1).
@@ -59,6 +66,8 @@ pub struct Established {
     pub next_hop_v6: Option<Ipv6Addr>,
     /// The connected subnets that we share with the peer, one per family at most.
     pub shared: Vec<IpNet>,
+    /// How it came about, for monitoring stations; none: they hear nothing of it.
+    pub opening: Option<Arc<Opening>>,
 }
 
 /// Announcements and withdrawals of one peer, in order; both families apart.

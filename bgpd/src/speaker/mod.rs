@@ -8,6 +8,7 @@ mod export;
 mod group;
 mod import;
 mod limit;
+mod monitor;
 mod own;
 mod path_attributes;
 mod plan;
@@ -22,10 +23,12 @@ mod state;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod watch;
 
 pub use config::{AddPath, Bfd, Config, Export, Import, Member, NextHopRule, Peer, PeerAsn, Shutdown};
 pub use event::{Batch, Established, Event, Loss, Op, Output, SessionId, Then, WITHDRAW};
 pub use limit::{Beyond, MaxPrefixes};
+pub use monitor::StationEvent;
 pub use path_attributes::PathAttributes;
 pub use plan::{PeerChange, Plan};
 pub use receive::Receiver;

@@ -124,6 +124,7 @@ pub(crate) mod tests {
             originate: Default::default(),
             peers: peers.iter().map(|(name, peer)| ((*name).to_owned(), peer.clone())).collect(),
             shared: Default::default(),
+            bmp: Default::default(),
             exclusive: false,
             step: None,
             complete: true,

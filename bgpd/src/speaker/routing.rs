@@ -5,6 +5,7 @@ use super::export::{ExportPolicy, Exporter, Provenance};
 use super::group::{Advertised, Group, Surroundings, identifier};
 use super::path_attributes::PathAttributes;
 use super::restart::Held;
+use super::watch::Views;
 use crate::fib;
 use crate::rib::{
     AttrId, Attributes, Change, DirtyList, HopId, Key, Path, PathId, PeerId, PeerRank, PrefixId, Table, Teller,
@@ -36,49 +37,56 @@ pub(super) struct Routing<K> {
     pub(super) table: Table<K>,
     groups: Vec<Group<K>>,
     fib: Option<DirtyList>,
+    /// What monitoring stations know.
+    pub(super) views: Views,
 }
 
 impl<K: Key> Routing<K> {
     pub(super) fn new(install: bool) -> Self {
-        Self { table: Table::default(), groups: Vec::new(), fib: install.then(DirtyList::default) }
+        Self {
+            table: Table::default(),
+            groups: Vec::new(),
+            fib: install.then(DirtyList::default),
+            views: Views::default(),
+        }
     }
 
     pub(super) fn announce(&mut self, key: K, from: impl Into<Teller>, attributes: AttrId, shared: &mut Shared) {
         let change = self.table.announce(key, from, attributes, &mut shared.attributes, &shared.ranks);
-        change.into_iter().for_each(|change| note(&mut self.groups, &mut self.fib, change));
+        change.into_iter().for_each(|change| note(&mut self.groups, &mut self.fib, &mut self.views, change));
     }
 
     pub(super) fn withdraw(&mut self, key: K, from: impl Into<Teller>, shared: &mut Shared) {
         let change = self.table.withdraw(key, from, &mut shared.attributes, &shared.ranks);
-        change.into_iter().for_each(|change| note(&mut self.groups, &mut self.fib, change));
+        change.into_iter().for_each(|change| note(&mut self.groups, &mut self.fib, &mut self.views, change));
     }
 
     /// The paths of `peer` that `refuse` names go.
     pub(super) fn remove(&mut self, peer: PeerId, shared: &mut Shared, refuse: impl Fn(K, &Path) -> bool) {
-        let Self { table, groups, fib } = self;
+        let Self { table, groups, fib, views } = self;
         let (sets, ranks) = (&mut shared.attributes, &shared.ranks);
-        table.remove_where(peer, refuse, sets, ranks, |change| note(groups, fib, change));
+        table.remove_where(peer, refuse, sets, ranks, |change| note(groups, fib, views, change));
     }
 
     pub(super) fn mark_stale(&mut self, peer: PeerId, shared: &Shared) {
-        let Self { table, groups, fib } = self;
-        table.mark_stale(peer, &shared.attributes, &shared.ranks, |change| note(groups, fib, change));
+        let Self { table, groups, fib, views } = self;
+        table.mark_stale(peer, &shared.attributes, &shared.ranks, |change| note(groups, fib, views, change));
     }
 
     /// The stale paths of `peer` are kept in its long absence (RFC 9494 section 4.2), or go.
     pub(super) fn keep_for_long(&mut self, peer: PeerId, shared: &mut Shared) {
-        let Self { table, groups, fib } = self;
+        let Self { table, groups, fib, views } = self;
         let becomes = |id: AttrId, sets: &mut Attributes<PathAttributes>| {
             let set = sets.value(id)?.long_stale()?;
             Some(sets.intern(&Arc::new(set)))
         };
         let (sets, ranks) = (&mut shared.attributes, &shared.ranks);
-        table.replace_stale(peer, becomes, sets, ranks, |change| note(groups, fib, change));
+        table.replace_stale(peer, becomes, sets, ranks, |change| note(groups, fib, views, change));
     }
 
     pub(super) fn hop_changed(&mut self, hop: HopId, shared: &Shared) {
-        let Self { table, groups, fib } = self;
-        table.hop_changed(hop, &shared.attributes, &shared.ranks, |change| note(groups, fib, change));
+        let Self { table, groups, fib, views } = self;
+        table.hop_changed(hop, &shared.attributes, &shared.ranks, |change| note(groups, fib, views, change));
     }
 
     /// A peer is to be told everything, as `policy` has it; after that End-of-RIB, unless it has been told already what
@@ -148,11 +156,11 @@ impl<K: Key> Routing<K> {
 
     /// All peers are to hear again of what they have been told of `peer`'s paths: what it is to us has changed.
     pub(super) fn retell(&mut self, peer: PeerId) {
-        let Self { table, groups, fib } = self;
+        let Self { table, groups, fib, views } = self;
         for prefix in table.prefixes() {
             if table.paths(prefix).any(|path| path.peer == peer) {
                 let best = table.best(prefix).is_some_and(|path| path.peer == peer);
-                note(groups, fib, Change { prefix, best, used: false });
+                note(groups, fib, views, Change { prefix, best, used: false });
             }
         }
     }
@@ -164,7 +172,8 @@ impl<K: Key> Routing<K> {
         self.groups.iter_mut().for_each(|group| group.flush(&mut around));
         let fib_settled = self.fib.as_ref().is_none_or(DirtyList::is_empty);
         // Nobody has anything left to be told, so nobody refers to a prefix without path.
-        if self.table.has_empty() && fib_settled && self.groups.iter().all(Group::is_settled) {
+        if self.table.has_empty() && fib_settled && self.views.is_settled() && self.groups.iter().all(Group::is_settled)
+        {
             self.table.sweep_empty(|_| true);
         }
     }
@@ -201,7 +210,8 @@ impl<K: Key> Routing<K> {
 }
 
 /// Whoever wants to know of a change is to hear of it.
-fn note<K: Key>(groups: &mut [Group<K>], fib: &mut Option<DirtyList>, change: Change) {
+fn note<K: Key>(groups: &mut [Group<K>], fib: &mut Option<DirtyList>, views: &mut Views, change: Change) {
+    views.changed(change.prefix);
     for group in groups {
         if change.best || group.tells_paths() {
             group.changed(change.prefix);

@@ -6,12 +6,14 @@ use super::event::{Batch, Established, Event, Loss, Output, SessionId, Then};
 use super::export::{ExportPolicy, Provenance};
 use super::import::{self, Importer};
 use super::limit::MaxPrefixes;
+use super::monitor::Monitors;
 use super::own::Own;
 use super::plan::{PeerChange, Plan};
 use super::rejected::Rejected;
 use super::restart::Restart;
 use super::routing::{Routing, Shared};
 use crate::fib;
+use crate::fsm::Reason;
 use crate::rib::{AttrId, Attributes, Key, PeerId, PeerRank, Source, V4, V6};
 use crate::wire::{Families, Family};
 use ipnet::IpNet;
@@ -34,6 +36,7 @@ pub struct Speaker {
     /// Requests that do not concern a prefix.
     pub(super) requests: Vec<Output>,
     restart: Restart,
+    pub(super) monitors: Monitors,
     /// Whether [`Speaker::came_in_sync`] has said so.
     in_sync: bool,
     heard: BTreeMap<PeerId, Families>,
@@ -50,6 +53,8 @@ pub(super) struct Session {
     pub(super) peer: Peer,
     /// Of which families it has told more than is taken.
     pub(super) beyond: Families,
+    /// Why it is about to end.
+    ending: Option<Reason>,
 }
 
 impl Speaker {
@@ -75,6 +80,7 @@ impl Speaker {
             rejected: Rejected::default(),
             requests: Vec::new(),
             restart: Restart::new(restarting, now),
+            monitors: Monitors::default(),
             in_sync: false,
             heard: BTreeMap::new(),
             tracked: BTreeSet::new(),
@@ -90,6 +96,12 @@ impl Speaker {
         match event {
             Event::Plan(plan) => self.follow(plan, now),
             Event::Up(peer, session, established) => self.up(peer, session, *established, now),
+            Event::Ending(peer, session, reason) => {
+                if let Some(session) = self.sessions.get_mut(&peer).filter(|known| known.id == session) {
+                    session.ending = Some(reason);
+                }
+            }
+            Event::Station(address, event) => self.station(address, event, now),
             Event::Down(peer, session, loss) => self.down(peer, session, loss, now),
             Event::Unreachable(peer) => self.unreachable(peer),
             Event::Batch(batch) => self.receive(batch),
@@ -150,12 +162,19 @@ impl Speaker {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let limit = self.restart.limit().filter(|_| !self.in_sync);
-        self.restarting.values().filter_map(Away::due).chain(limit).chain(self.restart.timeout()).min()
+        self.restarting
+            .values()
+            .filter_map(Away::due)
+            .chain(limit)
+            .chain(self.restart.timeout())
+            .chain(self.monitors.due())
+            .min()
     }
 
     /// Whose time is over: peers that have not come back.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.outwait(now);
+        self.report(now);
         self.announce_withheld();
     }
 
@@ -272,7 +291,8 @@ impl Speaker {
         if established.negotiated.graceful_restart.as_ref().is_none_or(|theirs| theirs.restarting) {
             self.restart.spoke(peer);
         }
-        self.sessions.insert(peer, Session { id, established, peer: config, beyond: Families::NONE });
+        self.tell_up(&established);
+        self.sessions.insert(peer, Session { id, established, peer: config, beyond: Families::NONE, ending: None });
     }
 
     fn down(&mut self, peer: PeerId, id: SessionId, loss: Loss, now: Instant) {
@@ -282,6 +302,7 @@ impl Speaker {
         let Some(session) = self.sessions.remove(&peer) else { return };
         self.leave_groups(peer);
         self.rejected.forget_all(peer);
+        self.tell_down(peer, &session.established, Some(session.ending.as_ref().unwrap_or(&Reason::Closed)));
         if let Some(away) = self.restarting.get_mut(&peer).filter(|_| loss == Loss::Aborted) {
             away.is_gone_again();
             return;
@@ -308,7 +329,9 @@ impl Speaker {
     }
 
     fn forget(&mut self, peer: PeerId) {
-        self.sessions.remove(&peer);
+        if let Some(session) = self.sessions.remove(&peer) {
+            self.tell_down(peer, &session.established, None);
+        }
         self.restarting.remove(&peer);
         self.heard.remove(&peer);
         self.rejected.forget_all(peer);
@@ -372,6 +395,7 @@ impl Speaker {
 
     fn end_of_rib(&mut self, peer: PeerId, family: Family) {
         self.heard.entry(peer).or_default().insert(family);
+        self.monitors.end_of_rib(peer, family);
         self.sweep(peer, Families::only(family));
         if self.has_told_all(peer) {
             self.restart.spoke(peer);

@@ -297,7 +297,8 @@ fn nothing_that_a_program_writes_is_pruned() {
     let block = json!({"cidr": "10.0.0.0/26", "node": "n1", "claimant": "c"});
     check::<IPBlock>(&make("IPBlock", &block, &json!({"used": 3})));
     for asn in [json!(1), json!({"nodeLabel": "asn"})] {
-        let written: BGPConfiguration = make("BGPConfiguration", &json!({"asn": asn}), &Value::Null);
+        let station = json!({"address": "10.0.0.9", "port": 11019});
+        let written: BGPConfiguration = make("BGPConfiguration", &json!({"asn": asn, "bmp": [station]}), &Value::Null);
         check(
             &json!({"kind": "BGPConfiguration", "spec": written.spec, "status": {"nodes": 3, "conditions": conditions}}),
         );

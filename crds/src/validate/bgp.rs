@@ -4,6 +4,7 @@ use super::{Problem, metadata, pool, selector};
 use crate::add_path::AddPathSpec;
 use crate::bgp::{AsRelation, BFD_INTERVALS, BfdSpec, NodeAsn, PeerAsn, asn_problem};
 use crate::bgp_limit::{MaxPrefixesSpec, WhenExceeded};
+use crate::bmp::{BmpStation, MAX_STATIONS};
 use crate::definitions::schemas::PEER_RANGES;
 use crate::topology::REFLECTORS;
 use crate::{BGPConfiguration, BGPPeer, Object};
@@ -26,6 +27,7 @@ pub(super) fn configuration(new: &BGPConfiguration) -> Result<(), Problem> {
     services(new)?;
     port("spec.listenPort", Some(new.spec.listen_port))?;
     port("spec.vxlanPort", Some(new.spec.vxlan_port))?;
+    stations(&new.spec.bmp)?;
     hold_time(new.spec.hold_time)
 }
 
@@ -43,6 +45,24 @@ fn services(new: &BGPConfiguration) -> Result<(), Problem> {
         }
         for (n, range) in ranges.iter().enumerate() {
             pool::cidr(&format!("{field}[{n}]"), *range)?;
+        }
+    }
+    Ok(())
+}
+
+fn stations(stations: &[BmpStation]) -> Result<(), Problem> {
+    if stations.len() > MAX_STATIONS {
+        let problem = format!("names {} stations; at most {MAX_STATIONS} are told", stations.len());
+        return Err(Problem::new("spec.bmp", problem));
+    }
+    for (index, station) in stations.iter().enumerate() {
+        port(&format!("spec.bmp[{index}].port"), Some(station.port))?;
+        if station.address.is_unspecified() || station.address.is_multicast() {
+            let problem = format!("{} is no address of a station; use a unicast one", station.address);
+            return Err(Problem::new(format!("spec.bmp[{index}].address"), problem));
+        }
+        if stations[..index].contains(station) {
+            return Err(Problem::new("spec.bmp", format!("names {} twice; one of them must go", station.socket())));
         }
     }
     Ok(())
@@ -212,6 +232,21 @@ mod tests {
             assert_eq!(with(json!({field: bad})).unwrap(), format!("spec.bfd.{field}"));
         }
         assert_eq!(with(json!({"multihop": "Sometimes"})).as_deref(), Some("spec.bfd.multihop"));
+    }
+
+    #[test]
+    fn stations_are_somewhere_and_different() {
+        let with = |bmp: Value| configuration("default", json!({"bmp": bmp}));
+        let station = |address: &str, port: u16| json!({"address": address, "port": port});
+        assert_eq!(with(json!([station("10.0.0.9", 11019), station("fd00::9", 11019)])), None);
+        for (bad, field) in [
+            (json!([station("10.0.0.9", 0)]), "spec.bmp[0].port"),
+            (json!([station("0.0.0.0", 1)]), "spec.bmp[0].address"),
+            (json!([station("fd00::9", 1), station("fd00::9", 1)]), "spec.bmp"),
+            (json!((1..10).map(|port| station("fd00::9", port)).collect::<Vec<_>>()), "spec.bmp"),
+        ] {
+            assert_eq!(with(bad.clone()).as_deref(), Some(field), "{bad}");
+        }
     }
 
     #[test]

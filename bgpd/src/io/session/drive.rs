@@ -1,6 +1,7 @@
 //! What the FSMs ask for, and when they are woken.
 
 use super::Io;
+use crate::bmp::Opening;
 use crate::fsm::{self, State};
 use crate::io::connection::{Connection, Key};
 use crate::io::interfaces;
@@ -83,6 +84,7 @@ impl Io {
                     self.record_state(id, State::Established, State::Idle);
                 }
                 if let Some((session, _)) = session {
+                    self.tell(Event::Ending(id, session, reason));
                     let loss = match (graceful, established) {
                         (true, true) => Loss::Restarting,
                         (true, false) => Loss::Aborted,
@@ -108,6 +110,7 @@ impl Io {
     fn session_up(&mut self, id: PeerId, key: Key, negotiated: &Arc<Negotiated>) {
         let (Some(plan), Some(peer)) = (&self.plan, self.peers.get_mut(&id)) else { return };
         let Some(connection) = self.connections.get_mut(&key) else { return };
+        let opening = opening(connection);
         let local = connection.stream.as_ref().and_then(|stream| stream.local_addr().ok()).map(|local| local.ip());
         let link = local.map(|local| interfaces::link(local, peer.config.address)).unwrap_or_default();
         let session = self.next_session;
@@ -121,6 +124,7 @@ impl Io {
             next_hop_v4: peer.config.next_hop_v4.or(link.v4),
             next_hop_v6: peer.config.next_hop_v6.or(link.v6),
             shared: link.shared,
+            opening,
         };
         self.tell(Event::Up(id, session, Box::new(established)));
         // Should this session end without the process, the next OPEN says that the kernel went on.
@@ -151,6 +155,14 @@ impl Io {
         }
         self.listeners.open(&mut self.ready);
     }
+}
+
+/// What monitoring stations hear of how a session came about.
+fn opening(connection: &Connection) -> Option<Arc<Opening>> {
+    let stream = connection.stream.as_ref()?;
+    let (local, remote) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
+    let [sent, received] = connection.opens.clone();
+    Some(Arc::new(Opening { local, remote_port: remote.port(), sent: sent?, received: received? }))
 }
 
 fn has_unread(connection: &Connection) -> bool {

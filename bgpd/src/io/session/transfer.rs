@@ -6,7 +6,7 @@ use crate::io::connection::{Key, Ready};
 use crate::io::rib;
 use crate::rib::PeerId;
 use crate::speaker::{Event, Output, Receiver, SessionId};
-use crate::wire::{AfiSafi, Frame, Framer, MessageType, Notification, RefreshKind, RouteRefresh, cease};
+use crate::wire::{AfiSafi, Frame, Framer, HEADER_LEN, MessageType, Notification, RefreshKind, RouteRefresh, cease};
 use bytes::Bytes;
 use std::io;
 use std::time::Instant;
@@ -50,6 +50,9 @@ impl Io {
     pub(super) fn send(&mut self, key: Key, bytes: Bytes, counted: bool) {
         self.record(key, true, &bytes);
         let Some(connection) = self.connections.get_mut(&key) else { return };
+        if is_open(&bytes) {
+            connection.opens[0] = Some(bytes.clone());
+        }
         connection.push(bytes, counted);
         if !connection.waits {
             self.write(key);
@@ -201,6 +204,9 @@ impl Io {
 
     /// A message that is the FSM's business, or has attributes that must be judged.
     fn take_frame(&mut self, key: Key, id: PeerId, conn: fsm::ConnId, frame: Frame<'_>) {
+        if let (MessageType::Open, Some(connection)) = (frame.kind, self.connections.get_mut(&key)) {
+            connection.opens[1] = Some(Bytes::copy_from_slice(frame.bytes));
+        }
         let received = self.drive(id, |fsm, now, out| fsm.receive(now, conn, frame, out)).flatten();
         let Some(connection) = self.connections.get_mut(&key) else { return };
         let Some(receiver) = connection.receiver.as_mut().filter(|_| !connection.closing) else { return };
@@ -236,4 +242,8 @@ impl Io {
             self.pending.push_back(event);
         }
     }
+}
+
+fn is_open(bytes: &[u8]) -> bool {
+    bytes.get(HEADER_LEN - 1) == Some(&(MessageType::Open as u8))
 }

@@ -4,6 +4,7 @@ mod add_path;
 mod filters;
 mod leaving;
 mod limits;
+mod monitor;
 mod restarts;
 mod retiring;
 mod roles;
@@ -45,6 +46,12 @@ struct Net {
     long: BTreeMap<u8, u32>,
     /// Sessions that nodes end because of how much was told: by whom, of whom, after how many.
     exceeded: Vec<(u8, u8, u32)>,
+}
+
+fn opening(local: &Ipv4Addr) -> Arc<crate::bmp::Opening> {
+    let local = std::net::SocketAddr::new(IpAddr::V4(*local), 179);
+    let (sent, received) = (bytes::Bytes::from_static(b"sent"), bytes::Bytes::from_static(b"received"));
+    Arc::new(crate::bmp::Opening { local, remote_port: 40000, sent, received })
 }
 
 fn address(node: u8) -> Ipv4Addr {
@@ -141,6 +148,7 @@ impl Net {
                 next_hop_v4: Some(node.address),
                 next_hop_v6: Some("fd00::1".parse().unwrap()),
                 shared: vec!["10.0.0.0/24".parse().unwrap()],
+                opening: Some(opening(&node.address)),
             };
             node.speaker.handle(Event::Up(id, self.session, Box::new(established)), self.now);
         }

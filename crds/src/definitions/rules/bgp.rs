@@ -54,6 +54,19 @@ const ROLE: Rule = Rule::new(
     "is for peers in another AS (RFC 9234); leave it out",
 )
 .field(".role");
+const STATION: Rule = Rule::new(
+    "station-somewhere",
+    "!isIP(self) || !(ip(self).isUnspecified() || ['224.0.0.0/4', 'ff00::/8'].exists(group, cidr(group).containsIP(ip(self))))",
+    "is no address of a station; use a unicast one",
+)
+.detail("self + ' is no address of a station; use a unicast one'");
+
+const STATIONS: Rule = Rule::new(
+    "stations-once",
+    "self.all(one, self.exists_one(other, other == one))",
+    "names a station twice; one of them must go",
+);
+
 const ADD_PATH: Rule = Rule::new(
     "add-path-some-way",
     "has(self.send) || has(self.receive) && self.receive",
@@ -71,6 +84,8 @@ const REMOTE: Rule = Rule::new("remote-names-somebody", "has(self.address)", "na
 /// Rules of BGPConfiguration.
 pub(in crate::definitions) fn bgp_configuration() -> Vec<Placed> {
     let mut rules = Placed::all("", &[SINGLETON]);
+    rules.extend(Placed::all("spec.bmp", &[STATIONS]));
+    rules.extend(Placed::all("spec.bmp[].address", &[addresses::SYNTAX, STATION]));
     rules.extend(Placed::all("spec.holdTime", &[HOLD_TIME]));
     rules.extend(selectors::at("spec.routeReflectors.nodeSelector"));
     for list in ["clusterIPs", "externalIPs", "loadBalancerIPs"] {
