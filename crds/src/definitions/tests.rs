@@ -187,7 +187,7 @@ fn selectors_have_the_same_rules_wherever_they_stand() {
             found += 1;
         }
     });
-    assert_eq!(found, 18);
+    assert_eq!(found, 19);
 }
 
 /// The object as it is stored, or the field at fault and the refusal.
