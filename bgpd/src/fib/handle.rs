@@ -4,10 +4,14 @@ use super::{Change, Config};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 /// Batches that may wait for the kernel. A full queue makes [`Fib::apply`] wait and [`Fib::try_apply`] hand the batch back.
 const QUEUE: usize = 256;
+/// Changes that may wait for the kernel: beyond, [`Fib::try_apply`] hands them back, to who keeps them as numbers. Written in less than a
+/// tenth of a second.
+const WAITING: usize = 16 << 10;
 
 /// Feeds the FIB's thread; cheap to clone. Commands are carried out in order. When the last handle is dropped the
 /// thread ends and leaves every route and device in place.
@@ -15,6 +19,26 @@ const QUEUE: usize = 256;
 pub struct Fib {
     commands: SyncSender<Command>,
     wake: Arc<dyn Fn() + Send + Sync>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// So many changes wait for the kernel while this lives.
+pub struct Waiting {
+    all: Arc<AtomicUsize>,
+    these: usize,
+}
+
+impl Waiting {
+    fn more(all: &Arc<AtomicUsize>, these: usize) -> Self {
+        all.fetch_add(these, Ordering::Relaxed);
+        Self { all: Arc::clone(all), these }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.these, Ordering::Relaxed);
+    }
 }
 
 /// What the FIB's thread is asked.
@@ -22,7 +46,7 @@ pub enum Command {
     /// Replace the configuration.
     Configure(Box<Config>),
     /// Remember what the RIB chose.
-    Apply(Vec<Change>),
+    Apply(Vec<Change>, Waiting),
     /// All peers have sent End-of-RIB, or the limit is over: what is adopted and was not learned again may go.
     InSync,
     /// Follow these next hops, and no others; their state is told at once and whenever it changes.
@@ -116,7 +140,7 @@ impl Fib {
     #[must_use]
     pub fn channel(wake: Arc<dyn Fn() + Send + Sync>) -> (Self, Receiver<Command>) {
         let (commands, queue) = sync_channel(QUEUE);
-        (Self { commands, wake }, queue)
+        (Self { commands, wake, waiting: Arc::default() }, queue)
     }
 
     /// Replaces the configuration.
@@ -126,20 +150,25 @@ impl Fib {
 
     /// Hands over what the RIB chose, later words about a prefix replacing earlier ones; waits while the queue is full.
     pub fn apply(&self, changes: Vec<Change>) {
-        self.send(Command::Apply(changes));
+        let waiting = Waiting::more(&self.waiting, changes.len());
+        self.send(Command::Apply(changes, waiting));
     }
 
     /// As [`Fib::apply`], but never waits.
     ///
     /// # Errors
-    /// Gives the changes back when the queue is full.
+    /// Gives the changes back when the queue is full, or much waits in it already.
     pub fn try_apply(&self, changes: Vec<Change>) -> Result<(), Vec<Change>> {
-        match self.commands.try_send(Command::Apply(changes)) {
+        if self.waiting.load(Ordering::Relaxed) >= WAITING {
+            return Err(changes);
+        }
+        let waiting = Waiting::more(&self.waiting, changes.len());
+        match self.commands.try_send(Command::Apply(changes, waiting)) {
             Ok(()) => {
                 (self.wake)();
                 Ok(())
             }
-            Err(TrySendError::Full(Command::Apply(changes))) => Err(changes),
+            Err(TrySendError::Full(Command::Apply(changes, _))) => Err(changes),
             Err(_) => Ok(()),
         }
     }

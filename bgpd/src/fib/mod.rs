@@ -12,7 +12,7 @@ pub mod table;
 pub mod tunnel;
 pub mod world;
 
-pub use handle::{Command, Condition, Feedback, Fib, HopState, Problem, Reach, RouteState, Status};
+pub use handle::{Command, Condition, Feedback, Fib, HopState, Problem, Reach, RouteState, Status, Waiting};
 
 use ipnet::IpNet;
 use std::collections::BTreeSet;

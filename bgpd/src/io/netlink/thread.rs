@@ -325,7 +325,8 @@ impl Worker {
                     self.observe("table, protocol or metric changed");
                 }
             }
-            Command::Apply(changes) => {
+            // From here on the next ones may wait, so that there is something to write when these are.
+            Command::Apply(changes, _waiting) => {
                 self.work.routes = true;
                 self.table.apply(changes);
             }
