@@ -40,6 +40,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             seeds.push(ours::encode(&update, &session));
         }
     }
+    seeds.push(with_path_identifiers(&set));
     let mut open = Vec::new();
     let capabilities = vec![Capability::FourOctetAs(65001), Capability::Unknown { code: 73, value: b"name".to_vec() }];
     Open { asn: 65001, hold_time: 90, identifier: [10, 0, 0, 1].into(), capabilities }.encode(&mut open);
