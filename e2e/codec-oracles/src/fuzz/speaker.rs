@@ -180,6 +180,7 @@ fn up(negotiated: Negotiated, host: u8) -> Established {
         next_hop_v4: Some(Ipv4Addr::new(10, 0, 0, 1)),
         next_hop_v6: Some("fd99::1".parse().unwrap()),
         shared: Vec::new(),
+        opening: None,
     }
 }
 
