@@ -114,12 +114,4 @@ object!(
 );
 object!(k8s_openapi::api::coordination::v1::Lease, "coordination.k8s.io", "v1", "Lease", "leases", true);
 object!(k8s_openapi::api::events::v1::Event, "events.k8s.io", "v1", "Event", "events", true);
-object!(
-    k8s_openapi::api::discovery::v1::EndpointSlice,
-    "discovery.k8s.io",
-    "v1",
-    "EndpointSlice",
-    "endpointslices",
-    true
-);
 object!(k8s_openapi::api::core::v1::Secret, "", "v1", "Secret", "secrets", true);

@@ -1,5 +1,7 @@
 //! Objects in, configurations and status out.
 
+mod remotes;
+
 use super::{Claimant, Heard, Objects, Observed, desired, report};
 use crate::fib;
 use crate::speaker::{Bfd, Export, Import, PeerAsn, Shutdown};
@@ -71,7 +73,7 @@ fn cluster() -> Objects {
 }
 
 fn objects(all: impl IntoIterator<Item = Heard>) -> Objects {
-    let mut objects = Objects::of("a1");
+    let mut objects = Objects::of("a1", "twill-system");
     for heard in all {
         objects.apply(heard);
     }
@@ -166,7 +168,7 @@ fn the_as_comes_from_a_label_and_nodes_of_another_one_are_external_and_far() {
     };
     let nodes = || {
         with(
-            Objects::of("a1"),
+            Objects::of("a1", "twill-system"),
             [
                 labelled("a1", "172.31.1.11", Some("65201")),
                 labelled("a2", "172.31.1.12", Some("65201")),
@@ -318,10 +320,10 @@ fn sync_is_all_kinds_and_the_revision_is_that_of_the_slowest() {
     fn synced<K>(revision: u64) -> Followed<K> {
         Followed::Synced { items: Vec::new(), revision: Revision(revision) }
     }
-    let mut objects = Objects::of("a1");
+    let mut objects = Objects::of("a1", "twill-system");
     objects.apply(Heard::Node(Box::new(synced(7))));
     let others = [Heard::Pool(synced(7)), Heard::Block(synced(7)), Heard::Peer(synced(7)), Heard::Filter(synced(7))];
-    for heard in others.into_iter().chain([Heard::Network(synced(7))]) {
+    for heard in others.into_iter().chain([Heard::Network(synced(7)), Heard::Secret(Box::new(synced(7)))]) {
         objects.apply(heard);
     }
     assert!(!objects.in_sync());
@@ -336,7 +338,7 @@ fn a_snapshot_means_the_same_after_a_restart_and_holds_no_more_than_is_read() {
     let objects = cluster();
     let text = serde_json::to_string(&objects.snapshot()).unwrap();
     assert!(!text.contains("large"), "{text}");
-    let back = Objects::remembered("a1", serde_json::from_str(&text).unwrap());
+    let back = Objects::remembered("a1", "twill-system", serde_json::from_str(&text).unwrap());
     assert_eq!(desired("a1", &back), desired("a1", &objects));
     assert!(!back.in_sync());
 }
@@ -353,7 +355,10 @@ fn a_drained_node_speaks_with_nobody_also_after_a_restart_and_says_when_all_sess
     assert!(drained.speaker.peers.is_empty() && drained.speaker.listen.is_empty());
     assert_eq!(drained.speaker.shutdown, Some(Shutdown::Drained));
     let kept = serde_json::to_string(&objects.snapshot()).unwrap();
-    assert_eq!(desired("a1", &Objects::remembered("a1", serde_json::from_str(&kept).unwrap())), drained);
+    assert_eq!(
+        desired("a1", &Objects::remembered("a1", "twill-system", serde_json::from_str(&kept).unwrap())),
+        drained
+    );
 
     let now = Timestamp::from_second(1).unwrap();
     let said = |peers: u32| {
@@ -382,7 +387,7 @@ fn a_snapshot_of_another_release_is_read() {
     let mut value = serde_json::to_value(cluster().snapshot()).unwrap();
     value.as_object_mut().unwrap().remove("network");
     value["later"] = json!([1]);
-    let back = Objects::remembered("a1", serde_json::from_value(value).unwrap());
+    let back = Objects::remembered("a1", "twill-system", serde_json::from_value(value).unwrap());
     assert_eq!(desired("a1", &back), desired("a1", &cluster()));
 }
 

@@ -2,11 +2,11 @@
 
 use crate::fib::{Change, Feedback, Fib, Reach};
 use crate::rib::PeerId;
+use crate::scoped::ScopedAddr;
 use crate::speaker::{Event, Output, PeerCounts, Speaker};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use twill_crds::control::{RouteQuery, RouteStatus};
@@ -102,7 +102,7 @@ impl Rib {
                 Reach::Unreachable => None,
                 Reach::Reachable { cost } => Some(cost),
             };
-            let costs: Vec<(IpAddr, Option<u32>)> =
+            let costs: Vec<(ScopedAddr, Option<u32>)> =
                 hops.into_iter().map(|(address, reach)| (address, cost(reach))).collect();
             self.speaker.handle(Event::Costs(costs), Instant::now());
         }

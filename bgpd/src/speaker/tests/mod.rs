@@ -4,6 +4,7 @@ mod add_path;
 mod filters;
 mod leaving;
 mod limits;
+mod next_hops;
 mod restarts;
 mod retiring;
 mod roles;
@@ -13,7 +14,9 @@ use super::config::tests::peer;
 use super::plan::tests::config;
 use super::*;
 use crate::rib::PeerId;
-use crate::wire::{Families, Family, Framer, GracefulRestart, LongLived, MAX_MESSAGE, MessageType, Negotiated, Update};
+use crate::wire::{
+    Families, Family, Framer, GracefulRestart, LongLived, MAX_MESSAGE, MessageType, Negotiated, NextHop, Update,
+};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -133,13 +136,15 @@ impl Net {
                     .map(|seconds| LongLived { families: vec![(Family::Ipv4Unicast.into(), true, *seconds)] }),
             };
             self.negotiated.insert((me, other), negotiated.clone());
-            node.receivers.insert(id, Receiver::new(id, self.session, negotiated.clone()));
+            node.receivers.insert(id, Receiver::new(id, self.session, negotiated.clone(), Link::default()));
             let established = Established {
                 negotiated,
                 router_id: node.address,
                 remote: IpAddr::V4(router_id),
                 next_hop_v4: Some(node.address),
                 next_hop_v6: Some("fd00::1".parse().unwrap()),
+                link: Link::default(),
+                link_local: None,
                 shared: vec!["10.0.0.0/24".parse().unwrap()],
             };
             node.speaker.handle(Event::Up(id, self.session, Box::new(established)), self.now);
