@@ -17,9 +17,11 @@ pub mod fsm;
 pub mod io;
 mod metrics;
 pub mod mrt;
+pub mod nd;
 mod random;
 pub mod replay;
 pub mod rib;
+pub mod scoped;
 pub mod speaker;
 pub mod wire;
 
@@ -50,6 +52,9 @@ pub struct Args {
     /// The cluster's datastore: sqlite:/path/to/file.db, etcd:https://HOST:2379?ca=FILE&cert=FILE&key=FILE or kubernetes:[/path/to/kubeconfig]
     #[arg(long, value_name = "URL", env = "TWILL_DATASTORE")]
     pub datastore: Option<String>,
+    /// Twill's own namespace, where the Secrets with passwords of sessions are.
+    #[arg(long, value_name = "NAME", env = "TWILL_NAMESPACE", default_value = twill_crds::names::NAMESPACE)]
+    pub namespace: String,
     /// Directory of the node's control sockets; a speaker that runs alone finds the BFD process there, or starts it.
     #[arg(long, value_name = "DIR", env = "TWILL_RUN_DIR", default_value = twill_crds::names::RUN_DIR)]
     pub run_dir: PathBuf,
@@ -107,7 +112,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         };
         let responder =
             io::bfd::Responder { run_dir: args.run_dir.clone(), client: "bgpd".to_owned(), start: args.start_bfd };
-        runtime.block_on(io::cluster::run(node, url, responder, extras(&args)?, &args.state_dir, io::seed()))?;
+        let extras = extras(&args)?;
+        let place = (node.as_str(), args.namespace.as_str());
+        runtime.block_on(io::cluster::run(place, url, responder, extras, &args.state_dir, io::seed()))?;
         return Ok(ExitCode::SUCCESS);
     };
     if args.check {

@@ -103,7 +103,11 @@ fn is_up(peer: &PeerStatus) -> bool {
 }
 
 fn labels(peer: &PeerStatus) -> Peer {
-    Peer { peer: peer.name.clone(), address: peer.address.to_string(), asn: peer.asn }
+    Peer {
+        peer: peer.name.clone(),
+        address: peer.address.map(|address| address.to_string()).unwrap_or_default(),
+        asn: peer.asn,
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ const AS_TRANS: u16 = 23456;
 pub struct Ends {
     /// AS of the peer; 0 while it is not known.
     pub peer_asn: u32,
+    /// Index of the interface that the peer is on, if its address is link-local; else 0.
+    pub interface: u16,
     /// Our AS in this session.
     pub local_asn: u32,
     /// Address of the peer.
@@ -120,7 +122,7 @@ impl Record<'_> {
             }
         }
         let afi: u16 = if self.ends.peer.is_ipv4() { 1 } else { 2 };
-        out.extend_from_slice(&[0, 0]);
+        out.extend_from_slice(&self.ends.interface.to_be_bytes());
         out.extend_from_slice(&afi.to_be_bytes());
         for address in [self.ends.peer, self.ends.local] {
             match (afi, address) {
@@ -224,13 +226,13 @@ impl Reader<'_> {
     fn ends(&mut self, wide: bool) -> Option<Ends> {
         let mut asn = || if wide { self.u32() } else { self.u16().map(u32::from) };
         let (peer_asn, local_asn) = (asn()?, asn()?);
-        let (_interface, afi) = (self.u16()?, self.u16()?);
+        let (interface, afi) = (self.u16()?, self.u16()?);
         let mut address = || match afi {
             1 => self.take::<4>().map(|octets| IpAddr::V4(Ipv4Addr::from(octets))),
             2 => self.take::<16>().map(|octets| IpAddr::V6(Ipv6Addr::from(octets))),
             _ => None,
         };
-        Some(Ends { peer_asn, local_asn, peer: address()?, local: address()? })
+        Some(Ends { peer_asn, interface, local_asn, peer: address()?, local: address()? })
     }
 }
 
@@ -241,7 +243,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn ends(peer: &str, local: &str, peer_asn: u32) -> Ends {
-        Ends { peer_asn, local_asn: 65000, peer: peer.parse().unwrap(), local: local.parse().unwrap() }
+        Ends { peer_asn, interface: 0, local_asn: 65000, peer: peer.parse().unwrap(), local: local.parse().unwrap() }
     }
 
     /// The octets of RFC 6396 section 4.4.3, by hand.

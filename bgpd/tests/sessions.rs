@@ -28,6 +28,8 @@ fn ports<const N: usize>() -> [u16; N] {
 fn peer(me: u8, other: u8, port: u16, asn: u32) -> Peer {
     Peer {
         address: address(other).into(),
+        interface: None,
+        range: None,
         port,
         asn: PeerAsn::Number(asn),
         local_asn: None,
@@ -38,6 +40,7 @@ fn peer(me: u8, other: u8, port: u16, asn: u32) -> Peer {
         ttl_security: None,
         passive: false,
         families: Families::ALL,
+        extended_next_hop: false,
         next_hop_v4: Some(Ipv4Addr::new(192, 0, 2, me)),
         next_hop_v6: Some(format!("2001:db8::{me}").parse().unwrap()),
         graceful_restart: None,
@@ -65,6 +68,7 @@ fn config(me: u8, port: u16, asn: u32, peers: Vec<(&str, Peer)>) -> Config {
         listen: vec![SocketAddr::new(address(me).into(), port)],
         originate: [format!("10.{me}.0.0/16").parse().unwrap(), format!("fd00:{me}::/32").parse().unwrap()].into(),
         peers: peers.into_iter().map(|(name, peer)| (name.to_owned(), peer)).collect(),
+        templates: Default::default(),
         shared: Default::default(),
         bmp: Default::default(),
         exclusive: false,

@@ -4,7 +4,6 @@ use crate::conditions::{Judged, conditions};
 use crate::world::{Network, Node, World};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use twill_crds::bgp::BGPPeerStatus;
 use twill_crds::validate::admit;
 use twill_crds::{BGPPeer, Object, selector};
@@ -31,11 +30,11 @@ pub fn statuses(world: &World, now: Timestamp) -> BTreeMap<String, BGPPeerStatus
     // One that is drained has no session with anybody.
     let nodes: Vec<Candidate<'_>> = nodes.filter(|one| one.network.is_none_or(|network| !network.drained)).collect();
     // Of several with one remote the first by name counts on a node.
-    let mut earlier: BTreeMap<IpAddr, Vec<(&str, Chosen)>> = BTreeMap::new();
+    let mut earlier: BTreeMap<String, Vec<(&str, Chosen)>> = BTreeMap::new();
     let mut all = BTreeMap::new();
     for (key, peer) in world.peers.iter() {
         let chosen = choose(&nodes, peer);
-        let others = peer.spec.remote.address.map(|address| earlier.entry(address).or_default());
+        let others = place(peer).map(|(field, place)| earlier.entry(format!("{field}: {place}")).or_default());
         let taken = others.as_ref().map(|others| taken(others, &chosen)).unwrap_or_default();
         all.insert(key.name.clone(), status(&nodes, peer, &chosen, &taken, now));
         others.into_iter().for_each(|others| others.push((&key.name, chosen.clone())));
@@ -43,9 +42,28 @@ pub fn statuses(world: &World, now: Timestamp) -> BTreeMap<String, BGPPeerStatus
     all
 }
 
-/// The nodes that are to have a session with a peer: not the peer itself.
+/// Where there can be one peer only: the field that says it, and what it says. None if nodes are the peers.
+fn place(peer: &BGPPeer) -> Option<(&'static str, String)> {
+    let remote = &peer.spec.remote;
+    let address = remote.address.map(|address| ("spec.remote.address", address.to_string()));
+    address.or_else(|| Some(("spec.remote.interface", remote.interface.clone()?)))
+}
+
+/// The nodes that are to have a session with a peer: not the peer itself. Where nodes are the peers, both ends are to have one.
 fn choose(nodes: &[Candidate<'_>], peer: &BGPPeer) -> Chosen {
     let selector = peer.spec.node_selector.as_ref();
+    if let Some(peers) = &peer.spec.remote.node_selector {
+        let ends = |one: &Candidate<'_>| {
+            (selector::matches_or_absent(selector, &one.node.labels), selector::matches(peers, &one.node.labels))
+        };
+        let all: Vec<(bool, bool)> = nodes.iter().map(ends).collect();
+        let is_met = |place: usize| {
+            let (has, is_peer) = all[place];
+            let others = all.iter().enumerate().filter(|(other, _)| *other != place);
+            others.into_iter().any(|(_, (theirs_has, theirs_is))| has && *theirs_is || is_peer && *theirs_has)
+        };
+        return (0..nodes.len()).filter(|place| is_met(*place)).collect();
+    }
     let is_itself = |one: &Candidate<'_>| {
         one.network.zip(peer.spec.remote.address).is_some_and(|(network, address)| network.has(address))
     };
@@ -96,11 +114,11 @@ fn accepted(peer: &BGPPeer, taken: &[(&str, usize)]) -> Judged {
         None => Judged::new("Accepted", true, "Valid", ""),
         Some((other, count)) => {
             let (noun, verb) = if *count == 1 { ("node", "does") } else { ("nodes", "do") };
-            let address = peer.spec.remote.address.map(|address| address.to_string()).unwrap_or_default();
+            let (field, place) = place(peer).unwrap_or_default();
             no(
                 "Duplicate",
                 format!(
-                    "spec.remote.address: {address} is the peer of BGPPeer {other} already, so {count} {noun} {verb} not use this one; remove \
+                    "{field}: {place} is the peer of BGPPeer {other} already, so {count} {noun} {verb} not use this one; remove \
                      one of the two"
                 ),
             )

@@ -244,6 +244,30 @@ pub struct BGPPeerSpec {
     /// change starts the session again; one of the number that is sent does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub add_path: Option<AddPathSpec>,
+    /// Where the password of the session is (TCP MD5 signatures, RFC 2385): 1 to 80 octets. While it cannot be read there is no session; a
+    /// new one resets the session. Left out, there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<PasswordSource>,
+}
+
+/// Where a password is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PasswordSource {
+    /// An entry of a Secret of type Opaque in the namespace of Twill.
+    pub secret_key_ref: SecretKeyRef,
+}
+
+/// An entry of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key of the entry in its `data`.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
 }
 
 /// Least and most milliseconds of a BFD interval.
@@ -295,12 +319,21 @@ fn hold_time() -> u16 {
 }
 
 /// How the other side is found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Remote {
-    /// The address of the other side, IPv4 or IPv6. Every peer needs it.
+    /// The address of the other side, IPv4 or IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written::address")]
     pub address: Option<IpAddr>,
+    /// The name of an interface of the nodes: the other side is the router that is found on it by its router advertisements (an unnumbered
+    /// peer). Both families are told over its link-local address (RFC 8950).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 15))]
+    pub interface: Option<String>,
+    /// Selects other nodes of the cluster, by label: each of them is a peer, and these nodes are peers of theirs. Empty, all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schemas::selector")]
+    pub node_selector: Option<LabelSelector>,
     /// The TCP port of the other side. Left out, it is 179, or the `listenPort` of BGPConfiguration where the other side is a node of the
     /// cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]

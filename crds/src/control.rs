@@ -474,8 +474,12 @@ pub struct ControllerStatus {
 pub struct PeerStatus {
     /// Name in the configuration.
     pub name: String,
-    /// Its address.
-    pub address: IpAddr,
+    /// Its address; absent while it is on an interface where no router has been found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The interface that it is on, if it is configured by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// Its AS; 0 while it is `external` and unknown.
     pub asn: u32,
     /// What it is among the nodes of the cluster: `node`, `client` of this node as reflector, `reflector`; empty for any other.
@@ -495,6 +499,9 @@ pub struct PeerStatus {
     /// Why the last session ended, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// What is missing for a session to be tried, in one sentence: no router on its interface, say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
     /// State of BFD with it, if it is configured: `AdminDown`, `Down`, `Init`, `Up` (RFC 5880 section 4.1), or `Unknown` while the process
     /// `twill bfd` does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -540,6 +547,9 @@ pub struct RouteStatus {
     /// Next hop; absent for a prefix of our own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_hop: Option<IpAddr>,
+    /// The interface on which the next hop is, if that is link-local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// Name of the peer that sent it, or that is told it; empty for our own.
     #[serde(default)]
     pub peer: String,

@@ -51,6 +51,9 @@ pub const NFT_TABLE: &str = "twill";
 /// NFLOG group that the table tells denied packets to, and felix alone listens to.
 pub const NFLOG_GROUP: u16 = 21_591;
 
+/// Namespace of Twill's own objects unless it is installed in another: Secrets with passwords of sessions, say.
+pub const NAMESPACE: &str = "twill-system";
+
 /// BGP's default AS for a cluster (RFC 6996 private range).
 pub const DEFAULT_ASN: u32 = 64512;
 /// TCP port of BGP (RFC 4271 section 4).

@@ -4,7 +4,7 @@
 //! In flow the stored document, the one that was sent, and what only the engine knows (revision, UID, time); out flows
 //! the document to store. Nothing here reads a clock.
 
-use crate::{Error, Key, Preconditions, Revision};
+use crate::{Error, Key, Preconditions, Revision, secret};
 use serde_json::{Map, Value, json};
 use twill_crds::Kind;
 
@@ -38,6 +38,7 @@ pub(crate) fn created(kind: &Kind, mut object: Value, stamp: &Stamp) -> Value {
     metadata.insert("generation".into(), 1.into());
     set_revision(&mut object, stamp.revision);
     first_status(kind, &mut object);
+    secret::normalise(kind, &mut object);
     object
 }
 
@@ -59,7 +60,8 @@ fn first_status(kind: &Kind, object: &mut Value) {
 }
 
 /// All but the status is replaced. The last finalizer's removal from a document that is being deleted removes it.
-pub(crate) fn updated(current: &Value, mut object: Value, revision: Revision) -> Outcome {
+pub(crate) fn updated(kind: &Kind, current: &Value, mut object: Value, revision: Revision) -> Outcome {
+    secret::normalise(kind, &mut object);
     keep_identity(current, &mut object);
     copy_field(current, &mut object, "status");
     let generation = generation(current) + i64::from(!same_but_for(current, &object, &["metadata", "status"]));
@@ -239,11 +241,11 @@ mod tests {
         let mut labelled = one.clone();
         labelled["metadata"]["labels"] = json!({"a": "b"});
         labelled["status"] = json!({"x": 99});
-        let Outcome::Changed(two) = updated(&one, labelled, Revision(9)) else { panic!() };
+        let Outcome::Changed(two) = updated(&twill_crds::IPPool::kind(), &one, labelled, Revision(9)) else { panic!() };
         assert_eq!((&two["metadata"]["generation"], &two["status"]["x"]), (&json!(1), &json!(2)));
         let mut other = two.clone();
         other["spec"]["disabled"] = json!(true);
-        let Outcome::Changed(three) = updated(&two, other, Revision(10)) else { panic!() };
+        let Outcome::Changed(three) = updated(&twill_crds::IPPool::kind(), &two, other, Revision(10)) else { panic!() };
         assert_eq!(three["metadata"]["generation"], 2);
         assert_eq!(three["metadata"]["resourceVersion"], "10");
         assert_eq!(three["metadata"]["uid"], "u1");
@@ -253,7 +255,7 @@ mod tests {
     fn an_update_that_changes_nothing_is_no_change() {
         let mut same = pool();
         same["metadata"].as_object_mut().unwrap().remove("resourceVersion");
-        assert_eq!(updated(&pool(), same, Revision(8)), Outcome::Unchanged(pool()));
+        assert_eq!(updated(&twill_crds::IPPool::kind(), &pool(), same, Revision(8)), Outcome::Unchanged(pool()));
     }
 
     #[test]
@@ -265,7 +267,7 @@ mod tests {
         assert_eq!(deleted(&dying, "2027-01-01T00:00:00Z", Revision(9)), Outcome::Unchanged(dying.clone()));
         let mut free = dying.clone();
         free["metadata"]["finalizers"] = json!([]);
-        assert!(matches!(updated(&dying, free, Revision(9)), Outcome::Removed(_)));
+        assert!(matches!(updated(&twill_crds::IPPool::kind(), &dying, free, Revision(9)), Outcome::Removed(_)));
         assert!(
             matches!(deleted(&pool(), "", Revision(9)), Outcome::Removed(last) if last["metadata"]["resourceVersion"] == "9")
         );

@@ -13,6 +13,7 @@ mod fresh;
 pub mod index;
 pub mod io;
 pub mod lease;
+mod secret;
 mod store;
 
 pub use engine::{Engine, Filter, Key, Page, Preconditions, RawEvent, Revision};

@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The users, and what each is bound to: a kind of role, and its name.
 const COMPONENTS: [(&str, &[&str]); 3] = [
-    ("bgpd", &["clusterrole/twill-bgpd"]),
+    ("bgpd", &["clusterrole/twill-bgpd", "role/twill-bgpd"]),
     ("felix", &["clusterrole/twill-felix"]),
     ("controller", &["clusterrole/twill-controller", "role/twill-controller"]),
 ];

@@ -3,7 +3,7 @@
 use super::advertised::Advertised;
 use super::nodes::{Nodes, nodes};
 use super::objects::{Objects, is_shutdown};
-use super::peers::{peers, wanted};
+use super::peers::{Sessions, sessions, wanted};
 use super::topology::Place;
 use crate::fib::{self, NodeAddresses, Pool};
 use crate::speaker::{self, Shutdown};
@@ -58,11 +58,11 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     let decided = configuration.and_then(|object| object.status.as_ref()?.sessions.as_ref());
     let place = Place::of(own, &spec, decided, &objects.nodes);
     problems.extend(place.problem.clone());
-    let (peers, more) = match &nodes.own {
+    let Sessions { peers, templates, problems: more } = match &nodes.own {
         Some(own) if nodes.asn.is_some() && shutdown.is_none() => {
-            peers(objects, &nodes, own, &spec, asn, (&place, &services.between_nodes()))
+            sessions(objects, &nodes, own, &spec, asn, (&place, &services.between_nodes()))
         }
-        _ => Default::default(),
+        _ => Sessions::default(),
     };
     problems.extend(more);
     if local.v6.is_none() && prefixes.iter().any(|prefix| matches!(prefix, IpNet::V6(_))) {
@@ -74,9 +74,10 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     let speaker = speaker::Config {
         asn,
         router_id: router_id(&local),
-        listen: if shutdown.is_none() { listen(&nodes, &spec) } else { Vec::new() },
+        listen: if shutdown.is_none() { listen(&nodes, &spec, !templates.is_empty()) } else { Vec::new() },
         originate: prefixes.clone(),
         peers,
+        templates,
         shared: services.prefixes,
         bmp: spec.bmp.iter().map(BmpStation::socket).collect(),
         exclusive: true,
@@ -85,13 +86,13 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
         shutdown,
         leaving: false,
     };
+    let configured = wanted(objects, own, &nodes, &local);
     let fib = fib_config(&spec, &nodes, local, &speaker, prefixes, &blocks, &accepted);
     let fib = fib::Config { services: services.ranges, ..fib };
     let node = objects.nodes.get(&Key::cluster(own));
     let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref());
     let going_down = conditions.is_some_and(|all| all.iter().any(is_shutdown));
     let node_exists = node.is_some();
-    let configured = wanted(objects, own, nodes.own.as_ref());
     let reflects = place.reflects();
     Desired { speaker, fib, configured, reflects, node_exists, going_down, node_problems: nodes.own_problems, problems }
 }
@@ -153,10 +154,11 @@ fn router_id(local: &NodeAddresses) -> Ipv4Addr {
     })
 }
 
-fn listen(nodes: &Nodes, spec: &BGPConfigurationSpec) -> Vec<SocketAddr> {
+/// Where to listen; peers on interfaces call link-local addresses, which every node has.
+fn listen(nodes: &Nodes, spec: &BGPConfigurationSpec, unnumbered: bool) -> Vec<SocketAddr> {
     let port = spec.listen_port;
     let Some(own) = &nodes.own else { return Vec::new() };
     let v4 = own.v4.map(|_| IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let v6 = own.v6.map(|_| IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let v6 = (own.v6.is_some() || unnumbered).then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     v4.into_iter().chain(v6).map(|address| SocketAddr::new(address, port)).collect()
 }

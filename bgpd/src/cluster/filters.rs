@@ -82,7 +82,8 @@ fn compiled(filters: &[&BGPFilter]) -> (Filter, Filter) {
     };
     let (import, export) = (titles("import"), titles("export"));
     let parts = |titles: &[String], is_import: bool| {
-        let rules = |filter: &&BGPFilter| if is_import { filter.spec.import.clone() } else { filter.spec.export.clone() };
+        let rules =
+            |filter: &&BGPFilter| if is_import { filter.spec.import.clone() } else { filter.spec.export.clone() };
         let all: Vec<_> = filters.iter().map(rules).collect();
         let parts: Vec<Part<'_>> = titles.iter().zip(&all).map(|(name, rules)| Part { name, rules }).collect();
         Filter::new(&parts, !is_import)

@@ -1,9 +1,10 @@
 //! The objects that decide, as last heard. Only remembers.
 
+use super::filters::Rules;
+use super::passwords;
 use super::services::Services;
 use ipnet::IpNet;
-use super::filters::Rules;
-use k8s_openapi::api::core::v1::NodeCondition;
+use k8s_openapi::api::core::v1::{NodeCondition, Secret};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use twill_crds::services::ServiceRanges;
@@ -27,6 +28,8 @@ pub enum Heard {
     Peer(Followed<BGPPeer>),
     /// Of the filters.
     Filter(Followed<BGPFilter>),
+    /// Of the Secrets in Twill's namespace.
+    Secret(Box<Followed<Secret>>),
     /// Of this node's own NodeNetwork.
     Network(Followed<NodeNetwork>),
     /// Of the Services.
@@ -45,6 +48,9 @@ pub struct Objects {
     pub(super) filters: Index<BGPFilter>,
     /// What of those made sense last.
     pub(super) rules: Rules,
+    pub(super) secrets: Index<Secret>,
+    /// Twill's own, where Secrets are.
+    pub(super) namespace: String,
     pub(super) network: Network,
     pub(super) claimant: Claimant,
     pub(super) services: Services,
@@ -93,6 +99,9 @@ pub struct Snapshot {
     peers: Vec<BGPPeer>,
     #[serde(default)]
     filters: Vec<BGPFilter>,
+    /// Those that BGPPeers name.
+    #[serde(default)]
+    secrets: Vec<Secret>,
     #[serde(default)]
     rules: Rules,
     #[serde(default)]
@@ -102,21 +111,26 @@ pub struct Snapshot {
     services: BTreeSet<IpNet>,
 }
 
-/// What of the datastore decides on this node: all of most kinds, its own blocks and its own NodeNetwork.
+/// What of the datastore decides on this node: all of most kinds, its own blocks and its own NodeNetwork, and the Secrets of people in Twill's
+/// namespace.
 #[must_use]
-pub fn scopes(node: &str) -> Vec<Scope> {
+pub fn scopes(node: &str, namespace: &str) -> Vec<Scope> {
     let fields = vec![("spec.node".to_owned(), node.to_owned())];
     let own = Scope { kind: IPBlock::kind(), filter: Filter { fields, ..Filter::default() } };
     let network = Scope::object::<NodeNetwork>(&Key::cluster(node));
     let routing = [Scope::all::<BGPConfiguration>(), Scope::all::<BGPPeer>(), Scope::all::<BGPFilter>()];
-    [Scope::all::<Node>(), Scope::all::<IPPool>()].into_iter().chain(routing).chain([own, network]).collect()
+    // Others are Helm's and the API server's, and large.
+    let opaque = vec![("type".to_owned(), "Opaque".to_owned())];
+    let filter = Filter { namespace: Some(namespace.to_owned()), fields: opaque, ..Filter::default() };
+    let secrets = Scope { kind: Secret::kind(), filter };
+    [Scope::all::<Node>(), Scope::all::<IPPool>()].into_iter().chain(routing).chain([own, network, secrets]).collect()
 }
 
 impl Objects {
-    /// Of `node`, before anything was heard.
+    /// Of `node`, with Secrets in `namespace`, before anything was heard.
     #[must_use]
-    pub fn of(node: &str) -> Self {
-        Self::remembered(node, Snapshot::default())
+    pub fn of(node: &str, namespace: &str) -> Self {
+        Self::remembered(node, namespace, Snapshot::default())
     }
 
     /// Takes in one step; whether it changed anything that decides.
@@ -140,6 +154,7 @@ impl Objects {
                 self.rules.learn(&self.peers, &self.filters);
                 changed
             }
+            Heard::Secret(step) => take(&mut self.secrets, each(*step, passwords::trimmed), &mut self.heard),
             Heard::Network(step) => {
                 let first = self.heard.take(&step);
                 self.network.take(step) || first
@@ -209,6 +224,7 @@ impl Objects {
             peers: all(&self.peers),
             filters: all(&self.filters),
             rules: self.rules.clone(),
+            secrets: passwords::referred(self),
             network: self.network.spec.clone(),
             services: self
                 .configurations
@@ -219,7 +235,7 @@ impl Objects {
 
     /// Objects of an earlier run; not in sync.
     #[must_use]
-    pub fn remembered(node: &str, snapshot: Snapshot) -> Self {
+    pub fn remembered(node: &str, namespace: &str, snapshot: Snapshot) -> Self {
         fn index<K: Object>(items: Vec<K>) -> Index<K> {
             let mut index = Index::default();
             index.apply(Followed::Synced { items, revision: Revision::default() });
@@ -233,12 +249,14 @@ impl Objects {
             peers: index(snapshot.peers),
             filters: index(snapshot.filters),
             rules: snapshot.rules,
+            secrets: index(snapshot.secrets),
+            namespace: namespace.to_owned(),
             network: Network { spec: snapshot.network },
             claimant: Claimant::default(),
             services: Services::of(node),
             told: snapshot.services,
             node: node.to_owned(),
-            heard: Freshness::of(scopes(node)),
+            heard: Freshness::of(scopes(node, namespace)),
         }
     }
 }
@@ -293,11 +311,15 @@ fn trimmed(step: Followed<Node>) -> Followed<Node> {
         }
         node
     };
+    each(step, trim)
+}
+
+fn each<K: Object>(step: Followed<K>, trim: impl Fn(K) -> K) -> Followed<K> {
     match step {
         Followed::Synced { items, revision } => {
             Followed::Synced { items: items.into_iter().map(trim).collect(), revision }
         }
-        Followed::Applied(node, revision) => Followed::Applied(trim(node), revision),
+        Followed::Applied(object, revision) => Followed::Applied(trim(object), revision),
         other => other,
     }
 }

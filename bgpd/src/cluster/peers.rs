@@ -3,23 +3,25 @@
 use super::advertised;
 use super::nodes::Nodes;
 use super::objects::Objects;
+use super::passwords::password;
+use super::remotes::{Remote, common, remote};
 use super::topology::Place;
 use crate::fib::NodeAddresses;
 use crate::filter::Filter;
 use crate::fsm::LocalRole;
-use crate::speaker::{AddPath, Beyond, Bfd, Export, Import, MaxPrefixes, Member, NextHopRule, Peer, PeerAsn};
+use crate::speaker::{
+    AddPath, Beyond, Bfd, Export, Import, MaxPrefixes, Member, NextHopRule, Peer, PeerAsn, Templates, Unnumbered,
+};
 use crate::wire::{Families, Family};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 use twill_crds::bgp::{AsRelation, BfdMultihop, NextHop, PeerAsn as SpecAsn, Topology};
 use twill_crds::bgp_filter::FilterRule;
 use twill_crds::bgp_limit::{MaxPrefixesSpec, RETRY_AFTER, WhenExceeded};
 use twill_crds::control::BfdHops;
 use twill_crds::names::{BGP_PORT, HOLD_TIME};
-use twill_crds::selector::matches_or_absent;
 use twill_crds::{BGPConfigurationSpec, BGPPeer, Object};
-use twill_datastore::Key;
 
 /// Seconds within which a node's speaker is back after a restart (RFC 4724).
 const RESTART_TIME: u16 = 120;
@@ -30,41 +32,39 @@ const LONG_LIVED: u32 = 3600;
 /// TTL of sessions between nodes of different AS.
 const MULTIHOP: u8 = 64;
 
+/// With whom a node speaks.
+#[derive(Default)]
+pub(super) struct Sessions {
+    /// Peers by name.
+    pub(super) peers: BTreeMap<String, Peer>,
+    /// Those on interfaces.
+    pub(super) templates: Templates,
+    /// A sentence for each that cannot be.
+    pub(super) problems: Vec<String>,
+}
+
 /// The peers by name, and a sentence for each that cannot be.
-pub(super) fn peers(
+pub(super) fn sessions(
     objects: &Objects,
     nodes: &Nodes,
     own: &NodeAddresses,
     spec: &BGPConfigurationSpec,
     asn: u32,
     (place, between): (&Place, &[FilterRule]),
-) -> (BTreeMap<String, Peer>, Vec<String>) {
-    let mut problems = Vec::new();
-    let mut by_address: BTreeMap<IpAddr, (String, Peer)> = BTreeMap::new();
-    let mut members = BTreeMap::new();
-    let labels = objects.nodes.get(&Key::cluster(&own.name)).and_then(|node| node.metadata.labels.clone());
-    let labels = labels.unwrap_or_default();
-    for (_, object) in objects.peers.iter() {
-        if !matches_or_absent(object.spec.node_selector.as_ref(), &labels) {
-            continue;
-        }
-        match configured(object, nodes, own, spec, asn) {
-            Err(problem) => problems.push(format!("BGPPeer {}: {problem}", object.name())),
-            Ok(None) => {}
-            Ok(Some(mut peer)) => match by_address.get(&peer.address) {
-                Some((other, _)) => problems.push(format!(
-                    "BGPPeer {}: remote.address: {} is the peer of BGPPeer {other} already; remove one of the two",
-                    object.name(),
-                    peer.address
-                )),
-                None => {
-                    let problem = objects.rules.give(&mut peer, object, objects);
-                    problems.extend(problem.map(|problem| format!("BGPPeer {}: {problem}", object.name())));
-                    by_address.insert(peer.address, (object.name().to_owned(), peer));
-                }
-            },
+) -> Sessions {
+    let mut gathered = Gathered::default();
+    // What was written about one goes before what concerns many.
+    let is_many = |object: &BGPPeer| object.spec.remote.node_selector.is_some();
+    let all = || objects.peers.iter().map(|(_, object)| object.as_ref());
+    for object in all().filter(|one| !is_many(one)).chain(all().filter(|one| is_many(one))) {
+        let around = Around { objects, nodes, own, config: spec, asn };
+        let name = object.name();
+        if let Err(problem) = gathered.add(object, &around) {
+            gathered.problems.push(format!("BGPPeer {name}: {problem}"));
         }
     }
+    let Gathered { mut by_address, templates, problems } = gathered;
+    let mut members = BTreeMap::new();
     let filter_between = advertised::between(between);
     for node in nodes.others.iter().filter(|node| place.has(&node.name)) {
         let Some(other) = nodes.asns.get(&node.name) else { continue };
@@ -82,24 +82,84 @@ pub(super) fn peers(
             }
         }
     }
-    let mut named = BTreeMap::new();
+    let mut peers = BTreeMap::new();
     // A BGPPeer's session has its name, also where a node has the same.
     for (address, (name, peer)) in by_address.into_iter().chain(members) {
-        let name = if named.contains_key(&name) { format!("{name}/{address}") } else { name };
-        named.insert(name, peer);
+        let taken = peers.contains_key(&name) || templates.unnumbered.contains_key(&name);
+        let name = if taken { format!("{name}/{address}") } else { name };
+        peers.insert(name, peer);
     }
-    (named, problems)
+    Sessions { peers, templates, problems }
+}
+
+/// What a BGPPeer is read by.
+struct Around<'a> {
+    objects: &'a Objects,
+    nodes: &'a Nodes,
+    own: &'a NodeAddresses,
+    config: &'a BGPConfigurationSpec,
+    asn: u32,
+}
+
+/// What the BGPPeers so far have given.
+#[derive(Default)]
+struct Gathered {
+    by_address: BTreeMap<IpAddr, (String, Peer)>,
+    templates: Templates,
+    problems: Vec<String>,
+}
+
+impl Gathered {
+    /// Takes in what an object means.
+    ///
+    /// # Errors
+    /// Why it gives no session, or one that nothing is told in.
+    fn add(&mut self, object: &BGPPeer, around: &Around<'_>) -> Result<(), String> {
+        let Around { objects, nodes, own, .. } = around;
+        let name = object.name().to_owned();
+        match remote(object, &own.name, nodes, own, objects)? {
+            None => Ok(()),
+            Some(Remote::Address(address)) => {
+                if let Some((other, _)) = self.by_address.get(&address) {
+                    return Err(format!(
+                        "remote.address: {address} is the peer of BGPPeer {other} already; remove one of the two"
+                    ));
+                }
+                let (peer, problem) = configured(object, address, around)?;
+                self.by_address.insert(address, (name, peer));
+                problem.map_or(Ok(()), Err)
+            }
+            Some(Remote::Interface(interface)) => {
+                let same = |(_, template): &(&String, &Unnumbered)| template.interface == interface;
+                if let Some((other, _)) = self.templates.unnumbered.iter().find(same) {
+                    return Err(format!(
+                        "remote.interface: {interface} is that of BGPPeer {other} already; remove one of the two"
+                    ));
+                }
+                let (peer, problem) = configured(object, Ipv6Addr::UNSPECIFIED.into(), around)?;
+                self.templates.unnumbered.insert(name, Unnumbered { interface, address: None, peer });
+                problem.map_or(Ok(()), Err)
+            }
+            Some(Remote::Nodes(others)) => {
+                let mut problems = None;
+                for (node, address) in others {
+                    if self.by_address.contains_key(&address) {
+                        continue;
+                    }
+                    let (peer, problem) = configured(object, address, around)?;
+                    problems = problems.or(problem);
+                    self.by_address.insert(address, (format!("{name}/{node}"), peer));
+                }
+                problems.map_or(Ok(()), Err)
+            }
+        }
+    }
 }
 
 /// Names of the BGPPeers that the node is to have a session with, whether that is possible or not; not of those whose remote it is.
-pub(super) fn wanted(objects: &Objects, name: &str, own: Option<&NodeAddresses>) -> BTreeSet<String> {
-    let labels =
-        objects.nodes.get(&Key::cluster(name)).and_then(|node| node.metadata.labels.clone()).unwrap_or_default();
-    let addresses: Vec<IpAddr> =
-        own.into_iter().flat_map(|own| own.v4.map(IpAddr::V4).into_iter().chain(own.v6.map(IpAddr::V6))).collect();
+pub(super) fn wanted(objects: &Objects, name: &str, nodes: &Nodes, own: &NodeAddresses) -> BTreeSet<String> {
     let all = objects.peers.iter().map(|(_, object)| object);
-    all.filter(|object| matches_or_absent(object.spec.node_selector.as_ref(), &labels))
-        .filter(|object| object.spec.remote.address.is_none_or(|address| !addresses.contains(&address)))
+    all.filter(|object| !matches!(remote(object, name, nodes, own, objects), Ok(None)))
         .map(|object| object.name().to_owned())
         .collect()
 }
@@ -111,9 +171,7 @@ fn member(
     spec: &BGPConfigurationSpec,
     (ours, theirs): (u32, u32),
 ) -> Option<(IpAddr, Peer)> {
-    let v4 = own.v4.is_some().then_some(node.v4).flatten().map(IpAddr::V4);
-    let v6 = own.v6.is_some().then_some(node.v6).flatten().map(IpAddr::V6);
-    let address = v4.or(v6)?;
+    let address = common(node, own)?;
     let mut peer = bare(address, own);
     peer.port = spec.listen_port;
     peer.asn = PeerAsn::Number(theirs);
@@ -123,25 +181,23 @@ fn member(
     Some((address, peer))
 }
 
-fn configured(
-    object: &BGPPeer,
-    nodes: &Nodes,
-    own: &NodeAddresses,
-    config: &BGPConfigurationSpec,
-    own_asn: u32,
-) -> Result<Option<Peer>, String> {
+/// The peer at an address, which is unspecified for one on an interface; and what keeps it from being told anything, if something does.
+///
+/// # Errors
+/// Why there can be no session.
+fn configured(object: &BGPPeer, address: IpAddr, around: &Around<'_>) -> Result<(Peer, Option<String>), String> {
+    let Around { objects, nodes, own, config, asn: own_asn } = *around;
     let spec = &object.spec;
-    let address = spec.remote.address.ok_or("remote.address: is missing; write the peer's address")?;
-    if [own.v4.map(IpAddr::V4), own.v6.map(IpAddr::V6)].contains(&Some(address)) {
-        // The object selects many nodes, and one of them is the remote itself.
-        return Ok(None);
-    }
-    let mut peer = bare(address, own);
-    if peer.source.is_none() {
+    let unnumbered = address.is_unspecified();
+    let mut peer = if unnumbered { on_interface(own) } else { bare(address, own) };
+    if peer.source.is_none() && !unnumbered {
         return Err(format!(
             "remote.address: {address} cannot be reached from node {}, which has no InternalIP of that family",
             own.name
         ));
+    }
+    if let Some(source) = &spec.password {
+        peer.password = Some(password(&source.secret_key_ref, objects)?);
     }
     let is_node =
         nodes.others.iter().any(|node| [node.v4.map(IpAddr::V4), node.v6.map(IpAddr::V6)].contains(&Some(address)));
@@ -185,7 +241,20 @@ fn configured(
             BfdMultihop::Always => BfdHops::Multiple,
         },
     });
-    Ok(Some(peer))
+    let problem = objects.rules.give(&mut peer, object, objects);
+    Ok((peer, problem))
+}
+
+/// One on an interface: both families over our link-local address there, whatever addresses the node has elsewhere.
+fn on_interface(own: &NodeAddresses) -> Peer {
+    Peer {
+        source: None,
+        families: Families::ALL,
+        next_hop_v4: None,
+        next_hop_v6: None,
+        extended_next_hop: true,
+        ..bare(Ipv6Addr::UNSPECIFIED.into(), own)
+    }
 }
 
 fn max_prefixes(spec: MaxPrefixesSpec) -> MaxPrefixes {
@@ -204,6 +273,8 @@ fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
     let families: Families = v4.into_iter().chain(v6).collect();
     Peer {
         address,
+        interface: None,
+        range: None,
         port: BGP_PORT,
         asn: PeerAsn::External,
         local_asn: None,
@@ -217,6 +288,7 @@ fn bare(address: IpAddr, own: &NodeAddresses) -> Peer {
         ttl_security: None,
         passive: false,
         families,
+        extended_next_hop: address.is_ipv6(),
         next_hop_v4: own.v4,
         next_hop_v6: own.v6,
         graceful_restart: Some(RESTART_TIME),

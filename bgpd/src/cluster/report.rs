@@ -53,7 +53,7 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
         .collect();
     if desired.speaker.shutdown.is_none() {
         // What was observed may be older than what is desired: a session that is to be and that nobody has seen yet is missing, too.
-        let peers = observed.peers.max(u32::try_from(desired.speaker.peers.len()).unwrap_or(u32::MAX));
+        let peers = observed.peers.max(u32::try_from(desired.speaker.count()).unwrap_or(u32::MAX));
         let missing = peers.saturating_sub(observed.established);
         let text =
             (missing > 0).then(|| format!("{missing} of {peers} sessions {} not established", is_or_are(missing)));

@@ -1,5 +1,7 @@
 //! Objects in, configurations and status out.
 
+mod remotes;
+
 use super::{Claimant, Heard, Objects, Observed, desired, report};
 use crate::fib;
 use crate::speaker::{Bfd, Export, Import, PeerAsn, Shutdown};
@@ -71,7 +73,7 @@ fn cluster() -> Objects {
 }
 
 fn objects(all: impl IntoIterator<Item = Heard>) -> Objects {
-    let mut objects = Objects::of("a1");
+    let mut objects = Objects::of("a1", "twill-system");
     for heard in all {
         objects.apply(heard);
     }
@@ -111,8 +113,7 @@ fn filters_are_read_in_order_and_one_that_is_missing_closes_the_peer() {
     let half = desired("a1", &with(cluster(), [tor(), one()]));
     let closed = &half.speaker.peers["tor"];
     assert_eq!((&closed.import, closed.export), (&Import::None, Export::None));
-    let said =
-        "BGPPeer tor: filters[1]: there is no BGPFilter two; create it, or leave it out; no route is taken or told until then";
+    let said = "BGPPeer tor: filters[1]: there is no BGPFilter two; create it, or leave it out; no route is taken or told until then";
     assert_eq!(half.problems, [said]);
 
     let two =
@@ -134,9 +135,8 @@ fn filters_are_read_in_order_and_one_that_is_missing_closes_the_peer() {
 
 #[test]
 fn filters_that_go_or_make_no_sense_leave_the_former_ones_in_force_over_a_restart_too() {
-    let tor = |filters: &[&str]| {
-        peer("tor", json!({"asn": 65101, "remote": {"address": "172.31.1.1"}, "filters": filters}))
-    };
+    let tor =
+        |filters: &[&str]| peer("tor", json!({"asn": 65101, "remote": {"address": "172.31.1.1"}, "filters": filters}));
     let reject = |name: &str| filter(name, json!({"import": [{"action": "Reject"}]}));
     let mut objects = with(cluster(), [tor(&["one"]), reject("one")]);
     let is_closed = |objects: &Objects| desired("a1", objects).speaker.peers["tor"].import == Import::None;
@@ -163,7 +163,7 @@ fn filters_that_go_or_make_no_sense_leave_the_former_ones_in_force_over_a_restar
     };
     objects = with(objects, [gone(reject("two"))]);
     assert_eq!(rules(&objects).0, two);
-    let again = Objects::remembered("a1", objects.snapshot());
+    let again = Objects::remembered("a1", "twill-system", objects.snapshot());
     assert_eq!(rules(&again).0, two);
 
     // The peer goes: a new one of its name has no past.
@@ -205,7 +205,7 @@ fn the_as_comes_from_a_label_and_nodes_of_another_one_are_external_and_far() {
     };
     let nodes = || {
         with(
-            Objects::of("a1"),
+            Objects::of("a1", "twill-system"),
             [
                 labelled("a1", "172.31.1.11", Some("65201")),
                 labelled("a2", "172.31.1.12", Some("65201")),
@@ -359,10 +359,10 @@ fn sync_is_all_kinds_and_the_revision_is_that_of_the_slowest() {
     fn synced<K>(revision: u64) -> Followed<K> {
         Followed::Synced { items: Vec::new(), revision: Revision(revision) }
     }
-    let mut objects = Objects::of("a1");
+    let mut objects = Objects::of("a1", "twill-system");
     objects.apply(Heard::Node(Box::new(synced(7))));
     let others = [Heard::Pool(synced(7)), Heard::Block(synced(7)), Heard::Peer(synced(7)), Heard::Filter(synced(7))];
-    for heard in others.into_iter().chain([Heard::Network(synced(7))]) {
+    for heard in others.into_iter().chain([Heard::Network(synced(7)), Heard::Secret(Box::new(synced(7)))]) {
         objects.apply(heard);
     }
     assert!(!objects.in_sync());
@@ -377,7 +377,7 @@ fn a_snapshot_means_the_same_after_a_restart_and_holds_no_more_than_is_read() {
     let objects = cluster();
     let text = serde_json::to_string(&objects.snapshot()).unwrap();
     assert!(!text.contains("large"), "{text}");
-    let back = Objects::remembered("a1", serde_json::from_str(&text).unwrap());
+    let back = Objects::remembered("a1", "twill-system", serde_json::from_str(&text).unwrap());
     assert_eq!(desired("a1", &back), desired("a1", &objects));
     assert!(!back.in_sync());
 }
@@ -394,7 +394,10 @@ fn a_drained_node_speaks_with_nobody_also_after_a_restart_and_says_when_all_sess
     assert!(drained.speaker.peers.is_empty() && drained.speaker.listen.is_empty());
     assert_eq!(drained.speaker.shutdown, Some(Shutdown::Drained));
     let kept = serde_json::to_string(&objects.snapshot()).unwrap();
-    assert_eq!(desired("a1", &Objects::remembered("a1", serde_json::from_str(&kept).unwrap())), drained);
+    assert_eq!(
+        desired("a1", &Objects::remembered("a1", "twill-system", serde_json::from_str(&kept).unwrap())),
+        drained
+    );
 
     let now = Timestamp::from_second(1).unwrap();
     let said = |peers: u32| {
@@ -423,7 +426,7 @@ fn a_snapshot_of_another_release_is_read() {
     let mut value = serde_json::to_value(cluster().snapshot()).unwrap();
     value.as_object_mut().unwrap().remove("network");
     value["later"] = json!([1]);
-    let back = Objects::remembered("a1", serde_json::from_value(value).unwrap());
+    let back = Objects::remembered("a1", "twill-system", serde_json::from_value(value).unwrap());
     assert_eq!(desired("a1", &back), desired("a1", &cluster()));
 }
 

@@ -5,12 +5,14 @@ mod bfd;
 mod bmp;
 mod filters;
 mod limit;
+mod remote;
 mod role;
 
-use crate::speaker::{Config, Export, Import, Member, NextHopRule, Peer, PeerAsn};
+use crate::speaker::{Config, Export, Import, Member, NextHopRule, Peer, PeerAsn, Range, Templates, Unnumbered};
 use crate::wire::{Families, Family};
 use filters::Filters;
 use ipnet::IpNet;
+use remote::Remote;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,7 +78,10 @@ struct Listen {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct FilePeer {
     name: String,
-    address: IpAddr,
+    address: Option<IpAddr>,
+    interface: Option<String>,
+    range: Option<IpNet>,
+    max_peers: Option<u16>,
     port: Option<u16>,
     asn: FileAsn,
     #[serde(rename = "localASN")]
@@ -101,6 +106,7 @@ struct FilePeer {
     #[serde(default)]
     reflector_client: bool,
     next_hop: Option<FileNextHop>,
+    extended_next_hop: Option<bool>,
     add_path: Option<add_path::FileAddPath>,
     bfd: Option<bfd::FileBfd>,
     max_prefixes: Option<limit::FileLimit>,
@@ -182,7 +188,7 @@ impl LoneConfig {
         let originate = originate(&file.originate)?;
         let bmp = bmp::read(&file.bmp)?;
         let filters = filters::read(&file.filters)?;
-        let peers = peers(&file, &filters)?;
+        let (peers, templates) = peers(&file, &filters)?;
         let listen = match &file.listen {
             Some(listen) => self::listen(listen)?,
             None => vec![
@@ -196,6 +202,7 @@ impl LoneConfig {
             listen,
             originate,
             peers,
+            templates,
             shared: Default::default(),
             bmp,
             exclusive: false,
@@ -241,25 +248,6 @@ fn reserved(asn: u32) -> Option<&'static str> {
     }
 }
 
-/// Why nobody can be spoken to at this address.
-fn no_router(address: IpAddr) -> Option<String> {
-    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
-    if address.is_unspecified() || address.is_multicast() || is_broadcast {
-        return Some(format!("{address} is no address of a single router"));
-    }
-    if let IpAddr::V6(v6) = address {
-        if let Some(v4) = v6.to_ipv4_mapped() {
-            return Some(format!("{address} is an IPv4 address; write {v4}"));
-        }
-        if v6.is_unicast_link_local() {
-            return Some(format!(
-                "{address} is link-local and says nothing without an interface; give a global address"
-            ));
-        }
-    }
-    None
-}
-
 fn originate(nets: &[Spanned<IpNet>]) -> Result<BTreeSet<IpNet>, ConfigError> {
     let mut originate = BTreeSet::new();
     for net in nets {
@@ -277,34 +265,39 @@ fn originate(nets: &[Spanned<IpNet>]) -> Result<BTreeSet<IpNet>, ConfigError> {
     Ok(originate)
 }
 
-fn peers(file: &File, filters: &Filters) -> Result<BTreeMap<String, Peer>, ConfigError> {
-    let mut peers = BTreeMap::new();
-    let mut addresses = BTreeMap::new();
+fn peers(file: &File, filters: &Filters) -> Result<(BTreeMap<String, Peer>, Templates), ConfigError> {
+    let (mut peers, mut templates) = (BTreeMap::new(), Templates::default());
+    let (mut remotes, mut names) = (BTreeMap::new(), BTreeSet::new());
     for peer in &file.peers {
-        let FilePeer { name, address, .. } = &peer.value;
+        let name = &peer.value.name;
         if name.is_empty() {
             return Err(wrong(peer, "a peer needs a name"));
         }
-        if let Some(other) = addresses.insert(*address, name) {
-            return Err(wrong(
-                peer,
-                &format!("peers {other} and {name} have one address, {address}; one of them must go"),
-            ));
+        let wrong_peer = |text: String| wrong(peer, &format!("peer {name}: {text}"));
+        let remote = remote::remote(&peer.value).map_err(wrong_peer)?;
+        let who = remote.to_string();
+        if let Some(other) = remotes.insert(who.clone(), name) {
+            return Err(wrong(peer, &format!("peers {other} and {name} have one {who}; one of them must go")));
         }
-        let read = self::peer(&peer.value, file.asn.value, filters);
-        let read = read.map_err(|text| wrong(peer, &format!("peer {name}: {text}")))?;
-        if peers.insert(name.clone(), read).is_some() {
+        if !names.insert(name.clone()) {
             return Err(wrong(peer, &format!("two peers are named {name}; give one another name")));
         }
+        let read = self::peer(&peer.value, &remote, file.asn.value, filters).map_err(wrong_peer)?;
+        match remote {
+            Remote::Address(_) => drop(peers.insert(name.clone(), read)),
+            Remote::Interface(interface, address) => {
+                templates.unnumbered.insert(name.clone(), Unnumbered { interface, address, peer: read });
+            }
+            Remote::Range(prefix, most) => {
+                templates.ranges.insert(name.clone(), Range { prefix, most, peer: read });
+            }
+        }
     }
-    Ok(peers)
+    Ok((peers, templates))
 }
 
-fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
+fn peer(file: &FilePeer, remote: &Remote, own: u32, filters: &Filters) -> Result<Peer, String> {
     let shown = file.local_asn.unwrap_or(own);
-    if let Some(text) = no_router(file.address) {
-        return Err(text);
-    }
     let asn = peer_asn(&file.asn, shown)?;
     if let Some(text) = file.local_asn.and_then(reserved) {
         return Err(format!("localASN {text}"));
@@ -317,7 +310,7 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
     if file.password.as_ref().is_some_and(|password| password.is_empty() || password.len() > 80) {
         return Err("password must have 1 to 80 octets (tcp(7), TCP_MD5SIG)".to_owned());
     }
-    if file.source.is_some_and(|source| source.is_ipv4() != file.address.is_ipv4()) {
+    if file.source.is_some_and(|source| source.is_ipv6() != remote.is_ipv6()) {
         return Err("source and address are of different families".to_owned());
     }
     let restart = file.graceful_restart.as_ref().map(|restart| restart.restart_time);
@@ -346,7 +339,9 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
     let (import_filter, export_filter) = filters::of(filters, &file.filters)?;
     let hops = bfd::usual(external, file.multihop.is_some(), file.ttl_security);
     Ok(Peer {
-        address: file.address,
+        address: remote.address(),
+        interface: None,
+        range: None,
         port: file.port.unwrap_or(BGP_PORT),
         asn,
         local_asn: file.local_asn,
@@ -355,8 +350,9 @@ fn peer(file: &FilePeer, own: u32, filters: &Filters) -> Result<Peer, String> {
         hold_time: file.hold_time.unwrap_or(90),
         ttl: file.multihop,
         ttl_security: file.ttl_security,
-        passive: file.passive,
+        passive: file.passive || matches!(remote, Remote::Range(..)),
         families,
+        extended_next_hop: file.extended_next_hop.unwrap_or(remote.is_ipv6()),
         next_hop_v4: None,
         next_hop_v6: None,
         graceful_restart: restart,

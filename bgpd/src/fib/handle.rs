@@ -1,8 +1,8 @@
 //! The handle that feeds the FIB's thread, and what comes back from it.
 
 use super::{Change, Config};
+use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -50,7 +50,7 @@ pub enum Command {
     /// All peers have sent End-of-RIB, or the limit is over: what is adopted and was not learned again may go.
     InSync,
     /// Follow these next hops, and no others; their state is told at once and whenever it changes.
-    Track(Vec<IpAddr>),
+    Track(Vec<ScopedAddr>),
     /// State of these prefixes, in the order asked.
     Show(Vec<IpNet>, Box<dyn FnOnce(Vec<RouteState>) + Send>),
     /// Called once everything asked before has been tried on the kernel.
@@ -61,7 +61,7 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Feedback {
     /// Next hops that are tracked and whose state is new.
-    NextHops(Vec<(IpAddr, Reach)>),
+    NextHops(Vec<(ScopedAddr, Reach)>),
     /// The status changed.
     Status(Status),
 }
@@ -126,7 +126,7 @@ pub struct RouteState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HopState {
     /// The next hop.
-    pub address: IpAddr,
+    pub address: ScopedAddr,
     /// Whether the kernel's route uses it.
     pub installed: bool,
     /// `plain`, `VXLAN`, `IPIP`; empty when it is not installed.
@@ -180,7 +180,7 @@ impl Fib {
     }
 
     /// Follows these next hops, and no others.
-    pub fn track(&self, next_hops: Vec<IpAddr>) {
+    pub fn track(&self, next_hops: Vec<ScopedAddr>) {
         self.send(Command::Track(next_hops));
     }
 

@@ -14,6 +14,7 @@ pub mod world;
 
 pub use handle::{Command, Condition, Feedback, Fib, HopState, Problem, Reach, RouteState, Status, Waiting};
 
+use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -26,7 +27,7 @@ pub struct Change {
     pub prefix: IpNet,
     /// Next hops of the chosen paths, several with ECMP; empty when the prefix is withdrawn. Never our own prefixes:
     /// those come by [`Config::own`].
-    pub next_hops: Vec<IpAddr>,
+    pub next_hops: Vec<ScopedAddr>,
 }
 
 /// All that decides, beside the RIB, what goes into the kernel. A new one replaces the old as a whole.

@@ -5,6 +5,7 @@
 use super::route::{Forward, Hop, Transport, Tunnel};
 use super::world::{Way, World};
 use super::{Config, NodeAddresses, Pool, Reach};
+use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
@@ -20,7 +21,7 @@ pub struct Outcome {
     /// The route, if there is one.
     pub forward: Option<Arc<Forward>>,
     /// What became of each next hop, in the order given.
-    pub hops: Vec<(IpAddr, Result<Transport, Refusal>)>,
+    pub hops: Vec<(ScopedAddr, Result<Transport, Refusal>)>,
 }
 
 /// Why a next hop is not used.
@@ -35,7 +36,7 @@ pub enum Refusal {
     /// Nothing but the default route leads there.
     Unresolved {
         /// The next hop.
-        next_hop: IpAddr,
+        next_hop: ScopedAddr,
         /// Name of the node, if it is one.
         node: Option<String>,
         /// Name of the pool that holds the prefix, if one does.
@@ -43,8 +44,10 @@ pub enum Refusal {
     },
     /// The next hop is an address of this node.
     Own(IpAddr),
-    /// The next hop is of the other family.
+    /// An IPv6 prefix with an IPv4 next hop.
     OtherFamily(IpAddr),
+    /// The next hop is link-local, and its interface is gone or down.
+    LinkDown(IpAddr),
     /// Nothing at all leads to the node that is the tunnel's other end.
     NoWayToNode(IpAddr, String),
     /// The other end of the tunnel has no IPv4 address, or this node has none.
@@ -81,6 +84,7 @@ impl fmt::Display for Refusal {
             }
             Self::Own(address) => write!(f, "next hop {address} is this node itself"),
             Self::OtherFamily(address) => write!(f, "next hop {address} is not of the prefix's address family"),
+            Self::LinkDown(address) => write!(f, "next hop {address} is on an interface that is gone or down"),
             Self::NoWayToNode(address, node) => {
                 write!(f, "no route leads to {address}, the tunnel's end at node {node}")
             }
@@ -144,9 +148,9 @@ impl<'a> Resolver<'a> {
 
     /// The route over `next_hops` for a prefix of the family `v6` inside the pool with this index.
     #[must_use]
-    pub fn resolve(&self, v6: bool, pool: Option<usize>, next_hops: &[IpAddr]) -> Outcome {
+    pub fn resolve(&self, v6: bool, pool: Option<usize>, next_hops: &[ScopedAddr]) -> Outcome {
         let pool = pool.and_then(|index| self.config.pools.get(index));
-        let mut ways: Vec<(IpAddr, Result<Usable, Refusal>)> =
+        let mut ways: Vec<(ScopedAddr, Result<Usable, Refusal>)> =
             next_hops.iter().map(|address| (*address, self.one(v6, pool, *address))).collect();
         let chosen = ways.iter().filter_map(|(_, way)| way.as_ref().ok().map(|(transport, _)| *transport)).min();
         for (_, way) in &mut ways {
@@ -165,7 +169,7 @@ impl<'a> Resolver<'a> {
 
     /// Whether a path through `next_hop` is eligible at all.
     #[must_use]
-    pub fn reach(&self, next_hop: IpAddr) -> Reach {
+    pub fn reach(&self, next_hop: ScopedAddr) -> Reach {
         if let Some(cost) = self.plain(next_hop).map(|(_, cost)| cost) {
             return Reach::Reachable { cost };
         }
@@ -179,22 +183,24 @@ impl<'a> Resolver<'a> {
 
     /// Why nothing leads to `next_hop`, in the words of the first pool that could have prefixes behind it.
     #[must_use]
-    pub fn why_unreachable(&self, next_hop: IpAddr) -> Option<Refusal> {
-        let v6 = next_hop.is_ipv6();
+    pub fn why_unreachable(&self, next_hop: ScopedAddr) -> Option<Refusal> {
+        let v6 = next_hop.address.is_ipv6();
         let pool = self.config.pools.iter().find(|pool| pool.cidr.addr().is_ipv6() == v6);
         let refusal = self.one(v6, pool, next_hop).err()?;
         // A missing device has a sentence of its own.
         (!matches!(refusal, Refusal::NoDevice(_))).then_some(refusal)
     }
 
-    fn one(&self, v6: bool, pool: Option<&Pool>, address: IpAddr) -> Result<Usable, Refusal> {
-        if address.is_ipv6() != v6 {
+    /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
+    fn one(&self, v6: bool, pool: Option<&Pool>, next_hop: ScopedAddr) -> Result<Usable, Refusal> {
+        let address = next_hop.address;
+        if v6 && address.is_ipv4() {
             return Err(Refusal::OtherFamily(address));
         }
         if [self.config.local.v4.map(IpAddr::V4), self.config.local.v6.map(IpAddr::V6)].contains(&Some(address)) {
             return Err(Refusal::Own(address));
         }
-        let plain = self.plain(address);
+        let plain = self.plain(next_hop);
         let connected = matches!(&plain, Some((_, 0)));
         let node = self.nodes.get(&address);
         if let (Some(pool), Some(node), false) = (pool, node, self.config.alone) {
@@ -209,8 +215,9 @@ impl<'a> Resolver<'a> {
         }
         match plain {
             Some((hops, _)) => Ok((Transport::Plain, hops)),
+            None if next_hop.zone > 0 => Err(Refusal::LinkDown(address)),
             None => Err(Refusal::Unresolved {
-                next_hop: address,
+                next_hop,
                 node: node.map(|node| node.name.clone()),
                 pool: pool.filter(|_| node.is_some()).map(|pool| pool.name.clone()),
             }),
@@ -218,7 +225,14 @@ impl<'a> Resolver<'a> {
     }
 
     /// Plain hops towards `address` and their interior cost: 0 on a connected subnet, else 1 and the route's metric.
-    fn plain(&self, address: IpAddr) -> Option<(Vec<Hop>, u32)> {
+    ///
+    /// A link-local address is on its link while that is up; no route says more about it.
+    fn plain(&self, next_hop: ScopedAddr) -> Option<(Vec<Hop>, u32)> {
+        let ScopedAddr { address, zone } = next_hop;
+        if zone > 0 {
+            let link = self.world.links.get(&zone).filter(|link| link.up)?;
+            return Some((vec![Hop { gateway: Some(address), link: link.index, tunnel: None }], 0));
+        }
         let route = self.world.routes.longest_match(address, false)?;
         let usable: Vec<&Way> = route.ways.iter().filter(|way| !self.world.is_tunnel(way.link)).collect();
         let connected = usable.iter().any(|way| way.gateway.is_none());

@@ -8,6 +8,7 @@ use super::route::{Forward, Found, Step};
 use super::tunnel::{self, Failure, Failures};
 use super::world::World;
 use super::{Change, Condition, Config, HopState, Problem, Reach, RouteState, Status};
+use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,7 @@ pub struct Table {
     learned: FxHashMap<IpNet, Entry>,
     /// Unreachable routes that the kernel is believed to have.
     unreachable: BTreeSet<IpNet>,
-    sets: FxHashSet<Arc<[IpAddr]>>,
+    sets: FxHashSet<Arc<[ScopedAddr]>>,
     memo: Memo,
     /// Prefixes to look at again; everything if `all`.
     dirty: FxHashSet<IpNet>,
@@ -36,13 +37,13 @@ pub struct Table {
     unresolved: BTreeMap<IpNet, Refusal>,
     refused: BTreeMap<(IpNet, u32), String>,
     devices: Failures,
-    tracked: BTreeMap<IpAddr, Tracked>,
+    tracked: BTreeMap<ScopedAddr, Tracked>,
     repairs: u64,
 }
 
 #[derive(Default)]
 struct Entry {
-    next_hops: Option<Arc<[IpAddr]>>,
+    next_hops: Option<Arc<[ScopedAddr]>>,
     kernel: Option<Arc<Forward>>,
     /// Found in the kernel, and nobody has said a word about it since.
     adopted: bool,
@@ -256,7 +257,7 @@ impl Table {
     }
 
     /// Follows these next hops, and no others.
-    pub fn track(&mut self, next_hops: Vec<IpAddr>) {
+    pub fn track(&mut self, next_hops: Vec<ScopedAddr>) {
         self.tracked = next_hops
             .into_iter()
             .map(|address| (address, self.tracked.get(&address).cloned().unwrap_or_default()))
@@ -264,7 +265,7 @@ impl Table {
     }
 
     /// State of the tracked next hops that is new since the last call.
-    pub fn reach_changes(&mut self) -> Vec<(IpAddr, Reach)> {
+    pub fn reach_changes(&mut self) -> Vec<(ScopedAddr, Reach)> {
         let resolver = Resolver::new(&self.config, &self.world);
         let mut changes = Vec::new();
         for (address, known) in &mut self.tracked {
@@ -313,7 +314,7 @@ impl Table {
             return RouteState { prefix, unreachable, hops: Vec::new() };
         };
         let not = |reason: String| {
-            let hop = |address: &IpAddr| HopState {
+            let hop = |address: &ScopedAddr| HopState {
                 address: *address,
                 installed: false,
                 encapsulation: "",
@@ -386,7 +387,7 @@ impl Table {
         repairs
     }
 
-    fn intern(&mut self, mut next_hops: Vec<IpAddr>) -> Arc<[IpAddr]> {
+    fn intern(&mut self, mut next_hops: Vec<ScopedAddr>) -> Arc<[ScopedAddr]> {
         next_hops.sort_unstable();
         next_hops.dedup();
         if let Some(known) = self.sets.get(next_hops.as_slice()) {
@@ -397,7 +398,7 @@ impl Table {
             self.memo.clear();
             self.sets.retain(|set| Arc::strong_count(set) > 1);
         }
-        let set: Arc<[IpAddr]> = next_hops.into();
+        let set: Arc<[ScopedAddr]> = next_hops.into();
         self.sets.insert(set.clone());
         set
     }
@@ -409,13 +410,13 @@ impl Table {
 }
 
 /// By next hops, pool and family.
-type Memo = FxHashMap<(Arc<[IpAddr]>, Option<usize>, bool), Arc<Outcome>>;
+type Memo = FxHashMap<(Arc<[ScopedAddr]>, Option<usize>, bool), Arc<Outcome>>;
 
 fn judge(
     resolver: &Resolver<'_>,
     memo: &mut Memo,
     prefix: IpNet,
-    set: &Arc<[IpAddr]>,
+    set: &Arc<[ScopedAddr]>,
 ) -> Result<Arc<Outcome>, Refusal> {
     if let Some(refusal) = resolver.refused(prefix) {
         return Err(refusal);
@@ -434,7 +435,7 @@ fn blame(verdict: &Result<Arc<Outcome>, Refusal>) -> Option<Refusal> {
     refusals.filter(|refusal| !matches!(refusal, Refusal::OtherTransport | Refusal::NoDevice(_))).min().cloned()
 }
 
-fn hop_state(address: IpAddr, way: &Result<super::route::Transport, Refusal>, in_kernel: bool) -> HopState {
+fn hop_state(address: ScopedAddr, way: &Result<super::route::Transport, Refusal>, in_kernel: bool) -> HopState {
     match way {
         Ok(transport) if in_kernel => {
             HopState { address, installed: true, encapsulation: transport.name(), reason: String::new() }

@@ -12,6 +12,8 @@ use std::net::IpAddr;
 use twill_crds::names::{IPIP_DEVICE, METRIC_LEARNED, METRIC_UNREACHABLE, VXLAN_DEVICE, vxlan_mac};
 use twill_crds::{Encapsulation, Protocol, When};
 
+mod link_local;
+
 const UPLINK: u32 = 2;
 const SECOND_UPLINK: u32 = 3;
 const VXLAN: u32 = 9;
@@ -88,7 +90,7 @@ fn table(config: Config) -> Table {
 }
 
 fn change(prefix: &str, hops: &[&str]) -> Change {
-    Change { prefix: net(prefix), next_hops: hops.iter().map(|hop| ip(hop)).collect() }
+    Change { prefix: net(prefix), next_hops: hops.iter().map(|hop| ip(hop).into()).collect() }
 }
 
 /// What the table wants for one prefix.
@@ -191,7 +193,7 @@ fn an_unresolved_next_hop_is_a_sentence_with_a_way_out_until_a_route_appears() {
 #[test]
 fn tracked_next_hops_tell_their_state_once_and_again_when_it_changes() {
     let mut table = table(config(Protocol::None, When::CrossSubnet));
-    let hops = ["172.31.1.12", "172.31.2.11", "192.0.2.7"].map(ip);
+    let hops = ["172.31.1.12", "172.31.2.11", "192.0.2.7"].map(|hop| ip(hop).into());
     table.track(hops.to_vec());
     let reachable = |cost| Reach::Reachable { cost };
     let told = vec![(hops[0], reachable(0)), (hops[1], Reach::Unreachable), (hops[2], reachable(1))];

@@ -25,6 +25,8 @@ pub struct PeerConfig {
     pub hold_time: u16,
     /// Families that we offer.
     pub families: Families,
+    /// Whether we offer IPv6 next hops of IPv4 prefixes (RFC 8950).
+    pub extended_next_hop: bool,
     /// Whether we only wait for the peer to connect.
     pub passive: bool,
     /// Our graceful restart capability, with the bits as they are true now. `None`: not offered.

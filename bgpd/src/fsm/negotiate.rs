@@ -40,6 +40,9 @@ pub(super) fn open(config: &PeerConfig, refused: &Refused) -> Open {
     let mut capabilities: Vec<Capability> =
         config.families.iter().map(|family| Capability::Multiprotocol(family.into())).collect();
     capabilities.push(Capability::RouteRefresh);
+    if config.extended_next_hop && config.families.contains(Family::Ipv4Unicast) {
+        capabilities.push(Capability::ExtendedNextHop(vec![IPV4_OVER_IPV6]));
+    }
     capabilities.push(Capability::ExtendedMessage);
     if let Some(restart) = &config.graceful_restart {
         let families =
@@ -103,7 +106,8 @@ pub(crate) fn negotiate(config: &PeerConfig, ours: &Open, theirs: &Open) -> Resu
         enhanced_route_refresh: both(70),
         add_path_receive: add_path::families(ours, theirs).intersection(families),
         add_path_send: add_path::families(theirs, ours).intersection(families),
-        extended_next_hop: false,
+        // RFC 8950 section 4: who announces it can take it, and both did.
+        extended_next_hop: families.contains(Family::Ipv4Unicast) && takes_ipv6(ours) && takes_ipv6(theirs),
         hold_time: ours.hold_time.min(theirs.hold_time),
         graceful_restart: theirs.capabilities.iter().find_map(|capability| match capability {
             Capability::GracefulRestart(restart) => Some(restart.clone()),
@@ -124,6 +128,15 @@ fn roles_agree(ours: Option<LocalRole>, theirs: &Open) -> bool {
         return !strict;
     }
     said.all(|capability| *capability == Capability::Role(ours.counterpart()))
+}
+
+/// IPv4 unicast with a next hop of AFI 2.
+const IPV4_OVER_IPV6: (AfiSafi, u16) = (AfiSafi { afi: 1, safi: 1 }, 2);
+
+fn takes_ipv6(open: &Open) -> bool {
+    open.capabilities
+        .iter()
+        .any(|capability| matches!(capability, Capability::ExtendedNextHop(list) if list.contains(&IPV4_OVER_IPV6)))
 }
 
 fn has(open: &Open, code: u8) -> bool {
@@ -153,4 +166,43 @@ fn required(families: Families) -> Vec<u8> {
         data.extend_from_slice(&[1, 4, high, low, 0, safi]);
     }
     data
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn config(asn: u32, extended_next_hop: bool) -> PeerConfig {
+        PeerConfig {
+            local_asn: asn,
+            remote_asn: RemoteAs::External,
+            identifier: [10, 0, 0, 1].into(),
+            hold_time: 90,
+            families: Families::ALL,
+            extended_next_hop,
+            passive: false,
+            graceful_restart: None,
+            long_lived: None,
+            role: None,
+            add_path_receive: false,
+            add_path_send: false,
+        }
+    }
+
+    #[test]
+    fn ipv6_next_hops_of_ipv4_are_agreed_on_by_both() {
+        let agreed = |ours, theirs| {
+            let (mine, other) = (config(1, ours), config(2, theirs));
+            let refused = Refused::default();
+            negotiate(&mine, &open(&mine, &refused), &open(&other, &refused)).unwrap().extended_next_hop
+        };
+        assert_eq!(
+            [agreed(true, true), agreed(true, false), agreed(false, true), agreed(false, false)],
+            [true, false, false, false]
+        );
+        let only_v6 = PeerConfig { families: Families::only(Family::Ipv6Unicast), ..config(1, true) };
+        let theirs = open(&config(2, true), &Refused::default());
+        assert!(!negotiate(&only_v6, &open(&only_v6, &Refused::default()), &theirs).unwrap().extended_next_hop);
+    }
 }

@@ -3,11 +3,11 @@
 use super::sockets;
 use crate::fsm;
 use crate::rib::PeerId;
+use crate::scoped::ScopedAddr;
 use crate::speaker::Receiver;
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -58,7 +58,7 @@ pub(super) struct Connection {
 /// A peer that is told goodbye.
 #[derive(Clone)]
 pub(super) struct Farewell {
-    pub(super) address: IpAddr,
+    pub(super) address: ScopedAddr,
     pub(super) name: String,
     /// How long it believes in the session if it hears nothing.
     pub(super) hold_time: Duration,

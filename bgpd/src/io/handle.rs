@@ -1,12 +1,13 @@
 //! The speaker as the rest of the process sees it: a handle to its threads.
 
 use super::bmp::Stations;
+use super::planner::{self, Planner};
 use super::recorder::Recorder;
 use super::{bfd, netlink, rib, session};
 use crate::fib::{self, Feedback, Fib, RouteState};
 use crate::fsm::{State, Stop};
 use crate::rib::PeerId;
-use crate::speaker::{Config, Event, Plan};
+use crate::speaker::{Absent, Config};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::io;
@@ -21,7 +22,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// A running speaker; cheap to clone. Its threads end when the last handle is gone, or after [`SpeakerHandle::leave`].
 #[derive(Clone)]
 pub struct SpeakerHandle {
-    plan: Arc<tokio::sync::Mutex<Option<Plan>>>,
+    planner: Arc<Planner>,
     rib: mpsc::Sender<rib::Command>,
     io: mpsc::UnboundedSender<session::Command>,
     fib: Option<Fib>,
@@ -69,28 +70,26 @@ impl SpeakerHandle {
         let (io, commands) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let to_rib = rib.clone();
+        let (planner, queue) = planner::channel_pair();
+        queue.start(rib.clone(), io.clone(), seed)?;
+        let to_planner = Arc::downgrade(&planner);
         std::thread::Builder::new().name("io".to_owned()).spawn(move || {
             let _guard = super::EndOnPanic;
-            runtime
-                .block_on(async move { session::Io::new(to_rib, seed, kernel, beside).run(commands, from_rib).await });
+            runtime.block_on(async move {
+                session::Io::new(to_rib, seed, kernel, beside, to_planner).run(commands, from_rib).await
+            });
         })?;
         let stations = Stations::new(rib.clone());
-        Ok(Self { plan: Arc::default(), rib, io, fib, status, stations })
+        Ok(Self { planner, rib, io, fib, status, stations })
     }
 
     /// From now on this configuration. Sessions that it does not change do not notice.
     pub async fn reconfigure(&self, config: Config) {
-        let mut current = self.plan.lock().await;
-        let plan = match &*current {
-            None => Plan::first(config),
-            Some(plan) => plan.next(config),
-        };
-        *current = Some(plan.clone());
-        let plan = Arc::new(plan);
-        // The RIB first, so that it knows the peers of the sessions that come up. A send fails only at the end.
-        drop(self.rib.send(rib::Command::Event(Event::Plan(Arc::clone(&plan)))).await);
-        self.stations.configure(&plan.config.bmp);
-        drop(self.io.send(session::Command::Plan(plan)));
+        self.stations.configure(&config.bmp);
+        let (done, planned) = oneshot::channel();
+        // Fails only at the end.
+        drop(self.planner.send(planner::Command::Configure(Box::new(config), done)));
+        drop(planned.await);
     }
 
     /// The kernel's side, if routes are installed.
@@ -120,7 +119,9 @@ impl SpeakerHandle {
             .zip(counts)
             .map(|(peer, counts)| PeerStatus {
                 name: peer.name,
-                address: peer.address,
+                address: Some(peer.address.address),
+                interface: peer.interface,
+                missing: None,
                 asn: peer.asn,
                 role: peer.role.to_owned(),
                 state: peer.state.to_string(),
@@ -133,9 +134,14 @@ impl SpeakerHandle {
                 sessions: peer.sessions,
             })
             .collect();
+        let (reply, absent) = oneshot::channel();
+        drop(self.planner.send(planner::Command::Absent(reply)));
+        let (absent, odd) = absent.await.unwrap_or_default();
+        peers.extend(absent.into_iter().map(missing));
         peers.sort_by(|one, other| one.name.cmp(&other.name));
         problems.extend(sessions.problems);
         problems.extend(self.stations.problems());
+        problems.extend(odd);
         (peers, problems)
     }
 
@@ -179,7 +185,9 @@ impl SpeakerHandle {
 
     /// Peers hear that this speaker is about to go (RFC 8326), and have the time to find other ways, if there is a peer.
     pub async fn announce_leaving(&self) {
-        let config = self.plan.lock().await.as_ref().map(|plan| Config::clone(&plan.config));
+        let (reply, config) = oneshot::channel();
+        drop(self.planner.send(planner::Command::Configuration(reply)));
+        let config = config.await.unwrap_or_default();
         let Some(config) = config.filter(|config| !config.leaving && config.shutdown.is_none()) else { return };
         self.reconfigure(Config { leaving: true, ..config }).await;
         if self.peers().await.0.iter().any(|peer| peer.state == "Established") {
@@ -199,6 +207,26 @@ impl SpeakerHandle {
     }
 }
 
+/// A peer whose address is not known.
+fn missing(absent: Absent) -> PeerStatus {
+    PeerStatus {
+        name: absent.name,
+        address: None,
+        interface: Some(absent.interface),
+        asn: absent.asn.unwrap_or(0),
+        state: State::Idle.to_string(),
+        since: 0,
+        received: 0,
+        advertised: 0,
+        rejected: 0,
+        last_error: None,
+        missing: Some(absent.reason),
+        bfd: None,
+        sessions: 0,
+        role: String::new(),
+    }
+}
+
 /// What the kernel has of a path.
 fn fill_in(route: &mut RouteStatus, state: &RouteState) {
     let Some(next_hop) = route.next_hop else {
@@ -207,7 +235,9 @@ fn fill_in(route: &mut RouteStatus, state: &RouteState) {
         }
         return;
     };
-    let Some(hop) = state.hops.iter().find(|hop| hop.address == next_hop).filter(|_| route.best) else { return };
+    let Some(hop) = state.hops.iter().find(|hop| hop.address.address == next_hop).filter(|_| route.best) else {
+        return;
+    };
     route.installed = hop.installed;
     hop.encapsulation.clone_into(&mut route.encapsulation);
     if !hop.reason.is_empty() {

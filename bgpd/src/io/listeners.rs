@@ -1,12 +1,14 @@
 //! Listening sockets. One that cannot be opened is tried again, and said.
 
 use super::connection::Ready;
+use super::keys::keys;
 use super::sockets;
 use crate::speaker::Config;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use ipnet::IpNet;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -21,7 +23,7 @@ const BREATH: Duration = Duration::from_millis(100);
 pub(super) struct Listeners {
     wanted: BTreeMap<SocketAddr, Listener>,
     next: u64,
-    keys: BTreeMap<IpAddr, String>,
+    keys: BTreeMap<IpNet, String>,
     /// Whether answers begin with TTL 255.
     far: bool,
     retry_at: Option<Instant>,
@@ -52,15 +54,15 @@ impl Listeners {
     /// The keys of all peers that have one, and the TTL that a peer with `ttlSecurity` expects of a SYN's answer; both are on the sockets
     /// before any SYN of theirs is answered.
     pub(super) fn secure(&mut self, config: &Config) {
-        let far = config.peers.values().any(|peer| peer.ttl_security.is_some());
+        let ranges = config.templates.ranges.values().map(|range| &range.peer);
+        let far = config.peers.values().chain(ranges).any(|peer| peer.ttl_security.is_some());
         if std::mem::replace(&mut self.far, far) != far {
             self.wanted
                 .values()
                 .filter_map(|listener| listener.socket.as_ref())
                 .for_each(|socket| set_ttl(socket, far));
         }
-        let keys: BTreeMap<IpAddr, String> =
-            config.peers.values().filter_map(|peer| Some((peer.address, peer.password.clone()?))).collect();
+        let keys = keys(config);
         for listener in self.wanted.values().filter_map(|listener| listener.socket.as_ref()) {
             for peer in self.keys.keys().filter(|peer| !keys.contains_key(*peer)) {
                 set_key(listener, *peer, None);
@@ -144,7 +146,7 @@ fn set_ttl(listener: &TcpListener, far: bool) {
     }
 }
 
-fn set_key(listener: &TcpListener, peer: IpAddr, key: Option<&str>) {
+fn set_key(listener: &TcpListener, peer: IpNet, key: Option<&str>) {
     if let Err(error) = sockets::listener_key(listener, peer, key) {
         warn!(%peer, %error, "the kernel refuses the TCP MD5 key: connections of this peer will not be accepted");
     }

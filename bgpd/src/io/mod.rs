@@ -15,10 +15,13 @@ mod connection;
 mod control;
 mod handle;
 mod interfaces;
+mod keys;
 mod listeners;
 pub(crate) mod lone;
 mod md5;
 mod metrics;
+mod nd;
+mod planner;
 mod recorder;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

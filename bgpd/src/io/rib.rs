@@ -2,12 +2,13 @@
 
 use crate::fib::{Change, Feedback, Fib, Reach};
 use crate::rib::PeerId;
+use crate::scoped::ScopedAddr;
 use crate::speaker::{Event, Output, PeerCounts, Speaker, StationEvent};
 use bytes::Bytes;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use twill_crds::control::{RouteQuery, RouteStatus};
@@ -116,7 +117,7 @@ impl Rib {
                 Reach::Unreachable => None,
                 Reach::Reachable { cost } => Some(cost),
             };
-            let costs: Vec<(IpAddr, Option<u32>)> =
+            let costs: Vec<(ScopedAddr, Option<u32>)> =
                 hops.into_iter().map(|(address, reach)| (address, cost(reach))).collect();
             self.speaker.handle(Event::Costs(costs), Instant::now());
         }

@@ -1,10 +1,12 @@
 //! Sockets as BGP wants them: TTL, MD5 keys, source addresses, and no delay.
 
 use super::md5;
+use crate::scoped::ScopedAddr;
 use crate::speaker::Peer;
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -24,10 +26,10 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Sets or removes the key of a peer on a listening socket of its family.
-pub(super) fn listener_key(listener: &TcpListener, peer: IpAddr, key: Option<&str>) -> io::Result<()> {
+/// Sets or removes the key of all peers with this prefix on a listening socket of its family.
+pub(super) fn listener_key(listener: &TcpListener, peers: IpNet, key: Option<&str>) -> io::Result<()> {
     match listener.local_addr() {
-        Ok(local) if local.is_ipv4() == peer.is_ipv4() => md5::set(listener.as_fd(), peer, key),
+        Ok(local) if local.is_ipv4() == peers.addr().is_ipv4() => md5::set(listener.as_fd(), peers, key),
         _ => Ok(()),
     }
 }
@@ -46,11 +48,11 @@ pub(super) fn dial(peer: &Peer, external: bool) -> io::Result<TcpSocket> {
     let socket = if peer.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     set_ttl(&SockRef::from(&socket), peer, external)?;
     if let Some(key) = &peer.password {
-        md5::set(socket.as_fd(), peer.address, Some(key))?;
+        md5::set(socket.as_fd(), peer.address.into(), Some(key))?;
     }
     if let Some(source) = peer.source {
         socket.set_reuseaddr(true)?;
-        socket.bind(SocketAddr::new(source, 0))?;
+        socket.bind(ScopedAddr::new(source, peer.remote().zone).socket(0))?;
     }
     Ok(socket)
 }

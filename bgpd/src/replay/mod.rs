@@ -5,13 +5,17 @@
 //! ```
 //! Only what peers sent is played; next hops count as reachable, and sockets take everything at once.
 
+mod met;
+
 use crate::fsm::{self, State};
 use crate::mrt::{Record, Records, What};
 use crate::rib::PeerId;
-use crate::speaker::{Config, Established, Event, Loss, Output, Past, Plan, Receiver, Speaker};
+use crate::scoped::{ScopedAddr, is_link_local};
+use crate::speaker::{Config, Established, Event, Link, Loss, Output, Past, PeerChange, Plan, Receiver, Speaker};
 use crate::wire::{
     Frame, Framer, MAX_EXTENDED, MessageType, Negotiated, Notification, Open, RefreshKind, RouteRefresh, Update,
 };
+use met::Met;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -33,7 +37,7 @@ pub struct Played {
 /// # Errors
 /// The file is no recording, or ends inside a record: one sentence.
 pub fn play(config: Config, recording: &[u8]) -> Result<Played, String> {
-    let mut player = Player::new(config);
+    let mut player = Player::new(Met::with(&config, recording)?, config);
     for record in Records::new(recording) {
         player.play(&record?);
     }
@@ -44,8 +48,10 @@ pub fn play(config: Config, recording: &[u8]) -> Result<Played, String> {
 }
 
 struct Player {
+    config: Config,
+    met: Met,
     plan: Arc<Plan>,
-    by_address: HashMap<IpAddr, PeerId>,
+    by_address: HashMap<ScopedAddr, PeerId>,
     speaker: Speaker,
     peers: BTreeMap<PeerId, Peer>,
     /// Messages of addresses that are no peer's.
@@ -69,14 +75,15 @@ struct Peer {
 }
 
 impl Player {
-    fn new(config: Config) -> Self {
+    fn new(met: Met, config: Config) -> Self {
         let start = Instant::now();
-        let plan = Arc::new(Plan::first(config));
+        let plan = Arc::new(Plan::first(config.clone()));
         let mut speaker = Speaker::new(false, false, start);
         speaker.handle(Event::Plan(Arc::clone(&plan)), start);
-        let address = |id: &PeerId| plan.peer(*id).map(|(_, peer)| (peer.address, *id));
-        let by_address = plan.ids.keys().filter_map(address).collect();
+        let by_address = by_address(&plan);
         Self {
+            config,
+            met,
             plan,
             by_address,
             speaker,
@@ -94,7 +101,7 @@ impl Player {
         let first = *self.first.get_or_insert(record.at);
         self.now = self.now.max(self.start + record.at.saturating_sub(first));
         self.speaker.handle_timeout(self.now);
-        let Some(id) = self.by_address.get(&record.ends.peer).copied() else {
+        let Some(id) = self.peer(record) else {
             *self.strangers.entry(record.ends.peer).or_default() += 1;
             return;
         };
@@ -105,6 +112,27 @@ impl Player {
             What::Message { sent, bytes, .. } => self.message(id, sent, bytes),
         }
         self.flush();
+    }
+
+    /// The peer that a record is of; one that is not written down becomes one here, as it did when it was met.
+    fn peer(&mut self, record: &Record<'_>) -> Option<PeerId> {
+        let remote = ScopedAddr::new(record.ends.peer, record.ends.interface.into());
+        if let Some(id) = self.by_address.get(&remote) {
+            return Some(*id);
+        }
+        let plan = Arc::new(self.plan.next(self.met.meet(&self.config, &record.ends)?));
+        for change in &plan.changes {
+            if !matches!(change, PeerChange::Soft(_)) {
+                let gone = self.peers.remove(&change.peer()).and_then(|peer| peer.session);
+                if let Some((session, ..)) = gone {
+                    self.speaker.handle(Event::Down(change.peer(), session, Loss::Final), self.now);
+                }
+            }
+        }
+        self.speaker.handle(Event::Plan(Arc::clone(&plan)), self.now);
+        self.by_address = by_address(&plan);
+        self.plan = plan;
+        self.by_address.get(&remote).copied()
     }
 
     /// What the speaker has to say is taken at once.
@@ -181,20 +209,23 @@ impl Player {
             IpAddr::V6(_) => None,
         };
         let v6 = match record.ends.local {
-            IpAddr::V6(address) => Some(address),
+            IpAddr::V6(address) => Some(address).filter(|_| !is_link_local(record.ends.local)),
             IpAddr::V4(_) => None,
         };
+        let link = Link { zone: record.ends.interface.into(), unnumbered: is_link_local(record.ends.peer) };
         let established = Established {
             negotiated: negotiated.clone(),
             router_id: ours.identifier,
             remote: record.ends.peer,
+            link,
+            link_local: None,
             next_hop_v4: config.next_hop_v4.or(v4),
             next_hop_v6: config.next_hop_v6.or(v6),
             shared: Vec::new(),
             opening: None,
         };
         peer.notified = None;
-        peer.session = Some((session, Receiver::new(id, session, negotiated.clone()), negotiated));
+        peer.session = Some((session, Receiver::new(id, session, negotiated.clone(), link), negotiated));
         self.speaker.handle(Event::Up(id, session, Box::new(established)), self.now);
     }
 
@@ -223,6 +254,11 @@ impl Player {
         self.problems.extend(self.strangers.iter().map(stranger));
         Played { speaker: self.speaker, problems: self.problems }
     }
+}
+
+fn by_address(plan: &Plan) -> HashMap<ScopedAddr, PeerId> {
+    let address = |id: &PeerId| plan.peer(*id).map(|(_, peer)| (peer.remote(), *id));
+    plan.ids.keys().filter_map(address).collect()
 }
 
 /// Number of a state in MRT (RFC 6396 section 4.4.1).

@@ -27,7 +27,7 @@ impl Tape {
     fn note(&mut self, peer: u8, what: What<'_>) {
         self.at += Duration::from_millis(1);
         let (local, peer_asn) = ("10.0.0.1".parse().unwrap(), 65000 + u32::from(peer) - 1);
-        let ends = Ends { peer_asn, local_asn: 65000, peer: [10, 0, 0, peer].into(), local };
+        let ends = Ends { peer_asn, interface: 0, local_asn: 65000, peer: [10, 0, 0, peer].into(), local };
         Record { at: self.at, ends, what }.encode(&mut self.bytes);
     }
 

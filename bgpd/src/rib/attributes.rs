@@ -1,9 +1,9 @@
 //! Attribute sets, each stored once and named by a number, with what decision needs of them; and their next hops.
 
+use crate::scoped::ScopedAddr;
 use hashbrown::{HashMap, HashTable};
 use rustc_hash::FxBuildHasher;
 use std::hash::{BuildHasher, Hash};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// An attribute set as decision sees it.
@@ -11,7 +11,7 @@ pub trait AttributeSet: Eq + Hash {
     /// What paths with this set are compared by.
     fn rank(&self) -> Rank;
     /// Where packets go; none for a prefix of our own.
-    fn next_hop(&self) -> Option<IpAddr>;
+    fn next_hop(&self) -> Option<ScopedAddr>;
 }
 
 /// What of an attribute set RFC 4271 section 9.1.2.2 and RFC 4456 section 9 compare.
@@ -63,7 +63,7 @@ struct Slot<A> {
 }
 
 struct Hop {
-    address: Option<IpAddr>,
+    address: Option<ScopedAddr>,
     /// Interior cost; none: unreachable.
     cost: Option<u32>,
     references: u32,
@@ -76,12 +76,12 @@ pub struct Attributes<A> {
     index: HashTable<u32>,
     hops: Vec<Hop>,
     free_hops: Vec<u32>,
-    hop_index: HashMap<IpAddr, u32, FxBuildHasher>,
+    hop_index: HashMap<ScopedAddr, u32, FxBuildHasher>,
     tracking: bool,
-    new_hops: Vec<IpAddr>,
+    new_hops: Vec<ScopedAddr>,
     /// Next hops out of use that the last caller of [`Attributes::hop_changes`] still follows, with their cost: he says
     /// it once only, and they may come back.
-    old_hops: Vec<(IpAddr, Option<u32>)>,
+    old_hops: Vec<(ScopedAddr, Option<u32>)>,
     serial: u32,
 }
 
@@ -180,7 +180,7 @@ impl<A: AttributeSet> Attributes<A> {
 
     /// Its next hop.
     #[must_use]
-    pub fn next_hop(&self, id: AttrId) -> Option<IpAddr> {
+    pub fn next_hop(&self, id: AttrId) -> Option<ScopedAddr> {
         self.hops[self.slots[id.index()].hop.0 as usize].address
     }
 
@@ -191,7 +191,7 @@ impl<A: AttributeSet> Attributes<A> {
     }
 
     /// Takes note of the interior cost to `address`, none if it cannot be reached; its number if that changes anything.
-    pub fn set_cost(&mut self, address: IpAddr, cost: Option<u32>) -> Option<HopId> {
+    pub fn set_cost(&mut self, address: ScopedAddr, cost: Option<u32>) -> Option<HopId> {
         let Some(id) = self.hop_index.get(&address).copied() else {
             if let Some((_, known)) = self.old_hops.iter_mut().find(|(old, _)| *old == address) {
                 *known = cost;
@@ -207,7 +207,7 @@ impl<A: AttributeSet> Attributes<A> {
     }
 
     /// Next hops that came into use and that went out of use since the last call, in that order.
-    pub fn hop_changes(&mut self) -> (Vec<IpAddr>, Vec<IpAddr>) {
+    pub fn hop_changes(&mut self) -> (Vec<ScopedAddr>, Vec<ScopedAddr>) {
         let old = std::mem::take(&mut self.old_hops).into_iter().map(|(address, _)| address).collect();
         (std::mem::take(&mut self.new_hops), old)
     }
@@ -224,7 +224,7 @@ impl<A: AttributeSet> Attributes<A> {
         self.index.is_empty()
     }
 
-    fn intern_hop(&mut self, address: Option<IpAddr>) -> HopId {
+    fn intern_hop(&mut self, address: Option<ScopedAddr>) -> HopId {
         let Some(address) = address else { return OWN };
         if let Some(id) = self.hop_index.get(&address) {
             self.hops[*id as usize].references += 1;
@@ -276,22 +276,23 @@ impl<A: AttributeSet> Attributes<A> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
     #[derive(PartialEq, Eq, Hash)]
-    struct Set(u8, Option<IpAddr>);
+    struct Set(u8, Option<ScopedAddr>);
 
     impl AttributeSet for Set {
         fn rank(&self) -> Rank {
             Rank { local_pref: u32::from(self.0), ..Rank::default() }
         }
-        fn next_hop(&self) -> Option<IpAddr> {
+        fn next_hop(&self) -> Option<ScopedAddr> {
             self.1
         }
     }
 
     #[test]
     fn equal_sets_share_a_number_until_the_last_reference_is_gone() {
-        let hop = Some([10, 0, 0, 1].into());
+        let hop = Some(IpAddr::from([10, 0, 0, 1]).into());
         let mut attributes = Attributes::new(false);
         let first = attributes.intern(&Arc::new(Set(1, hop)));
         assert_eq!(attributes.intern(&Arc::new(Set(1, hop))), first);
@@ -307,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_tracked_next_hop_is_unreachable_until_told_and_is_reported_once() {
-        let hop: IpAddr = [10, 0, 0, 1].into();
+        let hop: ScopedAddr = IpAddr::from([10, 0, 0, 1]).into();
         let mut attributes = Attributes::new(true);
         let one = attributes.intern(&Arc::new(Set(1, Some(hop))));
         let two = attributes.intern(&Arc::new(Set(2, Some(hop))));

@@ -2,6 +2,7 @@
 //! the RFC's text read literally.
 
 use super::*;
+use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -22,8 +23,8 @@ impl AttributeSet for Set {
         let Self { local_pref, as_path_length, neighbour_as, med, .. } = *self;
         Rank { local_pref, as_path_length, neighbour_as, med, ..Rank::default() }
     }
-    fn next_hop(&self) -> Option<IpAddr> {
-        Some([10, 0, 0, self.hop].into())
+    fn next_hop(&self) -> Option<ScopedAddr> {
+        Some(IpAddr::from([10, 0, 0, self.hop]).into())
     }
 }
 
@@ -193,7 +194,7 @@ fn perform(
         Step::Stale(peer) => table.mark_stale(PeerId(*peer), sets, peers, changed),
         Step::Sweep(peer) => table.remove_where(PeerId(*peer), |_, path| path.is_stale(), sets, peers, changed),
         Step::Hop(hop, reachable) => {
-            if let Some(hop) = sets.set_cost([10, 0, 0, *hop].into(), reachable.then_some(0)) {
+            if let Some(hop) = sets.set_cost(IpAddr::from([10, 0, 0, *hop]).into(), reachable.then_some(0)) {
                 table.hop_changed(hop, sets, peers, &mut changed);
             }
         }

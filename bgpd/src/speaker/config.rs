@@ -1,8 +1,10 @@
 //! What the speaker is told to be. Comes from a file ([`crate::config`]) or from the cluster's objects; already valid.
 
 use super::limit::MaxPrefixes;
+use super::templates::Templates;
 use crate::filter::Filter;
 use crate::fsm::LocalRole;
+use crate::scoped::ScopedAddr;
 use crate::wire::Families;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +32,8 @@ pub struct Config {
     pub bmp: BTreeSet<SocketAddr>,
     /// Peers by name.
     pub peers: BTreeMap<String, Peer>,
+    /// Peers whose address is found out.
+    pub templates: Templates,
     /// Whether this is all that there is: false while it comes from a snapshot of an earlier run.
     pub complete: bool,
     /// Number of the decision about sessions between nodes that this follows.
@@ -57,11 +61,23 @@ impl Shutdown {
     }
 }
 
+impl Config {
+    /// How many sessions there are to be, found or not; callers come beyond that.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.peers.len() + self.templates.unnumbered.keys().filter(|name| !self.peers.contains_key(*name)).count()
+    }
+}
+
 /// A peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its address.
+    /// Its address; unspecified in a template.
     pub address: IpAddr,
+    /// The interface that it is on, if its address is link-local.
+    pub interface: Option<Interface>,
+    /// Name of the range that it calls from, if it is not configured itself: it is there for as long as it calls.
+    pub range: Option<String>,
     /// Its TCP port when we connect.
     pub port: u16,
     /// Its AS.
@@ -83,6 +99,8 @@ pub struct Peer {
     pub passive: bool,
     /// Families that we offer.
     pub families: Families,
+    /// Whether IPv4 prefixes may have IPv6 next hops (RFC 8950), if it agrees.
+    pub extended_next_hop: bool,
     /// Our address as IPv4 next hop; none: the session's own address, or no IPv4 prefixes on an IPv6 session.
     pub next_hop_v4: Option<Ipv4Addr>,
     /// Our address as IPv6 next hop; none: the session's own address, or one of the same interface.
@@ -132,6 +150,15 @@ impl From<&AddPathSpec> for AddPath {
     fn from(spec: &AddPathSpec) -> Self {
         Self { receive: spec.receive, send: spec.sent() }
     }
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index, which another one of the same name would not have.
+    pub index: u32,
 }
 
 /// BFD with a peer (RFC 5880, 5882).
@@ -208,7 +235,24 @@ pub enum NextHopRule {
     Keep,
 }
 
+impl PeerAsn {
+    /// The number, if it is known beforehand.
+    #[must_use]
+    pub fn number(self) -> Option<u32> {
+        match self {
+            Self::Number(asn) => Some(asn),
+            Self::External => None,
+        }
+    }
+}
+
 impl Peer {
+    /// Its address, on its interface if it is link-local.
+    #[must_use]
+    pub fn remote(&self) -> ScopedAddr {
+        ScopedAddr::new(self.address, self.interface.as_ref().map_or(0, |interface| interface.index))
+    }
+
     /// Whether it is in another AS than `asn`.
     #[must_use]
     pub fn is_external(&self, asn: u32) -> bool {
@@ -260,6 +304,8 @@ pub(crate) mod tests {
     pub(crate) fn peer(address: &str, asn: u32) -> Peer {
         Peer {
             address: address.parse().unwrap(),
+            interface: None,
+            range: None,
             port: 179,
             asn: PeerAsn::Number(asn),
             local_asn: None,
@@ -270,6 +316,7 @@ pub(crate) mod tests {
             ttl_security: None,
             passive: false,
             families: Families::ALL,
+            extended_next_hop: false,
             next_hop_v4: None,
             next_hop_v6: None,
             graceful_restart: None,

@@ -1,11 +1,12 @@
 //! What the I/O thread and the RIB thread say to each other.
 
 use super::monitor::StationEvent;
-use super::path_attributes::PathAttributes;
+use super::path_attributes::{Link, PathAttributes};
 use super::plan::Plan;
 use crate::bmp::Opening;
 use crate::fsm::Reason;
 use crate::rib::{PeerId, V4, V6};
+use crate::scoped::ScopedAddr;
 use crate::wire::{Family, Negotiated};
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -36,7 +37,7 @@ pub enum Event {
     /// So many octets of what was handed over have gone into the socket.
     Written(PeerId, SessionId, usize),
     /// Interior costs of next hops, none where nothing leads there.
-    Costs(Vec<(IpAddr, Option<u32>)>),
+    Costs(Vec<(ScopedAddr, Option<u32>)>),
 }
 
 /// How a session ended.
@@ -60,10 +61,14 @@ pub struct Established {
     pub router_id: Ipv4Addr,
     /// The peer's address.
     pub remote: IpAddr,
-    /// Our IPv4 next hop.
+    /// Where the session runs.
+    pub link: Link,
+    /// Our IPv4 next hop; none: an IPv6 one for IPv4 prefixes, too, where that was agreed on.
     pub next_hop_v4: Option<Ipv4Addr>,
-    /// Our IPv6 next hop.
+    /// Our IPv6 next hop, a global address.
     pub next_hop_v6: Option<Ipv6Addr>,
+    /// Our link-local address, if the peer is on the link: it goes beside our global next hop, or alone (RFC 2545 section 3).
+    pub link_local: Option<Ipv6Addr>,
     /// The connected subnets that we share with the peer, one per family at most.
     pub shared: Vec<IpNet>,
     /// How it came about, for monitoring stations; none: they hear nothing of it.

@@ -32,6 +32,8 @@ pub(crate) struct ExportPolicy {
     pub(crate) export: Export,
     pub(crate) own_v4: Option<Ipv4Addr>,
     pub(crate) own_v6: Option<Ipv6Addr>,
+    /// Our address on the link that we share with the peers, if they are to hear it.
+    pub(crate) own_link_local: Option<Ipv6Addr>,
     pub(crate) shared: Vec<IpNet>,
     pub(crate) cluster: Ipv4Addr,
     pub(crate) four_octet_as: bool,
@@ -194,8 +196,9 @@ impl Exporter {
 
     /// Whether the next hop that goes with a number is somebody else's.
     pub(super) fn keeps_next_hop(&self, exported: u32) -> bool {
-        let next_hop = Some(self.next_hop(exported));
-        next_hop != self.policy.own_v4.map(IpAddr::V4) && next_hop != self.policy.own_v6.map(IpAddr::V6)
+        let ExportPolicy { own_v4, own_v6, own_link_local, .. } = &self.policy;
+        let own = [own_v4.map(IpAddr::V4), own_v6.map(IpAddr::V6), own_link_local.map(IpAddr::V6)];
+        !own.contains(&Some(self.next_hop(exported)))
     }
 
     /// Appends as many whole messages as it takes.
@@ -251,7 +254,7 @@ impl ExportPolicy {
         };
         // Read as all of ours are, whatever the width of AS numbers on the wire.
         let Exported { block, next_hop } = Self { four_octet_as: true, ..self.clone() }.export(&outcome, from, set)?;
-        Some(PathAttributes { canonical: block, next_hop: Some(next_hop) })
+        Some(PathAttributes { canonical: block, next_hop: Some(next_hop), zone: 0 })
     }
 
     /// Whether a path is told at all, after what the rules said of it.
@@ -353,13 +356,17 @@ impl ExportPolicy {
             (Family::Ipv6Unicast, NextHop::V4(_)) => false,
             _ => true,
         };
-        let own_v6 = self.own_v6.map(|address| NextHop::from(IpAddr::V6(address)));
+        let own_v6 = match (self.own_v6, self.own_link_local) {
+            (Some(global), link_local) => Some(NextHop::V6 { global, link_local }),
+            (None, only) => only.map(|global| NextHop::V6 { global, link_local: None }),
+        };
         // A link-local address means nothing to those who do not share its link.
         let global = |next_hop| match next_hop {
-            NextHop::V6 { global, .. } => NextHop::V6 { global, link_local: None },
-            v4 => v4,
+            NextHop::V6 { global, .. } if global.is_unicast_link_local() => None,
+            NextHop::V6 { global, .. } => Some(NextHop::V6 { global, link_local: None }),
+            v4 => Some(v4),
         };
-        kept.filter(fits).map(global).or(match self.family {
+        kept.filter(fits).and_then(global).or(match self.family {
             Family::Ipv4Unicast => self.own_v4.map(NextHop::V4).or(own_v6.filter(|_| self.extended_next_hop)),
             Family::Ipv6Unicast => own_v6,
         })

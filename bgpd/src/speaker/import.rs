@@ -6,7 +6,7 @@ use super::path_attributes::{GRACEFUL_SHUTDOWN, PathAttributes};
 use super::rejected::Rejected;
 use super::routing::{Routing, Shared};
 use crate::filter::{Action, Changes, Filter, Judged, Outcome, Subject};
-use crate::rib::{AttrId, Attributes, Key, MAX_PATHS, Source, Teller};
+use crate::rib::{AttrId, AttributeSet, Attributes, Key, MAX_PATHS, Source, Teller};
 use crate::wire::{self, Edits, Families, Family, Role, Value};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -76,8 +76,9 @@ pub(super) fn accept(peer: &Peer, session: &Established, asn: u32, attributes: &
     if peer.role.is_some_and(|role| is_leak(role.ours, &read, session.negotiated.peer_asn)) {
         return Err(Refusal::Leak);
     }
-    let next_hop = attributes.next_hop.map(wire::NextHop::address);
-    let own = [session.next_hop_v4.map(IpAddr::V4), session.next_hop_v6.map(IpAddr::V6)];
+    let next_hop = attributes.next_hop().map(|next_hop| next_hop.address);
+    let own =
+        [session.next_hop_v4.map(IpAddr::V4), session.next_hop_v6.map(IpAddr::V6), session.link_local.map(IpAddr::V6)];
     if next_hop.is_some() && own.contains(&next_hop) {
         return Err(Refusal::NextHop);
     }
@@ -250,5 +251,5 @@ fn changed(set: &Arc<PathAttributes>, changes: &Changes, source: Source, stamp: 
     edits.prepend = read.as_path.first().map(|neighbor| (neighbor, changes.prepend));
     let mut canonical = Vec::new();
     read.export(&edits, true, &mut canonical);
-    Arc::new(PathAttributes { canonical: canonical.into(), next_hop: set.next_hop })
+    Arc::new(PathAttributes { canonical: canonical.into(), ..set.as_ref().clone() })
 }

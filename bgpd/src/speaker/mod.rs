@@ -20,18 +20,23 @@ mod routing;
 mod session;
 mod show;
 mod state;
+mod templates;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 mod watch;
 
-pub use config::{AddPath, Bfd, Config, Export, Import, Member, NextHopRule, Peer, PeerAsn, Shutdown};
+pub use config::{AddPath, Bfd, Config, Export, Import, Interface, Member, NextHopRule, Peer, PeerAsn, Shutdown};
 pub use event::{Batch, Established, Event, Loss, Op, Output, SessionId, Then, WITHDRAW};
 pub use limit::{Beyond, MaxPrefixes};
 pub use monitor::StationEvent;
-pub use path_attributes::PathAttributes;
+pub use path_attributes::{Link, PathAttributes};
 pub use plan::{PeerChange, Plan};
 pub use receive::Receiver;
 pub use session::Past;
 pub use show::PeerCounts;
 pub use state::Speaker;
+#[cfg(test)]
+pub(crate) use {config::tests::peer as sample_peer, plan::tests::config as sample_config};
+
+pub use templates::{Absent, Range, Seen, Templates, Unnumbered};

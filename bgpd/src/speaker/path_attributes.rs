@@ -1,8 +1,8 @@
 //! An attribute set as the RIB keeps it: the codec's canonical bytes and the next hop.
 
 use crate::rib::{AttributeSet, Rank};
+use crate::scoped::ScopedAddr;
 use crate::wire::{Attributes, Edits, NextHop, Value};
-use std::net::IpAddr;
 
 /// GRACEFUL_SHUTDOWN (RFC 8326 section 3): whoever tells the path is about to go.
 pub(super) const GRACEFUL_SHUTDOWN: [u8; 4] = [0xff, 0xff, 0, 0];
@@ -21,13 +21,35 @@ pub struct PathAttributes {
     pub canonical: Box<[u8]>,
     /// Next hop; none for a prefix of our own.
     pub next_hop: Option<NextHop>,
+    /// Index of the interface on which the link-local address of the next hop is meant; 0: the other address is.
+    pub zone: u32,
+}
+
+/// Where a session runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Index of the interface; 0 if it is not known.
+    pub zone: u32,
+    /// Whether it runs between link-local addresses: then the same address of a next hop goes before its global one.
+    pub unnumbered: bool,
 }
 
 impl PathAttributes {
     /// Attributes of a prefix of our own.
     #[must_use]
     pub fn own() -> Self {
-        Self { canonical: OWN.into(), next_hop: None }
+        Self { canonical: OWN.into(), next_hop: None, zone: 0 }
+    }
+
+    /// Attributes that came over a link, with this next hop (RFC 2545 section 3).
+    #[must_use]
+    pub fn heard(canonical: Box<[u8]>, next_hop: NextHop, link: Link) -> Self {
+        let zone = match next_hop {
+            NextHop::V6 { global, .. } if global.is_unicast_link_local() => link.zone,
+            NextHop::V6 { link_local: Some(_), .. } if link.unnumbered => link.zone,
+            _ => 0,
+        };
+        Self { canonical, next_hop: Some(next_hop), zone }
     }
 
     /// The typed view.
@@ -52,7 +74,7 @@ impl PathAttributes {
         let mut canonical = Vec::new();
         let edits = Edits { communities: Value::Set(&communities), ..Edits::default() };
         read.export(&edits, true, &mut canonical);
-        Some(Self { canonical: canonical.into(), next_hop: self.next_hop })
+        Some(Self { canonical: canonical.into(), ..self.clone() })
     }
 }
 
@@ -71,7 +93,38 @@ impl AttributeSet for PathAttributes {
         }
     }
 
-    fn next_hop(&self) -> Option<IpAddr> {
-        self.next_hop.map(NextHop::address)
+    fn next_hop(&self) -> Option<ScopedAddr> {
+        Some(match self.next_hop? {
+            NextHop::V6 { global, link_local } if self.zone > 0 => {
+                ScopedAddr::new(link_local.unwrap_or(global).into(), self.zone)
+            }
+            next_hop => next_hop.address().into(),
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::net::Ipv6Addr;
+
+    const GLOBAL: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+    fn hop(global: Ipv6Addr, link_local: Option<Ipv6Addr>, link: Link) -> ScopedAddr {
+        PathAttributes::heard(OWN.into(), NextHop::V6 { global, link_local }, link).next_hop().unwrap()
+    }
+
+    #[test]
+    fn a_link_local_next_hop_counts_where_there_is_no_other_and_on_unnumbered_links() {
+        let (numbered, unnumbered) = (Link { zone: 3, unnumbered: false }, Link { zone: 3, unnumbered: true });
+        let (global, local) = (ScopedAddr::new(GLOBAL.into(), 0), ScopedAddr::new(LINK_LOCAL.into(), 3));
+        assert_eq!(hop(GLOBAL, Some(LINK_LOCAL), numbered), global);
+        assert_eq!(hop(GLOBAL, Some(LINK_LOCAL), unnumbered), local);
+        assert_eq!((hop(GLOBAL, None, unnumbered), hop(LINK_LOCAL, None, unnumbered)), (global, local));
+        assert_eq!(hop(LINK_LOCAL, None, numbered), local);
+        let elsewhere = Link { zone: 4, unnumbered: true };
+        assert_ne!(hop(LINK_LOCAL, None, elsewhere), local, "another link, another router");
     }
 }

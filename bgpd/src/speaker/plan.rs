@@ -76,9 +76,9 @@ impl Plan {
     /// A session that is configured under another name now, by an object instead of the topology, say, is the same: known by its address.
     fn rename(&self, ids: &mut BTreeMap<PeerId, String>, config: &Config) {
         let fresh = config.peers.iter().filter(|(name, _)| !self.config.peers.contains_key(*name));
-        let fresh: BTreeMap<_, _> = fresh.map(|(name, peer)| (peer.address, name)).collect();
+        let fresh: BTreeMap<_, _> = fresh.map(|(name, peer)| (peer.remote(), name)).collect();
         for name in ids.values_mut().filter(|name| !config.peers.contains_key(*name)) {
-            if let Some(new) = fresh.get(&self.config.peers[name].address) {
+            if let Some(new) = fresh.get(&self.config.peers[name].remote()) {
                 (*new).clone_into(name);
             }
         }
@@ -94,11 +94,11 @@ impl Plan {
     fn change(&self, id: PeerId, old: &Peer, config: &Config, new: &Peer) -> Option<PeerChange> {
         let identity = |config: &Config, peer: &Peer| {
             let asn = peer.local_asn.unwrap_or(config.asn);
-            let link = (peer.address, peer.source, peer.password.clone());
+            let link = (peer.address, peer.interface.clone(), peer.source, peer.password.clone());
             let open =
                 (asn, config.router_id, peer.asn, peer.families, peer.graceful_restart, peer.long_lived, peer.role);
             let add_path = (peer.add_path.receive, peer.add_path.send > 0);
-            (link, open, add_path)
+            (link, open, add_path, peer.extended_next_hop)
         };
         if identity(&self.config, old) != identity(config, new) {
             return Some(PeerChange::Reset(id));
@@ -123,6 +123,7 @@ pub(crate) mod tests {
             listen: Vec::new(),
             originate: Default::default(),
             peers: peers.iter().map(|(name, peer)| ((*name).to_owned(), peer.clone())).collect(),
+            templates: Default::default(),
             shared: Default::default(),
             bmp: Default::default(),
             exclusive: false,
@@ -153,6 +154,7 @@ pub(crate) mod tests {
     #[test]
     fn everything_that_is_said_in_open_or_to_the_kernel_resets_and_nothing_else_does() {
         let base = Peer { add_path: AddPath { receive: false, send: 2 }, ..peer("10.0.0.2", 65002) };
+        let interface = super::super::config::Interface { name: "eth0".to_owned(), index: 2 };
         let resets = [
             Peer { address: "10.0.0.9".parse().unwrap(), ..base.clone() },
             Peer { asn: super::super::config::PeerAsn::External, ..base.clone() },
@@ -161,6 +163,8 @@ pub(crate) mod tests {
             Peer { password: Some("x".to_owned()), ..base.clone() },
             Peer { families: crate::wire::Families::NONE, ..base.clone() },
             Peer { graceful_restart: Some(120), ..base.clone() },
+            Peer { extended_next_hop: true, ..base.clone() },
+            Peer { interface: Some(interface), ..base.clone() },
             Peer { long_lived: Some(3600), ..base.clone() },
             Peer { role: Some(LocalRole { ours: Role::Customer, strict: false }), ..base.clone() },
             Peer { add_path: AddPath { receive: true, send: 2 }, ..base.clone() },

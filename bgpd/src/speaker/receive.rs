@@ -1,7 +1,7 @@
 //! From UPDATE messages of one session to batches for the RIB: every attribute set once per batch, prefixes flat.
 
 use super::event::{Batch, Op, SessionId, Then, WITHDRAW};
-use super::path_attributes::PathAttributes;
+use super::path_attributes::{Link, PathAttributes};
 use crate::rib::{Key, PeerId};
 use crate::wire::{self, Family, HEADER_LEN, Negotiated, Outcome, PrefixIter, Prefixes, Update};
 use hashbrown::HashMap;
@@ -25,6 +25,7 @@ struct Slot {
 #[derive(Debug)]
 pub struct Receiver {
     session: Negotiated,
+    link: Link,
     batch: Batch,
     number: u64,
     slots: Vec<Slot>,
@@ -34,12 +35,12 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// For a session that has just become Established.
+    /// For a session that has just become Established, over `link`.
     #[must_use]
-    pub fn new(peer: PeerId, id: SessionId, session: Negotiated) -> Self {
+    pub fn new(peer: PeerId, id: SessionId, session: Negotiated, link: Link) -> Self {
         let batch = Batch { peer, session: id, ..Batch::default() };
         let (slots, by_octets, by_set) = (Vec::new(), HashMap::default(), HashMap::default());
-        Self { session, batch, number: 1, slots, by_octets, by_set }
+        Self { session, link, batch, number: 1, slots, by_octets, by_set }
     }
 
     /// Takes in a whole UPDATE that [`Receiver::repeats`] did not; a sentence for the log if something in it had to be
@@ -57,7 +58,7 @@ impl Receiver {
                 block.write_canonical(&mut canonical);
                 let canonical: Box<[u8]> = canonical.into();
                 for reach in update.announced() {
-                    let set = PathAttributes { canonical: canonical.clone(), next_hop: Some(reach.next_hop) };
+                    let set = PathAttributes::heard(canonical.clone(), reach.next_hop, self.link);
                     let slot = self.slot_of(set);
                     if is_classic(message, block.raw(), &reach.prefixes) {
                         self.by_octets.insert(block.raw().into(), slot);

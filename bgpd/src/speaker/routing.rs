@@ -10,6 +10,7 @@ use crate::fib;
 use crate::rib::{
     AttrId, Attributes, Change, DirtyList, HopId, Key, Path, PathId, PeerId, PeerRank, PrefixId, Table, Teller,
 };
+use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -184,7 +185,7 @@ impl<K: Key> Routing<K> {
         let mut ids = Vec::new();
         dirty.take(limit, &mut ids);
         for id in ids {
-            let mut next_hops: Vec<IpAddr> = Vec::new();
+            let mut next_hops: Vec<ScopedAddr> = Vec::new();
             for path in self.table.paths(id).filter(|path| path.is_used()) {
                 next_hops.extend(shared.attributes.next_hop(path.attributes));
             }

@@ -29,6 +29,7 @@ impl Config {
             identifier: self.router_id,
             hold_time: peer.hold_time,
             families: peer.families,
+            extended_next_hop: peer.extended_next_hop,
             passive: peer.passive,
             graceful_restart: peer.graceful_restart.map(|restart_time| GracefulRestart {
                 restarting: past.restarting,

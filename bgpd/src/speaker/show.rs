@@ -104,12 +104,19 @@ impl Speaker {
     fn route(&self, prefix: IpNet, path: &Path, best: Option<&Path>) -> RouteStatus {
         let set = self.shared.attributes.value(path.attributes);
         let read = set.map(|set| set.read()).unwrap_or_default();
-        let next_hop = self.shared.attributes.next_hop(path.attributes);
+        let next_hop = self.shared.attributes.next_hop(path.attributes).map(|hop| hop.address);
         RouteStatus {
             best: path.is_used(),
+            interface: self.interface(path),
             reason: self.reason(path, best),
             ..described(prefix, self.name(path.peer), next_hop, &read)
         }
+    }
+
+    /// Name of the interface on which the next hop is meant, if it is link-local.
+    fn interface(&self, path: &Path) -> Option<String> {
+        self.shared.attributes.next_hop(path.attributes).filter(|hop| hop.zone > 0)?;
+        self.plan.as_ref()?.peer(path.peer)?.1.interface.as_ref().map(|interface| interface.name.clone())
     }
 
     fn collect_advertised<K: Key>(&self, routing: &Routing<K>, asked: &Asked, into: &mut Vec<RouteStatus>) {
@@ -148,7 +155,7 @@ impl Speaker {
             _ if path.is_best() => "best".to_owned(),
             _ if path.is_used() => "shares the load of the best".to_owned(),
             _ if attributes.cost(path.attributes).is_none() => match attributes.next_hop(path.attributes) {
-                Some(next_hop) => format!("no route to the next hop {next_hop}"),
+                Some(next_hop) => format!("no route to the next hop {}", next_hop.address),
                 None => String::new(),
             },
             None => String::new(),
@@ -199,6 +206,7 @@ fn described(prefix: IpNet, peer: String, next_hop: Option<IpAddr>, read: &Attri
         med: read.med,
         communities: standard.chain(large).chain(extended).map(|community| community.to_string()).collect(),
         best: false,
+        interface: None,
         installed: false,
         encapsulation: String::new(),
         reason: String::new(),

@@ -15,6 +15,7 @@ use super::routing::{Routing, Shared};
 use crate::fib;
 use crate::fsm::Reason;
 use crate::rib::{AttrId, Attributes, Key, PeerId, PeerRank, Source, V4, V6};
+use crate::scoped::ScopedAddr;
 use crate::wire::{Families, Family};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,9 +41,9 @@ pub struct Speaker {
     /// Whether [`Speaker::came_in_sync`] has said so.
     in_sync: bool,
     heard: BTreeMap<PeerId, Families>,
-    tracked: BTreeSet<IpAddr>,
+    tracked: BTreeSet<ScopedAddr>,
     /// Next hops of which nobody has said yet whether they can be reached.
-    unsettled: BTreeSet<IpAddr>,
+    unsettled: BTreeSet<ScopedAddr>,
 }
 
 /// A session in Established.
@@ -144,7 +145,7 @@ impl Speaker {
 
     /// All next hops in use, if they are others than at the last call.
     #[must_use]
-    pub fn next_hops(&mut self) -> Option<Vec<IpAddr>> {
+    pub fn next_hops(&mut self) -> Option<Vec<ScopedAddr>> {
         let (new, old) = self.shared.attributes.hop_changes();
         if new.is_empty() && old.is_empty() {
             return None;
@@ -498,6 +499,7 @@ fn export_policy(family: Family, peer: &Peer, established: &Established, leaving
         export: peer.export,
         own_v4: established.next_hop_v4,
         own_v6: established.next_hop_v6,
+        own_link_local: established.link_local,
         shared: established.shared.iter().filter(of_family).copied().collect(),
         cluster: established.router_id,
         four_octet_as: negotiated.four_octet_as,

@@ -199,9 +199,15 @@ fn mp_reach<'a>(
 
 fn ipv6_next_hop(octets: &[u8]) -> Option<NextHop> {
     let (global, rest) = octets.split_first_chunk::<16>()?;
-    let link_local = rest.first_chunk::<16>().map(|second| Ipv6Addr::from(*second));
+    let global = Ipv6Addr::from(*global);
     // Some send `::` as the second address when they mean none.
-    Some(NextHop::V6 { global: Ipv6Addr::from(*global), link_local: link_local.filter(|a| !a.is_unspecified()) })
+    let link_local = rest.first_chunk::<16>().map(|second| Ipv6Addr::from(*second));
+    let link_local = link_local.filter(Ipv6Addr::is_unicast_link_local);
+    // Who has no global address sends its link-local one alone, twice, or behind `::`.
+    Some(match link_local {
+        Some(only) if global.is_unspecified() || global == only => NextHop::V6 { global: only, link_local: None },
+        link_local => NextHop::V6 { global, link_local },
+    })
 }
 
 /// MP_UNREACH_NLRI (RFC 4760 section 4); `None`: not of a negotiated family.
@@ -310,5 +316,23 @@ mod tests {
         let update = Update::decode(&bytes, &session).unwrap();
         let reach = update.announced().next().unwrap();
         assert!(matches!((reach.next_hop, reach.prefixes), (NextHop::V6 { .. }, Prefixes::V4(_))));
+    }
+
+    #[test]
+    fn who_has_only_a_link_local_address_says_so_in_three_ways() {
+        let (global, local): (Ipv6Addr, Ipv6Addr) = ("2001:db8::1".parse().unwrap(), "fe80::1".parse().unwrap());
+        let only = NextHop::V6 { global: local, link_local: None };
+        let none = Ipv6Addr::UNSPECIFIED;
+        for (octets, meant) in [
+            (vec![local], only),
+            (vec![local, local], only),
+            (vec![none, local], only),
+            (vec![global, local], NextHop::V6 { global, link_local: Some(local) }),
+            (vec![global, none], NextHop::V6 { global, link_local: None }),
+            (vec![global, global], NextHop::V6 { global, link_local: None }),
+        ] {
+            let octets: Vec<u8> = octets.iter().flat_map(Ipv6Addr::octets).collect();
+            assert_eq!(ipv6_next_hop(&octets), Some(meant));
+        }
     }
 }

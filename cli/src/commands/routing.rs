@@ -14,7 +14,7 @@ pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
     let rows = peers.iter().map(|peer| {
         vec![
             peer.name.clone(),
-            peer.address.to_string(),
+            remote(peer),
             if peer.role.is_empty() { "-".into() } else { peer.role.clone() },
             if peer.asn == 0 { "external".into() } else { peer.asn.to_string() },
             peer.state.clone(),
@@ -23,7 +23,7 @@ pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
             peer.received.to_string(),
             peer.advertised.to_string(),
             peer.rejected.to_string(),
-            peer.last_error.clone().unwrap_or_default(),
+            peer.missing.clone().or_else(|| peer.last_error.clone()).unwrap_or_default(),
         ]
     });
     print(
@@ -33,6 +33,16 @@ pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
         rows,
     )?;
     Ok(exit(peers.iter().all(|peer| peer.state == "Established")))
+}
+
+/// Its address, with its interface where that is how it is found.
+pub(super) fn remote(peer: &PeerStatus) -> String {
+    match (&peer.address, &peer.interface) {
+        (Some(address), Some(interface)) => format!("{address}%{interface}"),
+        (Some(address), None) => address.to_string(),
+        (None, Some(interface)) => format!("%{interface}"),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 pub(crate) fn routes(args: &Routes) -> anyhow::Result<ExitCode> {

@@ -74,10 +74,16 @@ fn down(peer: &PeerStatus) -> Option<String> {
     if peer.state == "Established" {
         return None;
     }
+    if let Some(missing) = &peer.missing {
+        return Some(format!("the session with {} is not established: {missing}", peer.name));
+    }
     let why = peer.last_error.as_ref().map(|error| format!("; last error: {error}")).unwrap_or_default();
     Some(format!(
         "the session with {} ({}) is not established: {} for {} s{why}; see: twill peers",
-        peer.name, peer.address, peer.state, peer.since
+        peer.name,
+        super::routing::remote(peer),
+        peer.state,
+        peer.since
     ))
 }
 

@@ -42,6 +42,7 @@ pub(super) fn of(kind: &Kind) -> Value {
         ],
         "BGPPeer" => &[
             ("Remote", "string", ".spec.remote.address", false),
+            ("Interface", "string", ".spec.remote.interface", false),
             ("AS", "string", ".spec.asn", false),
             ("Nodes", "integer", ".status.nodes", false),
             ("Established", "integer", ".status.established", false),

@@ -187,7 +187,7 @@ fn selectors_have_the_same_rules_wherever_they_stand() {
             found += 1;
         }
     });
-    assert_eq!(found, 19);
+    assert_eq!(found, 20);
 }
 
 /// The object as it is stored, or the field at fault and the refusal.
@@ -304,8 +304,12 @@ fn nothing_that_a_program_writes_is_pruned() {
         );
     }
     let peer = json!({"nodeSelector": selector, "remote": {"address": "10.0.0.1", "port": 179}, "asn": "external", "localASN": 2,
-        "holdTime": 3, "allowOwnAS": 1, "nextHop": "Keep", "addPath": {"receive": true, "send": 4}});
+        "holdTime": 3, "allowOwnAS": 1, "nextHop": "Keep", "addPath": {"receive": true, "send": 4},
+        "password": {"secretKeyRef": {"name": "a", "key": "b"}}});
     check::<BGPPeer>(&make("BGPPeer", &peer, &json!({"nodes": 2, "established": 1, "conditions": conditions})));
+    for remote in [json!({"interface": "eth0"}), json!({"nodeSelector": selector})] {
+        check::<BGPPeer>(&make("BGPPeer", &json!({"remote": remote, "asn": 1}), &Value::Null));
+    }
     let bgp = json!({"addresses": ["10.0.0.1"], "asn": 1, "tunnelAddresses": ["fd00::1"], "conditions": conditions});
     let status = json!({"bgp": bgp, "felix": {"conditions": conditions}});
     check::<NodeNetwork>(&make("NodeNetwork", &json!({"drain": true, "uninstall": true}), &status));

@@ -2,7 +2,9 @@
 
 use super::{Problem, metadata, pool, selector};
 use crate::add_path::AddPathSpec;
-use crate::bgp::{AsRelation, BFD_INTERVALS, BfdSpec, NodeAsn, PeerAsn, asn_problem};
+use crate::bgp::{
+    AsRelation, BFD_INTERVALS, BfdSpec, NodeAsn, PasswordSource, PeerAsn, Remote, SecretKeyRef, asn_problem,
+};
 use crate::bgp_limit::{MaxPrefixesSpec, WhenExceeded};
 use crate::bmp::{BmpStation, MAX_STATIONS};
 use crate::definitions::schemas::PEER_RANGES;
@@ -79,10 +81,7 @@ fn reflectors(new: &BGPConfiguration) -> Result<(), Problem> {
 /// Rules of a peer.
 pub(super) fn peer(new: &BGPPeer) -> Result<(), Problem> {
     selector::optional("spec.nodeSelector", new.spec.node_selector.as_ref())?;
-    match new.spec.remote.address {
-        None => return Err(Problem::new("spec.remote", "names nobody; set address")),
-        Some(address) => remote(address)?,
-    }
+    remote(&new.spec.remote)?;
     port("spec.remote.port", new.spec.remote.port)?;
     if let PeerAsn::Number(number) = new.spec.asn {
         asn("spec.asn", number)?;
@@ -94,6 +93,11 @@ pub(super) fn peer(new: &BGPPeer) -> Result<(), Problem> {
         let problem = format!("is {hops}; use 1 for a peer on the link, up to 254 hops (RFC 5082)");
         return Err(Problem::new("spec.ttlSecurity", problem));
     }
+    if new.spec.remote.interface.is_some() && new.spec.ttl_security.is_some_and(|hops| hops > 1) {
+        let problem = "is above 1 for a peer on an interface, which is one hop away; use 1";
+        return Err(Problem::new("spec.ttlSecurity", problem));
+    }
+    new.spec.password.as_ref().map_or(Ok(()), password)?;
     filters(&new.spec.filters)?;
     hold_time(new.spec.hold_time)?;
     new.spec.max_prefixes.as_ref().map_or(Ok(()), max_prefixes)?;
@@ -123,6 +127,39 @@ fn max_prefixes(spec: &MaxPrefixesSpec) -> Result<(), Problem> {
     }
 }
 
+/// Who the other side is.
+fn remote(spec: &Remote) -> Result<(), Problem> {
+    let named = [spec.address.is_some(), spec.interface.is_some(), spec.node_selector.is_some()];
+    match named.into_iter().filter(|named| *named).count() {
+        0 => return Err(Problem::new("spec.remote", "names nobody; set address, interface or nodeSelector")),
+        1 => {}
+        _ => {
+            let problem = "says in two ways who it is; keep one of address, interface and nodeSelector";
+            return Err(Problem::new("spec.remote", problem));
+        }
+    }
+    if let Some(name) = spec.interface.as_ref().filter(|name| {
+        // `linux/if.h`, IFNAMSIZ.
+        name.is_empty() || name.chars().count() > 15 || name.contains(['/', ' '])
+    }) {
+        let problem = format!("\"{name}\" is no name of an interface; it has 1 to 15 characters");
+        return Err(Problem::new("spec.remote.interface", problem));
+    }
+    selector::optional("spec.remote.nodeSelector", spec.node_selector.as_ref())?;
+    spec.address.map_or(Ok(()), address)
+}
+
+fn password(source: &PasswordSource) -> Result<(), Problem> {
+    let SecretKeyRef { name, key } = &source.secret_key_ref;
+    for (field, text) in [("name", name), ("key", key)] {
+        if text.is_empty() || text.chars().count() > 253 {
+            let field = format!("spec.password.secretKeyRef.{field}");
+            return Err(Problem::new(&field, "has no 1 to 253 characters; write what the Secret has"));
+        }
+    }
+    Ok(())
+}
+
 fn bfd(spec: &BfdSpec) -> Result<(), Problem> {
     let (least, most) = (BFD_INTERVALS.start(), BFD_INTERVALS.end());
     for (field, millis) in [("spec.bfd.minTx", spec.min_tx), ("spec.bfd.minRx", spec.min_rx)] {
@@ -149,7 +186,7 @@ fn filters(names: &[String]) -> Result<(), Problem> {
     Ok(())
 }
 
-fn remote(address: IpAddr) -> Result<(), Problem> {
+fn address(address: IpAddr) -> Result<(), Problem> {
     let is_broadcast = matches!(address, IpAddr::V4(a) if a.is_broadcast());
     if address.is_unspecified() || address.is_multicast() || is_broadcast {
         return Err(Problem::new(
@@ -216,6 +253,12 @@ mod tests {
         assert_eq!(with(json!({"address": "fd00::1", "port": 1790})), None);
         assert_eq!(with(json!({})).as_deref(), Some("spec.remote"));
         assert_eq!(with(json!({"address": "10.0.0.1", "port": 0})).as_deref(), Some("spec.remote.port"));
+        assert_eq!(with(json!({"interface": "eth0"})), None);
+        assert_eq!(with(json!({"nodeSelector": {}})), None);
+        assert_eq!(with(json!({"interface": "eth0", "nodeSelector": {}})).as_deref(), Some("spec.remote"));
+        for bad in ["", "a/b", "abcdefghijklmnop"] {
+            assert_eq!(with(json!({"interface": bad})).as_deref(), Some("spec.remote.interface"), "{bad}");
+        }
         for bad in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "fe80::1", "::", "tor", "10.0.0.1/32"] {
             assert_eq!(with(json!({"address": bad})).as_deref(), Some("spec.remote.address"), "{bad}");
         }

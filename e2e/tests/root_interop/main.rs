@@ -4,12 +4,13 @@
 //!  twill .1 ─┬─ first peer .2 ─┬─ second peer .3        10.99.0.0/24, fd99::/64, one segment
 //! ```
 //! `steps.yaml` says which peers there are and what is done and seen, in order; the other files are the configurations as each daemon reads
-//! them. What has to be seen is waited for.
+//! them. With `wires`, each peer has a cable of its own to Twill, without a subnet. What has to be seen is waited for.
 #![allow(clippy::unwrap_used)]
 
 mod daemons;
 mod scenario;
 mod segment;
+mod wires;
 
 use scenario::run;
 
@@ -101,4 +102,22 @@ fn limits_with_bird_and_frr() {
 #[ignore = "needs root: make test"]
 fn large_communities_of_all_five() {
     run("large-communities");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn unnumbered_peers_of_frr_and_bird() {
+    run("unnumbered-frr");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn unnumbered_peer_of_gobgp() {
+    run("unnumbered-gobgp");
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn callers_from_a_range() {
+    run("dynamic");
 }

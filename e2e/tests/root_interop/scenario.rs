@@ -2,12 +2,14 @@
 
 use super::daemons::Daemons;
 use super::segment::Segment;
+use super::wires::Wires;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long something may take to be seen.
@@ -23,6 +25,9 @@ struct Scenario {
     about: String,
     /// Speakers beside Twill, in the order of their addresses from .2 on.
     with: Vec<String>,
+    /// Whether each has a cable of its own to Twill, without a subnet, instead of one segment for all.
+    #[serde(default)]
+    wires: bool,
     steps: Vec<Step>,
 }
 
@@ -46,6 +51,12 @@ struct Step {
     kill: Option<String>,
     /// A speaker that is started again.
     start: Option<String>,
+    /// A speaker whose cable is taken out.
+    cut: Option<String>,
+    /// A speaker whose cable is put in again.
+    mend: Option<String>,
+    /// A member, and a command of its machine: `twill ip route`. What it prints has `has`, and lacks `lacks`.
+    run: Option<String>,
 }
 
 /// Files and daemons of a running scenario.
@@ -54,7 +65,22 @@ struct Running {
     root: tempfile::TempDir,
     daemons: BTreeMap<String, Daemons>,
     // Last: the daemons go first.
-    _segment: Segment,
+    network: Network,
+}
+
+/// What the members are on.
+enum Network {
+    Segment(Segment),
+    Wires(Wires),
+}
+
+impl Network {
+    fn netns(&self, member: &str) -> String {
+        match self {
+            Self::Segment(segment) => segment.netns(member),
+            Self::Wires(wires) => wires.netns(member),
+        }
+    }
 }
 
 /// Runs the scenario of this directory of `e2e/interop`.
@@ -62,7 +88,7 @@ pub(crate) fn run(name: &str) {
     let directory = twill_e2e::repository().join("e2e/interop").join(name);
     let scenario: Scenario =
         serde_saphyr::from_str(&fs::read_to_string(directory.join("steps.yaml")).unwrap()).unwrap();
-    let mut running = Running::start(directory, &scenario.with);
+    let mut running = Running::start(directory, &scenario);
     for (index, step) in scenario.steps.iter().enumerate() {
         running.perform(&format!("{name}, step {}", index + 1), step);
     }
@@ -73,9 +99,12 @@ pub(crate) fn run(name: &str) {
 const OF_A_PATH: [&str; 8] = ["prefix", "nextHop", "peer", "pathID", "asPath", "localPref", "med", "communities"];
 
 impl Running {
-    fn start(directory: PathBuf, with: &[String]) -> Self {
-        let members: Vec<&str> = std::iter::once("twill").chain(with.iter().map(String::as_str)).collect();
-        let segment = Segment::new(&members);
+    fn start(directory: PathBuf, scenario: &Scenario) -> Self {
+        let members: Vec<&str> = std::iter::once("twill").chain(scenario.with.iter().map(String::as_str)).collect();
+        let network = match scenario.wires {
+            true => Network::Wires(Wires::new(&members)),
+            false => Network::Segment(Segment::new(&members)),
+        };
         let root = tempfile::tempdir().unwrap();
         open(root.path());
         let mut daemons = BTreeMap::new();
@@ -86,9 +115,9 @@ impl Running {
             for file in fs::read_dir(&directory).unwrap() {
                 put(&file.unwrap().path(), &run);
             }
-            daemons.insert((*member).to_owned(), Daemons::start(member, segment.netns(member), run));
+            daemons.insert((*member).to_owned(), Daemons::start(member, network.netns(member), run));
         }
-        Self { directory, root, daemons, _segment: segment }
+        Self { directory, root, daemons, network }
     }
 
     fn perform(&mut self, at: &str, step: &Step) {
@@ -105,12 +134,32 @@ impl Running {
             fs::write(run.join(file), text.replace("RUN", &run.display().to_string())).unwrap();
             self.daemons[member].reload();
         }
+        for (member, there) in [(&step.cut, false), (&step.mend, true)] {
+            match (member, &self.network) {
+                (Some(member), Network::Wires(wires)) => wires.cable(member, there),
+                (Some(_), Network::Segment(_)) => panic!("{at}: only wires can be cut"),
+                (None, _) => {}
+            }
+        }
         if let Some(ask) = &step.ask {
-            self.see(at, ask, step, Daemons::ask);
+            let (member, question) = ask.split_once(' ').unwrap_or((ask, ""));
+            self.see(at, ask, step, || self.daemons[member].ask(question));
         }
         if let Some(ask) = &step.kernel {
-            self.see(at, ask, step, Daemons::ip);
+            let (member, question) = ask.split_once(' ').unwrap_or((ask, ""));
+            self.see(at, ask, step, || self.daemons[member].ip(question));
         }
+        if let Some(run) = &step.run {
+            let (member, command) = run.split_once(' ').unwrap_or((run, ""));
+            self.see(at, run, step, || self.run(member, command));
+        }
+    }
+
+    fn run(&self, member: &str, command: &str) -> String {
+        let netns = self.network.netns(member);
+        let words = ["netns", "exec", &netns].into_iter().chain(command.split_whitespace());
+        let output = Command::new("ip").args(words).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     }
 
     /// The sessions of every scenario are recorded, and give the same paths when they are played.
@@ -129,11 +178,10 @@ impl Running {
         }
     }
 
-    fn see(&self, at: &str, ask: &str, step: &Step, answer: impl Fn(&Daemons, &str) -> String) {
-        let (member, question) = ask.split_once(' ').unwrap_or((ask, ""));
+    fn see(&self, at: &str, ask: &str, step: &Step, look: impl Fn() -> String) {
         let begun = Instant::now();
         loop {
-            let answer = answer(&self.daemons[member], question);
+            let answer = look();
             let plain = spaced(&answer);
             let missing: Vec<_> = step.has.iter().filter(|words| !plain.contains(&spaced(words))).collect();
             let present: Vec<_> = step.lacks.iter().filter(|words| plain.contains(&spaced(words))).collect();

@@ -151,7 +151,7 @@ fn after_a_restart_what_was_told_is_told_until_services_were_heard() {
     let before = told(&objects);
     assert_eq!(before.len(), 7);
     let text = serde_json::to_string(&objects.snapshot()).unwrap();
-    let mut again = Objects::remembered("a1", serde_json::from_str(&text).unwrap());
+    let mut again = Objects::remembered("a1", "twill-system", serde_json::from_str(&text).unwrap());
     assert_eq!(told(&again), before);
     assert!(!desired("a1", &again).speaker.complete, "nothing goes on the word of a snapshot");
     let [services, slices] = synced();

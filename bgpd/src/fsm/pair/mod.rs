@@ -84,6 +84,7 @@ fn config(asn: u32, remote: RemoteAs, id: u8) -> PeerConfig {
         identifier: [10, 0, 0, id].into(),
         hold_time: 90,
         families: Families::ALL,
+        extended_next_hop: false,
         passive: false,
         graceful_restart: None,
         long_lived: None,

@@ -205,7 +205,7 @@ impl Transmitter {
         socket.connect(remote(ends.peer, SINGLE_HOP_PORT, scope))?;
         if ends.hops == BfdHops::Auto && interface.is_none() {
             let local = socket.local_addr()?.ip();
-            multihop = interfaces::link(local, ends.peer).shared.is_empty();
+            multihop = interfaces::link(local.into(), ends.peer).shared.is_empty();
         }
         if multihop {
             socket.connect(remote(ends.peer, MULTIHOP_PORT, scope))?;

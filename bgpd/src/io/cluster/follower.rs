@@ -5,6 +5,7 @@ use crate::cluster::{Claimant, Desired, Heard, Objects, Snapshot, desired, scope
 use crate::fib::Fib;
 use futures::FutureExt;
 use futures::stream::{self, AbortHandle, BoxStream, SelectAll, StreamExt, abortable};
+use k8s_openapi::api::core::v1::Secret;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,8 +19,8 @@ use twill_datastore::{Datastore, Filter, Followed, Mark, Scope, follow};
 const STEPS: usize = 10_000;
 
 /// All that bgpd follows of the datastore, on one stream.
-pub fn streams(store: &Datastore, node: &str) -> SelectAll<BoxStream<'static, Heard>> {
-    let scopes = scopes(node);
+pub fn streams(store: &Datastore, node: &str, namespace: &str) -> SelectAll<BoxStream<'static, Heard>> {
+    let scopes = scopes(node, namespace);
     stream::select_all([
         followed::<Node>(store, &scopes).map(|step| Heard::Node(Box::new(step))).boxed(),
         followed::<IPPool>(store, &scopes).map(Heard::Pool).boxed(),
@@ -27,6 +28,7 @@ pub fn streams(store: &Datastore, node: &str) -> SelectAll<BoxStream<'static, He
         followed::<BGPConfiguration>(store, &scopes).map(Heard::Configuration).boxed(),
         followed::<BGPPeer>(store, &scopes).map(Heard::Peer).boxed(),
         followed::<BGPFilter>(store, &scopes).map(Heard::Filter).boxed(),
+        followed::<Secret>(store, &scopes).map(|step| Heard::Secret(Box::new(step))).boxed(),
         followed::<NodeNetwork>(store, &scopes).map(Heard::Network).boxed(),
     ])
 }
@@ -93,6 +95,7 @@ pub(super) struct Outlets {
 /// Hears the objects and hands over what they mean.
 pub(super) struct Follower {
     node: String,
+    namespace: String,
     store: StoreIdentity,
     objects: Objects,
     current: Option<Arc<Desired>>,
@@ -124,20 +127,21 @@ pub(super) struct State {
 
 impl Follower {
     pub(super) fn new(
-        node: &str,
+        (node, namespace): (&str, &str),
         store: StoreIdentity,
         speaker: SpeakerHandle,
         fib: Fib,
         outlets: Outlets,
         asks: mpsc::UnboundedReceiver<Waiting>,
     ) -> Self {
-        let (objects, node, waiting) = (Objects::of(node), node.to_owned(), Vec::new());
-        Self { node, store, objects, current: None, asked: None, speaker, fib, outlets, asks, waiting }
+        let (objects, waiting) = (Objects::of(node, namespace), Vec::new());
+        let (node, namespace) = (node.to_owned(), namespace.to_owned());
+        Self { node, namespace, store, objects, current: None, asked: None, speaker, fib, outlets, asks, waiting }
     }
 
     /// Starts from what an earlier run knew: nothing is removed on its word.
     pub(super) async fn remember(&mut self, snapshot: Snapshot) {
-        let mut objects = Objects::remembered(&self.node, snapshot);
+        let mut objects = Objects::remembered(&self.node, &self.namespace, snapshot);
         // There was an earlier run, and so a felix, if it is of a release that claims by identity.
         self.store.patience = Duration::ZERO;
         objects.claimed_by(self.store.read());

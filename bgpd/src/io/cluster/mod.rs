@@ -38,7 +38,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// # Errors
 /// One sentence that says what is wrong with the arguments or the machine.
 pub(crate) async fn run(
-    node: &str,
+    (node, namespace): (&str, &str),
     url: &str,
     responder: bfd::Responder,
     extras: Extras,
@@ -73,12 +73,14 @@ pub(crate) async fn run(
     let (observed_sender, observed) = watch::channel(Observed::default());
     let (waiting, asks) = mpsc::unbounded_channel();
     let opened = Arc::new(OnceLock::new());
-    let mut follower = Follower::new(node, StoreIdentity::new(state_dir), speaker.clone(), fib, outlets, asks);
+    let mut follower =
+        Follower::new((node, namespace), StoreIdentity::new(state_dir), speaker.clone(), fib, outlets, asks);
     tracing::info!(node, from_snapshot = remembered.is_some(), "bgpd started");
     let left = Arc::new(Notify::new());
     let going_down = desired.clone();
     let answers = Answers {
         node: node.to_owned(),
+        namespace: namespace.to_owned(),
         speaker: speaker.clone(),
         state,
         store: opened.clone(),
@@ -93,7 +95,7 @@ pub(crate) async fn run(
         let store = reach::open(url, patient, &reach).await?;
         let store = opened.get_or_init(|| store);
         tokio::join!(
-            follower.run(store, streams(store, node)),
+            follower.run(store, streams(store, node, namespace)),
             report_status(store.clone(), node.to_owned(), desired, observed),
             snapshot::keep(path, snapshots),
             reach::watch(store, url, node, &reach),
@@ -132,12 +134,16 @@ async fn observe(speaker: SpeakerHandle, observed: watch::Sender<Observed>) {
     let mut status = speaker.fib_status();
     loop {
         let (peers, problems) = speaker.peers().await;
-        let up: BTreeSet<String> =
-            peers.iter().filter(|peer| peer.state == "Established").map(|peer| peer.name.clone()).collect();
+        let (up, down): (Vec<_>, Vec<_>) = peers.iter().partition(|peer| peer.state == "Established");
+        let established = up.len() as u32;
+        // A BGPPeer of many nodes is up if all of its sessions are; they are named `PEER/NODE`, and no object has a slash in its name.
+        let object = |name: &String| name.split('/').next().unwrap_or_default().to_owned();
+        let down: BTreeSet<String> = down.iter().map(|peer| object(&peer.name)).collect();
+        let up = up.iter().map(|peer| object(&peer.name)).filter(|name| !down.contains(name)).collect();
         let (step, needs) = speaker.retiring().await;
         let now = Observed {
             peers: peers.len() as u32,
-            established: up.len() as u32,
+            established,
             up,
             step,
             needs,
@@ -161,6 +167,8 @@ async fn observe(speaker: SpeakerHandle, observed: watch::Sender<Observed>) {
 #[derive(Clone)]
 struct Answers {
     node: String,
+    /// Twill's own.
+    namespace: String,
     speaker: SpeakerHandle,
     state: watch::Receiver<State>,
     /// Once it is open.
@@ -194,7 +202,7 @@ impl Answers {
     /// Waits until all that the datastore has now has been applied; whether that came about.
     async fn applied(&self) -> bool {
         loop {
-            let barrier = async { self.store.get()?.barrier(&scopes(&self.node)).await.ok() };
+            let barrier = async { self.store.get()?.barrier(&scopes(&self.node, &self.namespace)).await.ok() };
             if let Some(marks) = barrier.await {
                 let (reply, done) = oneshot::channel();
                 return self.waiting.send(Waiting { marks, reply }).is_ok() && done.await.is_ok();

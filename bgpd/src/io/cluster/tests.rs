@@ -6,6 +6,8 @@
 //!   n2 172.31.1.12 ─┘   .1.1        .2.1          static default routes via the router
 //! ```
 
+mod passwords;
+
 use super::super::Extras;
 use super::super::netns::{Netns, SECOND, within};
 use super::run;
@@ -102,7 +104,7 @@ impl Cluster {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 tokio::select! {
-                    result = run(name, &url, responder, Extras::default(), &state, 7) => result.unwrap(),
+                    result = run((name, "twill-system"), &url, responder, Extras::default(), &state, 7) => result.unwrap(),
                     _ = ended => {}
                 }
             });

@@ -13,7 +13,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteIpTunnel, RouteLwTunnelEncap, RouteMessage, RouteMetric,
-    RouteNextHopFlags, RouteType,
+    RouteNextHopFlags, RouteType, RouteVia,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use twill_crds::names::{METRIC_UNREACHABLE, RTPROT_FELIX};
@@ -116,6 +116,8 @@ fn hop(attributes: &[RouteAttribute], link: Option<u32>) -> Option<Hop> {
         match attribute {
             RouteAttribute::Oif(index) if link.is_none() => link = Some(*index),
             RouteAttribute::Gateway(address) => gateway = ip(address),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
+            RouteAttribute::Via(RouteVia::Inet(address)) => gateway = Some(IpAddr::V4(*address)),
             RouteAttribute::Encap(encap) => tunnel = Some(self::tunnel(encap)),
             _ => {}
         }

@@ -13,7 +13,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteIpTunnel, RouteLwEnCapType, RouteLwTunnelEncap, RouteMessage, RouteMetric,
-    RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteScope, RouteType,
+    RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::net::IpAddr;
@@ -92,6 +92,7 @@ fn forward_attributes(message: &mut RouteMessage, forward: &Forward) {
     match forward {
         Forward::Unreachable => message.header.kind = RouteType::Unreachable,
         Forward::Unicast { hops, mtu, source } => {
+            let family = message.header.address_family;
             message.header.kind = RouteType::Unicast;
             if hops.iter().all(|hop| hop.gateway.is_none()) {
                 message.header.scope = RouteScope::Link;
@@ -101,21 +102,23 @@ fn forward_attributes(message: &mut RouteMessage, forward: &Forward) {
             match hops.as_slice() {
                 [hop] => {
                     message.attributes.push(RouteAttribute::Oif(hop.link));
-                    message.attributes.extend(hop_attributes(hop));
+                    message.attributes.extend(hop_attributes(hop, family));
                     if onlink(hop) {
                         message.header.flags |= netlink_packet_route::route::RouteFlags::Onlink;
                     }
                 }
-                hops => message.attributes.push(RouteAttribute::MultiPath(hops.iter().map(next_hop).collect())),
+                hops => message
+                    .attributes
+                    .push(RouteAttribute::MultiPath(hops.iter().map(|hop| next_hop(hop, family)).collect())),
             }
         }
     }
 }
 
-fn next_hop(hop: &Hop) -> RouteNextHop {
+fn next_hop(hop: &Hop, family: AddressFamily) -> RouteNextHop {
     let mut next_hop = RouteNextHop::default();
     next_hop.interface_index = hop.link;
-    next_hop.attributes = hop_attributes(hop);
+    next_hop.attributes = hop_attributes(hop, family);
     if onlink(hop) {
         next_hop.flags = RouteNextHopFlags::Onlink;
     }
@@ -127,9 +130,13 @@ fn onlink(hop: &Hop) -> bool {
     hop.tunnel.is_some() && hop.gateway.is_some()
 }
 
-fn hop_attributes(hop: &Hop) -> Vec<RouteAttribute> {
+fn hop_attributes(hop: &Hop, family: AddressFamily) -> Vec<RouteAttribute> {
     let mut attributes: Vec<RouteAttribute> = Vec::with_capacity(3);
-    attributes.extend(hop.gateway.map(|gateway| RouteAttribute::Gateway(RouteAddress::from(gateway))));
+    attributes.extend(hop.gateway.map(|gateway| match gateway {
+        // A gateway of the other family (`linux/rtnetlink.h`, RTA_VIA).
+        IpAddr::V6(gateway) if family == AddressFamily::Inet => RouteAttribute::Via(RouteVia::Inet6(gateway)),
+        gateway => RouteAttribute::Gateway(RouteAddress::from(gateway)),
+    }));
     if let Some(Tunnel { id, source, remote, ttl }) = &hop.tunnel {
         attributes.push(RouteAttribute::EncapType(RouteLwEnCapType::Ip));
         attributes.push(RouteAttribute::Encap(vec![

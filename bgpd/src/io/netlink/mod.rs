@@ -8,7 +8,7 @@ mod encode;
 mod kernel;
 mod monitor;
 mod removal;
-mod socket;
+pub(crate) mod socket;
 mod thread;
 mod trial;
 

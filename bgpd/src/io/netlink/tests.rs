@@ -56,8 +56,13 @@ impl Node {
     }
 }
 
+mod link_local;
+
 fn change(prefix: &str, hops: &[&str]) -> Change {
-    Change { prefix: prefix.parse().unwrap(), next_hops: hops.iter().map(|hop| hop.parse().unwrap()).collect() }
+    Change {
+        prefix: prefix.parse().unwrap(),
+        next_hops: hops.iter().map(|hop| hop.parse::<IpAddr>().unwrap().into()).collect(),
+    }
 }
 
 fn alone() -> Config {
@@ -402,7 +407,7 @@ fn routes_per_second() {
         let changes: Vec<Change> = (0..count)
             .map(|n| {
                 let prefix = IpNet::new(IpAddr::V4(Ipv4Addr::from((10 << 24) + (n << 6))), 26).unwrap();
-                Change { prefix, next_hops: vec![[172, 31, 1, 2].into()] }
+                Change { prefix, next_hops: vec![IpAddr::from([172, 31, 1, 2]).into()] }
             })
             .collect();
         let batch = std::env::temp_dir().join(format!("{}.batch", node.name));

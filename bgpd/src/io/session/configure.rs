@@ -6,10 +6,10 @@ use crate::io::connection::Key;
 use crate::io::sockets;
 use crate::io::throttle::Throttle;
 use crate::rib::PeerId;
+use crate::scoped::ScopedAddr;
 use crate::speaker::{Past, PeerChange, Plan};
 use crate::wire::{Notification, cease};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::warn;
@@ -37,12 +37,13 @@ impl Io {
         self.want_detection();
         self.listeners.secure(&plan.config);
         self.listeners.open(&mut self.ready);
+        self.forget_callers();
     }
 
     fn add(&mut self, id: PeerId, plan: &Plan) {
         let Some((name, peer)) = plan.peer(id) else { return };
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let config = plan.config.session(peer, self.past(peer.address));
+        let config = plan.config.session(peer, self.past(peer.remote()));
         let neighbour = Neighbour {
             name: name.to_owned(),
             external: peer.is_external(plan.config.asn),
@@ -54,13 +55,16 @@ impl Io {
             closing: VecDeque::new(),
             last_error: None,
             sessions: 0,
+            kept: Duration::ZERO,
             malformed: Throttle::default(),
             failed: Throttle::default(),
         };
-        self.by_address.insert(peer.address, id);
-        self.spoken_to.entry(peer.address).or_insert_with(|| (name.to_owned(), false));
+        let remote = peer.remote();
+        self.by_address.insert(remote, id);
+        self.spoken_to.entry(remote).or_insert_with(|| (name.to_owned(), false));
         self.peers.insert(id, neighbour);
         self.drive(id, |fsm, now, _| fsm.start(now));
+        self.take_caller(id, remote);
     }
 
     fn remove(&mut self, id: PeerId, stop: &Stop) {
@@ -69,13 +73,14 @@ impl Io {
         if let Some(at) = peer.timer {
             self.timers.remove(&(at, id));
         }
-        self.by_address.remove(&peer.config.address);
+        self.by_address.remove(&peer.config.remote());
+        self.expiries.retain(|(_, of)| *of != id);
     }
 
     /// A change that needs no new session.
     fn adjust(&mut self, id: PeerId, plan: &Plan) {
         let Some((name, config)) = plan.peer(id) else { return };
-        let past = self.past(config.address);
+        let past = self.past(config.remote());
         let Some(peer) = self.peers.get_mut(&id) else { return };
         name.clone_into(&mut peer.name);
         let old = std::mem::replace(&mut peer.config, config.clone());
@@ -115,7 +120,7 @@ fn removal(plan: &Plan) -> Stop {
 
 impl Io {
     /// With whom there was a session since we started, the kernel has forwarded at least since that one.
-    pub(super) fn past(&self, peer: IpAddr) -> Past {
+    pub(super) fn past(&self, peer: ScopedAddr) -> Past {
         let (met, adopted) = (self.met.contains(&peer), self.kernel == Forwarding::Adopted);
         let recent = self.started.elapsed() < RESTART_TIME;
         Past { forwarding: adopted || (self.kernel == Forwarding::Fresh && met), restarting: adopted && !met && recent }

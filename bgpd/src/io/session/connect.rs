@@ -5,8 +5,8 @@ use crate::fsm;
 use crate::io::connection::{Connection, Farewell, Key, Ready};
 use crate::io::sockets;
 use crate::rib::PeerId;
+use crate::scoped::ScopedAddr;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -17,7 +17,7 @@ impl Io {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let key = self.next_key;
         self.next_key += 1;
-        let remote = std::net::SocketAddr::new(peer.config.address, peer.config.port);
+        let remote = peer.config.remote().socket(peer.config.port);
         let socket = sockets::dial(&peer.config, peer.external);
         peer.connections.insert(conn, key);
         self.connections.insert(key, Connection::new(id, conn, None));
@@ -44,7 +44,7 @@ impl Io {
             Ready::Accepted(listener, result) => {
                 let wanted = self.listeners.again(listener, result.is_err(), &mut self.ready);
                 match result {
-                    Ok((stream, remote)) => self.accepted(stream, remote.ip()),
+                    Ok((stream, remote)) => self.accepted(stream, remote.into()),
                     Err(error) => {
                         if wanted && let Some(left_out) = self.refused.admit(Instant::now()) {
                             warn!(%error, left_out, "cannot accept a connection");
@@ -78,14 +78,22 @@ impl Io {
         }
     }
 
-    fn accepted(&mut self, stream: TcpStream, remote: IpAddr) {
+    fn accepted(&mut self, stream: TcpStream, remote: ScopedAddr) {
         let Some(id) = self.by_address.get(&remote).copied() else {
+            let Some(stream) = self.call(stream, remote) else { return };
+            drop(stream);
             if let Some(left_out) = self.strangers.admit(Instant::now()) {
                 info!(%remote, left_out, "connection closed: no peer with this address is configured");
             }
             return;
         };
+        self.welcome(id, stream);
+    }
+
+    /// A connection that a peer has opened.
+    pub(super) fn welcome(&mut self, id: PeerId, stream: TcpStream) {
         let Some(peer) = self.peers.get(&id) else { return };
+        let remote = peer.config.address;
         if let Err(error) = sockets::prepare(&stream, &peer.config, peer.external) {
             debug!(peer = peer.name, %error, "connection lost at once");
             return;
@@ -125,7 +133,7 @@ impl Io {
         let drained = self.plan.as_ref().is_some_and(|plan| plan.config.shutdown.is_some());
         let peer = self.peers.get(&connection.peer).filter(|_| drained && connection.established);
         connection.farewell = peer.map(|peer| Farewell {
-            address: peer.config.address,
+            address: peer.config.remote(),
             name: peer.name.clone(),
             hold_time: Duration::from_secs(peer.config.hold_time.into()),
         });

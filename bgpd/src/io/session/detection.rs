@@ -1,6 +1,6 @@
 //! BFD for the sessions (RFC 5882): what is asked of the BFD process, and what its words mean.
 
-use super::Io;
+use super::{Io, Neighbour};
 use crate::io::bfd::{Event, Wishes};
 use crate::rib::PeerId;
 use crate::speaker::{self, Peer};
@@ -17,7 +17,7 @@ impl Io {
     pub(super) fn want_detection(&mut self) {
         let sessions: Vec<BfdWanted> = self.peers.values().filter_map(|peer| wanted(&peer.config)).collect();
         let ends: BTreeSet<&BfdEnds> = sessions.iter().map(|wanted| &wanted.ends).collect();
-        self.bfd_sessions.retain(|_, known| ends.contains(&known.ends));
+        self.bfd_sessions.retain(|known, _| ends.contains(known));
         let keep = self.peers.values().filter_map(|peer| peer.config.graceful_restart).max().unwrap_or(0);
         self.bfd.want(Wishes { sessions, keep: keep.into() });
     }
@@ -33,8 +33,12 @@ impl Io {
             }
             Event::Session(session) => {
                 self.bfd_problem = None;
-                let Some(id) = self.by_address.get(&session.ends.peer).copied() else { return };
-                self.judge(id, session);
+                // An answer to what was wanted before the last change of configuration is nobody's.
+                let of = |peer: &Neighbour| wanted(&peer.config).is_some_and(|wanted| wanted.ends == session.ends);
+                let id = self.peers.iter().find(|(_, peer)| of(peer)).map(|(id, _)| *id);
+                if let Some(id) = id {
+                    self.judge(id, session);
+                }
             }
         }
     }
@@ -43,12 +47,8 @@ impl Io {
     /// and AdminDown is no word about the path (RFC 5882 section 3.2).
     fn judge(&mut self, id: PeerId, session: BfdSession) {
         let Some(peer) = self.peers.get(&id) else { return };
-        // An answer to what was wanted before the last change of configuration.
-        if wanted(&peer.config).is_none_or(|wanted| wanted.ends != session.ends) {
-            return;
-        }
-        let before = self.bfd_sessions.insert(session.ends.peer, session.clone());
-        let was_up = before.is_some_and(|before| before.ends == session.ends && before.state == UP);
+        let before = self.bfd_sessions.insert(session.ends.clone(), session.clone());
+        let was_up = before.is_some_and(|before| before.state == UP);
         if was_up && session.state == DOWN && session.remote_state != ADMIN_DOWN {
             let (peer, address, diagnostic) = (&peer.name, session.ends.peer, &session.diagnostic);
             warn!(peer, %address, diagnostic, "BFD session down");
@@ -73,7 +73,7 @@ impl Io {
     /// State of BFD with a peer, if it is configured.
     pub(super) fn detection(&self, peer: &Peer) -> Option<String> {
         let ends = wanted(peer)?.ends;
-        let session = self.bfd_sessions.get(&peer.address).filter(|session| session.ends == ends);
+        let session = self.bfd_sessions.get(&ends);
         Some(session.map_or_else(|| "Unknown".to_owned(), |session| session.state.clone()))
     }
 }
@@ -81,7 +81,12 @@ impl Io {
 fn wanted(peer: &Peer) -> Option<BfdWanted> {
     let bfd = peer.bfd?;
     Some(BfdWanted {
-        ends: BfdEnds { peer: peer.address, local: peer.source, interface: None, hops: bfd.hops },
+        ends: BfdEnds {
+            peer: peer.address,
+            local: peer.source,
+            interface: peer.interface.as_ref().map(|interface| interface.name.clone()),
+            hops: bfd.hops,
+        },
         min_tx: bfd.min_tx,
         min_rx: bfd.min_rx,
         multiplier: bfd.multiplier,

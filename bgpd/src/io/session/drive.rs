@@ -1,15 +1,17 @@
 //! What the FSMs ask for, and when they are woken.
 
 use super::Io;
+use super::callers::kept_for;
 use crate::bmp::Opening;
 use crate::fsm::{self, State};
 use crate::io::connection::{Connection, Key};
 use crate::io::interfaces;
 use crate::rib::PeerId;
-use crate::speaker::{Established, Event, Loss, Receiver};
+use crate::scoped::is_link_local;
+use crate::speaker::{Established, Event, Link, Loss, Receiver};
 use crate::wire::Negotiated;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 impl Io {
@@ -39,6 +41,7 @@ impl Io {
             self.timers.extend(timer.map(|at| (at, id)));
             peer.timer = timer;
         }
+        self.note_idle(id);
     }
 
     fn obey_one(&mut self, id: PeerId, output: fsm::Output) {
@@ -64,7 +67,7 @@ impl Io {
             fsm::Output::Established { conn } => {
                 info!(peer = peer.name, address = %peer.config.address, "session established");
                 peer.sessions += 1;
-                self.spoken_to.insert(peer.config.address, (peer.name.clone(), true));
+                self.spoken_to.insert(peer.config.remote(), (peer.name.clone(), true));
                 if let Some(connection) = key_of(&conn).and_then(|key| self.connections.get_mut(&key)) {
                     connection.established = true;
                 }
@@ -76,10 +79,11 @@ impl Io {
                 let session = peer.session.take();
                 peer.connections.remove(&conn);
                 if graceful && established {
-                    self.lost.insert(peer.config.address, (peer.name.clone(), Instant::now()));
+                    self.lost.insert(peer.config.remote(), (peer.name.clone(), Instant::now()));
                 } else if !graceful {
-                    self.lost.remove(&peer.config.address);
+                    self.lost.remove(&peer.config.remote());
                 }
+                peer.kept = if graceful { peer.kept } else { Duration::ZERO };
                 if established {
                     self.record_state(id, State::Established, State::Idle);
                 }
@@ -111,25 +115,31 @@ impl Io {
         let (Some(plan), Some(peer)) = (&self.plan, self.peers.get_mut(&id)) else { return };
         let Some(connection) = self.connections.get_mut(&key) else { return };
         let opening = opening(connection);
-        let local = connection.stream.as_ref().and_then(|stream| stream.local_addr().ok()).map(|local| local.ip());
-        let link = local.map(|local| interfaces::link(local, peer.config.address)).unwrap_or_default();
+        let local = connection.stream.as_ref().and_then(|stream| stream.local_addr().ok());
+        let link = local.map(|local| interfaces::link(local.into(), peer.config.address)).unwrap_or_default();
         let session = self.next_session;
         self.next_session += 1;
         peer.session = Some((session, key));
-        connection.receiver = Some(Receiver::new(id, session, (**negotiated).clone()));
+        let over = Link { zone: link.index, unnumbered: is_link_local(peer.config.address) };
+        connection.receiver = Some(Receiver::new(id, session, (**negotiated).clone(), over));
+        // RFC 8950: on an IPv6 session IPv4 prefixes have our IPv6 address, unless another one is configured.
+        let only_v6 = negotiated.extended_next_hop && peer.config.address.is_ipv6();
         let established = Established {
             negotiated: (**negotiated).clone(),
             router_id: plan.config.router_id,
             remote: peer.config.address,
-            next_hop_v4: peer.config.next_hop_v4.or(link.v4),
+            link: over,
+            next_hop_v4: peer.config.next_hop_v4.or(link.v4.filter(|_| !only_v6)),
             next_hop_v6: peer.config.next_hop_v6.or(link.v6),
+            link_local: link.link_local.filter(|_| peer.config.address.is_ipv6()),
             shared: link.shared,
             opening,
         };
+        peer.kept = kept_for(negotiated);
         self.tell(Event::Up(id, session, Box::new(established)));
         // Should this session end without the process, the next OPEN says that the kernel went on.
         let plan = self.plan.clone();
-        if let (Some(plan), Some(address)) = (plan, self.peers.get(&id).map(|peer| peer.config.address)) {
+        if let (Some(plan), Some(address)) = (plan, self.peers.get(&id).map(|peer| peer.config.remote())) {
             self.met.insert(address);
             self.lost.remove(&address);
             let past = self.past(address);
@@ -154,6 +164,7 @@ impl Io {
             self.drive(id, |fsm, now, out| fsm.handle_timeout(now, out));
         }
         self.listeners.open(&mut self.ready);
+        self.expire_callers();
     }
 }
 

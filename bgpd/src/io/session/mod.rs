@@ -1,6 +1,7 @@
 //! The I/O thread: all sockets of all peers, their FSMs and timers, framing and decoding. It never waits for the RIB:
 //! when that is behind, sockets are not read; timers and writes go on.
 
+mod callers;
 mod configure;
 mod connect;
 mod detection;
@@ -12,20 +13,22 @@ use super::bfd;
 use super::connection::{Connection, Key, Ready};
 use super::handle::Beside;
 use super::listeners::Listeners;
+use super::planner::Planner;
 use super::rib;
 use super::throttle::Throttle;
 use crate::fsm::{self, State, Stop};
 use crate::rib::PeerId;
+use crate::scoped::ScopedAddr;
 use crate::speaker::{Event, Output, Peer, PeerAsn, Plan, SessionId};
 use crate::wire::MAX_MESSAGE;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use twill_crds::control::BfdSession;
+use twill_crds::control::{BfdEnds, BfdSession};
 
 /// Octets read at once.
 const READ: usize = 64 << 10;
@@ -69,7 +72,8 @@ pub(super) struct Sessions {
 pub(super) struct SessionState {
     pub(super) peer: PeerId,
     pub(super) name: String,
-    pub(super) address: IpAddr,
+    pub(super) address: ScopedAddr,
+    pub(super) interface: Option<String>,
     pub(super) asn: u32,
     pub(super) state: State,
     pub(super) since: Duration,
@@ -97,6 +101,8 @@ struct Neighbour {
     last_error: Option<String>,
     /// Sessions that were Established.
     sessions: u64,
+    /// For how long it is remembered after its session, if it is there because it called.
+    kept: Duration,
     /// Lines about UPDATEs of its that were malformed.
     malformed: Throttle,
     /// Lines about sessions of its that could not be.
@@ -109,7 +115,7 @@ pub(super) struct Io {
     seed: u64,
     plan: Option<Arc<Plan>>,
     peers: BTreeMap<PeerId, Neighbour>,
-    by_address: HashMap<IpAddr, PeerId>,
+    by_address: HashMap<ScopedAddr, PeerId>,
     timers: BTreeSet<(fsm::Time, PeerId)>,
     listeners: Listeners,
     connections: HashMap<Key, Connection>,
@@ -125,17 +131,23 @@ pub(super) struct Io {
     leaving: bool,
     kernel: Forwarding,
     bfd: bfd::Client,
-    /// What the BFD process last said, by the peer's address.
-    bfd_sessions: HashMap<IpAddr, BfdSession>,
+    /// What the BFD process last said.
+    bfd_sessions: BTreeMap<BfdEnds, BfdSession>,
     /// Why nothing is known of BFD.
     bfd_problem: Option<String>,
     /// Addresses of peers with which there was a session since we started, configured or not.
-    met: BTreeSet<IpAddr>,
+    met: BTreeSet<ScopedAddr>,
     /// Peers that were configured since we started, by address: name, and whether a session has been Established. One with whom none has
     /// may believe in routes of an earlier run.
-    spoken_to: BTreeMap<IpAddr, (String, bool)>,
+    spoken_to: BTreeMap<ScopedAddr, (String, bool)>,
     /// Peers that keep our routes since their session ended, by address: name, and when (for one that has heard nothing, when that will be).
-    lost: BTreeMap<IpAddr, (String, Instant)>,
+    lost: BTreeMap<ScopedAddr, (String, Instant)>,
+    /// To whom it is said who calls from a range.
+    planner: Weak<Planner>,
+    /// Those who wait until they are peers, and since when.
+    callers: BTreeMap<ScopedAddr, (TcpStream, Instant)>,
+    /// When peers that are there because they called are forgotten, unless they call again.
+    expiries: BTreeSet<(fsm::Time, PeerId)>,
     /// Lines about connections that nobody wants.
     strangers: Throttle,
     /// Lines about listeners that have no connection to give.
@@ -146,7 +158,13 @@ pub(super) struct Io {
 
 impl Io {
     /// To be called on a runtime. `beside`: what works beside it.
-    pub(super) fn new(rib: mpsc::Sender<rib::Command>, seed: u64, kernel: Forwarding, beside: Beside) -> Self {
+    pub(super) fn new(
+        rib: mpsc::Sender<rib::Command>,
+        seed: u64,
+        kernel: Forwarding,
+        beside: Beside,
+        planner: Weak<Planner>,
+    ) -> Self {
         Self {
             started: Instant::now(),
             seed,
@@ -165,11 +183,14 @@ impl Io {
             leaving: false,
             kernel,
             bfd: bfd::Client::start(beside.responder),
-            bfd_sessions: HashMap::new(),
+            bfd_sessions: BTreeMap::new(),
             bfd_problem: None,
             met: BTreeSet::new(),
             spoken_to: BTreeMap::new(),
             lost: BTreeMap::new(),
+            planner,
+            callers: BTreeMap::new(),
+            expiries: BTreeSet::new(),
             strangers: Throttle::default(),
             refused: Throttle::default(),
             buffer: vec![0; READ + MAX_MESSAGE],
@@ -211,7 +232,8 @@ impl Io {
     fn wake(&self) -> Option<Instant> {
         let listeners = self.listeners.retry_at();
         let timer = self.timers.first().map(|(at, _)| self.started + *at);
-        listeners.into_iter().chain(timer).min()
+        let expiry = self.expiries.first().map(|(at, _)| self.started + *at);
+        listeners.into_iter().chain(timer).chain(expiry).min()
     }
 
     fn perform(&mut self, command: Command) {
@@ -227,7 +249,8 @@ impl Io {
         let state = |(id, peer): (&PeerId, &Neighbour)| SessionState {
             peer: *id,
             name: peer.name.clone(),
-            address: peer.config.address,
+            address: peer.config.remote(),
+            interface: peer.config.interface.as_ref().map(|interface| interface.name.clone()),
             asn: peer.fsm.negotiated().map_or_else(
                 || match peer.config.asn {
                     PeerAsn::Number(asn) => asn,

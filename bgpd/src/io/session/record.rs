@@ -34,6 +34,7 @@ impl Io {
         let negotiated = peer.fsm.negotiated();
         let ends = Ends {
             peer_asn: negotiated.map_or(0, |negotiated| negotiated.peer_asn),
+            interface: u16::try_from(peer.config.remote().zone).unwrap_or(0),
             local_asn: peer.fsm.config().local_asn,
             peer: peer.config.address,
             local: local.ip(),

@@ -175,8 +175,7 @@ fn a_peer_cannot_make_us_keep_more_paths_than_the_limit() {
     let (peer, now) = (net.peer_id(2, 1), net.now);
     let speaker = &mut net.nodes.get_mut(&2).unwrap().speaker;
     let session = speaker.sessions_of(peer);
-    let set =
-        Arc::new(PathAttributes { next_hop: Some(crate::wire::NextHop::V4(address(1))), ..PathAttributes::own() });
+    let set = Arc::new(PathAttributes { next_hop: Some(NextHop::V4(address(1))), ..PathAttributes::own() });
     let key = crate::rib::Key::of(SHARED.parse().unwrap()).unwrap();
     let tell = |speaker: &mut Speaker, attributes, identifier: u32| {
         let batch = Batch {

@@ -5,6 +5,7 @@ mod filters;
 mod leaving;
 mod limits;
 mod monitor;
+mod next_hops;
 mod restarts;
 mod retiring;
 mod roles;
@@ -14,7 +15,9 @@ use super::config::tests::peer;
 use super::plan::tests::config;
 use super::*;
 use crate::rib::PeerId;
-use crate::wire::{Families, Family, Framer, GracefulRestart, LongLived, MAX_MESSAGE, MessageType, Negotiated, Update};
+use crate::wire::{
+    Families, Family, Framer, GracefulRestart, LongLived, MAX_MESSAGE, MessageType, Negotiated, NextHop, Update,
+};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -140,13 +143,15 @@ impl Net {
                     .map(|seconds| LongLived { families: vec![(Family::Ipv4Unicast.into(), true, *seconds)] }),
             };
             self.negotiated.insert((me, other), negotiated.clone());
-            node.receivers.insert(id, Receiver::new(id, self.session, negotiated.clone()));
+            node.receivers.insert(id, Receiver::new(id, self.session, negotiated.clone(), Link::default()));
             let established = Established {
                 negotiated,
                 router_id: node.address,
                 remote: IpAddr::V4(router_id),
                 next_hop_v4: Some(node.address),
                 next_hop_v6: Some("fd00::1".parse().unwrap()),
+                link: Link::default(),
+                link_local: None,
                 shared: vec!["10.0.0.0/24".parse().unwrap()],
                 opening: Some(opening(&node.address)),
             };

@@ -79,7 +79,28 @@ const PATH_COUNT: Rule = Rule::new(
     "must be all or a number of paths from 1 to 64",
 );
 
-const REMOTE: Rule = Rule::new("remote-names-somebody", "has(self.address)", "names nobody; set address");
+const REMOTE: &[Rule] = &[
+    Rule::new(
+        "remote-names-somebody",
+        "has(self.address) || has(self.interface) || has(self.nodeSelector)",
+        "names nobody; set address, interface or nodeSelector",
+    ),
+    Rule::new(
+        "remote-names-one",
+        "(has(self.address) ? 1 : 0) + (has(self.interface) ? 1 : 0) + (has(self.nodeSelector) ? 1 : 0) < 2",
+        "says in two ways who it is; keep one of address, interface and nodeSelector",
+    ),
+];
+
+const INTERFACE: Rule =
+    Rule::new("interface-name", "!self.contains('/') && !self.contains(' ')", "is no name of an interface");
+
+const NEAR: Rule = Rule::new(
+    "interface-is-near",
+    "!has(self.remote.interface) || !has(self.ttlSecurity) || self.ttlSecurity == 1",
+    "is above 1 for a peer on an interface, which is one hop away; use 1",
+)
+.field(".ttlSecurity");
 
 /// Rules of BGPConfiguration.
 pub(in crate::definitions) fn bgp_configuration() -> Vec<Placed> {
@@ -96,8 +117,11 @@ pub(in crate::definitions) fn bgp_configuration() -> Vec<Placed> {
 
 /// Rules of BGPPeer.
 pub(in crate::definitions) fn bgp_peer() -> Vec<Placed> {
-    let mut rules = Placed::all("spec.remote", &[REMOTE]);
+    let mut rules = Placed::all("spec", &[NEAR]);
+    rules.extend(Placed::all("spec.remote", REMOTE));
     rules.extend(Placed::all("spec.remote.address", addresses::ROUTER));
+    rules.extend(Placed::all("spec.remote.interface", &[INTERFACE]));
+    rules.extend(selectors::at("spec.remote.nodeSelector"));
     rules.extend(Placed::all("spec.asn", PEER_ASN));
     rules.extend(Placed::all("spec.localASN", &[LOCAL_ASN]));
     rules.extend(Placed::all("spec.filters", &[FILTERS]));

@@ -45,7 +45,7 @@ impl Shared {
             document::check_current(what, current, sent)?;
             let mut object = sent.clone();
             validate::admit(kind, &mut object, Some(current))?;
-            Ok(document::updated(current, object, Revision(0)))
+            Ok(document::updated(kind, current, object, Revision(0)))
         };
         self.change(kind, &key_of(sent), true, decide).await
     }

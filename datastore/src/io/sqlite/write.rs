@@ -99,7 +99,7 @@ impl Writing<'_> {
         let mut object = object.clone();
         validate::admit(kind, &mut object, Some(&current))?;
         self.check_others(kind, &object)?;
-        let outcome = document::updated(&current, object, Revision(self.revision + 1));
+        let outcome = document::updated(kind, &current, object, Revision(self.revision + 1));
         self.settle(kind, &key, &current, outcome)
     }
 

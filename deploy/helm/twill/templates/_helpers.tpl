@@ -24,6 +24,8 @@ app.kubernetes.io/component: {{ .component }}
 {{- define "twill.environment" -}}
 - name: TWILL_NODE
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+- name: TWILL_NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 - name: RUST_LOG
   value: {{ .Values.log.level | quote }}
 {{- with .Values.apiServer.host }}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use twill_bgpd::config::LoneConfig;
 use twill_bgpd::fsm::{self, ConnId, Received};
 use twill_bgpd::rib::PeerId;
-use twill_bgpd::speaker::{Established, Event, Loss, Output, Past, Plan, Receiver, SessionId, Speaker};
+use twill_bgpd::speaker::{Established, Event, Link, Loss, Output, Past, Plan, Receiver, SessionId, Speaker};
 use twill_bgpd::wire::{Framer, MessageType, Negotiated, Outcome, RefreshKind, Update, encode_keepalive};
 
 /// The peer that says what it likes; the other two only listen.
@@ -61,7 +61,7 @@ impl Victim {
         let listeners = [(PeerId(2), Negotiated { local_asn: 65002, peer_asn: 65000, ..old }), (PeerId(3), inside)];
         // Without the capability an AS number of two octets is all there is.
         let open = if four { full_open(asn) } else { old_open(asn as u16) };
-        let receiver = Receiver::new(LOUD, 0, ours::session(ebgp, four));
+        let receiver = Receiver::new(LOUD, 0, ours::session(ebgp, four), Link::default());
         let agreed = Arc::new(ours::session(ebgp, four));
         let (fsm, conn) = (fsm::Peer::new(config.clone(), 1), ConnId(0));
         let mut victim = Self { fsm, config, open, conn, receiver, agreed, speaker, session: 1, now, listeners };
@@ -134,7 +134,7 @@ impl Victim {
         });
         self.agreed = agreed.expect("a session comes up");
         self.session += 1;
-        self.receiver = Receiver::new(LOUD, self.session, (*self.agreed).clone());
+        self.receiver = Receiver::new(LOUD, self.session, (*self.agreed).clone(), Link::default());
         self.speaker.handle(Event::Up(LOUD, self.session, Box::new(up((*self.agreed).clone(), 2))), self.now);
         self.tell();
     }
@@ -177,6 +177,8 @@ fn up(negotiated: Negotiated, host: u8) -> Established {
         negotiated,
         router_id: Ipv4Addr::new(10, 0, 0, 1),
         remote: IpAddr::from([10, 0, 0, host]),
+        link: Link::default(),
+        link_local: None,
         next_hop_v4: Some(Ipv4Addr::new(10, 0, 0, 1)),
         next_hop_v6: Some("fd99::1".parse().unwrap()),
         shared: Vec::new(),

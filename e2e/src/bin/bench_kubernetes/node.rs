@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use twill_bgpd::LOOK_AT_SERVER;
 use twill_bgpd::cluster::{Claimant, Desired, Objects, Observed, desired};
+use twill_crds::names::NAMESPACE;
 use twill_crds::{IPBlock, NodeNetwork, Object, Pod};
 use twill_datastore::{Datastore, Filter, Followed, Freshness, Index, Key, follow};
 use twill_felix::io::heard::{self, Fact, scopes_of};
@@ -184,7 +185,7 @@ fn tell(step: Followed<Pod>, heard: &mpsc::UnboundedSender<Heard>) {
 /// bgpd: its kinds, its status at first and when two sessions have come up.
 async fn run_bgpd(store: Datastore, owner: Owner, ready: oneshot::Sender<()>) {
     let node = owner.node.as_str();
-    let (mut objects, mut heard) = (Objects::of(node), twill_bgpd::streams(&store, node));
+    let (mut objects, mut heard) = (Objects::of(node, NAMESPACE), twill_bgpd::streams(&store, node, NAMESPACE));
     objects.claimed_by(Claimant::Known(owner.claimant.clone()));
     let (wanted, desired_now) = watch::channel::<Option<Arc<Desired>>>(None);
     let (observed, observed_now) = watch::channel(Observed::default());
@@ -226,5 +227,5 @@ async fn run_bgpd(store: Datastore, owner: Owner, ready: oneshot::Sender<()>) {
 pub(crate) fn watches(node: &str) -> usize {
     let own: Filter = Filter { fields: vec![("metadata.name".to_owned(), node.to_owned())], ..Filter::default() };
     // felix's own NodeNetwork is beside its kinds.
-    heard::scopes().len() + own.fields.len() + twill_bgpd::cluster::scopes(node).len()
+    heard::scopes().len() + own.fields.len() + twill_bgpd::cluster::scopes(node, NAMESPACE).len()
 }

@@ -113,11 +113,13 @@ struct Bgp {
     peers: Index<BGPPeer>,
     /// When bgpd answered last.
     answered: Option<Instant>,
+    /// Link-local addresses of peers on interfaces, as of that answer: no object has them.
+    on_interfaces: BTreeSet<IpAddr>,
 }
 
 impl Bgp {
     fn new(run_dir: PathBuf) -> Self {
-        Self { run_dir, peers: Index::default(), answered: None }
+        Self { run_dir, peers: Index::default(), answered: None, on_interfaces: BTreeSet::new() }
     }
 
     fn peers(&self) -> BTreeSet<SocketAddr> {
@@ -125,7 +127,8 @@ impl Bgp {
             let remote = &peer.spec.remote;
             Some(SocketAddr::new(remote.address?, remote.port.unwrap_or(BGP_PORT)))
         };
-        self.peers.iter().filter_map(|(_, one)| peer(one)).collect()
+        let found = self.on_interfaces.iter().map(|address| SocketAddr::new(*address, BGP_PORT));
+        self.peers.iter().filter_map(|(_, one)| peer(one)).chain(found).collect()
     }
 
     /// BGP sessions, if that is known. A bgpd that has left no socket, and has not answered for long, is none: then there are no sessions.
@@ -133,6 +136,8 @@ impl Bgp {
         match established(&self.run_dir).await {
             Ok(sessions) => {
                 self.answered = Some(Instant::now());
+                let link_local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+                self.on_interfaces = sessions.iter().copied().filter(link_local).collect();
                 Some(sessions)
             }
             Err(error) => {
@@ -161,7 +166,7 @@ pub async fn established(run_dir: &Path) -> Result<BTreeSet<IpAddr>, String> {
     };
     match tokio::time::timeout(ANSWER, asked).await {
         Ok(Ok(peers)) => {
-            Ok(peers.into_iter().filter(|peer| peer.state == "Established").map(|peer| peer.address).collect())
+            Ok(peers.into_iter().filter(|peer| peer.state == "Established").filter_map(|peer| peer.address).collect())
         }
         Ok(Err(error)) => Err(format!("bgpd does not answer: {error}")),
         Err(_) => Err(format!("bgpd does not answer within {} s", ANSWER.as_secs())),
