@@ -20,14 +20,21 @@ pub(super) struct Link {
 
 /// The interface that has `local`, as the peer at `remote` sees it.
 pub(super) fn link(local: ScopedAddr, remote: IpAddr) -> Link {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Link::default() };
+    let (own_v4, own_v6) = match local.address {
+        IpAddr::V4(address) => (Some(address), None),
+        IpAddr::V6(address) => (None, Some(address)),
+    };
+    let own_global = own_v6.filter(|address| !address.is_unicast_link_local());
+    // An address may be ours by a route alone, and no interface have it.
+    let alone = Link { v4: own_v4, v6: own_global, ..Link::default() };
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return alone };
     let addresses: Vec<(String, IpNet)> =
         interfaces.filter_map(|interface| Some((interface.interface_name.clone(), net(&interface)?))).collect();
     let index = |name: &String| if_nametoindex(name.as_str()).unwrap_or(0);
     // Every interface may have the same link-local address.
     let is_local =
         |(name, net): &&(String, IpNet)| net.addr() == local.address && (local.zone == 0 || index(name) == local.zone);
-    let Some((name, _)) = addresses.iter().find(is_local) else { return Link::default() };
+    let Some((name, _)) = addresses.iter().find(is_local) else { return alone };
     let here: Vec<IpNet> = addresses.iter().filter(|(other, _)| other == name).map(|(_, net)| *net).collect();
     let v4 = here.iter().find_map(|net| match net.addr() {
         IpAddr::V4(address) => Some(address),
@@ -42,14 +49,10 @@ pub(super) fn link(local: ScopedAddr, remote: IpAddr) -> Link {
     let global = v6(|address| !address.is_unicast_link_local() && !address.is_loopback());
     let connected = here.iter().any(|net| net.contains(&remote));
     let shared = here.iter().filter(|net| connected && !is_link_local(net.addr())).map(IpNet::trunc).collect();
-    let (own_v4, own_v6) = match local.address {
-        IpAddr::V4(address) => (Some(address), None),
-        IpAddr::V6(address) => (None, Some(address)),
-    };
     let own_link_local = own_v6.filter(Ipv6Addr::is_unicast_link_local);
     Link {
         v4: own_v4.or(v4),
-        v6: own_v6.filter(|address| !address.is_unicast_link_local()).or(global),
+        v6: own_global.or(global),
         shared,
         index: index(name),
         link_local: own_link_local.or_else(|| v6(Ipv6Addr::is_unicast_link_local)).filter(|_| connected),

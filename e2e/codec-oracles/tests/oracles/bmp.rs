@@ -6,14 +6,16 @@ use bgpkit_parser::parser::bmp::messages::{
 };
 use bgpkit_parser::parser::bmp::parse_bmp_msg;
 use bytes::Bytes;
-use std::io::Read;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use twill_bgpd::config::LoneConfig;
 use twill_bgpd::fsm::Stop;
 use twill_bgpd::io::SpeakerHandle;
-use twill_bgpd::wire::Notification;
+use twill_bgpd::wire::{
+    Attributes, Capability, Edits, Family, NextHop, Notification, Open, UpdateBuilder, V4, encode_keepalive,
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -57,22 +59,36 @@ fn announced(message: &BmpMessage) -> Vec<(String, bool)> {
     prefixes.into_iter().map(|prefix| (prefix, tagged)).collect()
 }
 
+/// A peer of AS 65002 that tells one route, and says goodbye when it is told to. No loopback address is a next hop, so a speaker of ours will not do.
+fn speak(listener: &TcpListener, bye: &std::sync::mpsc::Receiver<()>) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let capabilities = vec![Capability::Multiprotocol(Family::Ipv4Unicast.into()), Capability::FourOctetAs(65002)];
+    let mut first = Vec::new();
+    Open { asn: 65002, hold_time: 90, identifier: [10, 0, 0, 2].into(), capabilities }.encode(&mut first);
+    encode_keepalive(&mut first);
+    let mut block = Vec::new();
+    Attributes::default().export(&Edits::to_ebgp(65002), true, &mut block);
+    let mut builder =
+        UpdateBuilder::<V4>::announce(&mut first, 4096, &block, NextHop::V4([192, 0, 2, 1].into())).unwrap();
+    builder.push((u32::from(Ipv4Addr::new(10, 2, 0, 0)), 16));
+    builder.finish();
+    stream.write_all(&first).unwrap();
+    bye.recv_timeout(LIMIT).unwrap();
+    let mut last = Vec::new();
+    Notification::cease(2, "bye").encode(&mut last);
+    stream.write_all(&last).unwrap();
+}
+
 #[tokio::test]
 async fn bgpkit_understands_what_a_station_hears() {
     let station = TcpListener::bind("127.9.8.9:0").unwrap();
-    let ports = ["127.9.8.1:0", "127.9.8.2:0"].map(|at| TcpListener::bind(at).unwrap().local_addr().unwrap().port());
+    let peer = TcpListener::bind("127.9.8.2:0").unwrap();
     let a = format!(
-        "asn: 65001\nrouterID: 10.0.0.1\nlisten: [{{address: 127.9.8.1, port: {}}}]\nbmp: [{{address: 127.9.8.9, port: {}}}]\n\
+        "asn: 65001\nrouterID: 10.0.0.1\nlisten: []\nbmp: [{{address: 127.9.8.9, port: {}}}]\n\
          filters: {{tag: {{import: [{{set: {{addCommunities: ['65001:9']}}, action: Accept}}]}}}}\npeers:\n\
          - {{name: b, address: 127.9.8.2, port: {}, source: 127.9.8.1, asn: 65002, filters: [tag], export: all}}",
-        ports[0],
         station.local_addr().unwrap().port(),
-        ports[1],
-    );
-    let b = format!(
-        "asn: 65002\nrouterID: 10.0.0.2\nlisten: [{{address: 127.9.8.2, port: {}}}]\noriginate: [10.2.0.0/16]\npeers:\n\
-         - {{name: a, address: 127.9.8.1, port: {}, source: 127.9.8.2, asn: 65001, import: all, export: all}}",
-        ports[1], ports[0],
+        peer.local_addr().unwrap().port(),
     );
     let heard = Arc::new(Mutex::new(Vec::new()));
     let into = Arc::clone(&heard);
@@ -83,10 +99,13 @@ async fn bgpkit_understands_what_a_station_hears() {
             into.lock().unwrap().extend_from_slice(&piece[..octets]);
         }
     });
-    let (a, b) = (start(&a, 1).await, start(&b, 2).await);
+    let (say_bye, bye) = std::sync::mpsc::channel();
+    let speaking = std::thread::spawn(move || speak(&peer, &bye));
+    let a = start(&a, 1).await;
     let now = || messages(&heard.lock().unwrap());
     until("the route is monitored", async || now().iter().any(|message| !announced(message).is_empty())).await;
-    b.leave(Stop::Notify(Notification::cease(2, "bye"))).await;
+    say_bye.send(()).unwrap();
+    speaking.join().unwrap();
     let is_down = |message: &BmpMessage| matches!(message.message_body, BmpMessageBody::PeerDownNotification(_));
     until("the session is told to be over", async || now().iter().any(is_down)).await;
     a.leave(Stop::Silently).await;
