@@ -67,7 +67,7 @@ pub struct Established {
     pub next_hop_v4: Option<Ipv4Addr>,
     /// Our IPv6 next hop, a global address.
     pub next_hop_v6: Option<Ipv6Addr>,
-    /// Our link-local address, if the peer is on the link: it goes beside our global next hop, or alone (RFC 2545 section 3).
+    /// Our link-local address, if the session is between such: it goes beside our global next hop, or alone (RFC 2545 section 3).
     pub link_local: Option<Ipv6Addr>,
     /// The connected subnets that we share with the peer, one per family at most.
     pub shared: Vec<IpNet>,

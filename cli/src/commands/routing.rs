@@ -15,10 +15,10 @@ pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
         vec![
             peer.name.clone(),
             remote(peer),
-            if peer.role.is_empty() { "-".into() } else { peer.role.clone() },
             if peer.asn == 0 { "external".into() } else { peer.asn.to_string() },
             peer.state.clone(),
             format!("{} s", peer.since),
+            if peer.role.is_empty() { "-".into() } else { peer.role.clone() },
             peer.bfd.clone().unwrap_or_else(|| "-".into()),
             peer.received.to_string(),
             peer.advertised.to_string(),
@@ -29,7 +29,7 @@ pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
     print(
         format,
         &peers,
-        &["PEER", "ADDRESS", "ROLE", "AS", "STATE", "SINCE", "BFD", "RECEIVED", "SENT", "REJECTED", "LAST ERROR"],
+        &["PEER", "ADDRESS", "AS", "STATE", "SINCE", "ROLE", "BFD", "RECEIVED", "SENT", "REJECTED", "LAST ERROR"],
         rows,
     )?;
     Ok(exit(peers.iter().all(|peer| peer.state == "Established")))

@@ -124,6 +124,8 @@ impl Daemons {
             // Its user's home, where it locks itself in; its unit makes it where there is systemd.
             fs::create_dir_all("/run/openbgpd").unwrap();
         }
+        // A killed GoBGP leaves its socket, and will not start beside it.
+        let _ = fs::remove_file(self.run.join("gobgp.sock"));
         for (index, words) in self.software.programs.iter().enumerate() {
             let log = File::create(self.run.join(format!("log-{index}"))).unwrap();
             let child =

@@ -76,7 +76,9 @@ impl Io {
 
 /// For how long its routes are kept when such a session breaks (RFC 4724, RFC 9494).
 pub(super) fn kept_for(negotiated: &Negotiated) -> fsm::Time {
-    let restart = negotiated.graceful_restart.as_ref().map_or(0, |restart| u32::from(restart.restart_time));
+    // One that names no family keeps our routes, and nobody keeps its own (BIRD's `graceful restart aware`).
+    let restart = negotiated.graceful_restart.as_ref().filter(|restart| !restart.families.is_empty());
+    let restart = restart.map_or(0, |restart| u32::from(restart.restart_time));
     let long =
         |family: Family| negotiated.long_lived.as_ref().and_then(|long| long.of(family)).map(|(_, seconds)| seconds);
     let long = Family::ALL.into_iter().filter_map(long).max().unwrap_or(0);

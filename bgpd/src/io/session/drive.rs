@@ -131,7 +131,9 @@ impl Io {
             link: over,
             next_hop_v4: peer.config.next_hop_v4.or(link.v4.filter(|_| !only_v6)),
             next_hop_v6: peer.config.next_hop_v6.or(link.v6),
-            link_local: link.link_local.filter(|_| peer.config.address.is_ipv6()),
+            // RFC 2545 section 3 would have it beside a global address, too, but FRR 8.4 without an interface for the peer, while zebra is
+            // not there, takes that for malformed and ends the session.
+            link_local: link.link_local.filter(|_| over.unnumbered),
             shared: link.shared,
             opening,
         };
