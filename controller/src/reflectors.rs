@@ -86,19 +86,26 @@ fn best<'a>(
     free.min_by_key(rank).copied()
 }
 
-/// Gives up one of those that reflect, if all are in one zone, or one rack, and need not be.
+/// Gives up one of those that reflect, if all are in one zone, or one rack, and need not be. A rack is one of its zone, and what would have
+/// all of them in one zone again is no gain.
 fn spread<'a>(all: &[Candidate<'a>], chosen: &mut Vec<Candidate<'a>>) {
-    let zones: [fn(&Candidate<'a>) -> &'a str; 2] = [|one| one.zone, |one| one.rack];
-    for domain in zones {
-        let taken: BTreeSet<&str> = chosen.iter().map(domain).collect();
-        if chosen.len() > 1
-            && taken.len() == 1
-            && let Some(other) = best(all, chosen, |one| !taken.contains(domain(one)))
-        {
-            chosen.pop();
-            chosen.push(other);
-            return;
-        }
+    let zones = |chosen: &[Candidate<'a>]| chosen.iter().map(|one| one.zone).collect::<BTreeSet<_>>();
+    let racks = |chosen: &[Candidate<'a>]| chosen.iter().map(|one| (one.zone, one.rack)).collect::<BTreeSet<_>>();
+    let (in_zones, in_racks) = (zones(chosen), racks(chosen));
+    if chosen.len() < 2 {
+        return;
+    }
+    let other = match (in_zones.len(), in_racks.len()) {
+        (1, _) => best(all, chosen, |one| !in_zones.contains(one.zone)),
+        _ => None,
+    };
+    let other = other.or_else(|| match in_racks.len() {
+        1 => best(all, chosen, |one| !in_racks.contains(&(one.zone, one.rack))),
+        _ => None,
+    });
+    if let Some(other) = other {
+        chosen.pop();
+        chosen.push(other);
     }
 }
 

@@ -34,7 +34,9 @@ pub(crate) fn sessions(configuration: &BGPConfiguration, world: &World) -> (Sess
             return (current.unwrap_or_else(mesh), nobody(configuration));
         }
     }
-    let next = next(current, goal);
+    // A configuration that was made anew has no status, and what nodes have confirmed before is no answer to it.
+    let told = world.networks.iter().filter_map(|(_, network)| network.bgp.step).max();
+    let next = next(current, goal, told.unwrap_or(0));
     let waiting = if next.retiring.is_some() { waiting(world, next.step) } else { Vec::new() };
     let next = Sessions { retiring: next.retiring.filter(|_| !waiting.is_empty()), ..next };
     let judged = converged(configuration, &next, &waiting);
@@ -63,8 +65,8 @@ fn wanted(configuration: &BGPConfiguration, current: Option<&Sessions>, nodes: u
 }
 
 /// The decision that there is, if it is the same, else one more, with what it does away with as retiring.
-fn next(current: Option<Sessions>, goal: Sessions) -> Sessions {
-    let current = current.unwrap_or_else(|| Sessions { step: 0, ..mesh() });
+fn next(current: Option<Sessions>, goal: Sessions, told: u32) -> Sessions {
+    let current = current.unwrap_or_else(|| Sessions { step: told, ..mesh() });
     if current.step > 0 && (current.topology, &current.route_reflectors) == (goal.topology, &goal.route_reflectors) {
         return current;
     }

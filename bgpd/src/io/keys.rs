@@ -18,8 +18,10 @@ pub(super) fn keys(config: &Config) -> BTreeMap<IpNet, String> {
             None => drop(open.insert(IpNet::from(peer.address))),
         }
     }
-    let ranges = config.templates.ranges.values();
-    open.extend(ranges.clone().filter(|range| range.peer.password.is_none()).map(|range| range.prefix));
+    let mut ranges: Vec<_> = config.templates.ranges.values().collect();
+    // The key of the narrowest range that holds an address counts: pieces of wider ones do not take its place.
+    ranges.sort_by_key(|range| std::cmp::Reverse(range.prefix.prefix_len()));
+    open.extend(ranges.iter().filter(|range| range.peer.password.is_none()).map(|range| range.prefix));
     for range in ranges {
         let Some(password) = &range.peer.password else { continue };
         let inside: Vec<IpNet> = open.iter().filter(|net| range.prefix.contains(*net)).copied().collect();
@@ -59,6 +61,21 @@ mod tests {
         assert_eq!(around(net("10.0.0.0/30"), &[net("10.0.0.1/32")]), [net("10.0.0.0/32"), net("10.0.0.2/31")]);
         assert_eq!(around(net("fd00::/64"), &[net("fd00::1/128")]).len(), 64);
         assert!(around(net("10.0.0.0/30"), &[net("10.0.0.0/30")]).is_empty());
+    }
+
+    #[test]
+    fn a_narrower_ranges_key_is_not_that_of_the_range_around_it() {
+        let range = |prefix: &str, word: &str| Range {
+            prefix: net(prefix),
+            most: 9,
+            peer: Peer { password: Some(word.to_owned()), ..peer("0.0.0.0", 1) },
+        };
+        let mut config = sample_config(&[("open", peer("10.0.1.0", 1))]);
+        let ranges = [("all", range("10.0.0.0/16", "wide")), ("racks", range("10.0.0.0/24", "narrow"))];
+        config.templates.ranges = ranges.map(|(name, range)| (name.to_owned(), range)).into();
+        let keys = keys(&config);
+        assert_eq!(keys[&net("10.0.0.0/24")], "narrow");
+        assert!(keys.values().any(|key| key == "wide") && !keys.contains_key(&net("10.0.1.0/32")));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -27,6 +27,8 @@ pub(super) struct Listeners {
     /// Whether answers begin with TTL 255.
     far: bool,
     retry_at: Option<Instant>,
+    /// Peers whose keys the kernel did not take: without them anybody may call in their names.
+    refused: BTreeMap<IpNet, String>,
 }
 
 #[derive(Default)]
@@ -60,17 +62,22 @@ impl Listeners {
             self.wanted
                 .values()
                 .filter_map(|listener| listener.socket.as_ref())
-                .for_each(|socket| set_ttl(socket, far));
+                .for_each(|socket| set_ttl(&socket2::SockRef::from(&**socket), far));
         }
         let keys = keys(config);
         for listener in self.wanted.values().filter_map(|listener| listener.socket.as_ref()) {
+            let listener = socket2::SockRef::from(&**listener);
             for peer in self.keys.keys().filter(|peer| !keys.contains_key(*peer)) {
-                set_key(listener, *peer, None);
+                set_key(&listener, *peer, None, &mut self.refused);
             }
-            for (peer, key) in keys.iter().filter(|(peer, key)| self.keys.get(*peer) != Some(key)) {
-                set_key(listener, *peer, Some(key));
+            // What was refused before may find room now.
+            let refused = self.refused.clone();
+            let differs = |peer: &IpNet, key: &String| self.keys.get(peer) != Some(key) || refused.contains_key(peer);
+            for (peer, key) in keys.iter().filter(|(peer, key)| differs(peer, key)) {
+                set_key(&listener, *peer, Some(key), &mut self.refused);
             }
         }
+        self.refused.retain(|peer, _| keys.contains_key(peer));
         self.keys = keys;
     }
 
@@ -81,14 +88,18 @@ impl Listeners {
         }
         self.retry_at = None;
         for (address, listener) in self.wanted.iter_mut().filter(|(_, listener)| listener.socket.is_none()) {
-            match sockets::listen(*address) {
+            // Keys and TTL before anybody can call.
+            let refused = &mut self.refused;
+            let secure = |socket: &socket2::Socket| {
+                for (peer, key) in &self.keys {
+                    set_key(socket, *peer, Some(key), refused);
+                }
+                if self.far {
+                    set_ttl(socket, true);
+                }
+            };
+            match sockets::listen(*address, secure) {
                 Ok(socket) => {
-                    for (peer, key) in &self.keys {
-                        set_key(&socket, *peer, Some(key));
-                    }
-                    if self.far {
-                        set_ttl(&socket, true);
-                    }
                     info!(%address, "listening");
                     self.next += 1;
                     let socket = Arc::new(socket);
@@ -127,7 +138,18 @@ impl Listeners {
     }
 
     pub(super) fn problems(&self) -> Vec<String> {
-        self.wanted.values().filter_map(|listener| listener.problem.clone()).collect()
+        let closed = self.refused.iter().map(|(peer, error)| {
+            format!(
+                "the kernel does not take the TCP MD5 key of {peer} ({error}), so nobody from there may call; see net.core.optmem_max, \
+                 which bounds the keys of a socket"
+            )
+        });
+        self.wanted.values().filter_map(|listener| listener.problem.clone()).chain(closed).collect()
+    }
+
+    /// Whether somebody at `address` has to sign, and the kernel does not see to it.
+    pub(super) fn is_unguarded(&self, address: IpAddr) -> bool {
+        self.refused.keys().any(|peer| peer.contains(&address))
     }
 }
 
@@ -140,14 +162,18 @@ fn accept(number: u64, socket: Arc<TcpListener>, wait: Duration) -> BoxFuture<'s
     })
 }
 
-fn set_ttl(listener: &TcpListener, far: bool) {
+fn set_ttl(listener: &socket2::Socket, far: bool) {
     if let Err(error) = sockets::listener_ttl(listener, far) {
         warn!(%error, "cannot set the TTL of a listening socket: peers with ttlSecurity will not hear its answers");
     }
 }
 
-fn set_key(listener: &TcpListener, peer: IpNet, key: Option<&str>) {
-    if let Err(error) = sockets::listener_key(listener, peer, key) {
-        warn!(%peer, %error, "the kernel refuses the TCP MD5 key: connections of this peer will not be accepted");
+fn set_key(listener: &socket2::Socket, peer: IpNet, key: Option<&str>, refused: &mut BTreeMap<IpNet, String>) {
+    match sockets::listener_key(listener, peer, key) {
+        Ok(()) => drop(refused.remove(&peer)),
+        Err(error) => {
+            warn!(%peer, %error, "the kernel refuses the TCP MD5 key: connections of this peer will not be accepted");
+            refused.insert(peer, error.to_string());
+        }
     }
 }

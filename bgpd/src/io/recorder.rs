@@ -5,14 +5,16 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tracing::{error, info};
 
 /// Pieces that may wait for the disk.
 const QUEUE: usize = 256;
 /// Octets of a file at most: a recording that was forgotten does not fill the disk.
 const MOST: u64 = 1 << 30;
-/// How long a record stays in memory when nothing more comes.
+/// How long a process that ends waits for the disk.
+const LAST: Duration = Duration::from_secs(1);
+/// How long a record stays in memory.
 const IDLE: Duration = Duration::from_millis(200);
 
 /// A recording that runs.
@@ -21,6 +23,20 @@ pub(crate) struct Recorder {
     writer: Option<SyncSender<Vec<u8>>>,
     path: PathBuf,
     written: u64,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What waits for the disk is written when the recording ends, unless the disk does not answer.
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.writer = None;
+        let deadline = Instant::now() + LAST;
+        if let Some(thread) = self.thread.take() {
+            while !thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
 }
 
 impl Recorder {
@@ -32,13 +48,13 @@ impl Recorder {
         let file = File::create(path)?;
         let (writer, pieces) = sync_channel(QUEUE);
         let name = path.to_owned();
-        std::thread::Builder::new().name("recorder".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("recorder".to_owned()).spawn(move || {
             if let Err(error) = write(file, &pieces) {
                 error!("the recording {} has ended: {error}", name.display());
             }
         })?;
         info!("sessions are recorded in {}", path.display());
-        Ok(Self { writer: Some(writer), path: path.to_owned(), written: 0 })
+        Ok(Self { writer: Some(writer), path: path.to_owned(), written: 0, thread: Some(thread) })
     }
 
     /// Takes in what happened, as far as `records` says.
@@ -66,11 +82,16 @@ pub(crate) fn now() -> Duration {
 
 fn write(file: File, pieces: &Receiver<Vec<u8>>) -> io::Result<()> {
     let mut file = BufWriter::with_capacity(1 << 20, file);
+    let mut flushed = Instant::now();
     loop {
         match pieces.recv_timeout(IDLE) {
             Ok(piece) => file.write_all(&piece)?,
-            Err(RecvTimeoutError::Timeout) => file.flush()?,
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return file.flush(),
+        }
+        if flushed.elapsed() >= IDLE {
+            file.flush()?;
+            flushed = Instant::now();
         }
     }
 }

@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 /// Connections that may wait to be accepted: all nodes of a mesh may come at once.
 const BACKLOG: i32 = 1024;
 
-/// A listening socket. IPv6 ones take IPv6 only, so that both families can listen on one port.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// A listening socket; `secure` sees it before anybody can call. IPv6 ones take IPv6 only, so that both families can listen on one port.
+pub(super) fn listen(address: SocketAddr, secure: impl FnOnce(&Socket)) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -22,14 +22,15 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    secure(&socket);
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
 /// Sets or removes the key of all peers with this prefix on a listening socket of its family.
-pub(super) fn listener_key(listener: &TcpListener, peers: IpNet, key: Option<&str>) -> io::Result<()> {
-    match listener.local_addr() {
-        Ok(local) if local.is_ipv4() == peers.addr().is_ipv4() => md5::set(listener.as_fd(), peers, key),
+pub(super) fn listener_key(listener: &Socket, peers: IpNet, key: Option<&str>) -> io::Result<()> {
+    match listener.local_addr()?.as_socket() {
+        Some(local) if local.is_ipv4() == peers.addr().is_ipv4() => md5::set(listener.as_fd(), peers, key),
         _ => Ok(()),
     }
 }
@@ -38,9 +39,9 @@ pub(super) fn listener_key(listener: &TcpListener, peers: IpNet, key: Option<&st
 const USUAL_TTL: u32 = 64;
 
 /// The TTL of a listening socket's answers: 255, which a peer with `ttlSecurity` asks for (RFC 5082 section 3), or the usual one.
-pub(super) fn listener_ttl(listener: &TcpListener, far: bool) -> io::Result<()> {
+pub(super) fn listener_ttl(listener: &Socket, far: bool) -> io::Result<()> {
     let ttl = if far { u32::from(u8::MAX) } else { USUAL_TTL };
-    write_ttl(&SockRef::from(listener), listener.local_addr()?.is_ipv4(), ttl)
+    write_ttl(listener, listener.local_addr()?.is_ipv4(), ttl)
 }
 
 /// A socket that can connect to `peer`; nothing has been sent yet.
@@ -81,7 +82,7 @@ fn set_ttl(socket: &SockRef<'_>, peer: &Peer, external: bool) -> io::Result<()> 
     set_least_ttl(socket, peer.address.is_ipv4(), peer.ttl_security.map_or(0, |hops| 256 - i32::from(hops)))
 }
 
-fn write_ttl(socket: &SockRef<'_>, is_v4: bool, ttl: u32) -> io::Result<()> {
+fn write_ttl(socket: &Socket, is_v4: bool, ttl: u32) -> io::Result<()> {
     if is_v4 { socket.set_ttl_v4(ttl) } else { socket.set_unicast_hops_v6(ttl) }
 }
 

@@ -89,13 +89,15 @@ impl Seen {
                 expanded.peers.insert(name.clone(), peer);
             }
         }
-        for (address, range) in &self.callers {
+        for address in self.callers.keys() {
             let taken = expanded.peers.values().any(|peer| peer.remote() == *address);
-            if let Some(template) = config.templates.ranges.get(range).filter(|_| !taken) {
+            // By what the ranges are now: a caller may be outside of the one that took him.
+            let range = config.templates.range_of(address.address).filter(|_| !taken);
+            if let Some((range, template)) = range {
                 let peer = Peer {
                     address: address.address,
                     passive: true,
-                    range: Some(range.clone()),
+                    range: Some(range.to_owned()),
                     ..template.peer.clone()
                 };
                 expanded.peers.insert(format!("{range}/{}", address.address), peer);

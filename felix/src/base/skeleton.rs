@@ -140,14 +140,18 @@ fn forward() -> Vec<Rule> {
     ]
 }
 
-/// To an address of a range of Services that is neither a pod's nor a node's: it is nobody's.
+/// To an address of a range of Services that is neither a pod's nor a node's: it is nobody's. Not what comes from a pod, which kube-proxy may have
+/// an answer for; where it has none, the packet comes back from the router, and ends here.
 fn no_service(family: Family) -> Rule {
     let (field, services, pools, nodes) = match family {
         Family::V4 => (Field::DestinationV4, SERVICES_V4, POOLS_V4, NODES_V4),
         Family::V6 => (Field::DestinationV6, SERVICES_V6, POOLS_V6, NODES_V6),
     };
     let one_of = |set: &str, negated| Match::Set { key: vec![field], set: name(set), negated };
-    Rule::deny(vec![one_of(services, false), one_of(pools, true), one_of(nodes, true)]).comment("no such Service")
+    let other =
+        Match::Interface { side: Direction::In, name: Interface::Prefix(names::WORKLOAD_PREFIX.into()), negated: true };
+    Rule::deny(vec![other, one_of(services, false), one_of(pools, true), one_of(nodes, true)])
+        .comment("no such Service")
 }
 
 fn input(settings: &Settings) -> Vec<Rule> {

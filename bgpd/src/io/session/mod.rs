@@ -296,6 +296,8 @@ impl Io {
         if matches!(stop, Stop::Notify(_)) {
             self.bfd.renounce().await;
         }
+        // What happened is on record before anybody ends the process.
+        self.recording = None;
         // Whoever asked may have gone away.
         let _gone = done.send(());
     }
