@@ -53,6 +53,11 @@ const OBJECTS: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: shop}}
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: a, namespace: shop}, spec: {nodeName: n1, containers: [{name: c, image: i}]}}
+---
+apiVersion: twill.network/v1
+kind: BGPPeer
+metadata: {name: tor}
+spec: {asn: external, remote: {interface: up0}}
 ";
 
 /// A node whose daemons run as containers do.
@@ -150,6 +155,11 @@ impl Node {
         !self.inside("ss -Hltn sport = 179").is_empty()
     }
 
+    /// Whether bgpd has heard an unnumbered peer's interface out: nobody is there.
+    fn looks_for_routers(&self) -> bool {
+        fs::read_to_string(self.path("bgpd")).unwrap().contains("no router interface=\"up0\"")
+    }
+
     fn has_tunnel(&self) -> bool {
         self.inside("ip -o link").contains("twill-vxlan")
     }
@@ -190,6 +200,7 @@ fn the_capabilities_of_the_manifest_suffice() {
     node.start("felix", &capabilities("felix"));
     within(LONG, "both are ready", || node.is_ready("felix") && node.is_ready("bgpd")).unwrap();
     within(LONG, "bgpd listens, with its tunnel", || node.listens() && node.has_tunnel()).unwrap();
+    within(LONG, "bgpd looks for the router on an interface", || node.looks_for_routers()).unwrap();
     let addresses = node.attach().unwrap();
     assert_eq!(addresses.len(), 2, "one per family: {addresses:?}");
     for address in addresses {
@@ -225,7 +236,8 @@ fn without_any_one_of_bgpd_s_it_does_not_do_its_work() {
         let mut node = Node::new(&format!("bgpd{number}"));
         node.start("bgpd", &rest);
         within(LONG, "bgpd is ready", || node.is_ready("bgpd") || ended(&mut node.daemons[0])).unwrap();
-        let works = within(Duration::from_secs(3), "bgpd works", || node.listens() && node.has_tunnel());
+        let works = || node.listens() && node.has_tunnel() && node.looks_for_routers();
+        let works = within(Duration::from_secs(3), "bgpd works", works);
         assert!(works.is_err(), "bgpd does all of its work without {missing}: take it out of the chart");
     }
 }
