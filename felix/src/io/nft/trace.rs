@@ -25,12 +25,9 @@ use std::time::Duration;
 /// `NFNLGRP_NFTRACE`.
 const GROUP: u32 = 9;
 const RECEIVE_BUFFER: usize = 8 << 20;
-/// Packets that are marked before destination NAT, and as many after it, whichever rule they match.
+/// Packets that are marked.
 const RATE: Rate = Rate { per_second: 20, burst: 40 };
 const ARMED: &str = "armed";
-/// Chains that mark.
-const MARKED_EARLY: &str = "marked_early";
-const MARKED_LATE: &str = "marked_late";
 /// Before anybody else's chain that could drop, also in `raw`.
 const EARLY: i32 = -310;
 /// After destination NAT (-100): here a packet to a Service has the pod's address.
@@ -181,36 +178,27 @@ fn content(filters: &[Filter], lasts: Duration) -> Ruleset {
     let named: Option<Vec<u8>> = filters.iter().map(|filter| filter.port.map(|(protocol, _)| protocol)).collect();
     let protocols = named.unwrap_or_else(|| (0..=u8::MAX).collect());
     let armed = armed.with(protocols.into_iter().map(|protocol| (Key::protocol(protocol), Value::Plain)));
-    let of_packets = filters.iter().flat_map(|filter| [packets(filter, false), packets(filter, true)]);
+    let early: Vec<Rule> = filters.iter().flat_map(|filter| [marks(filter, false), marks(filter, true)]).collect();
     // Who is asked for by a Service's address answers from another, and it is known to which connection that belongs.
-    let of_connections = filters.iter().map(|Filter { source, destination, port }| {
-        vec![Match::Opened { source: *source, destination: *destination, port: *port }]
-    });
-    let of_packets: Vec<Vec<Match>> = of_packets.collect();
-    let early = rules(of_packets.iter().cloned(), MARKED_EARLY);
-    let late = rules(of_packets.into_iter().chain(of_connections), MARKED_LATE);
+    let late: Vec<Rule> = early.iter().cloned().chain(filters.iter().map(marks_all)).collect();
     let chain = |hook, priority| {
         let base = Some(Base { kind: BaseKind::Filter, hook, priority });
         Chain { base, rules: if priority == LATE { late.clone() } else { early.clone() } }
     };
-    // One rule, so that all that lead there have one rate.
-    let marked = || Chain { base: None, rules: vec![Rule::new(vec![Match::Within(RATE)], Action::Trace)] };
     Ruleset {
         chains: [
             ("early".into(), chain(Hook::Prerouting, EARLY)),
             ("late".into(), chain(Hook::Prerouting, LATE)),
             ("own_early".into(), chain(Hook::Output, EARLY)),
             ("own_late".into(), chain(Hook::Output, LATE)),
-            (MARKED_EARLY.into(), marked()),
-            (MARKED_LATE.into(), marked()),
         ]
         .into(),
         sets: [(base::name(ARMED), armed)].into(),
     }
 }
 
-/// Packets one way, or the answers.
-fn packets(filter: &Filter, answers: bool) -> Vec<Match> {
+/// Marks packets one way, or the answers.
+fn marks(filter: &Filter, answers: bool) -> Rule {
     let (source, destination) =
         if answers { (filter.destination, filter.source) } else { (filter.source, filter.destination) };
     let address = |side, address: IpAddr| Match::Address { side, net: address.into(), negated: false };
@@ -222,17 +210,19 @@ fn packets(filter: &Filter, answers: bool) -> Vec<Match> {
             Match::Ports { protocol, side, ranges: std::iter::once(port..=port).collect() }
         }
     }));
-    matches
+    mark(matches)
 }
 
-/// A rule for each of these, as long as the time is not over, that leads to where packets are marked.
-fn rules(all: impl Iterator<Item = Vec<Match>>, marked: &str) -> Vec<Rule> {
-    let armed = Match::Set { key: vec![Field::Protocol], set: base::name(ARMED), negated: false };
-    let rule = |matches: Vec<Match>| {
-        let matches = matches.into_iter().chain([armed.clone()]).collect();
-        Rule::new(matches, Action::Verdict(Verdict::Jump(marked.into())))
-    };
-    all.map(rule).collect()
+/// Marks packets both ways of the connections that were opened so, wherever destination NAT led them.
+fn marks_all(filter: &Filter) -> Rule {
+    let Filter { source, destination, port } = *filter;
+    mark(vec![Match::Opened { source, destination, port }])
+}
+
+fn mark(mut matches: Vec<Match>) -> Rule {
+    matches.push(Match::Set { key: vec![Field::Protocol], set: base::name(ARMED), negated: false });
+    matches.push(Match::Within(RATE));
+    Rule::new(matches, Action::Trace)
 }
 
 /// `NFTA_TRACE_*`.
@@ -330,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_marks_is_sound_decides_nothing_and_has_one_rate_before_nat_and_one_after() {
+    fn what_marks_is_sound_and_has_no_verdict() {
         let one = |source: &str, destination: &str, port| Filter {
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
@@ -341,12 +331,8 @@ mod tests {
             let content = content(&filters, Duration::from_secs(30));
             content.check().unwrap();
             let rules: Vec<&Rule> = content.chains.values().flat_map(|chain| &chain.rules).collect();
-            assert_eq!(rules.len(), 22);
-            let marks = |rule: &&&Rule| rule.action == Action::Trace;
-            let rates = rules.iter().flat_map(|rule| &rule.matches).filter(|one| matches!(one, Match::Within(_)));
-            assert_eq!((rules.iter().filter(marks).count(), rates.count()), (2, 2));
-            let jumps = |rule: &&Rule| matches!(rule.action, Action::Trace | Action::Verdict(Verdict::Jump(_)));
-            assert!(rules.iter().all(jumps));
+            assert_eq!(rules.len(), 20);
+            assert!(rules.iter().all(|rule| rule.action == Action::Trace));
         }
         assert!(!skeleton(&Settings::default()).sets.contains_key(ARMED));
     }
