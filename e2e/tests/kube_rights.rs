@@ -333,7 +333,10 @@ fn daily_life(cluster: &Cluster) {
     {
         let accepted = |object: &Value| {
             let mut all = object["status"]["conditions"].as_array().into_iter().flatten();
-            all.any(|condition| condition["type"] == "Accepted" && condition["status"] == "True")
+            all.any(|one| {
+                ["Accepted", "twill.network/Accepted"].contains(&one["type"].as_str().unwrap())
+                    && one["status"] == "True"
+            })
         };
         until(&format!("{kind} {name} is accepted"), || accepted(&cluster.get(&[kind, name])));
     }
