@@ -20,6 +20,7 @@ use twill_e2e::{Lab, succeeded, within};
 const LIMIT: Duration = Duration::from_secs(20);
 const RANGE: &str = "198.51.100.0/24";
 const SERVICE: &str = "198.51.100.8";
+const NOBODY: &str = "198.51.100.99";
 
 const CONFIGURATION: &str = "---
 apiVersion: twill.network/v1
@@ -81,6 +82,14 @@ fn answer(lab: &Lab, machine: &str, address: &str) -> Option<String> {
     (!heard.is_empty()).then_some(heard)
 }
 
+/// Whether a packet to what no Service has goes round until it is too old.
+fn goes_round(lab: &Lab) -> bool {
+    let output = lab.exec_command("spine", &["ping", "-c", "1", "-W", "1", "-t", "20", NOBODY]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("100% packet loss"), "{said}");
+    said.contains("Time to live exceeded")
+}
+
 #[test]
 #[ignore = "needs root: make test"]
 fn routers_hear_of_services_from_the_nodes_that_have_endpoints() {
@@ -121,10 +130,11 @@ fn routers_hear_of_services_from_the_nodes_that_have_endpoints() {
 
 #[test]
 #[ignore = "needs root: make test"]
-fn packets_for_services_reach_them() {
+fn packets_for_services_reach_them_or_end_at_the_node() {
     let lab = up();
     endpoints(&lab, &[("n1", true)]);
     told_by(&lab, "tor-r1", SERVICE, &["172.31.1.11"]);
+    within(LIMIT, "no packet goes round", || !goes_round(&lab)).unwrap();
 
     // What kube-proxy does.
     let pod = lab.pod("default/a").unwrap().ips[0].clone();
@@ -144,4 +154,15 @@ fn packets_for_services_reach_them() {
     assert_eq!(answer(&lab, "n1", SERVICE), None, "which is why there is no such route");
     assert_eq!(answer(&lab, "tor-r1", SERVICE).as_deref(), Some("default/a"));
     lab.exec("n1", &["ip", "route", "del", "unreachable", RANGE, "metric", "4096"]).unwrap();
+
+    // Without felix to put it back.
+    for node in ["n1", "n2", "n3"] {
+        succeeded(lab.lab(["kill", node, "felix"]).output().unwrap()).unwrap();
+        lab.exec(node, &["nft", "flush set inet twill services4"]).unwrap();
+    }
+    assert!(goes_round(&lab), "this is what felix prevents");
+    for node in ["n1", "n2", "n3"] {
+        succeeded(lab.lab(["start", node, "felix"]).output().unwrap()).unwrap();
+    }
+    within(LIMIT, "no packet goes round again", || !goes_round(&lab)).unwrap();
 }

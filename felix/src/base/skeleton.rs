@@ -129,12 +129,29 @@ fn forward() -> Vec<Rule> {
         established(Direction::Out),
         invalid(Direction::In),
         invalid(Direction::Out),
+        // Routers send here what is in the ranges. What no Service has was translated by nobody, and would go back to them.
+        no_service(Family::V4),
+        no_service(Family::V6),
         // NodePorts and the like, where a HostPolicy asks for them.
         Rule::new(vec![Match::Translated], jump(HOST_THROUGH)),
         // Lists return when they allow: a packet from one pod to another of this node passes both.
         dispatch(Field::InInterface, FROM_POD),
         dispatch(Field::OutInterface, TO_POD),
     ]
+}
+
+/// To an address of a range of Services that is neither a pod's nor a node's: it is nobody's. Not what comes from a pod, which kube-proxy may have
+/// an answer for; where it has none, the packet comes back from the router, and ends here.
+fn no_service(family: Family) -> Rule {
+    let (field, services, pools, nodes) = match family {
+        Family::V4 => (Field::DestinationV4, SERVICES_V4, POOLS_V4, NODES_V4),
+        Family::V6 => (Field::DestinationV6, SERVICES_V6, POOLS_V6, NODES_V6),
+    };
+    let one_of = |set: &str, negated| Match::Set { key: vec![field], set: name(set), negated };
+    let other =
+        Match::Interface { side: Direction::In, name: Interface::Prefix(names::WORKLOAD_PREFIX.into()), negated: true };
+    Rule::deny(vec![other, one_of(services, false), one_of(pools, true), one_of(nodes, true)])
+        .comment("no such Service")
 }
 
 fn input(settings: &Settings) -> Vec<Rule> {
