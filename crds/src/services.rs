@@ -5,6 +5,7 @@ use crate::written;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// Ranges of each kind of address that a Service can have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,5 +40,19 @@ impl ServiceRanges {
             ("loadBalancerIPs", &self.load_balancer_ips),
         ];
         lists.into_iter().flat_map(|(field, ranges)| ranges.iter().map(move |range| (field, *range)))
+    }
+
+    /// Why a range cannot be one of Services, if it cannot: it overlaps a pool, or holds a node's address. Both by name.
+    pub fn conflict<'a>(
+        range: IpNet,
+        pools: impl IntoIterator<Item = (&'a str, IpNet)>,
+        nodes: impl IntoIterator<Item = (&'a str, IpAddr)>,
+    ) -> Option<String> {
+        let overlaps = |net: &IpNet| net.contains(&range) || range.contains(net);
+        if let Some((pool, cidr)) = pools.into_iter().find(|(_, cidr)| overlaps(cidr)) {
+            return Some(format!("overlaps {cidr} of IPPool {pool}, so it is not advertised; leave it out"));
+        }
+        let (node, address) = nodes.into_iter().find(|(_, address)| range.contains(address))?;
+        Some(format!("holds {address} of Node {node}, so it is not advertised; leave it out"))
     }
 }

@@ -38,7 +38,8 @@ impl Advertised {
             return result;
         }
         for (field, range) in wanted.all() {
-            match conflict(range, nodes, pools) {
+            let pools = pools.iter().map(|pool| (pool.name(), pool.spec.cidr));
+            match ServiceRanges::conflict(range, pools, addresses(nodes)) {
                 Some(problem) => {
                     result.problems.push(format!("BGPConfiguration default: spec.services.{field}: {range} {problem}"));
                 }
@@ -78,21 +79,10 @@ pub(super) fn between(rules: &[FilterRule]) -> Filter {
     Filter::new(&[Part { name: BETWEEN_NODES, rules }], true)
 }
 
-/// Why a range cannot be one of Services.
-fn conflict(range: IpNet, nodes: &Nodes, pools: &[&IPPool]) -> Option<String> {
-    let overlaps = |net: &IpNet| net.contains(&range) || range.contains(net);
-    if let Some(pool) = pools.iter().find(|pool| overlaps(&pool.spec.cidr)) {
-        return Some(format!(
-            "overlaps {} of IPPool {}, so it is not advertised; leave it out",
-            pool.spec.cidr,
-            pool.name()
-        ));
-    }
-    let all = nodes.others.iter().chain(&nodes.own);
-    let addresses = all.flat_map(|node| {
+/// The addresses of all nodes, this one's too.
+fn addresses(nodes: &Nodes) -> impl Iterator<Item = (&str, IpAddr)> {
+    nodes.others.iter().chain(&nodes.own).flat_map(|node| {
         let v4 = node.v4.map(IpAddr::V4);
         v4.into_iter().chain(node.v6.map(IpAddr::V6)).map(|address| (node.name.as_str(), address))
-    });
-    let mut held = addresses.filter(|(_, address)| range.contains(address));
-    held.next().map(|(node, address)| format!("holds {address} of Node {node}, so it is not advertised; leave it out"))
+    })
 }

@@ -7,9 +7,12 @@ use crate::host::{Kept, Plan, Reverted, Step, Trials, ports};
 use crate::io::host::{kept, test::Test};
 use crate::io::nft;
 use crate::model;
+use ipnet::IpNet;
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use twill_crds::services::ServiceRanges;
 use twill_crds::{BGPConfiguration, HostPolicy, Object};
 use twill_datastore::event::{Occurrence, Severity, reference};
 use twill_datastore::{Followed, Index, Key};
@@ -65,8 +68,29 @@ impl Agent {
         let configuration = self.host.configurations.get(&Key::cluster(BGP_CONFIGURATION));
         let spec = configuration.map(|object| object.spec.clone()).unwrap_or_default();
         self.host.ports.hear(spec.listen_port, spec.vxlan_port, Instant::now());
-        self.compiler.guard_services(&spec.services.all().map(|(_, range)| range).collect());
+        self.services_untold = true;
         self.follow_ports();
+    }
+
+    /// The compiler hears which ranges of Services are advertised, by the rules that bgpd follows.
+    pub(super) fn tell_services(&mut self) {
+        if !std::mem::take(&mut self.services_untold) {
+            return;
+        }
+        let configuration = self.host.configurations.get(&Key::cluster(BGP_CONFIGURATION));
+        let ranges = configuration.map(|object| object.spec.services.clone()).unwrap_or_default();
+        let pools = || self.supply.pools().iter().map(|pool| (pool.name(), pool.spec.cidr));
+        let of_node = |key: &'_ Key| self.supply.node_addresses(&key.name);
+        let nodes: Vec<(&str, IpAddr)> = self
+            .supply
+            .nodes
+            .iter()
+            .filter(|_| !ranges.is_empty())
+            .flat_map(|(key, _)| of_node(key).into_iter().map(|address| (&*key.name, address)))
+            .collect();
+        let is_sound = |range: &IpNet| ServiceRanges::conflict(*range, pools(), nodes.iter().copied()).is_none();
+        let sound = ranges.all().map(|(_, range)| range).filter(is_sound).collect();
+        self.compiler.guard_services(&sound);
     }
 
     /// Brings the guards of tunnels and the failsafes up to the fabric's ports. Says whether they are others.

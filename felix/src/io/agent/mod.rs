@@ -111,6 +111,8 @@ pub struct Agent {
     compiler: Compiler,
     /// Nodes or their blocks are others than the compiler has heard.
     nodes_untold: bool,
+    /// Ranges of Services, or what they may not overlap, are others than the compiler has heard.
+    services_untold: bool,
     supply: Supply,
     memory: Keeper,
     /// The datastore, once it said which it is.
@@ -172,6 +174,7 @@ impl Agent {
             enforced: Enforced::default(),
             compiler: Compiler::new(skeleton(&settings)),
             nodes_untold: false,
+            services_untold: false,
             supply: Supply::new(owner),
             memory,
             identity: None,
@@ -270,6 +273,7 @@ impl Agent {
             return Err("felix has not heard all of the datastore yet".to_owned());
         }
         self.tell_nodes();
+        self.tell_services();
         let delta = self.compiler.commit();
         let mut suspects = Suspects::None;
         let refused = self.enforced.refused().proven().clone();
@@ -369,6 +373,7 @@ impl Agent {
     fn hear_nodes(&mut self, followed: Followed<twill_crds::Node>) {
         if !self.supply.nodes.apply(followed).is_empty() {
             self.nodes_untold = true;
+            self.services_untold = true;
             self.refresh_mtu();
             self.host_hears_of_nodes();
         }
@@ -389,6 +394,7 @@ impl Agent {
                 cidr: pool.spec.cidr,
                 nat_outgoing: pool.spec.nat_outgoing,
             };
+            self.services_untold = true;
             self.compiler.apply(Event::PoolsChanged(self.supply.pools().iter().map(pool).collect()));
         }
     }
