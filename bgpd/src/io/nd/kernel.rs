@@ -25,6 +25,8 @@ pub(super) struct Kernel {
     buffer: Vec<u8>,
     /// Indices of the interfaces that were last read.
     known: BTreeSet<u32>,
+    /// Our address on each, as it was chosen.
+    own: BTreeMap<u32, Ipv6Addr>,
 }
 
 /// One interface.
@@ -63,7 +65,7 @@ impl Kernel {
         events.set_non_blocking(true)?;
         enlarge(&events);
         let buffer = Vec::with_capacity(64 * 1024);
-        Ok(Self { requests: Requests::open()?, events, buffer, known: BTreeSet::new() })
+        Ok(Self { requests: Requests::open()?, events, buffer, known: BTreeSet::new(), own: BTreeMap::new() })
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -100,13 +102,14 @@ impl Kernel {
                 found.insert(interface.index, (name, interface));
             }
         })?;
+        let mut own: BTreeMap<u32, BTreeSet<Ipv6Addr>> = BTreeMap::new();
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet6;
         self.requests.dump(RouteNetlinkMessage::GetAddress(message), |_, body| {
             if let Some((index, address)) = own_address(body)
-                && let Some((_, interface)) = found.get_mut(&index)
+                && found.contains_key(&index)
             {
-                interface.own.get_or_insert(address);
+                own.entry(index).or_default().insert(address);
             }
         })?;
         let mut message = NeighbourMessage::default();
@@ -118,6 +121,10 @@ impl Kernel {
                 interface.neighbours.insert(address);
             }
         })?;
+        for (index, (_, interface)) in &mut found {
+            interface.own = own.get(index).and_then(|all| in_use(self.own.get(index), all));
+        }
+        self.own = found.iter().filter_map(|(index, (_, interface))| Some((*index, interface.own?))).collect();
         self.known = found.keys().copied().collect();
         Ok(found.into_values().collect())
     }
@@ -142,6 +149,11 @@ fn link(body: &[u8]) -> Option<(String, Interface)> {
         }
     }
     Some((name?, interface))
+}
+
+/// Which of our addresses is used: the one that is, while it is there. Another one, such as VRRP's, comes and goes.
+fn in_use(before: Option<&Ipv6Addr>, all: &BTreeSet<Ipv6Addr>) -> Option<Ipv6Addr> {
+    before.filter(|before| all.contains(*before)).or_else(|| all.first()).copied()
 }
 
 /// A link-local address that may be used: not one that is still being checked, or is another's.
@@ -179,4 +191,18 @@ fn neighbour(body: &[u8]) -> Option<(u32, Ipv6Addr)> {
         }
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_address_of_ours_changes_nothing_while_the_one_in_use_is_there() {
+        let [one, two] = [1, 2].map(|number| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number));
+        assert_eq!(in_use(None, &[two].into()), Some(two));
+        assert_eq!(in_use(Some(&two), &[one, two].into()), Some(two));
+        assert_eq!(in_use(Some(&two), &[one].into()), Some(one));
+        assert_eq!(in_use(Some(&two), &BTreeSet::new()), None);
+    }
 }
