@@ -267,12 +267,12 @@ impl Io {
         };
         let peers = self.peers.iter().map(state).collect();
         let problems = self.listeners.problems().into_iter().chain(self.detection_problems()).collect();
-        Sessions { peers, untold: self.untold(), problems }
+        Sessions { peers, untold: self.untold().into_iter().collect(), problems }
     }
 
     /// Who keeps our routes for the restart time, since he was told nothing: peers whose session was lost, those that have not heard our
     /// last words, and those of an earlier run.
-    fn untold(&self) -> Vec<String> {
+    fn untold(&self) -> BTreeSet<String> {
         let lost = self.lost.values().filter(|(_, at)| at.elapsed() < configure::RESTART_TIME);
         let earlier = self.kernel == Forwarding::Adopted && self.started.elapsed() < configure::RESTART_TIME;
         let silent = self.spoken_to.values().filter(|(_, spoken)| earlier && !spoken).map(|(name, _)| name.clone());
