@@ -14,6 +14,7 @@
 mod add_path;
 mod config;
 mod connection;
+mod ending;
 mod messages;
 mod negotiate;
 mod output;
@@ -26,10 +27,10 @@ mod retry;
 
 pub use config::{LocalRole, PeerConfig, RemoteAs};
 pub use connection::State;
+pub(crate) use ending::keeps_routes;
 pub(crate) use negotiate::negotiate as agree;
 pub use output::{ConnId, Output, Reason, Received, Stop};
 pub use peer::Peer;
-pub(crate) use peer::keeps_routes;
 
 /// Time since any fixed moment.
 pub type Time = std::time::Duration;

@@ -1,8 +1,9 @@
 //! Sessions that end for reasons outside their FSM: the path to the peer, and what it told.
 
 use super::Time;
+use super::ending::knows_notification;
 use super::output::{Output, Reason};
-use super::peer::{Peer, knows_notification};
+use super::peer::Peer;
 use crate::wire::{Notification, cease};
 use std::time::Duration;
 

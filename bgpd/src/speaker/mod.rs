@@ -1,6 +1,7 @@
 //! The speaker without sockets and clock. In: a [`Config`], sessions that come and go, what peers announce, which next
 //! hops are reachable. Out: messages for peers' sockets ([`Output`]), changes for the FIB, and answers about both.
 
+mod adjust;
 mod away;
 mod config;
 mod event;

@@ -47,6 +47,8 @@ pub(super) struct Restart {
     time: Duration,
     /// Configured peers whose End-of-RIB we wait for.
     awaited: BTreeSet<PeerId>,
+    /// Whether callers may come of whom nobody knows yet who they are: they are waited for as long as for any peer.
+    callers: bool,
     /// Those that were waited for in vain, or need not be waited for.
     spoken: BTreeSet<PeerId>,
 }
@@ -56,7 +58,15 @@ impl Restart {
     pub(super) fn new(restarting: bool, now: Instant) -> Self {
         let time = Duration::from_secs(RESTART_TIME.into());
         let until = restarting.then_some(now + time);
-        Self { started: now, until, complete: None, time, awaited: BTreeSet::new(), spoken: BTreeSet::new() }
+        Self {
+            started: now,
+            until,
+            complete: None,
+            time,
+            awaited: BTreeSet::new(),
+            callers: false,
+            spoken: BTreeSet::new(),
+        }
     }
 
     /// A configuration with these peers is in force.
@@ -64,6 +74,7 @@ impl Restart {
         let longest = config.peers.values().filter_map(|peer| peer.graceful_restart).max();
         self.time = Duration::from_secs(longest.unwrap_or(RESTART_TIME).into());
         self.until = self.until.map(|_| self.started + self.time);
+        self.callers = !config.templates.ranges.is_empty();
         self.complete = config.complete.then(|| self.complete.unwrap_or(now));
         self.awaited = ids.copied().filter(|peer| !self.spoken.contains(peer)).collect();
     }
@@ -86,6 +97,7 @@ impl Restart {
             return Held::All;
         }
         match (self.awaited.first(), self.awaited.len()) {
+            _ if self.callers => Held::All,
             (None, _) => {
                 self.until = None;
                 Held::None
@@ -93,6 +105,11 @@ impl Restart {
             (Some(only), 1) => Held::AllBut(*only),
             _ => Held::All,
         }
+    }
+
+    /// Whether somebody may still call who has not since the start, and tell what the kernel has of an earlier run.
+    pub(super) fn awaits_callers(&self) -> bool {
+        self.callers && self.until.is_some()
     }
 
     /// When [`Restart::held`] answers otherwise without anything having happened.

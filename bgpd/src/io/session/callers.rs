@@ -55,7 +55,9 @@ impl Io {
         let idle = peer.connections.is_empty();
         let noted = self.expiries.iter().any(|(_, of)| *of == id);
         if idle && !noted {
-            self.expiries.insert((now + peer.kept.max(MEMORY), id));
+            // Who is left alone for what he did is remembered for that time, or his next call would begin afresh.
+            let at = (now + peer.kept.max(MEMORY)).max(peer.fsm.refuses_until().unwrap_or(now));
+            self.expiries.insert((at, id));
         } else if !idle && noted {
             self.expiries.retain(|(_, of)| *of != id);
         }

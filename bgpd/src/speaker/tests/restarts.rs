@@ -327,3 +327,21 @@ fn a_prefix_of_ours_is_not_withheld_for_one_that_is_away_for_long() {
     net.wait(121);
     assert_eq!(net.used(2)[0], "10.1.0.0/16 via 10.0.0.3 65003");
 }
+
+#[test]
+fn where_anybody_may_call_a_restart_is_over_with_its_time() {
+    let mut net = Net::new(&[(1, 65001), (2, 65002)], &[(1, 2)], |_, _, _| ());
+    net.settle();
+    net.restart(2);
+    net.reconfigure(2, |config| {
+        let peer = config.peers.values().next().unwrap().clone();
+        let range = Range { prefix: "10.9.0.0/16".parse().unwrap(), most: 10, peer };
+        config.templates.ranges.insert("servers".to_owned(), range);
+    });
+    net.connect(1, 2);
+    net.settle();
+    let speaker = &mut net.nodes.get_mut(&2).unwrap().speaker;
+    assert!(!speaker.came_in_sync(net.now), "what callers told the run before is not taken away for their silence");
+    net.now += Duration::from_secs(120);
+    assert!(net.nodes.get_mut(&2).unwrap().speaker.came_in_sync(net.now));
+}
