@@ -17,32 +17,13 @@ use rustbgpd_wire::{Message, decode_message};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 use twill_bgpd::wire::{
-    Attributes, Edits, Families, Framer, Negotiated, NextHop, Outcome, Prefixes, Update, UpdateBuilder, V4, Value,
+    Attributes, Edits, Framer, Negotiated, NextHop, Outcome, Prefixes, Update, UpdateBuilder, V4, Value,
 };
+use twill_codec_oracles::ours::session;
 use zettabgp::prelude::BgpMessage as _;
 use zettabgp::prelude::{BgpAddrs, BgpCapability, BgpSessionParams, BgpTransportMode, BgpUpdateMessage};
 
 const KINDS: usize = 20;
-
-fn session() -> Negotiated {
-    Negotiated {
-        local_asn: 65000,
-        peer_asn: 65001,
-        peer_id: [10, 0, 0, 2].into(),
-        ebgp: true,
-        families: Families::ALL,
-        four_octet_as: true,
-        extended_message: false,
-        route_refresh: true,
-        enhanced_route_refresh: true,
-        add_path_receive: Families::NONE,
-        add_path_send: Families::NONE,
-        extended_next_hop: false,
-        hold_time: 90,
-        graceful_restart: None,
-        long_lived: None,
-    }
-}
 
 fn block(kind: usize) -> Vec<u8> {
     let mut path = vec![2, u8::try_from(2 + kind % 5).unwrap()];
@@ -129,7 +110,7 @@ fn zettabgp(message: &[u8], session: &BgpSessionParams) -> u64 {
 }
 
 fn main() {
-    let session = session();
+    let session = session(true, true);
     let capabilities = vec![BgpCapability::SafiIPv4u, BgpCapability::CapASN32(65001)];
     let mut theirs = BgpSessionParams::new(65001, 90, BgpTransportMode::IPv4, [10, 0, 0, 2].into(), capabilities);
     // Else it would look for path identifiers.
