@@ -9,7 +9,7 @@ TEST_TOOLS := $(UNIT_TOOLS) nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 
   /usr/sbin/bgpctl:openbgpd exabgp:exabgp
 # Of a node with a kubelet; containerd and runc are the machine's own, and not brought here: their package starts a service.
 KUBELET_TOOLS := nft:nftables ip:iproute2 setpriv:util-linux busybox:busybox-static /usr/lib/cni/loopback:containernetworking-plugins
-VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-system-common busybox:busybox-static cpio:cpio modprobe:kmod
+VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-system-common busybox:busybox-static cpio:cpio modprobe:kmod ipvsadm:ipvsadm
 # Where rustup puts it: sudo forgets the PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }

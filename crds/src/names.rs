@@ -37,6 +37,9 @@ pub const IPIP_OVERHEAD: u32 = 20;
 /// TTL of the outer header. 0, the kernel's default for lightweight tunnels, sends packets that do not arrive.
 pub const TUNNEL_TTL: u8 = 64;
 
+/// The device on which kube-proxy in IPVS mode keeps all addresses of Services.
+pub const IPVS_DEVICE: &str = "kube-ipvs0";
+
 /// Prefix of the host side of every workload interface; 11 hex digits of a hash of container ID and interface name follow.
 pub const WORKLOAD_PREFIX: &str = "twl";
 /// The link-local gateway that every IPv4 pod routes through. No interface has it: a permanent neighbour in the pod names the

@@ -2,6 +2,7 @@
 
 use super::Finding;
 use std::collections::BTreeSet;
+use twill_crds::names::IPVS_DEVICE;
 use twill_felix::io::nft::ForeignChain;
 
 /// What is there.
@@ -178,12 +179,17 @@ fn services(facts: &Facts) -> Finding {
     if facts.chain(|chain| chain.table == "kube-proxy").is_some() {
         modes.insert("nftables");
     }
-    if facts.link(|name| name == "kube-ipvs0").is_some() {
+    if facts.link(|name| name == IPVS_DEVICE).is_some() {
         modes.remove("iptables");
         modes.insert("IPVS");
     }
     let modes: Vec<&str> = modes.into_iter().collect();
     match modes.as_slice() {
+        ["IPVS"] => Finding::unfit(
+            "kube-proxy",
+            "in mode IPVS, where egress policies of pods see addresses of Services in place of the pods behind them",
+            "set its mode to nftables or iptables, run kube-proxy --cleanup and start it again",
+        ),
         [mode] => Finding::fine("kube-proxy", format!("in mode {mode}")),
         [] => Finding::warning(
             "kube-proxy",
@@ -292,8 +298,8 @@ mod tests {
         let iptables = || chain("nat", "KUBE-SERVICES");
         assert!(mode(with(vec![iptables()])).found.ends_with("iptables"));
         assert!(mode(with(vec![chain("kube-proxy", "services")])).found.ends_with("nftables"));
-        let ipvs = Facts { links: vec!["kube-ipvs0".to_owned()], ..with(vec![iptables()]) };
-        assert!(mode(ipvs).found.ends_with("IPVS"));
+        let ipvs = Facts { links: vec![IPVS_DEVICE.to_owned()], ..with(vec![iptables()]) };
+        assert!(mode(ipvs.clone()).found.contains("IPVS") && mode(ipvs).state == State::Unfit);
         assert_eq!(mode(with(vec![iptables(), chain("kube-proxy", "services")])).state, State::Warning);
     }
 }

@@ -53,8 +53,8 @@ const LINK_TYPES: [u8; 7] = [130, 131, 132, 133, 135, 136, 143];
 /// The table with no workload and no policy: every workload interface is closed, every tunnel packet dropped.
 ///
 /// Filter chains stand at priority filter, after destination NAT and before source NAT, so policy sees pods' own addresses.
-/// No chain of the skeleton is at the output hook, and one of HostPolicies never judges what goes to a workload: a node always reaches its
-/// own pods.
+/// At the output hook the skeleton judges only what the host passes on, and a chain of HostPolicies never what goes to a workload: a node
+/// always reaches its own pods.
 #[must_use]
 pub fn skeleton(settings: &Settings) -> Ruleset {
     let chain = |base, rules| Chain { base, rules };
@@ -65,6 +65,8 @@ pub fn skeleton(settings: &Settings) -> Ruleset {
         chains: [
             (chain_name("forward"), chain(filter(Hook::Forward), forward())),
             (chain_name("input"), chain(filter(Hook::Input), input(settings))),
+            (chain_name("output"), chain(filter(Hook::Output), output())),
+            (chain_name("passed_on"), chain(None, passed_on())),
             (chain_name("postrouting"), chain(nat, postrouting())),
             (chain_name("workload"), chain(None, workload(settings))),
             (chain_name("workload_input"), chain(None, workload_input())),
@@ -184,6 +186,23 @@ fn input(settings: &Settings) -> Vec<Rule> {
     // What is left is for the host itself, from outside.
     rules.push(Rule::new(vec![], Action::Verdict(Verdict::Goto(chain_name(HOST_INGRESS)))));
     rules
+}
+
+/// IPVS takes packets to a Service in at the input hook and sends them out to a pod, past the forward hook.
+fn output() -> Vec<Rule> {
+    let onward = Action::Verdict(Verdict::Goto(chain_name("passed_on")));
+    vec![Rule::new(vec![workload_interface(Direction::Out), Match::ForeignSource], onward)]
+}
+
+/// As in `forward`, by all that is still known: not where the packet came in.
+fn passed_on() -> Vec<Rule> {
+    vec![
+        unknown(Direction::Out),
+        Rule::new(vec![], jump("cut")),
+        established(Direction::Out),
+        invalid(Direction::Out),
+        dispatch(Field::OutInterface, TO_POD),
+    ]
 }
 
 /// A pod to its own node: egress lists apply, and nothing else does.

@@ -131,6 +131,7 @@ fn holds(ruleset: &Ruleset, condition: &Match, packet: &Packet) -> bool {
             packet.protocol == *protocol && range.contains(&packet.came_to.unwrap_or(packet.dst_port))
         }
         Match::Translated => packet.came_to.is_some(),
+        Match::ForeignSource => packet.in_interface.is_some(),
         Match::Within(_) => true,
         Match::CtState(states) => states.bits() & CtStates::NEW.bits() != 0,
         Match::Opened { source, destination, port } => {

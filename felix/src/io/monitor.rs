@@ -9,7 +9,7 @@ use netlink_packet_route::route::RouteProtocol;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
 use tokio::sync::mpsc::UnboundedSender;
-use twill_crds::names::{RTPROT_FELIX, WORKLOAD_PREFIX};
+use twill_crds::names::{IPVS_DEVICE, RTPROT_FELIX, WORKLOAD_PREFIX};
 
 /// `RTNLGRP_*` of `linux/rtnetlink.h`.
 const GROUPS: [u32; 3] = [1, 7, 11];
@@ -71,7 +71,9 @@ fn one(message: &RouteNetlinkMessage) -> Option<News> {
     match message {
         RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => {
             // One with our alias and another name was renamed.
-            let ours = |link: &link::Link| link.name.starts_with(WORKLOAD_PREFIX) || from_alias(&link.alias).is_some();
+            let ours = |link: &link::Link| {
+                link.name.starts_with(WORKLOAD_PREFIX) || link.name == IPVS_DEVICE || from_alias(&link.alias).is_some()
+            };
             link::link(message).filter(ours).map(|_| News::Ours)
         }
         RouteNetlinkMessage::NewRoute(changed) => {

@@ -57,6 +57,8 @@ pub enum Match {
     },
     /// The destination of the packet's connection was translated.
     Translated,
+    /// The packet's source is no address of this host. At the output hook: this host passes it on, and only seems to send it.
+    ForeignSource,
     /// ICMPv6 type is one of these (at least one); demands ICMPv6.
     Icmpv6Types(Vec<u8>),
     /// No more packets than this were here lately, all together.

@@ -155,6 +155,7 @@ impl Display for Match {
                 write!(f, "meta l4proto {} ct original proto-dst {}", protocol_text(*protocol), range(one))
             }
             Match::Translated => f.write_str("ct status dnat"),
+            Match::ForeignSource => f.write_str("fib saddr type != local"),
             Match::Icmpv6Types(types) => {
                 let all: Vec<String> = types.iter().map(u8::to_string).collect();
                 match all.as_slice() {

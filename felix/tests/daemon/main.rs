@@ -7,6 +7,7 @@ mod cutting;
 mod failures;
 mod host;
 mod interfaces;
+mod ipvs;
 mod node;
 mod order;
 mod owners;

@@ -83,6 +83,7 @@ fn rich_rules() -> Vec<Rule> {
         Rule::allow(vec![net("fd00::/33", End::Destination, false), net("fe80::/10", End::Source, true)]),
         Rule::allow(vec![Match::OriginalPorts { protocol: 6, range: 80..=80 }]).comment("it came to"),
         Rule::allow(vec![Match::Translated, Match::OriginalPorts { protocol: 17, range: 7..=9 }]),
+        Rule::allow(vec![Match::ForeignSource]),
         Rule::allow(vec![Match::Icmpv6Types(vec![133])]),
         Rule::allow(vec![Match::TcpFlags { mask: 0x12, value: 0x02, negated: true }]),
         Rule::allow(vec![Match::Interface {

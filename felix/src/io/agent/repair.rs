@@ -7,9 +7,13 @@ use crate::workload::{from_alias, interface_name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
-use twill_crds::names::WORKLOAD_PREFIX;
+use twill_crds::names::{IPVS_DEVICE, WORKLOAD_PREFIX};
 use twill_ipam::{Attachment, Sandbox};
 
+/// Key of a fault.
+const IPVS: &str = "ipvs";
+const IPVS_FAULT: &str = "kube-proxy runs in IPVS mode (kube-ipvs0 is there), where egress policies of pods see addresses of Services in \
+                          place of the pods behind them; set its mode to nftables or iptables, run kube-proxy --cleanup and start it again";
 /// How many looks in a row must find an attachment without interface and without namespace before it is forgotten.
 const OBSERVATIONS: u32 = 3;
 
@@ -98,6 +102,7 @@ impl Agent {
         if !self.may_judge() {
             return;
         }
+        self.look_for_ipvs();
         let outcome = self.repair_routes();
         match outcome {
             Ok(gone) => {
@@ -108,6 +113,18 @@ impl Agent {
                 tracing::warn!(%error, "routes not repaired");
                 self.faults.insert("routes", format!("local routes are not as they should be: {error}"));
             }
+        }
+    }
+
+    /// Where IPVS leads to Services, what a pod sends there is for the host itself as long as egress lists see it: the node has to be seen as
+    /// one that does not do what policies say. It never opens more: the output hook judges what comes to a pod that way.
+    fn look_for_ipvs(&mut self) {
+        if nix::net::if_::if_nametoindex(IPVS_DEVICE).is_err() {
+            if self.faults.remove(IPVS).is_some() {
+                tracing::info!("kube-proxy does not use IPVS any more");
+            }
+        } else if self.faults.insert(IPVS, IPVS_FAULT.to_owned()).is_none() {
+            tracing::warn!("{IPVS_FAULT}");
         }
     }
 

@@ -59,6 +59,12 @@ const UDP: u8 = 17;
 /// `IPS_DST_NAT`.
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 const ICMPV6: u8 = 58;
+/// `NFT_FIB_RESULT_ADDRTYPE`.
+const FIB_ADDRESS_TYPE: u32 = 3;
+/// `NFTA_FIB_F_SADDR`.
+const FIB_SOURCE: u32 = 1;
+/// `RTN_LOCAL`.
+const LOCAL_ADDRESS: u32 = 2;
 /// Name that the kernel completes with a number.
 const ANONYMOUS: &str = "__set%d";
 
@@ -184,6 +190,14 @@ impl Expressions<'_> {
                 });
                 self.masked(&DESTINATION_TRANSLATED.to_ne_bytes());
                 self.compare(NOT_EQUAL, &[0; 4]);
+            }
+            Match::ForeignSource => {
+                self.expression("fib", |w| {
+                    w.u32(1, register(0));
+                    w.u32(2, FIB_ADDRESS_TYPE);
+                    w.u32(3, FIB_SOURCE);
+                });
+                self.compare(NOT_EQUAL, &LOCAL_ADDRESS.to_ne_bytes());
             }
             Match::Icmpv6Types(types) => {
                 self.protocol(ICMPV6);
