@@ -107,19 +107,27 @@ fn check_root(rows: &[Row], speakers: &[Speaker]) -> anyhow::Result<()> {
 
 /// All rounds of a row, the speakers in turn.
 fn measure(row: Row, args: &Args, twill: &Path) -> anyhow::Result<Vec<Entry>> {
-    let entry =
-        |speaker: &Speaker| Entry { row, speaker: *speaker, rounds: speaker.cannot(row).map_or(Ok(Vec::new()), Err) };
+    let entry = |speaker: &Speaker| {
+        let cannot = speaker.cannot(row).map(str::to_owned);
+        Entry { row, speaker: *speaker, rounds: cannot.map_or(Ok(Vec::new()), Err) }
+    };
     let mut entries: Vec<Entry> = args.speakers.iter().map(entry).collect();
     let rounds =
         |speaker| if matches!(speaker, Speaker::Twill | Speaker::Bird) { args.rounds } else { args.other_rounds };
     for round in 0..args.rounds.max(args.other_rounds) {
         for Entry { speaker, rounds: outcomes, .. } in &mut entries {
-            let Ok(outcomes) = outcomes else { continue };
+            let Ok(all) = outcomes else { continue };
             if round >= rounds(*speaker) {
                 continue;
             }
-            let outcome = run::run(*speaker, twill, row, Duration::from_secs(args.limit));
-            outcomes.push(outcome.with_context(|| format!("{} in row {}", speaker.name(), row.name))?);
+            match run::run(*speaker, twill, row, Duration::from_secs(args.limit)) {
+                Ok(outcome) => all.push(outcome),
+                // What is wrong with ours ends it; of another it is what there is to say.
+                Err(error) if matches!(speaker, Speaker::Twill | Speaker::Relay) => {
+                    return Err(error.context(format!("{} in row {}", speaker.name(), row.name)));
+                }
+                Err(error) => *outcomes = Err(format!("failed: {error:#}")),
+            }
         }
     }
     Ok(entries)

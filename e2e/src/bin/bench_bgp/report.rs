@@ -8,7 +8,7 @@ use super::speakers::Speaker;
 pub(crate) struct Entry {
     pub(crate) row: Row,
     pub(crate) speaker: Speaker,
-    pub(crate) rounds: Result<Vec<Outcome>, &'static str>,
+    pub(crate) rounds: Result<Vec<Outcome>, String>,
 }
 
 /// Medians.
