@@ -14,6 +14,9 @@ use twill_crds::BGPConfiguration;
 use twill_crds::bgp::{NodeAsn, Topology};
 use twill_crds::topology::{MESH_BELOW, MESH_UP_TO, Retiring, Sessions};
 
+/// Numbers of decisions that may have been given out without anybody having confirmed one: they are not given out again.
+const UNCONFIRMED: u32 = 100;
+
 /// Whether a cluster of so many nodes has too many for a mesh by default.
 #[must_use]
 pub(crate) fn needs_reflectors(nodes: usize) -> bool {
@@ -23,7 +26,8 @@ pub(crate) fn needs_reflectors(nodes: usize) -> bool {
 /// What is to be in force, and the condition `Converged`.
 #[must_use]
 pub(crate) fn sessions(configuration: &BGPConfiguration, world: &World) -> (Sessions, Judged) {
-    let current = configuration.status.as_ref().and_then(|status| status.sessions.clone());
+    let stored = configuration.status.as_ref().and_then(|status| status.sessions.clone());
+    let (is_new, current) = (stored.is_none(), stored.or_else(|| followed(world)));
     let topology = wanted(configuration, current.as_ref(), world.nodes.len());
     let reflecting: Vec<&str> =
         current.iter().flat_map(|sessions| &sessions.route_reflectors).map(String::as_str).collect();
@@ -34,13 +38,31 @@ pub(crate) fn sessions(configuration: &BGPConfiguration, world: &World) -> (Sess
             return (current.unwrap_or_else(mesh), nobody(configuration));
         }
     }
-    // A configuration that was made anew has no status, and what nodes have confirmed before is no answer to it.
-    let told = world.networks.iter().filter_map(|(_, network)| network.bgp.step).max();
-    let next = next(current, goal, told.unwrap_or(0));
+    let next = next(current, goal, is_new);
     let waiting = if next.retiring.is_some() { waiting(world, next.step) } else { Vec::new() };
     let next = Sessions { retiring: next.retiring.filter(|_| !waiting.is_empty()), ..next };
     let judged = converged(configuration, &next, &waiting);
     (next, judged)
+}
+
+/// Whether nodes follow a decision of which no object tells any more: they go on with it until there is another.
+#[must_use]
+pub(crate) fn is_followed(world: &World) -> bool {
+    followed(world).is_some()
+}
+
+/// What nodes say that they follow, where no object tells of it: a configuration that was made anew has no status. None: nobody follows one.
+fn followed(world: &World) -> Option<Sessions> {
+    let networks = || world.networks.iter().filter(|(key, _)| world.nodes.get(key).is_some());
+    let step = networks().filter_map(|(_, network)| network.bgp.step).max();
+    let reflecting = networks().filter(|(_, network)| network.bgp.reflects);
+    let route_reflectors: Vec<String> = reflecting.map(|(key, _)| key.name.clone()).collect();
+    step.or((!route_reflectors.is_empty()).then_some(0)).map(|step| Sessions {
+        step: step.saturating_add(UNCONFIRMED),
+        topology: if route_reflectors.is_empty() { Topology::Mesh } else { Topology::RouteReflector },
+        route_reflectors,
+        retiring: None,
+    })
 }
 
 /// What every node does before anything was decided.
@@ -64,10 +86,11 @@ fn wanted(configuration: &BGPConfiguration, current: Option<&Sessions>, nodes: u
     }
 }
 
-/// The decision that there is, if it is the same, else one more, with what it does away with as retiring.
-fn next(current: Option<Sessions>, goal: Sessions, told: u32) -> Sessions {
-    let current = current.unwrap_or_else(|| Sessions { step: told, ..mesh() });
-    if current.step > 0 && (current.topology, &current.route_reflectors) == (goal.topology, &goal.route_reflectors) {
+/// The decision that there is, if it is the same, else one more, with what it does away with as retiring. One more too if nothing is stored
+/// yet: what nodes have confirmed before is no answer to it.
+fn next(current: Option<Sessions>, goal: Sessions, is_new: bool) -> Sessions {
+    let current = current.unwrap_or_else(|| Sessions { step: 0, ..mesh() });
+    if !is_new && (current.topology, &current.route_reflectors) == (goal.topology, &goal.route_reflectors) {
         return current;
     }
     let step = current.step.saturating_add(1);

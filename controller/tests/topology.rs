@@ -22,6 +22,7 @@ struct Machine {
     /// It says that it has all its routes as soon as it hears of a decision.
     prompt: bool,
     step: Option<u32>,
+    reflects: bool,
 }
 
 struct World {
@@ -85,7 +86,8 @@ impl World {
         }));
         let network: NodeNetwork = object(json!({
             "metadata": {"name": name, "uid": name}, "spec": {"drain": machine.drained},
-            "status": {"bgp": {"addresses": [format!("172.31.{}.{}", n / 200, n % 200 + 1)], "asn": 64512, "step": machine.step}},
+            "status": {"bgp": {"addresses": [format!("172.31.{}.{}", n / 200, n % 200 + 1)], "asn": 64512, "step": machine.step,
+                "reflects": machine.reflects}},
         }));
         self.controller.hear(Fact::node(applied(node)));
         self.controller.hear(Fact::Network(applied(network)));
@@ -116,8 +118,15 @@ impl World {
         let prompt: Vec<usize> =
             self.machines.iter().filter(|(_, m)| m.prompt).map(|(name, _)| name[1..].parse().unwrap()).collect();
         for n in prompt {
-            self.change(n, |machine| machine.step = Some(sessions.step));
+            let reflects = sessions.reflects(&name(n));
+            self.change(n, |machine| (machine.step, machine.reflects) = (Some(sessions.step), reflects));
         }
+    }
+
+    /// Somebody deletes the configuration.
+    fn forget(&mut self) {
+        let configuration = self.configuration.take().unwrap();
+        self.controller.hear(Fact::Configuration(deleted(configuration)));
     }
 
     fn sessions(&self) -> Sessions {
@@ -266,6 +275,32 @@ fn auto_is_a_mesh_up_to_110_nodes_and_again_at_80() {
     }
     world.pass(20);
     assert_eq!(world.shown(), "Mesh ", "110 nodes");
+}
+
+#[test]
+fn a_deleted_configuration_takes_no_session_away() {
+    let mut world = World::new(Some(json!({"topology": "RouteReflector"})), 6);
+    world.pass(20);
+    // Others than would be chosen now: what is followed counts, not what would be.
+    world.change(0, |machine| machine.spec = json!({"unschedulable": true}));
+    world.pass(20);
+    world.change(0, |machine| machine.spec = json!({}));
+    world.pass(20);
+    assert_eq!(world.shown(), "RouteReflector n001 n002 n003");
+    let step = world.sessions().step;
+    (0..6).for_each(|n| world.change(n, |machine| machine.prompt = false));
+
+    // Another object without its status, as a person has it in a file.
+    world.forget();
+    world.ask(json!({"topology": "RouteReflector"}));
+    world.pass(3);
+    assert_eq!(world.shown(), "RouteReflector n001 n002 n003");
+    assert!(world.sessions().step > step, "what was confirmed is no answer to it");
+
+    // None: a small cluster is a mesh, and who reflects goes on until every node can do without.
+    world.forget();
+    world.pass(3);
+    assert_eq!(world.shown(), "Mesh ; retiring n001 n002 n003");
 }
 
 #[test]

@@ -69,6 +69,9 @@ pub struct BgpState {
     /// does away with. Left out while it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<u32>,
+    /// Whether the node reflects what others tell, as the decision says that it follows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reflects: bool,
     /// `BGPReady`: the speaker runs with what is configured. `AddressValid`: the node has an address to be the next hop of its blocks.
     /// `TunnelHealthy`: tunnels that pools ask for work. `RoutesResolved`: the next hops of all routes are known. `RoutesInstalled`: the
     /// kernel has taken them. `SessionsEstablished`: all peers are connected. `Drained`: a node that is drained has closed its sessions.

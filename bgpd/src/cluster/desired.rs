@@ -55,8 +55,7 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     let shutdown = objects.network.spec.drain.then_some(Shutdown::Drained);
     let services = Advertised::of(own, objects, &spec.services, &nodes, &accepted);
     problems.extend(services.problems.iter().cloned());
-    let decided = configuration.and_then(|object| object.status.as_ref()?.sessions.as_ref());
-    let place = Place::of(own, &spec, decided, &objects.nodes);
+    let place = Place::of(own, &spec, objects.decided.as_ref(), &objects.nodes);
     problems.extend(place.problem.clone());
     let Sessions { peers, templates, problems: more } = match &nodes.own {
         Some(own) if nodes.asn.is_some() && shutdown.is_none() => {

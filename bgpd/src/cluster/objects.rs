@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{NodeCondition, Secret};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use twill_crds::services::ServiceRanges;
+use twill_crds::topology::Sessions;
 use twill_crds::{
     BGPConfiguration, BGPFilter, BGPPeer, EndpointSlice, IPBlock, IPPool, Node, NodeNetwork, NodeNetworkSpec, Object,
     Service,
@@ -44,6 +45,8 @@ pub struct Objects {
     pub(super) pools: Index<IPPool>,
     pub(super) blocks: Index<IPBlock>,
     pub(super) configurations: Index<BGPConfiguration>,
+    /// Who peers with whom, as it was decided last: an object that is deleted, or made anew, takes no session away.
+    pub(super) decided: Option<Sessions>,
     pub(super) peers: Index<BGPPeer>,
     pub(super) filters: Index<BGPFilter>,
     /// What of those made sense last.
@@ -96,6 +99,8 @@ pub struct Snapshot {
     pools: Vec<IPPool>,
     blocks: Vec<IPBlock>,
     configurations: Vec<BGPConfiguration>,
+    #[serde(default)]
+    decided: Option<Sessions>,
     peers: Vec<BGPPeer>,
     #[serde(default)]
     filters: Vec<BGPFilter>,
@@ -143,7 +148,11 @@ impl Objects {
             }
             Heard::Pool(step) => take(&mut self.pools, step, &mut self.heard),
             Heard::Block(step) => take(&mut self.blocks, step, &mut self.heard),
-            Heard::Configuration(step) => take(&mut self.configurations, step, &mut self.heard),
+            Heard::Configuration(step) => {
+                let changed = take(&mut self.configurations, step, &mut self.heard);
+                self.learn_decision();
+                changed
+            }
             Heard::Peer(step) => {
                 let changed = take(&mut self.peers, step, &mut self.heard);
                 self.rules.learn(&self.peers, &self.filters);
@@ -162,6 +171,13 @@ impl Objects {
             Heard::Service(step) => self.services.hear_services(*step),
             Heard::Slice(step) => self.services.hear_slices(step),
         }
+    }
+
+    /// The controller's last word about sessions counts until there is another one.
+    fn learn_decision(&mut self) {
+        let configuration = self.configurations.get(&Key::cluster("default"));
+        let decided = configuration.and_then(|configuration| configuration.status.as_ref()?.sessions.clone());
+        self.decided = decided.or(self.decided.take());
     }
 
     /// Which blocks are this machine's; whether that is something else than before.
@@ -221,6 +237,7 @@ impl Objects {
             pools: all(&self.pools),
             blocks: all(&self.blocks),
             configurations: all(&self.configurations),
+            decided: self.decided.clone(),
             peers: all(&self.peers),
             filters: all(&self.filters),
             rules: self.rules.clone(),
@@ -241,11 +258,12 @@ impl Objects {
             index.apply(Followed::Synced { items, revision: Revision::default() });
             index
         }
-        Self {
+        let mut objects = Self {
             nodes: index(snapshot.nodes),
             pools: index(snapshot.pools),
             blocks: index(snapshot.blocks),
             configurations: index(snapshot.configurations),
+            decided: snapshot.decided,
             peers: index(snapshot.peers),
             filters: index(snapshot.filters),
             rules: snapshot.rules,
@@ -257,7 +275,11 @@ impl Objects {
             told: snapshot.services,
             node: node.to_owned(),
             heard: Freshness::of(scopes(node, namespace)),
-        }
+        };
+        // A release before this one has kept the objects alone.
+        objects.learn_decision();
+        objects.rules.learn(&objects.peers, &objects.filters);
+        objects
     }
 }
 

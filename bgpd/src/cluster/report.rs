@@ -80,6 +80,7 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
         tunnel_addresses: desired.fib.tunnel_sources.clone(),
         peers_down: Some(desired.configured.difference(&observed.up).take(PEERS_DOWN).cloned().collect()),
         step: observed.step.filter(|_| observed.needs.is_none()),
+        reflects: desired.reflects,
         conditions,
     }
 }

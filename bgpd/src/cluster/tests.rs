@@ -165,10 +165,16 @@ fn filters_that_go_or_make_no_sense_leave_the_former_ones_in_force_over_a_restar
     assert_eq!(rules(&objects).0, two);
     let again = Objects::remembered("a1", "twill-system", objects.snapshot());
     assert_eq!(rules(&again).0, two);
-
     // The peer goes: a new one of its name has no past.
     objects = with(objects, [gone(tor(&[])), tor(&["two"])]);
     assert!(is_closed(&objects));
+
+    // A release that kept no rules: those of its filters hold before the datastore has said anything.
+    let known = with(cluster(), [tor(&["two"]), reject("two")]);
+    let mut older = serde_json::to_value(known.snapshot()).unwrap();
+    older.as_object_mut().unwrap().remove("rules");
+    objects = Objects::remembered("a1", "twill-system", serde_json::from_value(older).unwrap());
+    assert_eq!(rules(&objects), (two, vec![]));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a node makes of the controller's decision.
 
 use super::*;
+use crate::cluster::Snapshot;
 use crate::speaker::Member;
 
 /// The configuration with a decision; `spec` and `sessions` as they stand in the object.
@@ -111,4 +112,35 @@ fn a_node_that_says_that_it_lives_changes_nothing() {
     assert!(objects.apply(said("10", "172.31.1.12")));
     assert!(!objects.apply(said("11", "172.31.1.12")));
     assert!(objects.apply(said("12", "172.31.1.13")));
+}
+
+#[test]
+fn a_decision_holds_until_there_is_another_whatever_becomes_of_the_object() {
+    let lone = |objects: &Objects| desired("a1", objects).speaker.peers.into_keys().collect::<Vec<_>>();
+    let reflected = || {
+        decided(
+            json!({"topology": "RouteReflector"}),
+            json!({"step": 3, "topology": "RouteReflector", "routeReflectors": ["a2"]}),
+        )
+    };
+    let mut objects = with(cluster(), [reflected()]);
+    assert_eq!(lone(&objects), ["a2"]);
+    objects.apply(Heard::Configuration(Followed::Deleted(
+        object(json!({"metadata": {"name": "default"}, "spec": {}})),
+        Revision(2),
+    )));
+    assert_eq!(lone(&objects), ["a2"], "deleted");
+    assert_eq!(desired("a1", &objects).speaker.step, Some(3));
+    let kept: Snapshot = serde_json::from_value(serde_json::to_value(objects.snapshot()).unwrap()).unwrap();
+    assert_eq!(lone(&Objects::remembered("a1", "twill-system", kept)), ["a2"], "over a restart");
+    objects.apply(configuration(json!({"topology": "RouteReflector"})));
+    assert_eq!(lone(&objects), ["a2"], "made anew, and not judged yet");
+    objects.apply(decided(json!({"topology": "Mesh"}), json!({"step": 104, "topology": "Mesh"})));
+    assert_eq!(lone(&objects), ["a2", "b1"]);
+
+    // A release before this one kept the object alone.
+    let mut older = serde_json::to_value(with(cluster(), [reflected()]).snapshot()).unwrap();
+    older.as_object_mut().unwrap().remove("decided");
+    let older: Snapshot = serde_json::from_value(older).unwrap();
+    assert_eq!(lone(&Objects::remembered("a1", "twill-system", older)), ["a2"]);
 }
