@@ -57,6 +57,8 @@ fn each(registry: &mut Registry, peers: &[&PeerStatus]) {
         "Prefixes that the peer has told and that were not taken, as many as are kept",
         family(|peer| peer.rejected),
     );
+    let help = "Prefixes that the peer is not told since their attributes do not fit into a message";
+    registry.register("too_long_prefixes", help, family(|peer| peer.too_long));
     let since = family(|peer| peer.since);
     registry.register_with_unit("state", "How long the session has been in its state", Unit::Seconds, since);
     let sessions = Family::<Peer, Counter>::default();
@@ -118,7 +120,7 @@ mod tests {
     fn peer(name: &str, state: &str, member: bool) -> PeerStatus {
         let json = serde_json::json!({
             "name": name, "address": "10.0.0.1", "asn": 65001, "state": state, "since": 7, "received": 3, "advertised": 2, "rejected": 1,
-            "sessions": 4, "role": if member { "node" } else { "" }, "bfd": if member { None } else { Some("Up") },
+            "tooLong": 5, "sessions": 4, "role": if member { "node" } else { "" }, "bfd": if member { None } else { Some("Up") },
         });
         serde_json::from_value(json).unwrap()
     }
@@ -134,6 +136,7 @@ mod tests {
             ("received_prefixes", 3),
             ("advertised_prefixes", 2),
             ("rejected_prefixes", 1),
+            ("too_long_prefixes", 5),
             ("state_seconds", 7),
             ("sessions_total", 4),
             ("bfd_up", 1),

@@ -114,6 +114,7 @@ impl Thread {
         match command {
             Command::Configure(config, done) => {
                 self.watch(&config);
+                self.seen.forget_strangers(&config);
                 self.config = Some(*config);
                 self.follow();
                 // Whoever asked may have gone away.
@@ -126,6 +127,9 @@ impl Thread {
             }
             Command::Caller(address, range) => {
                 self.seen.callers.insert(address, range);
+                if let Some(config) = &self.config {
+                    self.seen.forget_strangers(config);
+                }
                 self.follow();
             }
             Command::Gone(address) => {

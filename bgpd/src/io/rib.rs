@@ -3,12 +3,11 @@
 use crate::fib::{Change, Feedback, Fib, Reach};
 use crate::rib::PeerId;
 use crate::scoped::ScopedAddr;
-use crate::speaker::{Event, Output, PeerCounts, Speaker, StationEvent};
+use crate::speaker::{Event, Output, PeerCounts, Speaker, StationEvent, StationId};
 use bytes::Bytes;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use twill_crds::control::{RouteQuery, RouteStatus};
@@ -24,8 +23,8 @@ const KERNEL_RETRY: Duration = Duration::from_millis(5);
 pub(super) enum Command {
     /// Something happened.
     Event(Event),
-    /// A monitoring station is there, which takes messages here.
-    Station(SocketAddr, mpsc::UnboundedSender<Bytes>),
+    /// There is a connection with a monitoring station, which takes messages here.
+    Station(StationId, mpsc::UnboundedSender<Bytes>),
     /// Routes.
     Routes(RouteQuery, oneshot::Sender<Vec<RouteStatus>>),
     /// Counts of these peers, and what is wrong with prefixes of ours.
@@ -63,7 +62,7 @@ struct Rib {
     in_sync: bool,
     outputs: mpsc::UnboundedSender<Vec<Output>>,
     /// Monitoring stations that are connected; bounded by the windows that the speaker keeps.
-    stations: BTreeMap<SocketAddr, mpsc::UnboundedSender<Bytes>>,
+    stations: BTreeMap<StationId, mpsc::UnboundedSender<Bytes>>,
 }
 
 impl Rib {
@@ -93,14 +92,14 @@ impl Rib {
         // Whoever asked may have gone away.
         match command {
             Command::Event(event) => {
-                if let Event::Station(address, StationEvent::Down) = event {
-                    self.stations.remove(&address);
+                if let Event::Station(id, StationEvent::Down) = event {
+                    self.stations.remove(&id);
                 }
                 self.speaker.handle(event, now);
             }
-            Command::Station(address, sender) => {
-                self.stations.insert(address, sender);
-                self.speaker.handle(Event::Station(address, StationEvent::Up), now);
+            Command::Station(id, sender) => {
+                self.stations.insert(id, sender);
+                self.speaker.handle(Event::Station(id, StationEvent::Up), now);
             }
             Command::Routes(query, reply) => drop(reply.send(self.speaker.routes(&query))),
             Command::Counts(peers, reply) => {
@@ -133,11 +132,11 @@ impl Rib {
             // Fails only when the I/O thread has ended, and then the process is about to.
             drop(self.outputs.send(out));
         }
-        for (address, bytes) in self.speaker.monitor() {
-            match (bytes, self.stations.get(&address)) {
+        for (id, bytes) in self.speaker.monitor() {
+            match (bytes, self.stations.get(&id)) {
                 // Fails only when the task has ended, which says so itself.
                 (Some(bytes), Some(station)) => drop(station.send(bytes)),
-                (None, _) => drop(self.stations.remove(&address)),
+                (None, _) => drop(self.stations.remove(&id)),
                 (Some(_), None) => {}
             }
         }

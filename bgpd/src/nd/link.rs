@@ -29,8 +29,10 @@ const FRESH: Duration = Duration::from_secs(3);
 const DOUBT: Duration = Duration::from_secs(4);
 /// How long a router is waited for before a neighbour that does not call itself one is taken for it.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Routers that are remembered.
+/// Routers that are remembered; beyond, the one that was not heard for longest makes room.
 const ROUTERS: usize = 16;
+/// How long one is that is not in use and not heard any more (RFC 4861 section 6.2.1, AdvDefaultLifetime).
+const MEMORY: Duration = Duration::from_secs(1800);
 
 /// The interface as the kernel has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,10 +122,17 @@ impl Link {
     /// A router has advertised itself.
     pub fn heard(&mut self, now: Time, router: Ipv6Addr) {
         let Condition::Ready { own, .. } = self.condition else { return };
-        if router == own || self.routers.len() >= ROUTERS && !self.routers.contains_key(&router) {
+        if router == own {
             return;
         }
         self.routers.insert(router, now);
+        if self.routers.len() > ROUTERS {
+            let others = self.routers.iter().filter(|(other, _)| Some(**other) != self.current);
+            let oldest = others.min_by_key(|(_, at)| **at).map(|(other, _)| *other);
+            if let Some(other) = oldest {
+                self.routers.remove(&other);
+            }
+        }
         self.choose(now);
     }
 
@@ -163,6 +172,7 @@ impl Link {
             let pause = if self.solicited < FIRST { SOLICIT } else { SOLICIT_ON };
             self.solicit_at = (self.current.is_none() || self.doubt.is_some()).then(|| now + pause);
         }
+        self.routers.retain(|router, at| Some(*router) == self.current || now < *at + MEMORY);
         for (asker, _) in self.askers.extract_if(.., |_, at| *at <= now) {
             out.push(Send::Advertisement(Some(asker)));
         }
@@ -327,6 +337,29 @@ mod tests {
         assert_eq!(found(&link), Some(router(1)));
         run(&mut link, 63, 64);
         assert_eq!(found(&link), Some(router(2)));
+    }
+
+    #[test]
+    fn routers_that_are_gone_are_forgotten_and_a_crowd_keeps_nobody_out() {
+        let mut link = up();
+        link.heard(secs(1), router(1));
+        for number in 2..200 {
+            link.heard(secs(2), router(number));
+        }
+        assert_eq!(found(&link), Some(router(1)), "whoever else speaks");
+        assert!(matches!(link.sight(), Sight::Up { others: 15, .. }), "{:?}", link.sight());
+        link.heard(secs(3), router(1));
+        link.heard(secs(4), router(300));
+        link.heard(secs(5), router(300));
+        run(&mut link, 5, 30);
+        link.heard(secs(31), router(300));
+        run(&mut link, 31, 36);
+        assert_eq!(found(&link), Some(router(300)), "the last one that speaks takes over from one that does not");
+        link.heard(secs(1000), router(300));
+        run(&mut link, 1000, 1811);
+        assert_eq!(link.sight(), Sight::Up { index: 3, own: OWN, router: Some(router(300)), others: 0 });
+        run(&mut link, 1811, 9000);
+        assert_eq!(found(&link), Some(router(300)), "the one in use stays while there is no other");
     }
 
     #[test]

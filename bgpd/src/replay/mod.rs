@@ -12,9 +12,7 @@ use crate::mrt::{Record, Records, What};
 use crate::rib::PeerId;
 use crate::scoped::{ScopedAddr, is_link_local};
 use crate::speaker::{Config, Established, Event, Link, Loss, Output, Past, PeerChange, Plan, Receiver, Speaker};
-use crate::wire::{
-    Frame, Framer, MAX_EXTENDED, MessageType, Negotiated, Notification, Open, RefreshKind, RouteRefresh, Update,
-};
+use crate::wire::{Frame, Framer, MAX_EXTENDED, MessageType, Negotiated, Notification, Open, RouteRefresh, Update};
 use met::Met;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -174,10 +172,8 @@ impl Player {
         };
         let mut problem = None;
         if frame.kind == MessageType::RouteRefresh {
-            if let Ok(Some(refresh)) = RouteRefresh::decode(frame.bytes, negotiated.enhanced_route_refresh)
-                && let (RefreshKind::Request, Some(family)) = (refresh.kind, refresh.family.family())
-            {
-                receiver.refresh(family);
+            if let Ok(Some(refresh)) = RouteRefresh::decode(frame.bytes, negotiated.enhanced_route_refresh) {
+                receiver.refresh(&refresh);
             }
         } else if !receiver.repeats(frame.bytes) {
             problem = match Update::decode(frame.bytes, negotiated) {

@@ -71,13 +71,27 @@ impl DirtyList {
 
     /// Removes up to `limit` from the front and appends them to `into`.
     pub fn take(&mut self, limit: usize, into: &mut Vec<u32>) {
-        let limit = limit.min(self.list.len());
-        for id in self.list.drain(..limit) {
-            self.bits.clear(id);
-            into.push(id);
+        let full = into.len().saturating_add(limit);
+        while into.len() < full
+            && let Some(id) = self.list.pop_front()
+        {
+            // One that was removed stands there still.
+            if self.bits.clear(id) {
+                into.push(id);
+            }
         }
         if self.list.is_empty() && self.list.capacity() > 4096 {
             self.list = std::collections::VecDeque::new();
+        }
+    }
+
+    /// Removes `id`, wherever it is.
+    pub fn remove(&mut self, id: u32) {
+        self.bits.clear(id);
+        // Whoever removes as often as he adds does not make it grow.
+        if self.list.len() > 2 * self.len() + 1024 {
+            let mut seen = Bitmap::default();
+            self.list.retain(|id| self.bits.has(*id) && seen.set(*id));
         }
     }
 
@@ -90,13 +104,13 @@ impl DirtyList {
     /// How many are in the list.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.list.len()
+        self.bits.count() as usize
     }
 
     /// Whether nothing is to be told.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.len() == 0
     }
 }
 
@@ -122,5 +136,23 @@ mod tests {
         assert!(bits.set(1000) && !bits.set(1000) && bits.has(1000) && !bits.has(999));
         assert!(bits.clear(1000) && !bits.clear(1000) && !bits.clear(1 << 30));
         assert_eq!(bits.count(), 0);
+    }
+
+    #[test]
+    fn what_is_removed_is_not_told_and_may_come_again() {
+        let (mut dirty, mut out) = (DirtyList::default(), Vec::new());
+        [1, 2, 3].into_iter().for_each(|id| dirty.push(id));
+        dirty.remove(1);
+        dirty.remove(3);
+        dirty.push(3);
+        dirty.take(1, &mut out);
+        assert_eq!((out.as_slice(), dirty.len()), ([2].as_slice(), 1));
+        dirty.take(9, &mut out);
+        assert_eq!((out.as_slice(), dirty.is_empty()), ([2, 3].as_slice(), true));
+        for _ in 0..10_000 {
+            dirty.push(7);
+            dirty.remove(7);
+        }
+        assert!(dirty.is_empty() && dirty.list.len() <= 1025, "{}", dirty.list.len());
     }
 }

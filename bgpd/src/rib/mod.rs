@@ -6,6 +6,7 @@
 
 mod arena;
 mod attributes;
+mod counts;
 mod decision;
 mod dirty;
 mod key;

@@ -255,10 +255,10 @@ proptest! {
         }
         for peer in 0..6 {
             table.remove_where(PeerId(peer), |_, _| true, &mut sets, &peers, |_| ());
-            prop_assert_eq!(table.received(PeerId(peer)), 0);
+            prop_assert_eq!((table.received(PeerId(peer)), table.fresh(PeerId(peer))), (0, 0));
         }
         table.sweep_empty(|_| true);
-        prop_assert!(sets.is_empty() && table.prefixes().next().is_none() && !table.has_empty());
+        prop_assert!(sets.is_empty() && table.prefixes().next().is_none() && table.empty() == 0);
     }
 }
 
@@ -273,5 +273,8 @@ fn a_peer_has_room_for_so_many_paths_and_for_new_attributes_of_those() {
     }
     assert!(!table.has_room(key(1), teller((1, 0))) && table.has_room(key(1), teller((1, 1))));
     assert!(table.has_room(key(1), teller((2, 1))) && table.has_room(key(2), teller((1, 99))));
+    table.mark_stale(PeerId(1), &sets, &peers, |_| ());
+    assert!(table.has_room(key(1), teller((1, 0))), "stale ones take none");
+    assert_eq!((table.received(PeerId(1)), table.fresh(PeerId(1))), (u32::from(MAX_PATHS), 0));
     assert_eq!(size_of::<Path>(), 12, "who does not use identifiers does not pay for them");
 }

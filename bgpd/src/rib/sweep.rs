@@ -42,10 +42,20 @@ impl<K: Key> Table<K> {
             let mut any = false;
             for id in self.numbers(prefix, |path| path.peer == peer && !path.is_stale()) {
                 self.paths[id].mark_stale();
+                self.counts.add(peer, 0, 1);
                 any = true;
             }
             if any {
                 changed(self.decide(prefix, before, sets, peers));
+            }
+        }
+    }
+
+    /// `peer` begins to tell everything again: whether a path of its is there still is to be seen.
+    pub fn doubt(&mut self, peer: PeerId) {
+        for prefix in 0..self.bound() {
+            for id in self.numbers(prefix, |path| path.peer == peer) {
+                self.paths[id].mark_doubted();
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::arena::Arena;
 use super::attributes::{AttrId, AttributeSet, Attributes};
+use super::counts::Counts;
 use super::decision::{Candidate, PeerRank, Ranked, choose};
 use super::dirty::DirtyList;
 use super::key::Key;
@@ -17,8 +18,10 @@ const SHARES: u8 = 2;
 const STALE: u8 = 4;
 /// The identifier of the path is not 0, and stands in [`Table::identifiers`].
 const IDENTIFIED: u8 = 8;
+/// Its peer tells everything again, and has not told this yet.
+const DOUBTED: u8 = 16;
 /// What decision leaves as it is.
-const KEPT: u8 = STALE | IDENTIFIED;
+const KEPT: u8 = STALE | IDENTIFIED | DOUBTED;
 
 /// Number of a prefix; it stays the prefix's until [`Table::sweep_empty`] gives it up.
 pub type PrefixId = u32;
@@ -80,6 +83,17 @@ impl Path {
         self.flags |= STALE;
     }
 
+    /// Marks it as one that its peer may have forgotten to withdraw.
+    pub(super) fn mark_doubted(&mut self) {
+        self.flags |= DOUBTED;
+    }
+
+    /// Whether its peer has begun to tell everything again and has not told this yet (RFC 7313). It counts like any other until that ends.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.flags & DOUBTED != 0
+    }
+
     /// Whether its peer restarts and has not sent it again yet (RFC 4724).
     #[must_use]
     pub fn is_stale(&self) -> bool {
@@ -119,7 +133,7 @@ pub struct Table<K> {
     pub(super) paths: Arena<Path>,
     /// Identifiers other than 0, by number of the path: who does not use them does not pay for them.
     identifiers: HashMap<PathId, u32, FxBuildHasher>,
-    per_peer: Vec<u32>,
+    pub(super) counts: Counts,
     empty: DirtyList,
 }
 
@@ -130,7 +144,7 @@ impl<K: Key> Default for Table<K> {
             prefixes: Arena::default(),
             paths: Arena::default(),
             identifiers: HashMap::default(),
-            per_peer: Vec::new(),
+            counts: Counts::default(),
             empty: DirtyList::default(),
         }
     }
@@ -154,7 +168,8 @@ impl<K: Key> Table<K> {
                 let path = &mut self.paths[id];
                 let was_stale = path.flags & STALE != 0;
                 let old = std::mem::replace(&mut path.attributes, attributes);
-                path.flags &= !STALE;
+                path.flags &= !(STALE | DOUBTED);
+                self.counts.add(from.peer, 0, -i32::from(was_stale));
                 sets.release(old);
                 if old == attributes && !was_stale {
                     return None;
@@ -182,18 +197,20 @@ impl<K: Key> Table<K> {
         Some(change)
     }
 
-    /// Whether `from` may announce `key`: it has done so already, or has not reached [`MAX_PATHS`] with its other identifiers.
+    /// Whether `from` may announce `key`: it has done so already, or has not reached [`MAX_PATHS`] with its other identifiers. Stale paths,
+    /// which are about to be told again or to go, take no room.
     #[must_use]
     pub fn has_room(&self, key: K, from: Teller) -> bool {
         let Some(prefix) = self.prefix(key) else { return true };
-        let of_peer = self.paths(prefix).filter(|path| path.peer == from.peer).count();
-        of_peer < usize::from(MAX_PATHS) || self.find(prefix, from).is_some()
+        let of_peer = self.paths(prefix).filter(|path| path.peer == from.peer && !path.is_stale()).count();
+        of_peer < usize::from(MAX_PATHS) || self.has_fresh(key, from)
     }
 
-    /// Whether there is a path of `from` to `key`.
+    /// Whether there is a path of `from` to `key` that is not stale.
     #[must_use]
-    pub fn has(&self, key: K, from: Teller) -> bool {
-        self.prefix(key).is_some_and(|prefix| self.find(prefix, from).is_some())
+    pub fn has_fresh(&self, key: K, from: Teller) -> bool {
+        let found = self.prefix(key).and_then(|prefix| self.find(prefix, from));
+        found.is_some_and(|id| !self.paths[id].is_stale())
     }
 
     /// Number of `key`, if it is known.
@@ -277,12 +294,18 @@ impl<K: Key> Table<K> {
     /// How many paths `peer` has.
     #[must_use]
     pub fn received(&self, peer: PeerId) -> u32 {
-        self.per_peer.get(usize::from(peer.0)).copied().unwrap_or(0)
+        self.counts.all(peer)
+    }
+
+    /// How many paths `peer` has that are not stale.
+    #[must_use]
+    pub fn fresh(&self, peer: PeerId) -> u32 {
+        self.counts.fresh(peer)
     }
 
     /// Gives up the numbers of prefixes that have no path and about which `settled` says that nobody needs to hear
     /// any more; their numbers may come back as other prefixes.
-    pub fn sweep_empty(&mut self, settled: impl Fn(PrefixId) -> bool) {
+    pub fn sweep_empty(&mut self, mut settled: impl FnMut(PrefixId) -> bool) {
         let mut empty = Vec::new();
         self.empty.take(usize::MAX, &mut empty);
         for id in empty {
@@ -304,10 +327,16 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// Whether [`Table::sweep_empty`] has something to look at.
+    /// How many prefixes [`Table::sweep_empty`] has to look at.
     #[must_use]
-    pub fn has_empty(&self) -> bool {
-        !self.empty.is_empty()
+    pub fn empty(&self) -> usize {
+        self.empty.len()
+    }
+
+    /// How many prefixes have numbers.
+    #[must_use]
+    pub fn numbers_in_use(&self) -> u32 {
+        self.prefixes.live()
     }
 
     fn prefix_or_new(&mut self, key: K) -> PrefixId {
@@ -335,7 +364,7 @@ impl<K: Key> Table<K> {
         if identifier != 0 {
             self.identifiers.insert(id, identifier);
         }
-        self.count(peer, 1);
+        self.counts.add(peer, 1, 0);
     }
 
     /// Takes a path out; its reference to its attributes is the caller's.
@@ -358,19 +387,11 @@ impl<K: Key> Table<K> {
         if self.identifiers.is_empty() && self.identifiers.capacity() > 4096 {
             self.identifiers = HashMap::default();
         }
-        self.count(path.peer, -1);
+        self.counts.add(path.peer, -1, -i32::from(path.is_stale()));
         if self.prefixes[prefix].head == NONE {
             self.empty.push(prefix);
         }
         path
-    }
-
-    fn count(&mut self, peer: PeerId, by: i32) {
-        let index = usize::from(peer.0);
-        if index >= self.per_peer.len() {
-            self.per_peer.resize(index + 1, 0);
-        }
-        self.per_peer[index] = self.per_peer[index].wrapping_add_signed(by);
     }
 
     pub(super) fn selection(&self, prefix: PrefixId) -> Selection {

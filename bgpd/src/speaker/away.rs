@@ -113,6 +113,7 @@ impl Speaker {
             if begins && kept.contains(Family::Ipv6Unicast) {
                 self.v6.keep_for_long(peer, &mut self.shared);
             }
+            self.refill(peer, now);
         }
     }
 }

@@ -10,12 +10,15 @@ use crate::scoped::ScopedAddr;
 use crate::wire::{Family, Negotiated};
 use bytes::Bytes;
 use ipnet::IpNet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Tells one session of a peer from the next: what belongs to one that is over is dropped.
 pub type SessionId = u64;
+
+/// Tells one connection with a monitoring station from the next, and from those with others.
+pub type StationId = u64;
 
 /// To the RIB.
 #[derive(Debug)]
@@ -27,7 +30,7 @@ pub enum Event {
     /// Why the session is about to be over; said before.
     Ending(PeerId, SessionId, Reason),
     /// A monitoring station has come, gone, or taken something.
-    Station(SocketAddr, StationEvent),
+    Station(StationId, StationEvent),
     /// A session is over.
     Down(PeerId, SessionId, Loss),
     /// No packet gets to this peer any more: what of its is kept for a restart is void (RFC 5882 section 4.3.1).
@@ -115,6 +118,10 @@ pub enum Then {
     EndOfRib(Family),
     /// ROUTE-REFRESH: please tell me everything again (RFC 2918).
     Refresh(Family),
+    /// Beginning of Route Refresh: everything is told again from here on (RFC 7313).
+    RefreshBegins(Family),
+    /// End of Route Refresh: what was not told since then is gone.
+    RefreshEnds(Family),
 }
 
 impl Batch {

@@ -2,10 +2,12 @@
 
 use super::config::{Export, NextHopRule};
 use super::path_attributes::{GRACEFUL_SHUTDOWN, LLGR_STALE, PathAttributes};
+use super::withheld::Withheld;
 use crate::filter::{Action, Changes, Filter, Judged, Outcome, Subject};
 use crate::rib::{AttrId, Attributes, Key, Source};
 use crate::wire::{
-    self, Edits, Family, NextHop, Reflection, RefreshKind, Role, RouteRefresh, UpdateBuilder, Value, encode_end_of_rib,
+    self, Edits, Family, MAX_EXTENDED, NextHop, Reflection, RefreshKind, Role, RouteRefresh, TooLong, UpdateBuilder,
+    Value, encode_end_of_rib,
 };
 use hashbrown::{HashMap, HashTable};
 use ipnet::IpNet;
@@ -79,11 +81,29 @@ pub(super) enum Message<'a, K> {
     Refresh(RefreshKind),
 }
 
+/// Number of what a path is exported as, or why it is not.
+pub(super) type Exports = Result<u32, Silent>;
+
+/// Why not, as far as it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silent {
+    /// It is not to be told.
+    Unwanted,
+    /// It cannot be.
+    TooLong,
+}
+
+impl From<Withheld> for Silent {
+    fn from(why: Withheld) -> Self {
+        if matches!(why, Withheld::TooLong(_)) { Self::TooLong } else { Self::Unwanted }
+    }
+}
+
 /// What the peers are told about all paths with one attribute set from one kind of sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
-    /// The same, whatever the prefix: the number of what it is exported as; none: nothing.
-    Whole(Option<u32>),
+    /// The same, whatever the prefix: the number of what it is exported as.
+    Whole(Exports),
     /// What rules say of the prefix ([`Exporter::export_prefix`]); a number for the rules that are left.
     ByPrefix(u32),
 }
@@ -92,7 +112,7 @@ pub(super) enum Told {
 #[derive(Debug)]
 struct ByPrefix {
     left: Box<[u16]>,
-    made: Vec<(Outcome, Option<u32>)>,
+    made: Vec<(Outcome, Exports)>,
 }
 
 /// Export for one group, with every attribute set that it has met already translated.
@@ -130,48 +150,49 @@ impl Exporter {
         {
             return *told;
         }
-        let Some(set) = attributes.value(id) else { return Told::Whole(None) };
+        let Some(set) = attributes.value(id) else { return Told::Whole(Err(Silent::Unwanted)) };
         let told = match self.policy.judge(provenance, set) {
-            Some(Judged::ByPrefix(left)) => {
+            Ok(Judged::ByPrefix(left)) => {
                 self.by_prefix.push(ByPrefix { left, made: Vec::new() });
                 Told::ByPrefix(self.by_prefix.len() as u32 - 1)
             }
-            Some(Judged::Whole(outcome)) => Told::Whole(self.make(&outcome, provenance, set)),
-            None => Told::Whole(None),
+            Ok(Judged::Whole(outcome)) => Told::Whole(self.make(&outcome, provenance, set)),
+            Err(why) => Told::Whole(Err(why.into())),
         };
         self.known.insert((id, provenance), (serial, told));
         told
     }
 
-    /// Number of what the peers are told about a path to `prefix`, where [`Exporter::export`] has said [`Told::ByPrefix`]; none: nothing.
+    /// What the peers are told about a path to `prefix`, where [`Exporter::export`] has said [`Told::ByPrefix`].
     pub(super) fn export_prefix(
         &mut self,
         number: u32,
         prefix: IpNet,
         (id, provenance): (AttrId, Provenance),
         attributes: &Attributes<PathAttributes>,
-    ) -> Option<u32> {
+    ) -> Exports {
         let ByPrefix { left, made } = &self.by_prefix[number as usize];
         let outcome = self.policy.filter.judge_prefix(left, prefix);
         if let Some((_, exported)) = made.iter().find(|(of, _)| *of == outcome) {
             return *exported;
         }
-        let exported = self.make(&outcome, provenance, attributes.value(id)?);
+        let set = attributes.value(id).ok_or(Silent::Unwanted)?;
+        let exported = self.make(&outcome, provenance, set);
         self.by_prefix[number as usize].made.push((outcome, exported));
         exported
     }
 
-    fn make(&mut self, outcome: &Outcome, provenance: Provenance, set: &PathAttributes) -> Option<u32> {
+    fn make(&mut self, outcome: &Outcome, provenance: Provenance, set: &PathAttributes) -> Exports {
         let exported = self.policy.export(outcome, provenance, set)?;
         let hash = FxBuildHasher.hash_one(&exported);
         if let Some(number) = self.index.find(hash, |number| self.exported[*number as usize] == exported) {
-            return Some(*number);
+            return Ok(*number);
         }
         let number = self.exported.len() as u32;
         self.exported.push(exported);
         let all = &self.exported;
         self.index.insert_unique(hash, number, |number| FxBuildHasher.hash_one(&all[*number as usize]));
-        Some(number)
+        Ok(number)
     }
 
     /// Forgets translations when most of them are of sets that are gone. Numbers given out before are void then, which is returned.
@@ -238,23 +259,30 @@ fn farewell_of(communities: &[[u8; 4]]) -> Vec<[u8; 4]> {
 }
 
 impl ExportPolicy {
-    /// What the rules say of such paths; none: the peers may not hear of them, whatever rules say.
-    fn judge(&self, from: Provenance, set: &PathAttributes) -> Option<Judged> {
+    /// What the rules say of such paths, unless the peers may not hear of them, whatever rules say.
+    fn judge(&self, from: Provenance, set: &PathAttributes) -> Result<Judged, Withheld> {
         let read = set.read();
         self.permits(from, &read)?;
         let next_hop = set.next_hop.map(NextHop::address);
-        Some(self.filter.judge(&Subject { attributes: &read, next_hop, source: from.source, family: self.family }))
+        Ok(self.filter.judge(&Subject { attributes: &read, next_hop, source: from.source, family: self.family }))
     }
 
-    /// The attributes with which the peers are told a path to `prefix`, as they would read them; none: they are not told.
-    pub(super) fn shown(&self, prefix: IpNet, from: Provenance, set: &PathAttributes) -> Option<PathAttributes> {
+    /// The attributes with which the peers are told a path to `prefix`, as they would read them, or why they are not told.
+    pub(super) fn verdict(
+        &self,
+        prefix: IpNet,
+        from: Provenance,
+        set: &PathAttributes,
+    ) -> Result<PathAttributes, Withheld> {
         let outcome = match self.judge(from, set)? {
             Judged::Whole(outcome) => outcome,
             Judged::ByPrefix(left) => self.filter.judge_prefix(&left, prefix),
         };
+        self.export(&outcome, from, set)?;
         // Read as all of ours are, whatever the width of AS numbers on the wire.
-        let Exported { block, next_hop } = Self { four_octet_as: true, ..self.clone() }.export(&outcome, from, set)?;
-        Some(PathAttributes { canonical: block, next_hop: Some(next_hop), zone: 0 })
+        let wide = Self { four_octet_as: true, max_message: MAX_EXTENDED, ..self.clone() };
+        let Exported { block, next_hop } = wide.export(&outcome, from, set)?;
+        Ok(PathAttributes { canonical: block, next_hop: Some(next_hop), zone: 0 })
     }
 
     /// Whether a path is told at all, after what the rules said of it.
@@ -268,14 +296,14 @@ impl ExportPolicy {
         }
     }
 
-    fn export(&self, outcome: &Outcome, from: Provenance, attributes: &PathAttributes) -> Option<Exported> {
+    fn export(&self, outcome: &Outcome, from: Provenance, attributes: &PathAttributes) -> Result<Exported, Withheld> {
         if !self.tells(outcome, from) {
-            return None;
+            return Err(self.refusal(outcome));
         }
         let read = attributes.read();
         let changes = self.filter.changes(outcome);
         let communities = changes.communities(&read);
-        let next_hop = self.next_hop(attributes.next_hop)?;
+        let next_hop = self.next_hop(attributes.next_hop).ok_or(Withheld::NoNextHop)?;
         let mut edits = self.edits(from, &changes);
         changes.apply(communities.as_ref(), &mut edits);
         let farewell;
@@ -289,7 +317,8 @@ impl ExportPolicy {
         }
         let mut block = Vec::new();
         read.export(&edits, self.four_octet_as, &mut block);
-        self.fits(&block, next_hop).then(|| Exported { block: block.into(), next_hop })
+        self.fits(&block, next_hop).map_err(Withheld::TooLong)?;
+        Ok(Exported { block: block.into(), next_hop })
     }
 
     /// What becomes of a path's attributes towards the peers, but for the rules.
@@ -313,10 +342,10 @@ impl ExportPolicy {
     }
 
     /// Whether the peers may hear of the path at all.
-    fn permits(&self, from: Provenance, read: &wire::Attributes<'_>) -> Option<()> {
+    fn permits(&self, from: Provenance, read: &wire::Attributes<'_>) -> Result<(), Withheld> {
         // Without rules it is known already.
         if self.filter.is_empty() && !self.tells(&Outcome::default(), from) {
-            return None;
+            return Err(Withheld::Export);
         }
         // RFC 4271 section 9.2.1.2; RFC 4456 section 6: except to and from clients.
         let kept_inside = from.source == Source::Ibgp && !self.external && !from.client && !self.client;
@@ -329,16 +358,27 @@ impl ExportPolicy {
         let unknown = !self.long_lived && communities.contains(&LLGR_STALE);
         // RFC 9234 section 5: what came for customers alone goes to them alone.
         let leaks = read.only_to_customer.is_some() && self.role.is_some_and(Role::hears_from_above);
-        (!kept_inside && !scoped && !loops && !unknown && !leaks).then_some(())
+        let against = [
+            (kept_inside, Withheld::Inside),
+            (scoped, Withheld::Scope),
+            (loops, Withheld::Loop),
+            (unknown, Withheld::LongStale),
+            (leaks, Withheld::Leak),
+        ];
+        against.into_iter().find(|(holds, _)| *holds).map_or(Ok(()), |(_, why)| Err(why))
     }
 
     /// Whether a message has room for a prefix beside these attributes.
-    fn fits(&self, block: &[u8], next_hop: NextHop) -> bool {
+    fn fits(&self, block: &[u8], next_hop: NextHop) -> Result<(), TooLong> {
         // Identifiers or not, there has to be room for one.
         let (mut unused, max) = (Vec::new(), self.max_message);
         match self.family {
-            Family::Ipv4Unicast => UpdateBuilder::<wire::V4>::announce_paths(&mut unused, max, block, next_hop).is_ok(),
-            Family::Ipv6Unicast => UpdateBuilder::<wire::V6>::announce_paths(&mut unused, max, block, next_hop).is_ok(),
+            Family::Ipv4Unicast => {
+                UpdateBuilder::<wire::V4>::announce_paths(&mut unused, max, block, next_hop).map(drop)
+            }
+            Family::Ipv6Unicast => {
+                UpdateBuilder::<wire::V6>::announce_paths(&mut unused, max, block, next_hop).map(drop)
+            }
         }
     }
 

@@ -11,9 +11,9 @@ mod paths;
 pub(super) use advertised::Advertised;
 
 use super::event::{Output, SessionId};
-use super::export::{Exporter, Message, Provenance, Told};
+use super::export::{Exporter, Message, Provenance, Silent, Told};
 use super::restart::Held;
-use crate::rib::{AttrId, DirtyList, Key, Path, PathId, PeerId, PeerRank, PrefixId, Table};
+use crate::rib::{AttrId, Bitmap, DirtyList, Key, Path, PathId, PeerId, PeerRank, PrefixId, Table};
 use crate::wire::RefreshKind;
 use bytes::Bytes;
 use std::net::IpAddr;
@@ -70,6 +70,8 @@ pub(super) struct Group<K> {
     dirty: DirtyList,
     ids: Vec<PrefixId>,
     items: Vec<Item>,
+    /// Prefixes that nobody is told of since their attributes leave no room in a message.
+    too_long: Bitmap,
     key: std::marker::PhantomData<K>,
 }
 
@@ -92,8 +94,8 @@ struct Translated {
 
 impl<K: Key> Group<K> {
     pub(super) fn new(exporter: Exporter) -> Self {
-        let (members, dirty) = (Vec::new(), DirtyList::default());
-        Self { exporter, members, dirty, ids: Vec::new(), items: Vec::new(), key: std::marker::PhantomData }
+        let (members, dirty, too_long) = (Vec::new(), DirtyList::default(), Bitmap::default());
+        Self { exporter, members, dirty, ids: Vec::new(), items: Vec::new(), too_long, key: std::marker::PhantomData }
     }
 
     pub(super) fn exporter(&self) -> &Exporter {
@@ -124,6 +126,26 @@ impl<K: Key> Group<K> {
     pub(super) fn leave(&mut self, peer: PeerId) -> Option<Advertised> {
         let at = self.members.iter().position(|member| member.peer == peer)?;
         Some(self.members.swap_remove(at).advertised)
+    }
+
+    /// Prefixes that are not told since their attributes leave no room in a message.
+    pub(super) fn too_long(&self) -> impl Iterator<Item = PrefixId> {
+        let any = self.too_long.count() > 0;
+        any.then(|| self.too_long.iter()).into_iter().flatten()
+    }
+
+    /// The address of a member.
+    pub(super) fn address_of(&self, peer: PeerId) -> Option<IpAddr> {
+        self.members.iter().find(|member| member.peer == peer).map(|member| member.address)
+    }
+
+    /// Takes note whether something of a prefix is too long.
+    fn note_length(&mut self, prefix: PrefixId, is_too_long: bool) {
+        if is_too_long {
+            self.too_long.set(prefix);
+        } else if self.too_long.count() > 0 {
+            self.too_long.clear(prefix);
+        }
     }
 
     /// Whether the peers are told several paths to a prefix.
@@ -189,6 +211,18 @@ impl<K: Key> Group<K> {
     /// Whether every member has been told everything.
     pub(super) fn is_settled(&self) -> bool {
         self.dirty.is_empty() && self.members.iter().all(|member| member.behind.is_none())
+    }
+
+    /// Whether a member has been told of a prefix, and not that it is gone.
+    pub(super) fn knows(&self, prefix: PrefixId) -> bool {
+        self.members.iter().any(|member| member.advertised.knows(prefix))
+    }
+
+    /// Nobody is to be told of a prefix: it came and went before anybody was.
+    pub(super) fn leave_out(&mut self, prefix: PrefixId) {
+        self.dirty.remove(prefix);
+        self.too_long.clear(prefix);
+        self.members.iter_mut().filter_map(|member| member.behind.as_mut()).for_each(|behind| behind.remove(prefix));
     }
 
     /// Builds what the members' windows have room for.
@@ -304,7 +338,7 @@ impl<K: Key> Group<K> {
         // Neighbours in the list mostly come from one UPDATE.
         let mut last: Option<Translated> = None;
         for prefix in &ids {
-            let told = around.table.best(*prefix).and_then(|path| {
+            let told = around.table.best(*prefix).map(|path| {
                 let translated = self.translate(path, who, around, &mut last);
                 let exported = match translated.told {
                     Told::Whole(exported) => exported,
@@ -316,7 +350,8 @@ impl<K: Key> Group<K> {
                 };
                 exported.map(|exported| (exported, translated.excluded))
             });
-            let Some((exported, mut excluded)) = told else {
+            self.note_length(*prefix, told.is_some_and(|told| told == Err(Silent::TooLong)));
+            let Some(Ok((exported, mut excluded))) = told else {
                 gone.push(*prefix);
                 continue;
             };

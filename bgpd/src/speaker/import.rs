@@ -4,6 +4,7 @@ use super::config::{Import, Peer};
 use super::event::{Batch, Established, Op, WITHDRAW};
 use super::path_attributes::{GRACEFUL_SHUTDOWN, PathAttributes};
 use super::rejected::Rejected;
+use super::room::Crowd;
 use super::routing::{Routing, Shared};
 use crate::filter::{Action, Changes, Filter, Judged, Outcome, Subject};
 use crate::rib::{AttrId, AttributeSet, Attributes, Key, MAX_PATHS, Source, Teller};
@@ -104,6 +105,8 @@ pub(super) struct Importer<'a> {
     room: u32,
     /// Families of which it has told more.
     beyond: Families,
+    /// What became of the limit of paths to a prefix.
+    crowd: Crowd,
     batch: &'a Batch,
     refused: Vec<Option<Refusal>>,
     /// By family and set, once it was needed.
@@ -123,7 +126,8 @@ impl<'a> Importer<'a> {
         let source = if session.negotiated.ebgp { Source::Ebgp } else { Source::Ibgp };
         let stamp = peer.role.filter(|role| role.ours.hears_from_above()).map(|_| session.negotiated.peer_asn);
         let none = || batch.attributes.iter().map(|_| None).collect();
-        Self { peer, source, stamp, room, beyond: Families::NONE, batch, refused, judged: [none(), none()] }
+        let (beyond, crowd) = (Families::NONE, Crowd::default());
+        Self { peer, source, stamp, room, beyond, crowd, batch, refused, judged: [none(), none()] }
     }
 
     /// Applies one family's part; `identifiers` are those of the paths, if they have any.
@@ -147,8 +151,12 @@ impl<'a> Importer<'a> {
                     match taken.and_then(|id| if has_room { Ok(id) } else { Err(Refusal::Room) }) {
                         Ok(id) => Some(id),
                         Err(refusal) => {
-                            rejected.note(from, op.key.net(), &self.batch.attributes[index as usize], refusal);
-                            routing.withdraw(op.key, from, shared);
+                            let set = &self.batch.attributes[index as usize];
+                            let is_kept = rejected.note(from, op.key.net(), set, refusal);
+                            if refusal == Refusal::Room {
+                                self.crowd.refused(K::FAMILY, is_kept);
+                            }
+                            self.crowd.left(K::FAMILY, routing.withdraw(op.key, from, shared));
                             continue;
                         }
                     }
@@ -161,16 +169,16 @@ impl<'a> Importer<'a> {
                     routing.announce(op.key, from, id, shared);
                 }
                 // A path that is not taken replaces the one before all the same (RFC 4271 section 3.1).
-                None => routing.withdraw(op.key, from, shared),
+                None => self.crowd.left(K::FAMILY, routing.withdraw(op.key, from, shared)),
             }
         }
     }
 
-    /// Gives back what was interned for the batch; of which families more was told than is taken.
-    pub(super) fn finish(self, attributes: &mut Attributes<PathAttributes>) -> Families {
+    /// Gives back what was interned for the batch; of which families more was told than is taken, and what became of the limit to a prefix.
+    pub(super) fn finish(self, attributes: &mut Attributes<PathAttributes>) -> (Families, Crowd) {
         let made = self.judged.into_iter().flatten().flatten().flat_map(|judgement| judgement.made);
         made.filter_map(|(_, made)| made.ok()).for_each(|id| attributes.release(id));
-        self.beyond
+        (self.beyond, self.crowd)
     }
 
     /// As [`Importer::take`], unless it would be one more than is taken from the peer.
@@ -183,8 +191,7 @@ impl<'a> Importer<'a> {
     ) -> Result<AttrId, Refusal> {
         let taken = self.take(key, index, attributes)?;
         let table = &routing.table;
-        let is_there = || table.has(key, from);
-        if table.received(self.batch.peer) >= self.room && !is_there() {
+        if table.fresh(self.batch.peer) >= self.room && !table.has_fresh(key, from) {
             self.beyond.insert(K::FAMILY);
             return Err(Refusal::Limit);
         }

@@ -27,11 +27,10 @@ pub enum Beyond {
 }
 
 impl MaxPrefixes {
-    /// How many paths are taken of a peer: while it restarts, twice as many, because what it has not said again yet is still there.
+    /// How many paths are taken of a peer, beside those that are stale: it has told them before it went away, and tells them again or not.
     #[must_use]
-    pub(super) fn room(limit: Option<Self>, restarting: bool) -> u32 {
+    pub(super) fn room(limit: Option<Self>) -> u32 {
         match limit {
-            Some(Self { limit, then: Beyond::Close(_) | Beyond::Refuse }) if restarting => limit.saturating_mul(2),
             Some(Self { limit, then: Beyond::Close(_) | Beyond::Refuse }) => limit,
             Some(Self { then: Beyond::Warn, .. }) | None => u32::MAX,
         }
@@ -56,7 +55,7 @@ impl Speaker {
         let Some(session) = self.sessions.get_mut(&peer).filter(|session| !session.beyond.is_empty()) else { return };
         let Some(MaxPrefixes { limit, then: Beyond::Refuse }) = session.peer.max_prefixes else { return };
         let enough = limit - limit / 10;
-        let (v4, v6) = (self.v4.table.received(peer), self.v6.table.received(peer));
+        let (v4, v6) = (self.v4.table.fresh(peer), self.v6.table.fresh(peer));
         let roomy = |family: &Family| match family {
             Family::Ipv4Unicast => v4 < enough,
             Family::Ipv6Unicast => v6 < enough,
@@ -75,7 +74,7 @@ impl Speaker {
         let Some(session) = self.sessions.get(&peer) else { return };
         let Some(MaxPrefixes { limit, then: Beyond::Close(_) }) = session.peer.max_prefixes else { return };
         let received =
-            [(Family::Ipv4Unicast, self.v4.table.received(peer)), (Family::Ipv6Unicast, self.v6.table.received(peer))];
+            [(Family::Ipv4Unicast, self.v4.table.fresh(peer)), (Family::Ipv6Unicast, self.v6.table.fresh(peer))];
         let beyond = received.into_iter().filter(|(_, received)| *received > limit).map(|(family, _)| family);
         self.went_beyond(peer, beyond.collect());
     }
@@ -100,8 +99,8 @@ impl Speaker {
             let name = self.plan.as_ref().and_then(|plan| plan.peer(*peer)).map_or("", |(name, _)| name);
             for family in session.established.negotiated.families.iter() {
                 let received = match family {
-                    Family::Ipv4Unicast => self.v4.table.received(*peer),
-                    Family::Ipv6Unicast => self.v6.table.received(*peer),
+                    Family::Ipv4Unicast => self.v4.table.fresh(*peer),
+                    Family::Ipv6Unicast => self.v6.table.fresh(*peer),
                 };
                 let what = match then {
                     Beyond::Warn if received > limit => format!("has told {received} {family} prefixes"),

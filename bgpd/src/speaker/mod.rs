@@ -17,6 +17,7 @@ mod receive;
 mod rejected;
 mod restart;
 mod retiring;
+mod room;
 mod routing;
 mod session;
 mod show;
@@ -25,10 +26,12 @@ mod templates;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod told;
 mod watch;
+mod withheld;
 
 pub use config::{AddPath, Bfd, Config, Export, Import, Interface, Member, NextHopRule, Peer, PeerAsn, Shutdown};
-pub use event::{Batch, Established, Event, Loss, Op, Output, SessionId, Then, WITHDRAW};
+pub use event::{Batch, Established, Event, Loss, Op, Output, SessionId, StationId, Then, WITHDRAW};
 pub use limit::{Beyond, MaxPrefixes};
 pub use monitor::StationEvent;
 pub use path_attributes::{Link, PathAttributes};

@@ -1,7 +1,7 @@
 //! Monitoring stations (RFC 7854). In flow stations that come and go and what they have taken, and all that happens to sessions and paths;
 //! out flow messages for them. A station that is behind has prefixes in its list, each once, and holds nobody up.
 
-use super::event::Established;
+use super::event::{Established, StationId};
 use super::path_attributes::PathAttributes;
 use super::routing::Routing;
 use super::state::{Session, Speaker};
@@ -12,7 +12,6 @@ use crate::rib::{Attributes, Key, PeerId};
 use crate::wire::{Edits, Family, MAX_EXTENDED, Negotiated, UpdateBuilder, encode_end_of_rib};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Octets handed over for one station and not yet written: beyond this nothing more is built for it.
@@ -50,7 +49,7 @@ struct Station {
 
 /// All stations that are connected.
 #[derive(Debug, Default)]
-pub(super) struct Monitors(BTreeMap<SocketAddr, Station>);
+pub(super) struct Monitors(BTreeMap<StationId, Station>);
 
 impl Monitors {
     /// When the next report is due.
@@ -77,19 +76,19 @@ fn peer_of(session: &Established) -> Option<(bmp::Peer, &bmp::Opening)> {
 
 impl Speaker {
     /// A station comes, goes, or takes something.
-    pub(super) fn station(&mut self, address: SocketAddr, event: StationEvent, now: Instant) {
+    pub(super) fn station(&mut self, connection: StationId, event: StationEvent, now: Instant) {
         match event {
-            StationEvent::Up => self.greet(address, now),
+            StationEvent::Up => self.greet(connection, now),
             StationEvent::Written(octets) => {
-                if let Some(station) = self.monitors.0.get_mut(&address) {
+                if let Some(station) = self.monitors.0.get_mut(&connection) {
                     station.outstanding = station.outstanding.saturating_sub(octets);
                 }
             }
-            StationEvent::Down => self.dismiss(address),
+            StationEvent::Down => self.dismiss(connection),
         }
     }
 
-    fn greet(&mut self, address: SocketAddr, now: Instant) {
+    fn greet(&mut self, connection: StationId, now: Instant) {
         let mut waiting = Vec::new();
         let name = self.plan.as_ref().map(|plan| plan.config.router_id.to_string()).unwrap_or_default();
         bmp::initiation(&name, &mut waiting);
@@ -100,15 +99,15 @@ impl Speaker {
                 begun.extend(session.established.negotiated.families.iter().map(|family| (*id, family)));
             }
         }
-        self.v4.views.add(address, &self.v4.table);
-        self.v6.views.add(address, &self.v6.table);
-        self.monitors.0.insert(address, Station { outstanding: 0, waiting, begun, report: now + REPORT });
+        self.v4.views.add(connection, &self.v4.table);
+        self.v6.views.add(connection, &self.v6.table);
+        self.monitors.0.insert(connection, Station { outstanding: 0, waiting, begun, report: now + REPORT });
     }
 
-    fn dismiss(&mut self, address: SocketAddr) {
-        self.monitors.0.remove(&address);
-        self.v4.views.remove(address);
-        self.v6.views.remove(address);
+    fn dismiss(&mut self, connection: StationId) {
+        self.monitors.0.remove(&connection);
+        self.v4.views.remove(connection);
+        self.v6.views.remove(connection);
     }
 
     /// A session has come.
@@ -156,33 +155,33 @@ impl Speaker {
     }
 
     /// Messages for stations, as their windows allow. None: the station has to begin again.
-    pub fn monitor(&mut self) -> Vec<(SocketAddr, Option<Bytes>)> {
+    pub fn monitor(&mut self) -> Vec<(StationId, Option<Bytes>)> {
         let mut out = Vec::new();
-        let addresses: Vec<SocketAddr> = self.monitors.0.keys().copied().collect();
-        for address in addresses {
-            while let Some(bytes) = self.monitor_one(address) {
+        let connections: Vec<StationId> = self.monitors.0.keys().copied().collect();
+        for connection in connections {
+            while let Some(bytes) = self.monitor_one(connection) {
                 if bytes.is_empty() {
                     continue;
                 }
-                if let Some(station) = self.monitors.0.get_mut(&address) {
+                if let Some(station) = self.monitors.0.get_mut(&connection) {
                     station.outstanding += bytes.len();
                 }
-                out.push((address, Some(bytes.into())));
+                out.push((connection, Some(bytes.into())));
             }
-            if self.monitors.0.get(&address).is_some_and(|station| station.waiting.len() > WAITING) {
-                self.dismiss(address);
-                out.push((address, None));
+            if self.monitors.0.get(&connection).is_some_and(|station| station.waiting.len() > WAITING) {
+                self.dismiss(connection);
+                out.push((connection, None));
             }
         }
         out
     }
 
-    fn monitor_one(&mut self, address: SocketAddr) -> Option<Vec<u8>> {
-        let station = self.monitors.0.get_mut(&address).filter(|station| station.outstanding < WINDOW)?;
+    fn monitor_one(&mut self, connection: StationId) -> Option<Vec<u8>> {
+        let station = self.monitors.0.get_mut(&connection).filter(|station| station.outstanding < WINDOW)?;
         let mut bytes = std::mem::take(&mut station.waiting);
         let sets = &self.shared.attributes;
-        let more = put_news(&mut self.v4, address, &self.sessions, sets, &mut bytes)
-            || put_news(&mut self.v6, address, &self.sessions, sets, &mut bytes);
+        let more = put_news(&mut self.v4, connection, &self.sessions, sets, &mut bytes)
+            || put_news(&mut self.v6, connection, &self.sessions, sets, &mut bytes);
         if !more {
             for (id, family) in std::mem::take(&mut station.begun) {
                 let known = self.sessions.get(&id).and_then(|session| peer_of(&session.established));
@@ -200,14 +199,14 @@ impl Speaker {
 /// Appends what a station does not know of the next prefixes; false: it knows everything.
 fn put_news<K: Key>(
     routing: &mut Routing<K>,
-    address: SocketAddr,
+    connection: StationId,
     sessions: &BTreeMap<PeerId, Session>,
     sets: &Attributes<PathAttributes>,
     bytes: &mut Vec<u8>,
 ) -> bool {
     let known = |peer: PeerId| sessions.get(&peer).and_then(|session| peer_of(&session.established));
     let is_up = |peer| known(peer).is_some();
-    let Some(news) = routing.views.news(address, ROUND, &routing.table, sets, is_up) else { return false };
+    let Some(news) = routing.views.news(connection, ROUND, &routing.table, sets, is_up) else { return false };
     for of_peer in news.chunk_by(|one, other| one.peer == other.peer) {
         let (Some((peer, _)), Some(session)) = (known(of_peer[0].peer), sessions.get(&of_peer[0].peer)) else {
             continue;

@@ -70,7 +70,7 @@ impl Speaker {
         }
     }
 
-    /// What is ours and not announced, one sentence each.
+    /// What is wrong with what is taken and told, our own prefixes first, one sentence each.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let sentence = |net: &IpNet| {
@@ -83,7 +83,7 @@ impl Speaker {
                  owner: twill routes {net}"
             )
         };
-        self.own.withheld.iter().map(sentence).chain(self.beyond_limits()).collect()
+        self.own.withheld.iter().map(sentence).chain(self.beyond_limits()).chain(self.too_long()).collect()
     }
 
     fn announce_own(&mut self, net: IpNet) {
@@ -110,7 +110,7 @@ fn teller<K: Key>(routing: &Routing<K>, net: IpNet, shared: &Shared) -> Option<P
 fn apply<K: Key>(routing: &mut Routing<K>, net: IpNet, attributes: Option<AttrId>, shared: &mut Shared) {
     match (K::of(net), attributes) {
         (Some(key), Some(attributes)) => routing.announce(key, PeerId::OWN, attributes, shared),
-        (Some(key), None) => routing.withdraw(key, PeerId::OWN, shared),
+        (Some(key), None) => drop(routing.withdraw(key, PeerId::OWN, shared)),
         (None, _) => {}
     }
 }

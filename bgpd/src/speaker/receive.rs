@@ -3,7 +3,9 @@
 use super::event::{Batch, Op, SessionId, Then, WITHDRAW};
 use super::path_attributes::{Link, PathAttributes};
 use crate::rib::{Key, PeerId};
-use crate::wire::{self, Family, HEADER_LEN, Negotiated, Outcome, PrefixIter, Prefixes, Update};
+use crate::wire::{
+    self, Family, HEADER_LEN, Negotiated, Outcome, PrefixIter, Prefixes, RefreshKind, RouteRefresh, Update,
+};
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use std::sync::Arc;
@@ -77,9 +79,14 @@ impl Receiver {
         problem.or(discarded)
     }
 
-    /// The peer asks to hear everything again.
-    pub fn refresh(&mut self, family: Family) {
-        self.batch.then.push(Then::Refresh(family));
+    /// The peer asks to hear everything again, or says that it tells everything again; nothing if the family is none of ours.
+    pub fn refresh(&mut self, message: &RouteRefresh) {
+        let then = match message.kind {
+            RefreshKind::Request => Then::Refresh,
+            RefreshKind::Begin => Then::RefreshBegins,
+            RefreshKind::End => Then::RefreshEnds,
+        };
+        self.batch.then.extend(message.family.family().map(then));
     }
 
     /// Whether the batch should be handed over before more is taken in.

@@ -3,6 +3,7 @@
 use super::import::Refusal;
 use super::path_attributes::PathAttributes;
 use crate::rib::{Key, PeerId, Teller};
+use crate::wire::Family;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,10 +26,20 @@ pub(super) struct Entry {
 }
 
 impl Rejected {
-    pub(super) fn note(&mut self, from: Teller, prefix: IpNet, set: &Arc<PathAttributes>, refusal: Refusal) {
+    /// A path was not taken; whether it is kept.
+    pub(super) fn note(&mut self, from: Teller, prefix: IpNet, set: &Arc<PathAttributes>, refusal: Refusal) -> bool {
         let (of_peer, path) = (self.peers.entry(from.peer).or_default(), (prefix, from.identifier));
-        if of_peer.len() < KEPT || of_peer.contains_key(&path) {
+        let is_kept = of_peer.len() < KEPT || of_peer.contains_key(&path);
+        if is_kept {
             of_peer.insert(path, Entry { set: Arc::clone(set), refusal });
+        }
+        is_kept
+    }
+
+    /// The peer tells everything of the family again.
+    pub(super) fn forget_family(&mut self, peer: PeerId, family: Family) {
+        if let Some(of_peer) = self.peers.get_mut(&peer) {
+            of_peer.retain(|(prefix, _), _| Family::of(*prefix) != family);
         }
     }
 
@@ -54,6 +65,12 @@ impl Rejected {
             let from = |identifier| Teller { peer: *peer, identifier };
             entries.iter().map(move |((prefix, identifier), entry)| (from(*identifier), *prefix, entry))
         })
+    }
+
+    /// What is kept of `peer`, by prefix and path identifier.
+    pub(super) fn of(&self, peer: PeerId) -> impl Iterator<Item = (IpNet, u32, &Entry)> {
+        let entries = self.peers.get(&peer).into_iter().flatten();
+        entries.map(|((prefix, identifier), entry)| (*prefix, *identifier, entry))
     }
 
     /// How many are kept of `peer`.

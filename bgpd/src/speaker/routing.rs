@@ -15,6 +15,9 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Prefixes without paths that may keep their numbers. Tests want to see numbers come back as others' as often as can be.
+const GIVE_UP: usize = if cfg!(test) { 1 } else { 1024 };
+
 /// What both families share: attribute sets and, by peer number, what decision and export know of peers.
 pub(super) struct Shared {
     pub(super) attributes: Attributes<PathAttributes>,
@@ -40,6 +43,8 @@ pub(super) struct Routing<K> {
     fib: Option<DirtyList>,
     /// What monitoring stations know.
     pub(super) views: Views,
+    /// So many prefixes without paths are looked at again: each is, in the mean, once.
+    give_up_at: usize,
 }
 
 impl<K: Key> Routing<K> {
@@ -49,6 +54,7 @@ impl<K: Key> Routing<K> {
             groups: Vec::new(),
             fib: install.then(DirtyList::default),
             views: Views::default(),
+            give_up_at: 0,
         }
     }
 
@@ -57,26 +63,28 @@ impl<K: Key> Routing<K> {
         change.into_iter().for_each(|change| note(&mut self.groups, &mut self.fib, &mut self.views, change));
     }
 
-    pub(super) fn withdraw(&mut self, key: K, from: impl Into<Teller>, shared: &mut Shared) {
+    /// Whether there was such a path.
+    pub(super) fn withdraw(&mut self, key: K, from: impl Into<Teller>, shared: &mut Shared) -> bool {
         let change = self.table.withdraw(key, from, &mut shared.attributes, &shared.ranks);
         change.into_iter().for_each(|change| note(&mut self.groups, &mut self.fib, &mut self.views, change));
+        change.is_some()
     }
 
     /// The paths of `peer` that `refuse` names go.
     pub(super) fn remove(&mut self, peer: PeerId, shared: &mut Shared, refuse: impl Fn(K, &Path) -> bool) {
-        let Self { table, groups, fib, views } = self;
+        let Self { table, groups, fib, views, .. } = self;
         let (sets, ranks) = (&mut shared.attributes, &shared.ranks);
         table.remove_where(peer, refuse, sets, ranks, |change| note(groups, fib, views, change));
     }
 
     pub(super) fn mark_stale(&mut self, peer: PeerId, shared: &Shared) {
-        let Self { table, groups, fib, views } = self;
+        let Self { table, groups, fib, views, .. } = self;
         table.mark_stale(peer, &shared.attributes, &shared.ranks, |change| note(groups, fib, views, change));
     }
 
     /// The stale paths of `peer` are kept in its long absence (RFC 9494 section 4.2), or go.
     pub(super) fn keep_for_long(&mut self, peer: PeerId, shared: &mut Shared) {
-        let Self { table, groups, fib, views } = self;
+        let Self { table, groups, fib, views, .. } = self;
         let becomes = |id: AttrId, sets: &mut Attributes<PathAttributes>| {
             let set = sets.value(id)?.long_stale()?;
             Some(sets.intern(&Arc::new(set)))
@@ -86,7 +94,7 @@ impl<K: Key> Routing<K> {
     }
 
     pub(super) fn hop_changed(&mut self, hop: HopId, shared: &Shared) {
-        let Self { table, groups, fib, views } = self;
+        let Self { table, groups, fib, views, .. } = self;
         table.hop_changed(hop, &shared.attributes, &shared.ranks, |change| note(groups, fib, views, change));
     }
 
@@ -122,8 +130,11 @@ impl<K: Key> Routing<K> {
     }
 
     pub(super) fn policy_of(&self, peer: PeerId) -> Option<&ExportPolicy> {
-        let group = self.groups.iter().find(|group| group.advertised(peer).is_some())?;
-        Some(group.exporter().policy())
+        Some(self.group_of(peer)?.exporter().policy())
+    }
+
+    pub(super) fn group_of(&self, peer: PeerId) -> Option<&Group<K>> {
+        self.groups.iter().find(|group| group.advertised(peer).is_some())
     }
 
     pub(super) fn advertised(&self, peer: PeerId) -> u32 {
@@ -132,12 +143,12 @@ impl<K: Key> Routing<K> {
 
     /// What `peer` has been told and not been told otherwise since, with the attributes that it sees.
     pub(super) fn told(&self, peer: PeerId, shared: &Shared) -> Vec<ToldPath> {
-        let Some(group) = self.groups.iter().find(|group| group.advertised(peer).is_some()) else { return Vec::new() };
+        let Some(group) = self.group_of(peer) else { return Vec::new() };
         let policy = group.exporter().policy();
         let shown = |(id, number): (PrefixId, PathId)| {
             let (path, prefix) = (self.table.path(number), self.table.key(id).net());
             let set = shared.attributes.value(path.attributes)?;
-            let set = policy.shown(prefix, shared.provenance[usize::from(path.peer.0)], set)?;
+            let set = policy.verdict(prefix, shared.provenance[usize::from(path.peer.0)], set).ok()?;
             Some(ToldPath { prefix, identifier: group.tells_paths().then(|| identifier(number)), set })
         };
         group.told(peer, &self.table).into_iter().filter_map(shown).collect()
@@ -157,7 +168,7 @@ impl<K: Key> Routing<K> {
 
     /// All peers are to hear again of what they have been told of `peer`'s paths: what it is to us has changed.
     pub(super) fn retell(&mut self, peer: PeerId) {
-        let Self { table, groups, fib, views } = self;
+        let Self { table, groups, fib, views, .. } = self;
         for prefix in table.prefixes() {
             if table.paths(prefix).any(|path| path.peer == peer) {
                 let best = table.best(prefix).is_some_and(|path| path.peer == peer);
@@ -171,11 +182,29 @@ impl<K: Key> Routing<K> {
         let Shared { attributes, ranks, provenance, outstanding } = shared;
         let mut around = Surroundings { table: &self.table, attributes, provenance, ranks, outstanding, held, out };
         self.groups.iter_mut().for_each(|group| group.flush(&mut around));
-        let fib_settled = self.fib.as_ref().is_none_or(DirtyList::is_empty);
-        // Nobody has anything left to be told, so nobody refers to a prefix without path.
-        if self.table.has_empty() && fib_settled && self.views.is_settled() && self.groups.iter().all(Group::is_settled)
-        {
-            self.table.sweep_empty(|_| true);
+        self.give_up_numbers();
+    }
+
+    /// Prefixes that are gone lose their numbers, once nobody refers to them any more. Where somebody is slow, and there are many such, those
+    /// of which he has not heard: what he cannot take must not make anything grow.
+    fn give_up_numbers(&mut self) {
+        let Self { table, groups, fib, views, give_up_at } = self;
+        if table.empty() == 0 {
+            return;
+        }
+        if fib.as_ref().is_none_or(DirtyList::is_empty) && views.is_settled() && groups.iter().all(Group::is_settled) {
+            table.sweep_empty(|_| true);
+        } else if table.empty() >= (*give_up_at).max(GIVE_UP) {
+            table.sweep_empty(|id| {
+                let awaited = fib.as_ref().is_some_and(|fib| fib.has(id));
+                let nobody = !awaited && !views.know(id) && !groups.iter().any(|group| group.knows(id));
+                if nobody {
+                    views.leave_out(id);
+                    groups.iter_mut().for_each(|group| group.leave_out(id));
+                }
+                nobody
+            });
+            *give_up_at = 2 * table.empty();
         }
     }
 

@@ -3,6 +3,7 @@
 use super::path_attributes::PathAttributes;
 use super::routing::{Routing, Shared, ToldPath};
 use super::state::{Session, Speaker};
+use super::withheld::Silence;
 use crate::rib::{Key, Path, PeerId, PrefixId, Teller};
 use crate::wire::{Attributes, Family};
 use ipnet::IpNet;
@@ -19,6 +20,8 @@ pub struct PeerCounts {
     pub advertised: u64,
     /// Paths that were not taken, as many as are kept.
     pub rejected: u64,
+    /// Prefixes that it is not told since their attributes do not fit into a message.
+    pub too_long: u64,
 }
 
 /// What is asked for, with the peer's number.
@@ -44,6 +47,7 @@ impl Speaker {
             received: u64::from(self.v4.table.received(peer)) + u64::from(self.v6.table.received(peer)),
             advertised: u64::from(self.v4.advertised(peer)) + u64::from(self.v6.advertised(peer)),
             rejected: self.rejected.count(peer) as u64,
+            too_long: self.v4.too_long(peer).0 + self.v6.too_long(peer).0,
         }
     }
 
@@ -64,6 +68,10 @@ impl Speaker {
             RouteView::Advertised => {
                 self.collect_advertised(&self.v4, &asked, &mut routes);
                 self.collect_advertised(&self.v6, &asked, &mut routes);
+            }
+            RouteView::Withheld => {
+                self.collect_withheld(&self.v4, &asked, &mut routes);
+                self.collect_withheld(&self.v6, &asked, &mut routes);
             }
             RouteView::Rejected => self.collect_rejected(&asked, &mut routes),
         }
@@ -132,11 +140,23 @@ impl Speaker {
         }
     }
 
+    fn collect_withheld<K: Key>(&self, routing: &Routing<K>, asked: &Asked, into: &mut Vec<RouteStatus>) {
+        let Some(peer) = asked.peer else { return };
+        let mut all = routing.withheld(peer, &self.shared);
+        all.retain(|silence| asked.has(silence.prefix));
+        all.sort_by_key(|silence| silence.prefix);
+        into.extend(all.into_iter().map(|Silence { prefix, from, attributes, reason }| {
+            let read = self.shared.attributes.value(attributes).map(|set| set.read()).unwrap_or_default();
+            let next_hop = self.shared.attributes.next_hop(attributes).map(|hop| hop.address);
+            RouteStatus { reason, ..described(prefix, self.name(from), next_hop, &read) }
+        }));
+    }
+
     fn collect_rejected(&self, asked: &Asked, into: &mut Vec<RouteStatus>) {
         let wanted = self.rejected.iter().filter(|(from, prefix, _)| asked.is_of(from.peer) && asked.has(*prefix));
         into.extend(wanted.map(|(from, prefix, entry)| {
             let peer = from.peer;
-            let family = if prefix.addr().is_ipv4() { Family::Ipv4Unicast } else { Family::Ipv6Unicast };
+            let family = Family::of(prefix);
             let PathAttributes { next_hop, .. } = entry.set.as_ref();
             let next_hop = next_hop.map(crate::wire::NextHop::address);
             let filter = self.plan.as_ref().and_then(|plan| plan.peer(peer)).map(|(_, peer)| &peer.import_filter);

@@ -3,15 +3,14 @@
 use super::adjust::export_policy;
 use super::away::Away;
 use super::config::{Member, Peer};
-use super::event::{Batch, Established, Event, Loss, Output, SessionId, Then};
+use super::event::{Established, Event, Loss, Output, SessionId};
 use super::export::Provenance;
-use super::import::Importer;
-use super::limit::MaxPrefixes;
 use super::monitor::Monitors;
 use super::own::Own;
 use super::plan::{PeerChange, Plan};
 use super::rejected::Rejected;
 use super::restart::Restart;
+use super::room::Crowd;
 use super::routing::{Routing, Shared};
 use crate::fib;
 use crate::fsm::Reason;
@@ -36,11 +35,11 @@ pub struct Speaker {
     pub(super) rejected: Rejected,
     /// Requests that do not concern a prefix.
     pub(super) requests: Vec<Output>,
-    restart: Restart,
+    pub(super) restart: Restart,
     pub(super) monitors: Monitors,
     /// Whether [`Speaker::came_in_sync`] has said so.
     in_sync: bool,
-    heard: BTreeMap<PeerId, Families>,
+    pub(super) heard: BTreeMap<PeerId, Families>,
     tracked: BTreeSet<ScopedAddr>,
     /// Next hops of which nobody has said yet whether they can be reached.
     unsettled: BTreeSet<ScopedAddr>,
@@ -54,6 +53,10 @@ pub(super) struct Session {
     pub(super) peer: Peer,
     /// Of which families it has told more than is taken.
     pub(super) beyond: Families,
+    /// Whether it has told more paths to a prefix than are kept.
+    pub(super) crowd: Crowd,
+    /// Families of which it tells everything again, and until when it may take (RFC 7313).
+    pub(super) refreshing: BTreeMap<Family, Instant>,
     /// Why it is about to end.
     ending: Option<Reason>,
 }
@@ -105,7 +108,7 @@ impl Speaker {
             Event::Station(address, event) => self.station(address, event, now),
             Event::Down(peer, session, loss) => self.down(peer, session, loss, now),
             Event::Unreachable(peer) => self.unreachable(peer),
-            Event::Batch(batch) => self.receive(batch),
+            Event::Batch(batch) => self.receive(&batch, now),
             Event::Written(peer, session, octets) => {
                 if self.session(peer, session).is_some() {
                     let outstanding = &mut self.shared.outstanding[usize::from(peer.0)];
@@ -169,12 +172,14 @@ impl Speaker {
             .chain(limit)
             .chain(self.restart.timeout())
             .chain(self.monitors.due())
+            .chain(self.sessions.values().flat_map(|session| session.refreshing.values().copied()))
             .min()
     }
 
     /// Whose time is over: peers that have not come back.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.outwait(now);
+        self.outwait_refreshes(now);
         self.report(now);
         self.announce_withheld();
     }
@@ -202,6 +207,12 @@ impl Speaker {
     #[cfg(test)]
     pub(super) fn translations(&self) -> usize {
         self.v4.translations()
+    }
+
+    /// How many IPv4 prefixes have numbers, be they there or only remembered for somebody.
+    #[cfg(test)]
+    pub(super) fn numbers_in_use(&self) -> u32 {
+        self.v4.table.numbers_in_use()
     }
 
     /// The session of `peer`, 0 if there is none.
@@ -286,7 +297,16 @@ impl Speaker {
             self.restart.spoke(peer);
         }
         self.tell_up(&established);
-        self.sessions.insert(peer, Session { id, established, peer: config, beyond: Families::NONE, ending: None });
+        let session = Session {
+            id,
+            established,
+            peer: config,
+            beyond: Families::NONE,
+            crowd: Crowd::default(),
+            refreshing: BTreeMap::new(),
+            ending: None,
+        };
+        self.sessions.insert(peer, session);
     }
 
     fn down(&mut self, peer: PeerId, id: SessionId, loss: Loss, now: Instant) {
@@ -355,45 +375,6 @@ impl Speaker {
         if families.contains(Family::Ipv6Unicast) {
             self.v6.remove(peer, &mut self.shared, |_, path| path.is_stale());
         }
-    }
-
-    fn receive(&mut self, batch: Batch) {
-        // Not by `session`: the rest of the speaker is changed meanwhile.
-        let session = self.sessions.get(&batch.peer).filter(|session| session.id == batch.session);
-        let Some(session) = session else { return };
-        let asn = self.plan.as_ref().map_or(0, |plan| plan.config.asn);
-        let room = MaxPrefixes::room(session.peer.max_prefixes, self.restarting.contains_key(&batch.peer));
-        let mut importer = Importer::new(&session.peer, &session.established, asn, room, &batch);
-        importer.apply((&batch.v4, &batch.v4_identifiers), &mut self.v4, &mut self.shared, &mut self.rejected);
-        importer.apply((&batch.v6, &batch.v6_identifiers), &mut self.v6, &mut self.shared, &mut self.rejected);
-        let beyond = importer.finish(&mut self.shared.attributes);
-        self.went_beyond(batch.peer, beyond);
-        self.has_room_again(batch.peer);
-        for then in &batch.then {
-            match then {
-                Then::EndOfRib(family) => self.end_of_rib(batch.peer, *family),
-                Then::Refresh(family) => self.tell_again(batch.peer, *family),
-            }
-        }
-    }
-
-    fn tell_again(&mut self, peer: PeerId, family: Family) {
-        let Some(session) = self.sessions.get(&peer) else { return };
-        let demarcated = session.established.negotiated.enhanced_route_refresh;
-        let (shared, out) = (&mut self.shared, &mut self.requests);
-        match family {
-            Family::Ipv4Unicast => self.v4.again(peer, demarcated, shared, out),
-            Family::Ipv6Unicast => self.v6.again(peer, demarcated, shared, out),
-        }
-    }
-
-    fn end_of_rib(&mut self, peer: PeerId, family: Family) {
-        self.heard.entry(peer).or_default().insert(family);
-        self.monitors.end_of_rib(peer, family);
-        self.sweep(peer, Families::only(family));
-        if self.has_told_all(peer) {
-            self.restart.spoke(peer);
-        }
-        self.hold_to_limit(peer);
+        self.left_room(peer, families);
     }
 }

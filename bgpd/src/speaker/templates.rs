@@ -8,7 +8,7 @@ use super::config::{Config, Interface, Peer};
 use crate::nd::Sight;
 use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Peers that follow from what is found.
@@ -104,6 +104,14 @@ impl Seen {
             }
         }
         expanded
+    }
+
+    /// Callers that are no peers by this configuration: from no range any more, or peers by address. Nobody would say that they are gone.
+    pub fn forget_strangers(&mut self, config: &Config) {
+        let fixed: BTreeSet<ScopedAddr> = config.peers.values().map(Peer::remote).collect();
+        let is_caller =
+            |address: &ScopedAddr| config.templates.range_of(address.address).is_some() && !fixed.contains(address);
+        self.callers.retain(|address, _| is_caller(address));
     }
 
     /// Peers on interfaces that are not found, and what is missing.
@@ -264,7 +272,12 @@ mod tests {
         let caller = &expanded.peers["leafs/10.0.0.1"];
         assert!(caller.passive && caller.range.as_deref() == Some("leafs"));
         assert!(seen.problems(&config)[0].contains("maxPeers"), "2 of 2");
+        let mut seen = seen;
+        seen.forget_strangers(&config);
+        assert_eq!(seen.callers.len(), 1, "one is a peer by address");
         config.templates.ranges.clear();
         assert_eq!(seen.expand(&config).peers.len(), 1, "the range is gone, and so are they");
+        seen.forget_strangers(&config);
+        assert!(seen.callers.is_empty(), "who is called by nobody any more takes no room when it is back");
     }
 }

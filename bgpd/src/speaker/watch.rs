@@ -1,9 +1,9 @@
 //! What monitoring stations know of one family's paths, each of them as far as it has been told.
 
+use super::event::StationId;
 use super::path_attributes::PathAttributes;
 use crate::rib::{AttrId, Attributes, DirtyList, Key, PathId, PeerId, PrefixId, Table, Teller};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 /// A station's view.
 #[derive(Debug, Default)]
@@ -32,17 +32,17 @@ pub(super) struct News<K> {
 
 /// The views of all stations.
 #[derive(Debug, Default)]
-pub(super) struct Views(BTreeMap<SocketAddr, View>);
+pub(super) struct Views(BTreeMap<StationId, View>);
 
 impl Views {
     /// A station that knows nothing yet.
-    pub(super) fn add<K: Key>(&mut self, station: SocketAddr, table: &Table<K>) {
+    pub(super) fn add<K: Key>(&mut self, station: StationId, table: &Table<K>) {
         let mut view = View::default();
         table.prefixes().for_each(|id| view.dirty.push(id));
         self.0.insert(station, view);
     }
 
-    pub(super) fn remove(&mut self, station: SocketAddr) {
+    pub(super) fn remove(&mut self, station: StationId) {
         self.0.remove(&station);
     }
 
@@ -61,11 +61,22 @@ impl Views {
         self.0.values().all(|view| view.dirty.is_empty())
     }
 
+    /// Whether a station has been told of a path of the prefix, and not that it is gone.
+    pub(super) fn know(&self, prefix: PrefixId) -> bool {
+        let told = |view: &View| view.told.range((prefix, 0)..=(prefix, PathId::MAX)).next().is_some();
+        self.0.values().any(told)
+    }
+
+    /// No station is to be told of a prefix: it came and went before one was.
+    pub(super) fn leave_out(&mut self, prefix: PrefixId) {
+        self.0.values_mut().for_each(|view| view.dirty.remove(prefix));
+    }
+
     /// What a station is to be told of the next `limit` prefixes: paths of peers that are up, as far as they are not kept for a restart.
     /// None: there is no such prefix.
     pub(super) fn news<K: Key>(
         &mut self,
-        station: SocketAddr,
+        station: StationId,
         limit: usize,
         table: &Table<K>,
         sets: &Attributes<PathAttributes>,

@@ -1,5 +1,6 @@
 //! Address families: the two that Twill routes, and the raw numbers that peers may name besides.
 
+use ipnet::IpNet;
 use std::fmt;
 
 /// A family that Twill routes.
@@ -14,6 +15,15 @@ pub enum Family {
 impl Family {
     /// Both, in the order in which they are announced.
     pub const ALL: [Family; 2] = [Family::Ipv4Unicast, Family::Ipv6Unicast];
+
+    /// The family of a prefix.
+    #[must_use]
+    pub fn of(prefix: IpNet) -> Self {
+        match prefix {
+            IpNet::V4(_) => Family::Ipv4Unicast,
+            IpNet::V6(_) => Family::Ipv6Unicast,
+        }
+    }
 }
 
 impl fmt::Display for Family {

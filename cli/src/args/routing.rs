@@ -16,7 +16,8 @@ pub(crate) struct Routes {
     /// Only of this peer.
     #[arg(long, value_name = "NAME")]
     peer: Option<String>,
-    /// What peers have told and was not taken, and why: the rule of a filter, a loop, `import`.
+    /// What peers have told and was not taken, and why: the rule of a filter, a loop, `import`. With `advertised`: what the peer is not told,
+    /// and why.
     #[arg(long)]
     rejected: bool,
     /// Of a recording (`twill bgpd --record FILE`) in place of this node's speaker, as it would be with the configuration of --config.
@@ -61,7 +62,7 @@ impl Routes {
     /// Words that do not go together.
     pub(crate) fn query(&self) -> anyhow::Result<RouteQuery> {
         let mut query = RouteQuery { peer: self.peer.clone(), ..RouteQuery::default() };
-        let mut view = self.rejected.then_some(RouteView::Rejected);
+        let mut view = None;
         for word in &self.asked {
             let (said, new) = match word {
                 Word::Prefix(prefix) => match query.prefix.replace(*prefix) {
@@ -72,13 +73,15 @@ impl Routes {
                 Word::Advertised => ("advertised", RouteView::Advertised),
             };
             if view.replace(new).is_some() {
-                bail!("{said}: received, advertised and --rejected are three questions; ask one");
+                bail!("{said}: received and advertised are two questions; ask one");
             }
         }
-        if let Some(view) = view {
-            query.view = view;
-        }
-        if query.view == RouteView::Advertised && query.peer.is_none() {
+        query.view = match (view, self.rejected) {
+            (Some(RouteView::Advertised), true) => RouteView::Withheld,
+            (_, true) => RouteView::Rejected,
+            (view, false) => view.unwrap_or_default(),
+        };
+        if view == Some(RouteView::Advertised) && query.peer.is_none() {
             bail!("advertised: to whom? add --peer NAME; `twill peers` lists them");
         }
         Ok(query)
@@ -110,13 +113,15 @@ mod tests {
         let told = RouteQuery { prefix, view: RouteView::Advertised, peer: Some("tor".to_owned()) };
         assert_eq!(query("advertised 10.0.0.0/8 --peer tor").unwrap(), told);
         assert_eq!(query("--rejected").unwrap().view, RouteView::Rejected);
+        assert_eq!(query("received --rejected").unwrap().view, RouteView::Rejected);
+        assert_eq!(query("advertised --rejected --peer tor").unwrap().view, RouteView::Withheld);
     }
 
     #[test]
     fn what_does_not_go_together_is_said() {
         for (line, word) in [
-            ("received advertised --peer a", "three questions"),
-            ("received --rejected", "three questions"),
+            ("received advertised --peer a", "two questions"),
+            ("advertised --rejected", "--peer NAME"),
             ("10.0.0.0/8 10.1.0.0/16", "two prefixes"),
             ("advertised", "--peer NAME"),
             ("best", "received or advertised"),

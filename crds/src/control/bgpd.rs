@@ -82,6 +82,9 @@ pub struct PeerStatus {
     /// Paths that it has told and that were not taken; as many as are kept, at most 10,000.
     #[serde(default)]
     pub rejected: u64,
+    /// Prefixes that it is not told since their attributes do not fit into a message.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub too_long: u64,
     /// Why the last session ended, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -122,6 +125,13 @@ pub enum RouteView {
     Advertised,
     /// Paths that were told and not taken, as they came; 10,000 of each peer at most.
     Rejected,
+    /// What the asked peer is not told of what could be told, with the attributes that it has here and the peer that sent it.
+    Withheld,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// One path of one prefix as `twill routes` shows it.

@@ -20,9 +20,12 @@ impl Io {
     pub(super) fn call(&mut self, stream: TcpStream, remote: ScopedAddr) -> Option<TcpStream> {
         let templates = self.plan.as_ref().map(|plan| &plan.config.templates)?;
         let Some((name, range)) = templates.range_of(remote.address) else { return Some(stream) };
-        let is_of = |peer: &&super::Neighbour| peer.config.range.as_deref() == Some(name);
-        let waiting = self.callers.keys().filter(|caller| range.prefix.contains(&caller.address)).count();
-        if self.peers.values().filter(is_of).count() + waiting >= usize::from(range.most) {
+        let is_of = |(id, peer): &(&PeerId, &super::Neighbour)| {
+            peer.config.range.as_deref() == Some(name) && !self.going.contains(id)
+        };
+        let others = self.callers.keys().filter(|caller| **caller != remote);
+        let waiting = others.filter(|caller| range.prefix.contains(&caller.address)).count();
+        if self.peers.iter().filter(is_of).count() + waiting >= usize::from(range.most) {
             if let Some(left_out) = self.strangers.admit(Instant::now()) {
                 info!(%remote, range = name, most = range.most, left_out, "connection closed: the range has maxPeers already");
             }
@@ -70,7 +73,10 @@ impl Io {
             self.expiries.remove(&(at, id));
             if let (Some(peer), Some(planner)) = (self.peers.get(&id), self.planner.upgrade()) {
                 info!(peer = peer.name, "the caller is gone");
-                drop(planner.send(Command::Gone(peer.config.remote())));
+                // Until the plan without it is here it is a peer that nobody can be any more.
+                if planner.send(Command::Gone(peer.config.remote())).is_ok() {
+                    self.going.insert(id);
+                }
             }
         }
     }
@@ -85,4 +91,135 @@ pub(super) fn kept_for(negotiated: &Negotiated) -> fsm::Time {
         |family: Family| negotiated.long_lived.as_ref().and_then(|long| long.of(family)).map(|(_, seconds)| seconds);
     let long = Family::ALL.into_iter().filter_map(long).max().unwrap_or(0);
     Duration::from_secs(u64::from(restart) + u64::from(long))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::io::handle::Beside;
+    use crate::io::planner;
+    use crate::io::session::Forwarding;
+    use crate::speaker::{Plan, Range, Seen, sample_config, sample_peer};
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
+    use std::sync::{Arc, mpsc};
+    use tokio::net::TcpListener;
+
+    /// The I/O thread's state, and the planner's end of it.
+    struct Desk {
+        io: Io,
+        commands: mpsc::Receiver<Command>,
+        _planner: Arc<planner::Planner>,
+        seen: Seen,
+        plan: Plan,
+        _rib: tokio::sync::mpsc::Receiver<crate::io::rib::Command>,
+    }
+
+    impl Desk {
+        /// With one open range.
+        fn new() -> Self {
+            let (to_rib, _rib) = tokio::sync::mpsc::channel(1024);
+            let (sender, commands) = mpsc::channel();
+            let planner = Arc::new(sender);
+            let io = Io::new(to_rib, 1, Forwarding::Fresh, Beside::default(), Arc::downgrade(&planner));
+            let mut config = sample_config(&[]);
+            let prefix = "127.0.0.0/8".parse().unwrap();
+            let range = Range { prefix, most: 2, peer: sample_peer("0.0.0.0", 65001) };
+            config.templates.ranges = [("leafs".to_owned(), range)].into();
+            let plan = Plan::first(config);
+            let mut desk = Self { io, commands, _planner: planner, seen: Seen::default(), plan, _rib };
+            desk.io.follow(Arc::new(desk.plan.clone()));
+            desk
+        }
+
+        /// Somebody calls.
+        async fn call(&mut self, listener: &TcpListener) -> TcpStream {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (accepted, remote) = listener.accept().await.unwrap();
+            self.io.accepted(accepted, ScopedAddr::from(remote.ip()));
+            stream
+        }
+
+        /// The planner does what it was asked; each command is a plan. Returns what it was asked.
+        fn plan(&mut self) -> Vec<&'static str> {
+            let mut asked = Vec::new();
+            while let Ok(command) = self.commands.try_recv() {
+                asked.push(match command {
+                    Command::Caller(address, range) => {
+                        self.seen.callers.insert(address, range);
+                        "come"
+                    }
+                    Command::Gone(address) => {
+                        self.seen.callers.remove(&address);
+                        "gone"
+                    }
+                    _ => "other",
+                });
+                let config = (*self.plan.config).clone();
+                let templates = config.templates.clone();
+                let base = crate::speaker::Config { peers: Default::default(), templates, ..config };
+                self.plan = self.plan.next(self.seen.expand(&base));
+                self.io.follow(Arc::new(self.plan.clone()));
+            }
+            asked
+        }
+
+        /// Connections of each peer.
+        fn connections(&self) -> Vec<usize> {
+            self.io.peers.values().map(|peer| peer.connections.len()).collect()
+        }
+
+        /// The only peer's time is over.
+        fn expire(&mut self) {
+            let id = *self.io.peers.keys().next().unwrap();
+            self.io.expiries.insert((Duration::ZERO, id));
+            self.io.expire_callers();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_is_back_in_the_moment_it_is_forgotten_is_a_peer_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut desk = Desk::new();
+        let _first = desk.call(&listener).await;
+        assert_eq!((desk.plan(), desk.connections()), (vec!["come"], vec![1]));
+        desk.expire();
+        // The planner has not heard of either yet.
+        let _second = desk.call(&listener).await;
+        let _third = desk.call(&listener).await;
+        assert_eq!(desk.plan(), ["gone", "come", "come"]);
+        assert_eq!(desk.connections(), [1], "of the last call");
+        assert_eq!((desk.seen.callers.len(), desk.io.callers.len(), desk.io.going.len()), (1, 0, 0));
+        desk.expire();
+        assert_eq!((desk.plan(), desk.connections().len(), desk.seen.callers.len()), (vec!["gone"], 0, 0));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_callers_that_are_gone_for_long() {
+        let mut desk = Desk::new();
+        desk.io.started = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
+        let mut remember = BTreeSet::new();
+        for number in 1..=200u8 {
+            let remote = ScopedAddr::from(IpAddr::from([127, 0, 1, number]));
+            desk.seen.callers.insert(remote, "leafs".to_owned());
+            let base = crate::speaker::Config { peers: Default::default(), ..(*desk.plan.config).clone() };
+            desk.plan = desk.plan.next(desk.seen.expand(&base));
+            desk.io.follow(Arc::new(desk.plan.clone()));
+            // It has had a session.
+            desk.io.met.insert(remote);
+            desk.io.lost.insert(remote, (String::new(), desk.io.started));
+            desk.seen.callers.clear();
+            desk.plan = desk.plan.next(base);
+            desk.io.follow(Arc::new(desk.plan.clone()));
+            remember
+                .insert(desk.io.met.len() + desk.io.lost.len() + desk.io.spoken_to.len() + desk.io.strangers_met.len());
+        }
+        assert!(remember.iter().all(|kept| *kept <= 2), "{remember:?}");
+        // One that is written down is known for as long as we run.
+        let fixed = ScopedAddr::from(IpAddr::from([10, 0, 0, 2]));
+        desk.io.met.insert(fixed);
+        desk.io.forget_past();
+        assert!(desk.io.met.contains(&fixed));
+    }
 }

@@ -38,6 +38,7 @@ impl Io {
         self.listeners.secure(&plan.config);
         self.listeners.open(&mut self.ready);
         self.forget_callers();
+        self.forget_past();
     }
 
     fn add(&mut self, id: PeerId, plan: &Plan) {
@@ -61,7 +62,9 @@ impl Io {
         };
         let remote = peer.remote();
         self.by_address.insert(remote, id);
-        self.spoken_to.entry(remote).or_insert_with(|| (name.to_owned(), false));
+        if self.is_recent() {
+            self.spoken_to.entry(remote).or_insert_with(|| (name.to_owned(), false));
+        }
         self.peers.insert(id, neighbour);
         self.drive(id, |fsm, now, _| fsm.start(now));
         self.take_caller(id, remote);
@@ -75,6 +78,10 @@ impl Io {
         }
         self.by_address.remove(&peer.config.remote());
         self.expiries.retain(|(_, of)| *of != id);
+        self.going.remove(&id);
+        if peer.config.range.is_some() {
+            self.strangers_met.push(peer.config.remote());
+        }
     }
 
     /// A change that needs no new session.
@@ -122,7 +129,27 @@ impl Io {
     /// With whom there was a session since we started, the kernel has forwarded at least since that one.
     pub(super) fn past(&self, peer: ScopedAddr) -> Past {
         let (met, adopted) = (self.met.contains(&peer), self.kernel == Forwarding::Adopted);
-        let recent = self.started.elapsed() < RESTART_TIME;
+        let recent = self.is_recent();
         Past { forwarding: adopted || (self.kernel == Forwarding::Fresh && met), restarting: adopted && !met && recent }
+    }
+
+    /// Whether peers of an earlier run may remember that.
+    pub(super) fn is_recent(&self) -> bool {
+        self.started.elapsed() < RESTART_TIME
+    }
+
+    /// Forgets of whom nothing is to be known any more: anybody in an IPv6 range can be as many callers as he likes.
+    pub(super) fn forget_past(&mut self) {
+        self.lost.retain(|_, (_, at)| at.elapsed() < RESTART_TIME);
+        if self.is_recent() {
+            return;
+        }
+        self.spoken_to.clear();
+        for remote in std::mem::take(&mut self.strangers_met) {
+            // One that is back is met as any other.
+            if !self.by_address.contains_key(&remote) {
+                self.met.remove(&remote);
+            }
+        }
     }
 }

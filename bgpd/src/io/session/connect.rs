@@ -78,14 +78,16 @@ impl Io {
         }
     }
 
-    fn accepted(&mut self, stream: TcpStream, remote: ScopedAddr) {
+    pub(super) fn accepted(&mut self, stream: TcpStream, remote: ScopedAddr) {
         if self.listeners.is_unguarded(remote.address) {
             if let Some(left_out) = self.strangers.admit(Instant::now()) {
                 warn!(%remote, left_out, "connection closed: the kernel does not take this peer's TCP MD5 key, so anybody could be calling");
             }
             return;
         }
-        let Some(id) = self.by_address.get(&remote).copied() else {
+        // One of whom the planner is told that he is gone comes as a new one, after that.
+        let known = self.by_address.get(&remote).copied().filter(|id| !self.going.contains(id));
+        let Some(id) = known else {
             let Some(stream) = self.call(stream, remote) else { return };
             drop(stream);
             if let Some(left_out) = self.strangers.admit(Instant::now()) {

@@ -67,7 +67,9 @@ impl Io {
             fsm::Output::Established { conn } => {
                 info!(peer = peer.name, address = %peer.config.address, "session established");
                 peer.sessions += 1;
-                self.spoken_to.insert(peer.config.remote(), (peer.name.clone(), true));
+                if let Some((_, spoken)) = self.spoken_to.get_mut(&peer.config.remote()) {
+                    *spoken = true;
+                }
                 if let Some(connection) = key_of(&conn).and_then(|key| self.connections.get_mut(&key)) {
                     connection.established = true;
                 }

@@ -137,13 +137,17 @@ pub(super) struct Io {
     bfd_problem: Option<String>,
     /// Addresses of peers with which there was a session since we started, configured or not.
     met: BTreeSet<ScopedAddr>,
-    /// Peers that were configured since we started, by address: name, and whether a session has been Established. One with whom none has
-    /// may believe in routes of an earlier run.
+    /// Peers that were configured in the first while after the start, by address: name, and whether a session has been Established. One with
+    /// whom none has may believe in routes of an earlier run.
     spoken_to: BTreeMap<ScopedAddr, (String, bool)>,
     /// Peers that keep our routes since their session ended, by address: name, and when (for one that has heard nothing, when that will be).
     lost: BTreeMap<ScopedAddr, (String, Instant)>,
     /// To whom it is said who calls from a range.
     planner: Weak<Planner>,
+    /// Addresses of callers that are not peers any more, as long as something may depend on there having been a session.
+    strangers_met: Vec<ScopedAddr>,
+    /// Callers of whom the planner has been told that they are gone: whoever calls from there is a new one.
+    going: BTreeSet<PeerId>,
     /// Those who wait until they are peers, and since when.
     callers: BTreeMap<ScopedAddr, (TcpStream, Instant)>,
     /// When peers that are there because they called are forgotten, unless they call again.
@@ -189,6 +193,8 @@ impl Io {
             spoken_to: BTreeMap::new(),
             lost: BTreeMap::new(),
             planner,
+            strangers_met: Vec::new(),
+            going: BTreeSet::new(),
             callers: BTreeMap::new(),
             expiries: BTreeSet::new(),
             strangers: Throttle::default(),
@@ -274,7 +280,7 @@ impl Io {
     /// last words, and those of an earlier run.
     fn untold(&self) -> BTreeSet<String> {
         let lost = self.lost.values().filter(|(_, at)| at.elapsed() < configure::RESTART_TIME);
-        let earlier = self.kernel == Forwarding::Adopted && self.started.elapsed() < configure::RESTART_TIME;
+        let earlier = self.kernel == Forwarding::Adopted && self.is_recent();
         let silent = self.spoken_to.values().filter(|(_, spoken)| earlier && !spoken).map(|(name, _)| name.clone());
         let unknown = (earlier && self.spoken_to.is_empty()).then(|| "the peers of bgpd's last run".to_owned());
         let unheard = self.connections.values().filter_map(Connection::unheard).map(|farewell| farewell.name.clone());

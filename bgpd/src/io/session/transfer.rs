@@ -219,10 +219,8 @@ impl Io {
                     warn!(peer = peer.name, problem, left_out, "malformed UPDATE");
                 }
             }
-            Some(fsm::Received::RouteRefresh(refresh)) if refresh.kind == RefreshKind::Request => {
-                refresh.family.family().into_iter().for_each(|family| receiver.refresh(family));
-            }
-            _ => {}
+            Some(fsm::Received::RouteRefresh(refresh)) => receiver.refresh(&refresh),
+            None => {}
         }
         let full = receiver.is_full().then(|| receiver.take()).flatten();
         full.into_iter().for_each(|batch| self.tell(Event::Batch(batch)));

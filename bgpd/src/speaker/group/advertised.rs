@@ -50,6 +50,14 @@ impl Advertised {
         }
     }
 
+    /// Whether any path of a prefix is known.
+    pub(super) fn knows(&self, prefix: PrefixId) -> bool {
+        match self {
+            Self::Best(prefixes) => prefixes.has(prefix),
+            Self::Paths(paths) => paths.range((prefix, 0)..=(prefix, PathId::MAX)).next().is_some(),
+        }
+    }
+
     /// Takes note that the best path of a prefix is told.
     pub(super) fn set(&mut self, prefix: PrefixId) {
         if let Self::Best(prefixes) = self {

@@ -4,7 +4,7 @@
 use super::advertised::News;
 use super::{Group, Surroundings, Translated, identifier};
 use crate::rib::{Key, PathId, PrefixId};
-use crate::speaker::export::{Message, Told};
+use crate::speaker::export::{Message, Silent, Told};
 use std::collections::BTreeMap;
 
 /// What some members are told.
@@ -81,7 +81,7 @@ impl<K: Key> Group<K> {
         last: &mut Option<Translated>,
     ) -> Vec<Candidate> {
         let most = usize::from(self.exporter.policy().paths);
-        let mut candidates = Vec::new();
+        let (mut candidates, mut is_too_long) = (Vec::new(), false);
         for number in around.table.ranked(prefix, around.attributes, around.ranks) {
             let path = around.table.path(number);
             let translated = self.translate(path, who, around, last);
@@ -92,7 +92,13 @@ impl<K: Key> Group<K> {
                     self.exporter.export_prefix(rules, around.table.key(prefix).net(), of, around.attributes)
                 }
             };
-            let Some(exported) = exported else { continue };
+            let exported = match exported {
+                Ok(exported) => exported,
+                Err(why) => {
+                    is_too_long |= why == Silent::TooLong;
+                    continue;
+                }
+            };
             let sender = (translated.excluded != super::NOBODY).then_some(translated.excluded as usize);
             let excluded = [sender, self.owner_of_next_hop(exported, who)];
             candidates.push(Candidate { path: number, exported, excluded });
@@ -100,6 +106,7 @@ impl<K: Key> Group<K> {
                 break;
             }
         }
+        self.note_length(prefix, is_too_long);
         candidates
     }
 }

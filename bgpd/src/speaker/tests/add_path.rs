@@ -172,30 +172,57 @@ fn a_peer_cannot_make_us_keep_more_paths_than_the_limit() {
         peer.add_path = AddPath { receive: me == 2, send: if me == 1 { 64 } else { 0 } };
     });
     net.settle();
-    let (peer, now) = (net.peer_id(2, 1), net.now);
-    let speaker = &mut net.nodes.get_mut(&2).unwrap().speaker;
-    let session = speaker.sessions_of(peer);
-    let set = Arc::new(PathAttributes { next_hop: Some(NextHop::V4(address(1))), ..PathAttributes::own() });
-    let key = crate::rib::Key::of(SHARED.parse().unwrap()).unwrap();
-    let tell = |speaker: &mut Speaker, attributes, identifier: u32| {
-        let batch = Batch {
-            peer,
-            session,
-            attributes: vec![Arc::clone(&set)],
-            v4: vec![Op { key, attributes }],
-            v4_identifiers: vec![identifier],
-            ..Batch::default()
-        };
-        speaker.handle(Event::Batch(batch), now);
+    let tell = |net: &mut Net, identifiers: std::ops::RangeInclusive<u32>, attributes| {
+        let paths: Vec<(&str, Option<u32>)> = identifiers.map(|identifier| (SHARED, Some(identifier))).collect();
+        net.say((1, 2), &paths, attributes, &[]);
     };
-    (1..=65).for_each(|identifier| tell(speaker, 0, identifier));
-    assert_eq!(speaker.counts(peer), PeerCounts { received: 65, advertised: 1, rejected: 1 });
-    let query = RouteQuery { view: RouteView::Rejected, ..RouteQuery::default() };
-    let rejected = speaker.routes(&query).remove(0);
+    let counts = |net: &Net| net.nodes[&2].speaker.counts(net.peer_id(2, 1));
+    (1..=65).for_each(|identifier| tell(&mut net, identifier..=identifier, 0));
+    assert_eq!(counts(&net), PeerCounts { received: 65, advertised: 1, rejected: 1, too_long: 0 });
+    let rejected = net.routes(2, RouteView::Rejected, None).remove(0);
     assert!(rejected.reason.contains("more than the 64 paths") && rejected.path_id == Some(65), "{rejected:?}");
-    tell(speaker, WITHDRAW, 1);
-    tell(speaker, 0, 65);
-    assert_eq!(speaker.counts(peer), PeerCounts { received: 65, advertised: 1, rejected: 0 });
+
+    // Where there is room again it is taken, and the peer need not tell it again.
+    tell(&mut net, 1..=1, WITHDRAW);
+    assert_eq!(counts(&net), PeerCounts { received: 65, advertised: 1, rejected: 0, too_long: 0 });
+    assert!(net.routes(2, RouteView::Taken, Some("n1")).iter().any(|route| route.path_id == Some(65)));
+    tell(&mut net, 100..=104, 0);
+    tell(&mut net, 100..=101, WITHDRAW);
+    assert_eq!(counts(&net).rejected, 3, "what was refused and is withdrawn is gone");
+    tell(&mut net, 2..=3, WITHDRAW);
+    assert_eq!((counts(&net).received, counts(&net).rejected), (65, 1));
+
+    // Stale paths take no room: who restarts with other identifiers is heard in full, and keeps no more than others.
+    net.disconnect(1, 2, Loss::Restarting);
+    net.connect(1, 2);
+    tell(&mut net, 200..=264, 0);
+    net.say((1, 2), &[], 0, &[Then::EndOfRib(Family::Ipv4Unicast)]);
+    assert_eq!(counts(&net), PeerCounts { received: 65, advertised: 1, rejected: 1, too_long: 0 });
+}
+
+#[test]
+fn what_was_too_much_to_remember_is_asked_for_and_not_at_every_turn() {
+    let mut net = Net::new(&[(1, 65001), (2, 65002)], &[(1, 2)], |me, _, peer| {
+        peer.add_path = AddPath { receive: me == 2, send: if me == 1 { 64 } else { 0 } };
+    });
+    net.settle();
+    let names: Vec<String> = (0..=150u8).map(|i| format!("10.200.{i}.0/24")).collect();
+    for name in &names {
+        let paths: Vec<(&str, Option<u32>)> = (1..=131).map(|identifier| (name.as_str(), Some(identifier))).collect();
+        net.say((1, 2), &paths, 0, &[]);
+    }
+    let counts = |net: &Net| net.nodes[&2].speaker.counts(net.peer_id(2, 1));
+    assert_eq!(counts(&net).rejected, 10_000, "67 of each of 151 would be 10,117");
+    // Asking again makes node 1 tell what it has, which is its own prefix.
+    net.updates.clear();
+    net.say((1, 2), &[(names[150].as_str(), Some(1))], WITHDRAW, &[]);
+    assert_eq!(net.updates.get(&2), Some(&1), "asked for what is not remembered");
+    net.say((1, 2), &[(names[150].as_str(), Some(130)), (names[150].as_str(), Some(131))], 0, &[]);
+    net.say((1, 2), &[(names[150].as_str(), Some(2))], WITHDRAW, &[]);
+    assert_eq!(net.updates[&2], 1, "not again within a minute");
+    net.pass(60);
+    net.say((1, 2), &[(names[150].as_str(), Some(3))], WITHDRAW, &[]);
+    assert_eq!(net.updates[&2], 2);
 }
 
 /// What a node does to one of the shared prefixes.

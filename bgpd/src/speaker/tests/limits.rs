@@ -112,3 +112,33 @@ fn a_peer_that_restarts_with_other_prefixes_is_not_closed_for_those_of_before() 
     net.settle();
     assert_eq!(net.exceeded, [(2, 1, 5)]);
 }
+
+#[test]
+fn a_limit_that_refuses_holds_through_a_restart() {
+    let mut net = net(10, 10, Beyond::Refuse);
+    net.disconnect(1, 2, Loss::Restarting);
+    // Ten others first, and then those that are kept as stale.
+    let other: Vec<ipnet::IpNet> = (100..110u8).map(|i| format!("10.1.{i}.0/24").parse().unwrap()).collect();
+    net.reconfigure(1, |config| config.originate.extend(&other));
+    net.connect(1, 2);
+    net.settle();
+    assert_eq!(net.taken(), 10);
+    assert_eq!(net.nodes[&2].speaker.problems().len(), 1, "and it is said");
+    net.say((1, 2), &[("10.9.0.0/24", None)], 0, &[]);
+    assert_eq!(net.taken(), 10);
+
+    // By hand, in the other order: what is told while others are stale.
+    let mut net = self::net(10, 10, Beyond::Refuse);
+    net.disconnect(1, 2, Loss::Restarting);
+    net.tell(0);
+    net.connect(1, 2);
+    let tell = |net: &mut Net, range: std::ops::Range<u8>| {
+        let names: Vec<String> = range.map(|i| format!("10.2.{i}.0/24")).collect();
+        let paths: Vec<(&str, Option<u32>)> = names.iter().map(|name| (name.as_str(), None)).collect();
+        net.say((1, 2), &paths, 0, &[]);
+    };
+    tell(&mut net, 0..10);
+    tell(&mut net, 10..20);
+    net.say((1, 2), &[], 0, &[Then::EndOfRib(Family::Ipv4Unicast)]);
+    assert_eq!(net.taken(), 10);
+}

@@ -6,17 +6,20 @@ mod leaving;
 mod limits;
 mod monitor;
 mod next_hops;
+mod refreshes;
 mod restarts;
 mod retiring;
 mod roles;
 mod routes;
+mod withheld;
 
 use super::config::tests::peer;
 use super::plan::tests::config;
 use super::*;
 use crate::rib::PeerId;
 use crate::wire::{
-    Families, Family, Framer, GracefulRestart, LongLived, MAX_MESSAGE, MessageType, Negotiated, NextHop, Update,
+    Families, Family, Framer, GracefulRestart, LongLived, MAX_MESSAGE, MessageType, Negotiated, NextHop, RefreshKind,
+    RouteRefresh, Update,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -49,6 +52,8 @@ struct Net {
     long: BTreeMap<u8, u32>,
     /// Sessions that nodes end because of how much was told: by whom, of whom, after how many.
     exceeded: Vec<(u8, u8, u32)>,
+    /// Whether sessions have agreed on RFC 7313.
+    enhanced: bool,
 }
 
 fn opening(local: &Ipv4Addr) -> Arc<crate::bmp::Opening> {
@@ -77,6 +82,7 @@ impl Net {
             restarting: Vec::new(),
             long: BTreeMap::new(),
             exceeded: Vec::new(),
+            enhanced: false,
         };
         for (id, own) in nodes {
             let others = links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).filter(|(a, _)| a == id);
@@ -126,7 +132,7 @@ impl Net {
                 four_octet_as: true,
                 extended_message: false,
                 route_refresh: true,
-                enhanced_route_refresh: false,
+                enhanced_route_refresh: self.enhanced,
                 add_path_receive: if receives { Families::ALL } else { Families::NONE },
                 add_path_send: if sends { Families::ALL } else { Families::NONE },
                 extended_next_hop: false,
@@ -207,12 +213,18 @@ impl Net {
         let Some(receiver) = self.nodes.get_mut(&to).unwrap().receivers.get_mut(&back) else { return false };
         let mut written = 0;
         match output {
-            Output::Refresh(_, _, family) => receiver.refresh(family),
+            Output::Refresh(_, _, family) => {
+                receiver.refresh(&RouteRefresh { family: family.into(), kind: RefreshKind::Request });
+            }
             Output::Exceeded { limit, .. } => self.exceeded.push((from, to, limit)),
             Output::Transmit(_, _, bytes) => {
                 written = bytes.len();
                 let mut framer = Framer::new(&bytes, MAX_MESSAGE);
                 while let Some(frame) = framer.next_frame().unwrap() {
+                    if frame.kind == MessageType::RouteRefresh {
+                        receiver.refresh(&RouteRefresh::decode(frame.bytes, true).unwrap().unwrap());
+                        continue;
+                    }
                     assert_eq!(frame.kind, MessageType::Update);
                     if !receiver.repeats(frame.bytes) {
                         let update = Update::decode(frame.bytes, &self.negotiated[&(to, from)]).unwrap();
@@ -230,6 +242,44 @@ impl Net {
         }
         self.nodes.get_mut(&from).unwrap().speaker.handle(Event::Written(peer, session, written), now);
         true
+    }
+
+    /// Node `from` tells `to` by hand: a path to each of these prefixes, with an identifier or without, and what follows.
+    fn say(&mut self, who: (u8, u8), paths: &[(&str, Option<u32>)], attributes: u32, then: &[Then]) {
+        self.say_with(who, PathAttributes::own(), paths, attributes, then);
+    }
+
+    fn say_with(
+        &mut self,
+        (from, to): (u8, u8),
+        set: PathAttributes,
+        paths: &[(&str, Option<u32>)],
+        attributes: u32,
+        then: &[Then],
+    ) {
+        let (peer, now) = (self.peer_id(to, from), self.now);
+        let set = Arc::new(PathAttributes { next_hop: Some(NextHop::V4(address(from))), ..set });
+        let speaker = &mut self.nodes.get_mut(&to).unwrap().speaker;
+        let key = |prefix: &str| crate::rib::Key::of(prefix.parse().unwrap()).unwrap();
+        let batch = Batch {
+            peer,
+            session: speaker.sessions_of(peer),
+            attributes: vec![set],
+            v4: paths.iter().map(|(prefix, _)| Op { key: key(prefix), attributes }).collect(),
+            v4_identifiers: paths.iter().filter_map(|(_, identifier)| *identifier).collect(),
+            then: then.to_vec(),
+            ..Batch::default()
+        };
+        speaker.handle(Event::Batch(batch), now);
+        self.settle();
+    }
+
+    /// Time passes.
+    fn pass(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+        let now = self.now;
+        self.nodes.values_mut().for_each(|node| node.speaker.handle_timeout(now));
+        self.settle();
     }
 
     /// `prefix via next-hop path AS…` of all used paths of a node.

@@ -3,7 +3,6 @@
 use super::*;
 use crate::wire::{NextHop, Prefixes};
 use proptest::prelude::*;
-use std::net::SocketAddr;
 use twill_crds::control::{RouteStatus, RouteView};
 
 /// Peer, prefix, identifier.
@@ -80,9 +79,7 @@ fn named(prefixes: Prefixes<'_>) -> Vec<(ipnet::IpNet, u32)> {
     }
 }
 
-fn station_address() -> SocketAddr {
-    "10.0.0.99:11019".parse().unwrap()
-}
+const STATION: StationId = 1;
 
 /// Carries what node 9 has for the station, `taken` of it: what is not taken keeps the window shut.
 fn carry(net: &mut Net, station: &mut Station, taken: bool) {
@@ -109,7 +106,7 @@ fn carry(net: &mut Net, station: &mut Station, taken: bool) {
 
 fn connect(net: &mut Net) -> Station {
     let now = net.now;
-    net.nodes.get_mut(&9).unwrap().speaker.handle(Event::Station(station_address(), StationEvent::Up), now);
+    net.nodes.get_mut(&9).unwrap().speaker.handle(Event::Station(STATION, StationEvent::Up), now);
     let mut station = Station::default();
     carry(net, &mut station, true);
     station
@@ -184,7 +181,9 @@ fn a_station_that_takes_nothing_makes_nothing_grow_but_its_list() {
     let mut octets = 0;
     for round in 0..400u32 {
         net.reconfigure(1, |config| {
-            config.originate = (0..64u8).map(|n| format!("10.{}.{n}.0/24", 100 + round % 2).parse().unwrap()).collect();
+            // Never the same ones again.
+            let prefix = |n| format!("{}.{}.{n}.0/24", 20 + round / 200, round % 200).parse().unwrap();
+            config.originate = (0..64u8).map(prefix).collect();
         });
         let speaker = &mut net.nodes.get_mut(&9).unwrap().speaker;
         for (_, bytes) in speaker.monitor() {
@@ -194,8 +193,10 @@ fn a_station_that_takes_nothing_makes_nothing_grow_but_its_list() {
         }
     }
     assert!(octets < 512 << 10, "{octets} octets are on their way");
+    let numbers = net.nodes[&9].speaker.numbers_in_use();
+    assert!(numbers < 1000, "{numbers} prefixes have numbers, of which 67 are there");
     let now = net.now;
-    let written = Event::Station(station_address(), StationEvent::Written(octets));
+    let written = Event::Station(STATION, StationEvent::Written(octets));
     net.nodes.get_mut(&9).unwrap().speaker.handle(written, now);
     carry(&mut net, &mut station, true);
     assert_eq!(station.paths, expected(&net), "it is told what is, not what was");
@@ -247,7 +248,7 @@ proptest! {
                 }
                 Step::Again => {
                     let now = net.now;
-                    let down = Event::Station(station_address(), StationEvent::Down);
+                    let down = Event::Station(STATION, StationEvent::Down);
                     net.nodes.get_mut(&9).unwrap().speaker.handle(down, now);
                     station = connect(&mut net);
                 }

@@ -195,6 +195,28 @@ fn a_peer_that_takes_nothing_holds_nobody_back_and_catches_up() {
 }
 
 #[test]
+fn what_comes_and_goes_while_a_peer_takes_nothing_makes_nothing_grow() {
+    for paths in [0, 4] {
+        let mut net = Net::new(&[(1, 65001), (2, 65002), (3, 65003)], &[(1, 2), (2, 3)], |me, other, peer| {
+            let send = if (me, other) == (2, 3) { paths } else { 0 };
+            peer.add_path = AddPath { receive: me == 3, send };
+        });
+        net.settle();
+        net.stuck = vec![(2, 3)];
+        for round in 0..300u32 {
+            let prefix = |n| format!("{}.{}.{n}.0/24", 20 + round / 200, round % 200).parse().unwrap();
+            net.reconfigure(1, |config| config.originate = (0..200u8).map(prefix).collect());
+        }
+        let numbers = net.nodes[&2].speaker.numbers_in_use();
+        assert!(numbers < 2000, "{numbers} of 60,000 prefixes have numbers, and 201 are there");
+        net.stuck.clear();
+        net.settle();
+        assert_eq!((net.used(3).len(), net.used(2).len()), (202, 202));
+        assert_eq!(net.nodes[&2].speaker.numbers_in_use(), 202);
+    }
+}
+
+#[test]
 fn prefixes_of_one_attribute_set_share_messages() {
     let mut net = Net::new(&[(1, 65001), (2, 65002)], &[(1, 2)], |_, _, _| ());
     net.settle();
