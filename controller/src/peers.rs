@@ -1,6 +1,7 @@
 //! The status of each BGPPeer: how many nodes have it, and how many of them have a session with it.
 
 use crate::conditions::{Judged, conditions};
+use crate::sessions::Nodes;
 use crate::world::{Network, Node, World};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -22,9 +23,17 @@ struct Candidate<'a> {
 /// Nodes, by their place among the candidates, in order.
 type Chosen = Vec<usize>;
 
-/// The status that each peer should have, by name.
+/// What is found of a peer.
+pub(crate) struct Verdict {
+    /// The status that it should have.
+    pub(crate) status: BGPPeerStatus,
+    /// Who has a session with it, and who should have one.
+    pub(crate) nodes: Nodes,
+}
+
+/// What is found of each peer, by name.
 #[must_use]
-pub fn statuses(world: &World, now: Timestamp) -> BTreeMap<String, BGPPeerStatus> {
+pub(crate) fn statuses(world: &World, now: Timestamp) -> BTreeMap<String, Verdict> {
     let network = |key: &Key| world.networks.get(key);
     let nodes = world.nodes.iter().map(|(key, node)| Candidate { name: &key.name, node, network: network(key) });
     // One that is drained has no session with anybody.
@@ -36,7 +45,7 @@ pub fn statuses(world: &World, now: Timestamp) -> BTreeMap<String, BGPPeerStatus
         let chosen = choose(&nodes, peer);
         let others = place(peer).map(|(field, place)| earlier.entry(format!("{field}: {place}")).or_default());
         let taken = others.as_ref().map(|others| taken(others, &chosen)).unwrap_or_default();
-        all.insert(key.name.clone(), status(&nodes, peer, &chosen, &taken, now));
+        all.insert(key.name.clone(), verdict(&nodes, peer, &chosen, &taken, now));
         others.into_iter().for_each(|others| others.push((&key.name, chosen.clone())));
     }
     all
@@ -79,23 +88,26 @@ fn taken<'a>(others: &[(&'a str, Chosen)], chosen: &Chosen) -> Vec<(&'a str, usi
     others.iter().map(|(name, theirs)| (*name, shared(theirs))).filter(|(_, count)| *count > 0).collect()
 }
 
-fn status(
+fn verdict(
     nodes: &[Candidate<'_>],
     peer: &BGPPeer,
     chosen: &Chosen,
     taken: &[(&str, usize)],
     now: Timestamp,
-) -> BGPPeerStatus {
-    let all = chosen.iter().map(|place| &nodes[*place]);
-    let down: Vec<&str> = all.filter(|one| !is_established(one, peer.name())).map(|one| one.name).collect();
-    let established = chosen.len() - down.len();
-    let judged = [accepted(peer, taken), sessions(chosen.len(), established, &down)];
+) -> Verdict {
+    let all = || chosen.iter().map(|place| &nodes[*place]);
+    let has = |one: &&Candidate<'_>| is_established(one, peer.name());
+    let up: Vec<&str> = all().filter(has).map(|one| one.name).collect();
+    let down: Vec<&str> = all().filter(|one| !has(one)).map(|one| one.name).collect();
+    let judged = [accepted(peer, taken), sessions(chosen.len(), up.len(), &down)];
     let old = peer.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    BGPPeerStatus {
+    let status = BGPPeerStatus {
         nodes: u32::try_from(chosen.len()).unwrap_or(u32::MAX),
-        established: u32::try_from(established).unwrap_or(u32::MAX),
+        established: u32::try_from(up.len()).unwrap_or(u32::MAX),
         conditions: conditions(&judged, old, peer.metadata.generation, now),
-    }
+    };
+    let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+    Verdict { status, nodes: Nodes { up: owned(up), down: owned(down) } }
 }
 
 /// What a node that is not heard of said last is no news.

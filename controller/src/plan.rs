@@ -6,6 +6,8 @@
 use crate::conditions::{ACCEPTED, OWN_ACCEPTED, held};
 use crate::gone::{Gone, Left, Outcome, Step, Word};
 use crate::leftovers::{Deletions, without_pool, without_pool_sentence};
+use crate::peers::Verdict;
+use crate::sessions::Sessions;
 use crate::settled::{Settled, Writes};
 use crate::world::{Block, Fact, Known, Touched, World};
 use crate::written::{Due, Status};
@@ -16,8 +18,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use twill_crds::{
-    BGPConfiguration, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, NamespaceIsolation, NetworkPolicy, Node, Object,
-    names,
+    BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, NamespaceIsolation, NetworkPolicy,
+    Node, Object, names,
 };
 use twill_datastore::Key;
 use twill_datastore::event::{Occurrence, Severity, reference};
@@ -64,6 +66,7 @@ pub enum Action {
 pub enum Written {
     Pool(Box<IPPool>),
     Peer(Box<BGPPeer>),
+    Filter(Box<BGPFilter>),
     ClusterPolicy(Box<ClusterNetworkPolicy>),
     Isolation(Box<NamespaceIsolation>),
     Configuration(Box<BGPConfiguration>),
@@ -75,6 +78,7 @@ impl Written {
         match self {
             Self::Pool(pool) => ("IPPool", pool.name()),
             Self::Peer(peer) => ("BGPPeer", peer.name()),
+            Self::Filter(filter) => (BGPFilter::KIND, filter.name()),
             Self::ClusterPolicy(policy) => (ClusterNetworkPolicy::KIND, policy.name()),
             Self::Isolation(isolation) => (NamespaceIsolation::KIND, isolation.name()),
             Self::Configuration(configuration) => (BGPConfiguration::KIND, configuration.name()),
@@ -91,6 +95,7 @@ pub struct Controller {
     gone: Gone,
     deletions: Deletions,
     written: Writes,
+    sessions: Sessions,
     settled_policies: Settled,
     settled_isolations: Settled,
     /// What was told of an object, so that it is told again only when it is another.
@@ -111,6 +116,7 @@ impl Controller {
             gone: Gone::new(quarantine),
             deletions: Deletions::default(),
             written: Writes::default(),
+            sessions: Sessions::default(),
             settled_policies: Settled::default(),
             settled_isolations: Settled::default(),
             told: BTreeMap::new(),
@@ -165,7 +171,7 @@ impl Controller {
         if touched.pools || touched.blocks || touched.nodes {
             self.plan_pools(now, &mut actions);
         }
-        if touched.peers || touched.networks || touched.nodes {
+        if touched.peers || touched.networks || touched.nodes || self.sessions.is_due(now.at) {
             self.plan_peers(now, &mut actions);
         }
         self.plan_verdicts(touched, now, &mut actions);
@@ -216,8 +222,11 @@ impl Controller {
     }
 
     fn plan_peers(&mut self, now: Now, actions: &mut Vec<Action>) {
-        for (name, wanted) in peers::statuses(&self.world, now.wall) {
+        let world = &self.world;
+        self.sessions.retain(|name| world.peers.get(&Key::cluster(name)).is_some());
+        for (name, Verdict { status: wanted, nodes }) in peers::statuses(&self.world, now.wall) {
             let Some(peer) = self.world.peers.get(&Key::cluster(&name)) else { continue };
+            actions.extend(self.sessions.observe(peer, nodes, now.at).into_iter().map(Action::Tell));
             let stored = peer.status.clone().unwrap_or_default();
             if stored == wanted {
                 continue;
@@ -243,6 +252,10 @@ impl Controller {
             let wanted = |isolation: &NamespaceIsolation| verdicts::isolation(isolation, now.wall);
             due.extend(judged_anew(&mut self.settled_isolations, &self.world.isolations, wanted));
         }
+        if touched.filters || touched.peers {
+            let wanted = |filter: &BGPFilter| verdicts::filter(filter, &self.world, now.wall);
+            due.extend(self.world.filters.iter().filter_map(|(_, filter)| Due::of(filter, wanted(filter))));
+        }
         if touched.configurations || touched.networks || touched.nodes {
             let wanted = |one: &BGPConfiguration| verdicts::configuration(one, &self.world, now.wall);
             due.extend(self.world.configurations.iter().filter_map(|(_, one)| Due::of(one, wanted(one))));
@@ -259,6 +272,7 @@ impl Controller {
             match &written {
                 Written::ClusterPolicy(_) => self.touched.cluster_policies = true,
                 Written::Isolation(_) => self.touched.isolations = true,
+                Written::Filter(_) => self.touched.filters = true,
                 _ => self.touched.configurations = true,
             }
             if self.may_write(kind, &name, pause, now.at) {
@@ -330,7 +344,11 @@ impl Controller {
         let world = &self.world;
         let policies = world.cluster_policies.iter().map(|(_, policy)| one(policy));
         let isolations = world.isolations.iter().map(|(_, isolation)| one(isolation));
-        policies.chain(isolations).chain(world.configurations.iter().map(|(_, configuration)| one(configuration)))
+        let filters = world.filters.iter().map(|(_, filter)| one(filter));
+        policies
+            .chain(isolations)
+            .chain(filters)
+            .chain(world.configurations.iter().map(|(_, configuration)| one(configuration)))
     }
 }
 

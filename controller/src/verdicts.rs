@@ -7,10 +7,11 @@ use crate::world::World;
 use crate::written::Status;
 use jiff::Timestamp;
 use twill_crds::bgp::BGPConfigurationStatus;
+use twill_crds::bgp_filter::BGPFilterStatus;
 use twill_crds::cluster_network_policy::ClusterNetworkPolicyStatus;
 use twill_crds::namespace_isolation::NamespaceIsolationStatus;
 use twill_crds::validate::admit;
-use twill_crds::{BGPConfiguration, ClusterNetworkPolicy, NamespaceIsolation};
+use twill_crds::{BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, NamespaceIsolation, Object};
 use twill_felix::model;
 
 /// Names in a message.
@@ -35,6 +36,24 @@ pub fn isolation(isolation: &NamespaceIsolation, now: Timestamp) -> NamespaceIso
     let judged = [accepted(isolation, &model::namespace_isolation(isolation).problems)];
     let old = isolation.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     NamespaceIsolationStatus { conditions: conditions(&judged, old, isolation.metadata.generation, now) }
+}
+
+/// The status of a BGPFilter.
+#[must_use]
+pub fn filter(filter: &BGPFilter, world: &World, now: Timestamp) -> BGPFilterStatus {
+    let mut judged = accepted(filter, &[]);
+    if !judged.holds {
+        judged.message.push_str(
+            "; until it is mended nodes go on with the last rules that were understood, and peers that had none take and tell nothing",
+        );
+    }
+    let names = |peer: &&BGPPeer| peer.spec.filters.iter().any(|name| name == filter.name());
+    let peers = world.peers.iter().map(|(_, peer)| peer).filter(names).count();
+    let old = filter.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    BGPFilterStatus {
+        peers: u32::try_from(peers).unwrap_or(u32::MAX),
+        conditions: conditions(&[judged], old, filter.metadata.generation, now),
+    }
 }
 
 /// The status of a BGPConfiguration.

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use twill_crds::node_network::BgpState;
 use twill_crds::{
-    BGPConfiguration, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, NamespaceIsolation, NetworkPolicy, NodeNetwork,
-    Object,
+    BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, NamespaceIsolation, NetworkPolicy,
+    NodeNetwork, Object,
 };
 use twill_datastore::{Followed, Key, Preconditions, Revision};
 use twill_ipam::{Labels, Seen};
@@ -25,6 +25,8 @@ pub enum Fact {
     Pool(Followed<IPPool>),
     /// About peers.
     Peer(Followed<BGPPeer>),
+    /// About filters.
+    Filter(Followed<BGPFilter>),
     /// About policies.
     Policy(Followed<NetworkPolicy>),
     /// About the cluster's own policies.
@@ -130,6 +132,8 @@ pub struct World {
     pub pools: Known<IPPool>,
     /// Peers.
     pub peers: Known<BGPPeer>,
+    /// Filters.
+    pub filters: Known<BGPFilter>,
     /// Policies.
     pub policies: Known<Policy>,
     /// The cluster's own policies.
@@ -151,6 +155,7 @@ pub struct Touched {
     pub blocks: bool,
     pub pools: bool,
     pub peers: bool,
+    pub filters: bool,
     pub policies: bool,
     pub cluster_policies: bool,
     pub isolations: bool,
@@ -164,6 +169,7 @@ impl std::ops::BitOrAssign for Touched {
         self.blocks |= more.blocks;
         self.pools |= more.pools;
         self.peers |= more.peers;
+        self.filters |= more.filters;
         self.policies |= more.policies;
         self.cluster_policies |= more.cluster_policies;
         self.isolations |= more.isolations;
@@ -180,6 +186,7 @@ impl World {
             Fact::Block(_) => Touched { blocks: true, ..Touched::default() },
             Fact::Pool(_) => Touched { pools: true, ..Touched::default() },
             Fact::Peer(_) => Touched { peers: true, ..Touched::default() },
+            Fact::Filter(_) => Touched { filters: true, ..Touched::default() },
             Fact::Policy(_) => Touched { policies: true, ..Touched::default() },
             Fact::ClusterPolicy(_) => Touched { cluster_policies: true, ..Touched::default() },
             Fact::Isolation(_) => Touched { isolations: true, ..Touched::default() },
@@ -205,6 +212,7 @@ impl World {
             Fact::Block(told) => self.blocks.apply(told, block),
             Fact::Pool(told) => self.pools.apply(told, Clone::clone),
             Fact::Peer(told) => self.peers.apply(told, Clone::clone),
+            Fact::Filter(told) => self.filters.apply(told, Clone::clone),
             Fact::Policy(told) => self.policies.apply(told, policy),
             Fact::ClusterPolicy(told) => self.cluster_policies.apply(told, Clone::clone),
             Fact::Isolation(told) => self.isolations.apply(*told, Clone::clone),
@@ -220,6 +228,7 @@ impl World {
             && self.blocks.synced
             && self.pools.synced
             && self.peers.synced
+            && self.filters.synced
             && self.policies.synced
             && self.cluster_policies.synced
             && self.isolations.synced

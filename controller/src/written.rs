@@ -4,9 +4,10 @@ use crate::conditions::{ACCEPTED, OWN_ACCEPTED};
 use crate::plan::{AT_ONCE, LATER, SOON, Written, tells, transitions};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use twill_crds::bgp::BGPConfigurationStatus;
+use twill_crds::bgp_filter::BGPFilterStatus;
 use twill_crds::cluster_network_policy::ClusterNetworkPolicyStatus;
 use twill_crds::namespace_isolation::NamespaceIsolationStatus;
-use twill_crds::{BGPConfiguration, ClusterNetworkPolicy, NamespaceIsolation, Object};
+use twill_crds::{BGPConfiguration, BGPFilter, ClusterNetworkPolicy, NamespaceIsolation, Object};
 use twill_datastore::event::Occurrence;
 
 /// A kind whose status the controller writes.
@@ -79,6 +80,7 @@ macro_rules! status {
 }
 
 status!(ClusterNetworkPolicy, ClusterNetworkPolicyStatus, ClusterPolicy, OWN_ACCEPTED);
+status!(BGPFilter, BGPFilterStatus, Filter, ACCEPTED);
 status!(NamespaceIsolation, NamespaceIsolationStatus, Isolation, ACCEPTED);
 status!(
     BGPConfiguration,

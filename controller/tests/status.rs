@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use support::{applied, block, cluster_wide, node, now, object, peer, policy, pool, reported, synced};
 use twill_controller::{Action, Controller, Fact, Written};
-use twill_crds::{BGPConfiguration, ClusterNetworkPolicy, NamespaceIsolation, Object};
+use twill_crds::{BGPConfiguration, BGPFilter, ClusterNetworkPolicy, NamespaceIsolation, Object};
 use twill_datastore::Followed;
 use twill_datastore::event::Occurrence;
 
@@ -77,6 +77,7 @@ fn stored(written: Written, at: u64) -> Fact {
     match written {
         Written::Pool(pool) => Fact::Pool(now(*pool, at)),
         Written::Peer(peer) => Fact::Peer(now(*peer, at)),
+        Written::Filter(filter) => Fact::Filter(now(*filter, at)),
         Written::ClusterPolicy(policy) => Fact::ClusterPolicy(now(*policy, at)),
         Written::Isolation(isolation) => Fact::isolation(now(*isolation, at)),
         Written::Configuration(configuration) => Fact::Configuration(now(*configuration, at)),
@@ -221,7 +222,57 @@ fn a_peer_says_how_many_nodes_have_it_and_who_has_no_session() {
     ]);
     world.pass(5);
     assert_eq!(conditions(&world.peer("tor"))[1], "Established=True/AllEstablished");
-    assert_eq!(world.reasons(), [("BGPPeer/twin".to_owned(), "Rejected")]);
+    assert!(world.reasons().contains(&("BGPPeer/twin".to_owned(), "Rejected")), "{:?}", world.reasons());
+    let of_tor = |world: &World| -> Vec<String> {
+        let told = world.told.iter().filter(|one| one.regarding.name.as_deref() == Some("tor"));
+        told.map(|one| format!("{} {}", one.reason, one.note)).collect()
+    };
+    let came = "SessionUp session established: n2, n3, n5; 4 of 4 nodes have one".to_owned();
+    assert_eq!(of_tor(&world), [came.clone()]);
+    // One flaps, a minute long.
+    for second in 0..60 {
+        let down = if second % 2 == 0 { &["tor", "twin"][..] } else { &["twin"][..] };
+        world.hear([Fact::Network(applied(reported("n2", 3 + second, "172.31.1.12", down, true)))]);
+        world.pass(1);
+    }
+    world.hear([Fact::Network(applied(reported("n2", 99, "172.31.1.12", &["tor", "twin"], true)))]);
+    world.pass(120);
+    let lost = "SessionDown session lost: n2; 3 of 4 nodes have one; twill peers says why there".to_owned();
+    assert_eq!(of_tor(&world), [came, lost], "once a minute, and what is so then");
+}
+
+#[test]
+fn a_filter_says_which_rule_is_not_understood_and_who_names_it() {
+    let named = json!({"remote": {"address": "172.31.1.1"}, "asn": 65101, "filters": ["f"]});
+    let mut world = World::new([Fact::Peer(applied(peer("tor", named)))]);
+    let of = |generation, community: &str| {
+        let spec = json!({"export": [{"action": "Accept"}, {"set": {"addCommunities": [community]}}]});
+        Fact::Filter(applied(cluster_wide::<BGPFilter>("f", generation, spec)))
+    };
+    let status = |world: &World| json!(world.controller.world().filters.iter().next().unwrap().1.status);
+    world.hear([of(1, "65000:1")]);
+    world.pass(10);
+    assert_eq!(
+        (conditions(&status(&world)), &status(&world)["peers"]),
+        (vec!["Accepted=True/Valid".to_owned()], &json!(1))
+    );
+    world.hear([of(2, "65000")]);
+    world.pass(10);
+    assert_eq!(conditions(&status(&world)), ["Accepted=False/Invalid"]);
+    let why = message(&status(&world), "Accepted");
+    assert!(why.starts_with("spec.export[1].set.addCommunities[0]: ") && why.contains("the last rules"), "{why}");
+    assert!(world.reasons().contains(&("BGPFilter/f".to_owned(), "Rejected")), "{:?}", world.reasons());
+    assert!(world.controller.problems().iter().any(|problem| problem.starts_with("BGPFilter f: spec.export[1]")));
+    world.hear([
+        of(3, "65000:2"),
+        Fact::Peer(applied(peer("tor", json!({"remote": {"address": "172.31.1.1"}, "asn": 65101})))),
+    ]);
+    world.pass(10);
+    assert_eq!(
+        (conditions(&status(&world)), &status(&world)["peers"]),
+        (vec!["Accepted=True/Valid".to_owned()], &json!(0))
+    );
+    assert!(world.controller.problems().is_empty(), "{:?}", world.controller.problems());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::definitions::schemas;
 use crate::written;
 use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
     version = "v1",
     kind = "BGPFilter",
     plural = "bgpfilters",
+    status = "BGPFilterStatus",
     shortname = "bgpfilter",
     category = "twill",
     derive = "PartialEq",
@@ -30,6 +32,19 @@ pub struct BGPFilterSpec {
     /// Rules about routes that a peer is told, at most 32. One that names no `source` is about the node's own routes.
     #[schemars(length(max = 32))]
     pub export: Vec<FilterRule>,
+}
+
+/// What the controller found out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BGPFilterStatus {
+    /// How many BGPPeers name it.
+    #[serde(default)]
+    pub peers: u32,
+    /// `Accepted`: its rules are understood. While they are not, nodes go on with the last ones that were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::conditions")]
+    pub conditions: Vec<Condition>,
 }
 
 /// What becomes of the routes that a rule matches.

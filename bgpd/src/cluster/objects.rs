@@ -159,7 +159,7 @@ impl Objects {
                 changed
             }
             Heard::Filter(step) => {
-                let changed = take(&mut self.filters, step, &mut self.heard);
+                let changed = take(&mut self.filters, each(step, without_status), &mut self.heard);
                 self.rules.learn(&self.peers, &self.filters);
                 changed
             }
@@ -318,6 +318,11 @@ impl Network {
 pub(super) fn is_shutdown(condition: &NodeCondition) -> bool {
     let says = |text: &String| text.contains("node is shutting down");
     condition.type_ == "Ready" && condition.status == "False" && condition.message.as_ref().is_some_and(says)
+}
+
+/// The status of a filter is the controller's word, and decides nothing here.
+fn without_status(filter: BGPFilter) -> BGPFilter {
+    BGPFilter { status: None, ..filter }
 }
 
 /// A Node of Kubernetes lists images and volumes that nobody here reads.

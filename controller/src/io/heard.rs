@@ -17,6 +17,7 @@ pub fn follow_all(store: &Datastore) -> BoxStream<'static, Vec<Fact>> {
         one(store, Fact::Block),
         one(store, Fact::Pool),
         one(store, Fact::Peer),
+        one(store, Fact::Filter),
         one(store, Fact::Policy),
         one(store, Fact::ClusterPolicy),
         one(store, Fact::isolation),

@@ -86,6 +86,7 @@ impl Term {
                 let wrote = match &written {
                     Written::Pool(pool) => perform::write(&self.store, pool.as_ref()).await,
                     Written::Peer(peer) => perform::write(&self.store, peer.as_ref()).await,
+                    Written::Filter(filter) => perform::write(&self.store, filter.as_ref()).await,
                     Written::ClusterPolicy(policy) => perform::write(&self.store, policy.as_ref()).await,
                     Written::Isolation(isolation) => perform::write(&self.store, isolation.as_ref()).await,
                     Written::Configuration(configuration) => perform::write(&self.store, configuration.as_ref()).await,

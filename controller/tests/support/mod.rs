@@ -89,6 +89,7 @@ pub fn synced(controller: &mut Controller) {
         Fact::Block(none()),
         Fact::Pool(none()),
         Fact::Peer(none()),
+        Fact::Filter(none()),
         Fact::Policy(none()),
         Fact::ClusterPolicy(none()),
         Fact::isolation(none()),

@@ -62,6 +62,10 @@ pub(super) fn of(kind: &Kind) -> Value {
             ("Allow", "string", ".spec.allow", false),
             ("Accepted", "string", ".status.conditions[?(@.type==\"Accepted\")].status", false),
         ],
+        "BGPFilter" => &[
+            ("Peers", "integer", ".status.peers", false),
+            ("Accepted", "string", ".status.conditions[?(@.type==\"Accepted\")].status", false),
+        ],
         "HostPolicy" => &[
             ("Priority", "integer", ".spec.priority", false),
             ("Directions", "string", ".spec.directions", false),

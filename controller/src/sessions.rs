@@ -1,0 +1,166 @@
+//! What is told of sessions with BGPPeers that come and go. In flow which nodes have one now, again and again; out flow events on the
+//! BGPPeer: one for all that were lost since the last, one for all that came, at most so often, however much they flap.
+
+use crate::verdicts::named;
+use std::collections::{BTreeMap, BTreeSet};
+use twill_crds::{BGPPeer, Object};
+use twill_datastore::event::{Occurrence, Severity, reference};
+
+/// Milliseconds between two events of a kind on a peer.
+const PAUSE: u64 = 60_000;
+
+/// Nodes of a peer, by whether they have a session with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Nodes {
+    pub(crate) up: BTreeSet<String>,
+    pub(crate) down: BTreeSet<String>,
+}
+
+/// What was told of each peer.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions(BTreeMap<String, Told>);
+
+#[derive(Debug)]
+struct Told {
+    uid: Option<String>,
+    nodes: Nodes,
+    /// When.
+    at: Option<u64>,
+    /// Something is to be told when the pause is over.
+    waits: bool,
+}
+
+impl Sessions {
+    /// Peers that are not there any more are forgotten.
+    pub(crate) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.0.retain(|name, _| is_there(name));
+    }
+
+    /// Whether [`Sessions::observe`] has something to tell at `now` of what it knows already.
+    pub(crate) fn is_due(&self, now: u64) -> bool {
+        self.0.values().any(|told| told.waits && !told.rests(now))
+    }
+
+    /// These nodes have a session with the peer, or have not; what is to be told of it. What is seen first is no news, be it of a peer or a node.
+    pub(crate) fn observe(&mut self, peer: &BGPPeer, nodes: Nodes, now: u64) -> Vec<Occurrence> {
+        let uid = peer.metadata.uid.clone();
+        let known = self.0.get_mut(peer.name()).filter(|told| told.uid == uid);
+        let Some(told) = known else {
+            self.0.insert(peer.name().to_owned(), Told { uid, nodes, at: None, waits: false });
+            return Vec::new();
+        };
+        let lost: Vec<String> = told.nodes.up.intersection(&nodes.down).cloned().collect();
+        let came: Vec<String> = told.nodes.down.intersection(&nodes.up).cloned().collect();
+        let is_new = !lost.is_empty() || !came.is_empty();
+        told.waits = is_new && told.rests(now);
+        if told.waits {
+            // Nodes that came or went meanwhile are known at once.
+            let Nodes { up, down } = &mut told.nodes;
+            up.retain(|node| nodes.up.contains(node) || nodes.down.contains(node));
+            down.retain(|node| nodes.up.contains(node) || nodes.down.contains(node));
+            let is_known = |node: &&String| !up.contains(*node) && !down.contains(*node);
+            let more: Vec<String> = nodes.down.iter().filter(is_known).cloned().collect();
+            down.extend(more);
+            return Vec::new();
+        }
+        let (has, all) = (nodes.up.len(), nodes.up.len() + nodes.down.len());
+        told.nodes = nodes;
+        if is_new {
+            told.at = Some(now);
+        }
+        let event = |severity, reason: &str, note| Occurrence {
+            regarding: reference(peer),
+            severity,
+            reason: reason.to_owned(),
+            action: "Observe".to_owned(),
+            note,
+        };
+        let lost = (!lost.is_empty()).then(|| {
+            let note =
+                format!("session lost: {}; {has} of {all} nodes have one; twill peers says why there", named(&lost));
+            event(Severity::Warning, "SessionDown", note)
+        });
+        let came = (!came.is_empty()).then(|| {
+            let note = format!("session established: {}; {has} of {all} nodes have one", named(&came));
+            event(Severity::Normal, "SessionUp", note)
+        });
+        lost.into_iter().chain(came).collect()
+    }
+}
+
+impl Told {
+    fn rests(&self, now: u64) -> bool {
+        self.at.is_some_and(|at| now < at + PAUSE)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn peer(uid: &str) -> BGPPeer {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "twill.network/v1", "kind": "BGPPeer", "metadata": {"name": "tor", "uid": uid},
+            "spec": {"asn": 65101, "remote": {"address": "10.0.0.1"}},
+        }))
+        .unwrap()
+    }
+
+    fn nodes(up: &str, down: &str) -> Nodes {
+        let all = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+        Nodes { up: all(up), down: all(down) }
+    }
+
+    fn said(sessions: &mut Sessions, uid: &str, now: u64, up: &str, down: &str) -> Vec<String> {
+        let told = sessions.observe(&peer(uid), nodes(up, down), now);
+        told.into_iter().map(|one| format!("{} {}", one.reason, one.note)).collect()
+    }
+
+    #[test]
+    fn what_is_lost_and_what_comes_is_told_once_in_a_while() {
+        let mut sessions = Sessions::default();
+        assert!(said(&mut sessions, "1", 0, "a b", "c").is_empty(), "seen first");
+        assert_eq!(
+            said(&mut sessions, "1", 1, "a b c", ""),
+            ["SessionUp session established: c; 3 of 3 nodes have one"]
+        );
+        // It flaps.
+        for at in 0..500 {
+            let (up, down) = if at % 2 == 0 { ("a c", "b") } else { ("a b c", "") };
+            let told = said(&mut sessions, "1", 2 + at * 100, up, down);
+            assert!(told.is_empty(), "{at}: {told:?}");
+        }
+        assert!(said(&mut sessions, "1", 55_000, "a", "b c").is_empty() && !sessions.is_due(60_000));
+        assert!(sessions.is_due(60_001));
+        assert_eq!(
+            said(&mut sessions, "1", 60_001, "a", "b c"),
+            ["SessionDown session lost: b, c; 1 of 3 nodes have one; twill peers says why there"]
+        );
+        assert!(!sessions.is_due(1_000_000), "all is told");
+        // What is as it was told is no news, whatever was in between.
+        assert!(said(&mut sessions, "1", 61_000, "a b c", "").is_empty());
+        assert!(said(&mut sessions, "1", 62_000, "a", "b c").is_empty() && !sessions.is_due(1_000_000));
+    }
+
+    #[test]
+    fn a_node_that_is_new_or_goes_and_a_peer_made_anew_are_no_news() {
+        let mut sessions = Sessions::default();
+        said(&mut sessions, "1", 0, "a", "");
+        assert!(said(&mut sessions, "1", 1, "a", "b").is_empty(), "it has had none yet");
+        assert_eq!(said(&mut sessions, "1", 2, "a b", "").len(), 1);
+        assert!(said(&mut sessions, "1", 100_000, "a", "").is_empty(), "it is gone");
+        assert!(said(&mut sessions, "2", 100_001, "", "a").is_empty());
+        sessions.retain(|_| false);
+        assert!(said(&mut sessions, "2", 200_000, "a", "").is_empty());
+    }
+
+    #[test]
+    fn a_node_that_comes_while_others_wait_to_be_told_of_is_told_of_when_it_has_a_session() {
+        let mut sessions = Sessions::default();
+        said(&mut sessions, "1", 0, "", "a");
+        assert_eq!(said(&mut sessions, "1", 1, "a", "").len(), 1);
+        assert!(said(&mut sessions, "1", 2, "", "a b").is_empty());
+        assert_eq!(said(&mut sessions, "1", 70_000, "b", "a").len(), 2, "one is lost, one has come");
+    }
+}
