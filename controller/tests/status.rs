@@ -228,7 +228,7 @@ fn a_peer_says_how_many_nodes_have_it_and_who_has_no_session() {
         told.map(|one| format!("{} {}", one.reason, one.note)).collect()
     };
     let came = "SessionUp session established: n2, n3, n5; 4 of 4 nodes have one".to_owned();
-    assert_eq!(of_tor(&world), [came.clone()]);
+    assert_eq!(of_tor(&world), std::slice::from_ref(&came));
     // One flaps, a minute long.
     for second in 0..60 {
         let down = if second % 2 == 0 { &["tor", "twin"][..] } else { &["twin"][..] };

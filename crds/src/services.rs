@@ -7,6 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
+/// Annotation, or label, of a Service: with the value `false` none of its addresses is told to peers.
+pub const ADVERTISE: &str = "twill.network/advertise";
+
 /// Ranges of each kind of address that a Service can have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

@@ -6,6 +6,7 @@
 //! dropped in the forward hook by felix, not by an unreachable route: the kernel looks for a route before it translates what the node itself sends,
 //! so that such a route would keep the node from its own Services (`e2e/tests/root_services.rs` shows both).
 
+use super::hidden::around;
 use super::nodes::Nodes;
 use super::objects::Objects;
 use crate::filter::{Filter, Part};
@@ -56,7 +57,10 @@ impl Advertised {
         result.prefixes = inside.collect();
         let is_one_service =
             |range: &IpNet| range.prefix_len() == range.max_prefix_len() && objects.services.wants_local(range.addr());
-        result.prefixes.extend(result.ranges.iter().filter(|range| !is_one_service(range)));
+        let ranges = result.ranges.iter().copied().filter(|range| !is_one_service(range));
+        let (ranges, problem) = around(ranges, &objects.hidden_services());
+        result.prefixes.extend(ranges);
+        result.problems.extend(objects.services.hidden.problems().chain(problem));
         result
     }
 

@@ -93,7 +93,8 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     let going_down = conditions.is_some_and(|all| all.iter().any(is_shutdown));
     let node_exists = node.is_some();
     let reflects = place.reflects();
-    Desired { speaker, fib, configured, reflects, node_exists, going_down, node_problems: nodes.own_problems, problems }
+    let node_problems = nodes.own_problems.clone();
+    Desired { speaker, fib, configured, reflects, node_exists, going_down, node_problems, problems }
 }
 
 fn fib_config(

@@ -7,6 +7,7 @@
 mod advertised;
 mod desired;
 mod filters;
+mod hidden;
 mod nodes;
 mod objects;
 mod passwords;

@@ -4,6 +4,7 @@ use super::objects::Objects;
 use crate::fib::NodeAddresses;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, OnceLock};
 use twill_crds::bgp::NodeAsn;
 use twill_crds::{Node, Object};
 
@@ -47,9 +48,19 @@ fn usable_v6(address: Ipv6Addr) -> bool {
     !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_unicast_link_local())
 }
 
-/// The nodes, seen from the one named `own`. Of two that claim one address the older keeps it, and the other is left out
+/// The nodes as they were read last. In a large cluster reading them is most of what an event costs, and few events are about nodes.
+pub(super) type Known = OnceLock<(String, NodeAsn, Arc<Nodes>)>;
+
+/// The nodes, seen from the one named `own`, from what is known of them.
+pub(super) fn nodes(own: &str, objects: &Objects, asn: &NodeAsn) -> Arc<Nodes> {
+    let read = || Arc::new(read(own, objects, asn));
+    let (of, by, nodes) = objects.known_nodes.get_or_init(|| (own.to_owned(), asn.clone(), read()));
+    if (of.as_str(), by) == (own, asn) { Arc::clone(nodes) } else { read() }
+}
+
+/// Of two that claim one address the older keeps it, and the other is left out
 /// until it has another. One whose AS is not known has no sessions.
-pub(super) fn nodes(own: &str, objects: &Objects, asn: &NodeAsn) -> Nodes {
+fn read(own: &str, objects: &Objects, asn: &NodeAsn) -> Nodes {
     let mut by_age: Vec<&Node> = objects.nodes.iter().map(|(_, node)| node.as_ref()).collect();
     by_age.sort_by_key(|node| {
         let time = node.metadata.creation_timestamp.as_ref().map(|time| time.0);

@@ -1,12 +1,14 @@
 //! The objects that decide, as last heard. Only remembers.
 
 use super::filters::Rules;
+use super::nodes::Known;
 use super::passwords;
 use super::services::Services;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{NodeCondition, Secret};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use twill_crds::services::ServiceRanges;
 use twill_crds::topology::Sessions;
 use twill_crds::{
@@ -42,6 +44,8 @@ pub enum Heard {
 /// All objects that decide.
 pub struct Objects {
     pub(super) nodes: Index<Node>,
+    /// What they mean, until one of them or the configuration changes.
+    pub(super) known_nodes: Known,
     pub(super) pools: Index<IPPool>,
     pub(super) blocks: Index<IPBlock>,
     pub(super) configurations: Index<BGPConfiguration>,
@@ -59,6 +63,8 @@ pub struct Objects {
     pub(super) services: Services,
     /// Addresses of Services that an earlier run told.
     told: BTreeSet<IpNet>,
+    /// Those that it told nobody.
+    hidden: BTreeSet<IpAddr>,
     node: String,
     heard: Freshness,
 }
@@ -114,6 +120,9 @@ pub struct Snapshot {
     /// Addresses of Services that were told, in place of all Services and their endpoints.
     #[serde(default)]
     services: BTreeSet<IpNet>,
+    /// Those that nobody is told.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    hidden: BTreeSet<IpAddr>,
 }
 
 /// What of the datastore decides on this node: all of most kinds, its own blocks and its own NodeNetwork, and the Secrets of people in Twill's
@@ -144,12 +153,17 @@ impl Objects {
             Heard::Node(step) => {
                 let first = self.heard.take(&step);
                 let changes = self.nodes.apply(trimmed(*step));
-                changes.iter().any(decides) || first
+                let changed = changes.iter().any(decides) || first;
+                if changed {
+                    self.known_nodes = Known::new();
+                }
+                changed
             }
             Heard::Pool(step) => take(&mut self.pools, step, &mut self.heard),
             Heard::Block(step) => take(&mut self.blocks, step, &mut self.heard),
             Heard::Configuration(step) => {
                 let changed = take(&mut self.configurations, step, &mut self.heard);
+                self.known_nodes = Known::new();
                 self.learn_decision();
                 changed
             }
@@ -208,6 +222,11 @@ impl Objects {
         if self.services.is_complete() { self.services.told(ranges) } else { self.told.clone() }
     }
 
+    /// Addresses of Services that nobody is to be told; until Services were heard those of an earlier run.
+    pub(super) fn hidden_services(&self) -> BTreeSet<IpAddr> {
+        if self.services.is_complete() { self.services.hidden.addresses() } else { self.hidden.clone() }
+    }
+
     /// Whether every kind has been heard as a whole.
     #[must_use]
     pub fn in_sync(&self) -> bool {
@@ -243,6 +262,7 @@ impl Objects {
             rules: self.rules.clone(),
             secrets: passwords::referred(self),
             network: self.network.spec.clone(),
+            hidden: if self.wants_services() { self.hidden_services() } else { BTreeSet::new() },
             services: self
                 .configurations
                 .get(&Key::cluster("default"))
@@ -260,6 +280,7 @@ impl Objects {
         }
         let mut objects = Self {
             nodes: index(snapshot.nodes),
+            known_nodes: Known::new(),
             pools: index(snapshot.pools),
             blocks: index(snapshot.blocks),
             configurations: index(snapshot.configurations),
@@ -273,6 +294,7 @@ impl Objects {
             claimant: Claimant::default(),
             services: Services::of(node),
             told: snapshot.services,
+            hidden: snapshot.hidden,
             node: node.to_owned(),
             heard: Freshness::of(scopes(node, namespace)),
         };

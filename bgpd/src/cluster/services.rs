@@ -1,10 +1,11 @@
 //! Addresses of Services with endpoints on this node. In flow Services and EndpointSlices; out flow the addresses that this node is to tell
-//! by themselves, of Services that want local endpoints alone.
+//! by themselves, of Services that want local endpoints alone, and those that nobody is to tell ([`super::hidden`]).
 //!
 //! Only remembers, cut down to what is read: a change costs what it touches, one Service and its slices. A node counts while it has a ready
 //! endpoint; while no node has one, one that still serves though it terminates counts, as kube-proxy sends to such then (KEP-1669).
 //! A node whose last ready endpoint goes is left before that is gone, if there are others.
 
+use super::hidden::Hidden;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -37,6 +38,8 @@ pub(super) struct Services {
     here: BTreeMap<(IpAddr, Kind), BTreeSet<Key>>,
     /// By address, Services that want local endpoints alone.
     wanted: BTreeMap<IpAddr, usize>,
+    /// Addresses that nobody is to tell.
+    pub(super) hidden: Hidden,
     heard: (bool, bool),
 }
 
@@ -68,15 +71,21 @@ impl Services {
                 let kept: BTreeSet<Key> = items.iter().map(key).collect();
                 let gone: Vec<Key> = self.local.keys().filter(|key| !kept.contains(key)).cloned().collect();
                 let gone = gone.into_iter().map(|key| self.set_addresses(key, BTreeSet::new()));
-                let gone = gone.fold(false, |any, one| any | one);
-                items
-                    .iter()
-                    .fold(first | gone, |any, service| self.set_addresses(key(service), addresses(service)) | any)
+                let gone = gone.fold(false, |any, one| any | one) | self.hidden.retain(|key| kept.contains(key));
+                items.iter().fold(first | gone, |any, service| self.hear(service) | any)
             }
-            Followed::Applied(service, _) => self.set_addresses(key(&service), addresses(&service)),
-            Followed::Deleted(service, _) => self.set_addresses(key(&service), BTreeSet::new()),
+            Followed::Applied(service, _) => self.hear(&service),
+            Followed::Deleted(service, _) => {
+                let shown = self.hidden.forget(&key(&service));
+                self.set_addresses(key(&service), BTreeSet::new()) | shown
+            }
             Followed::Bookmark(_) => false,
         }
+    }
+
+    fn hear(&mut self, service: &Service) -> bool {
+        let hidden = self.hidden.hear(key(service), service);
+        self.set_addresses(key(service), addresses(service)) | hidden
     }
 
     /// Takes in slices; whether this node has others to tell of.
@@ -109,7 +118,8 @@ impl Services {
             Kind::LoadBalancer => &ranges.load_balancer_ips,
         };
         let inside = |(address, kind): &&(IpAddr, Kind)| range(*kind).iter().any(|range| range.contains(address));
-        self.here.keys().filter(inside).map(|(address, _)| IpNet::from(*address)).collect()
+        let shown = |(address, _): &&(IpAddr, Kind)| !self.hidden.has(*address);
+        self.here.keys().filter(inside).filter(shown).map(|(address, _)| IpNet::from(*address)).collect()
     }
 
     /// Whether a Service wants local endpoints alone for this address.

@@ -14,6 +14,7 @@ use twill_crds::node_network::BgpState;
 use twill_crds::{Object, Protocol};
 use twill_datastore::{Followed, Revision};
 
+mod scale;
 mod services;
 mod topology;
 

@@ -98,7 +98,9 @@ fn ranges_are_told_by_all_and_addresses_that_want_local_endpoints_by_those_who_h
     let single = local("one", "None", "203.0.113.7");
     let slices = ["far", "proxy"].map(|name| slice(&format!("{name}-1"), name, &[("a1", true, true)]));
     objects = with(with(objects, [outside, proxy, single]), slices);
-    assert_eq!(told(&objects), ["10.96.0.0/12", "10.96.0.9/32", "192.0.2.0/24", "192.0.2.9/32", "198.51.100.0/24"]);
+    let all = told(&objects);
+    assert_eq!(all[..4], ["10.96.0.0/12", "10.96.0.9/32", "192.0.2.0/24", "192.0.2.9/32"]);
+    assert_eq!(all[4..].len(), 8, "198.51.100.0/24 but for the proxy's address, for which no node answers: {all:?}");
     objects = with(objects, [slice("one-1", "one", &[("a1", true, true)])]);
     assert!(told(&objects).contains(&"203.0.113.7/32".to_owned()));
     let internal = heard(service("in", "10.97.0.1", json!({"internalTrafficPolicy": "Local"}), json!([])));
@@ -110,6 +112,56 @@ fn ranges_are_told_by_all_and_addresses_that_want_local_endpoints_by_those_who_h
         "status": {"addresses": [{"type": "InternalIP", "address": "172.31.1.11"}]},
     })))));
     assert!(told(&with(objects, [excluded])).is_empty());
+}
+
+#[test]
+fn a_service_that_is_not_to_be_told_is_told_by_nobody() {
+    let ranges = || {
+        configuration(
+            json!({"topology": "Mesh", "services": {"clusterIPs": ["10.96.0.0/30"], "loadBalancerIPs": ["198.51.100.8/30"]}}),
+        )
+    };
+    let web = |field: &str, value: &str, policy: &str| {
+        let spec = json!({"externalTrafficPolicy": policy, "externalIPs": ["192.0.2.9"]});
+        let mut web = service("web", "10.96.0.1", spec, json!([{"ip": "198.51.100.8"}]));
+        if !value.is_empty() {
+            web["metadata"][field] = json!({"twill.network/advertise": value});
+        }
+        heard(web)
+    };
+    let mut objects = with(with(cluster(), [ranges()]), synced());
+    objects = with(objects, [slice("web-1", "web", &[("a1", true, true)]), web("labels", "", "Local")]);
+    let open = ["10.96.0.0/30", "10.96.0.1/32", "198.51.100.8/30", "198.51.100.8/32"];
+    assert_eq!(told(&objects), open);
+    let closed = ["10.96.0.0/32", "10.96.0.2/31", "198.51.100.9/32", "198.51.100.10/31"];
+    for field in ["annotations", "labels"] {
+        for policy in ["Local", "Cluster"] {
+            objects = with(objects, [web(field, "false", policy)]);
+            assert_eq!(told(&objects), closed, "{field}, {policy}");
+        }
+    }
+    // A restart knows it before it has heard of any Service.
+    let again = Objects::remembered("a1", "twill-system", objects.snapshot());
+    assert_eq!(told(&again), closed);
+    objects = with(objects, [web("annotations", "true", "Local")]);
+    assert_eq!((told(&objects), desired("a1", &objects).problems), (open.map(str::to_owned).to_vec(), vec![]));
+    objects = with(objects, [web("annotations", "no", "Local")]);
+    let problems = desired("a1", &objects).problems;
+    assert!(
+        told(&objects) == open && problems[0].contains("Service shop/web: twill.network/advertise is \"no\""),
+        "{problems:?}"
+    );
+    // Deleted, or not there any more when all are listed anew.
+    let Heard::Service(mut gone) = web("annotations", "false", "Local") else { unreachable!() };
+    objects = with(objects, [web("annotations", "false", "Local")]);
+    if let Followed::Applied(service, revision) = *gone {
+        *gone = Followed::Deleted(service, revision);
+    }
+    objects = with(objects, [Heard::Service(gone)]);
+    assert_eq!(told(&objects), [open[0], open[2]]);
+    objects = with(objects, [web("annotations", "false", "Local")]);
+    objects = with(objects, synced().into_iter().take(1));
+    assert_eq!(told(&objects), [open[0], open[2]]);
 }
 
 #[test]

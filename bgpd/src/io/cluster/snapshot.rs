@@ -3,6 +3,7 @@
 use crate::cluster::Snapshot;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// Name of the file inside the state directory.
@@ -17,6 +18,9 @@ pub(super) async fn load(path: &Path) -> io::Result<Option<Snapshot>> {
     }
 }
 
+/// How many times as long as a write takes there is none: in a large cluster, where something changes all the time, it is megabytes.
+const PAUSE: u32 = 20;
+
 /// Keeps what was read, for the next start.
 pub(super) async fn keep(path: PathBuf, mut snapshots: watch::Receiver<Option<Snapshot>>) {
     let mut kept = None;
@@ -25,8 +29,12 @@ pub(super) async fn keep(path: PathBuf, mut snapshots: watch::Receiver<Option<Sn
         if snapshot.is_none() || snapshot == kept {
             continue;
         }
+        let began = Instant::now();
         match store_file(&path, &snapshot).await {
-            Ok(()) => kept = snapshot,
+            Ok(()) => {
+                kept = snapshot;
+                tokio::time::sleep(began.elapsed() * PAUSE).await;
+            }
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "snapshot cannot be kept; a restart will wait for the datastore")
             }
