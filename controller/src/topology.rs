@@ -53,7 +53,8 @@ pub(crate) fn is_followed(world: &World) -> bool {
 
 /// What nodes say that they follow, where no object tells of it: a configuration that was made anew has no status. None: nobody follows one.
 fn followed(world: &World) -> Option<Sessions> {
-    let networks = || world.networks.iter().filter(|(key, _)| world.nodes.get(key).is_some());
+    // One that is being uninstalled follows nobody any more, and is to be left without objects.
+    let networks = || world.networks.iter().filter(|(key, of)| world.nodes.get(key).is_some() && !of.uninstall);
     let step = networks().filter_map(|(_, network)| network.bgp.step).max();
     let reflecting = networks().filter(|(_, network)| network.bgp.reflects);
     let route_reflectors: Vec<String> = reflecting.map(|(key, _)| key.name.clone()).collect();

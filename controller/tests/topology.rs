@@ -23,6 +23,7 @@ struct Machine {
     prompt: bool,
     step: Option<u32>,
     reflects: bool,
+    uninstall: bool,
 }
 
 struct World {
@@ -85,7 +86,7 @@ impl World {
             "metadata": {"name": name, "uid": name, "labels": machine.labels}, "spec": machine.spec, "status": {"conditions": conditions},
         }));
         let network: NodeNetwork = object(json!({
-            "metadata": {"name": name, "uid": name}, "spec": {"drain": machine.drained},
+            "metadata": {"name": name, "uid": name}, "spec": {"drain": machine.drained, "uninstall": machine.uninstall},
             "status": {"bgp": {"addresses": [format!("172.31.{}.{}", n / 200, n % 200 + 1)], "asn": 64512, "step": machine.step,
                 "reflects": machine.reflects}},
         }));
@@ -301,6 +302,12 @@ fn a_deleted_configuration_takes_no_session_away() {
     world.forget();
     world.pass(3);
     assert_eq!(world.shown(), "Mesh ; retiring n001 n002 n003");
+
+    // The end of it all.
+    (0..6).for_each(|n| world.change(n, |machine| machine.uninstall = true));
+    world.forget();
+    world.pass(3);
+    assert!(world.configuration.is_none(), "what twill uninstall deletes stays deleted");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //!  n1, n2 ── tor-r1 (Twill) ── spine ── tor-r2 (BIRD) ── n3        Fabric, a pod on each node
 //! ```
 //! 1. Every node tells the range; an address whose Service wants local endpoints alone comes from the nodes with a ready one, and goes with the last.
+//!    A Service that is not to be told is told by nobody, and ranges are told around it.
 //! 2. No node installs what others tell of Services. A restart of the speaker takes nothing back.
 //! 3. What no Service has goes round in circles between ToR and node if nobody drops it; felix does.
 //! 4. Clients outside, and the node itself, reach the Service by what kube-proxy does. The node would not with an unreachable route for the range.
@@ -121,6 +122,24 @@ fn routers_hear_of_services_from_the_nodes_that_have_endpoints() {
     }
     let routes = lab.ask("n2", &["routes", "198.51.100.8/32"]).unwrap();
     assert!(routes.contains("a range of Services, which every node handles itself"), "{routes}");
+
+    // One that is not to be told is left out of the range, too.
+    let service = CONFIGURATION.rsplit("---").next().unwrap();
+    let advertise = |word: &str| {
+        let annotated =
+            format!("{{name: web, namespace: default, annotations: {{twill.network/advertise: '{word}'}}}}");
+        lab.apply(&service.replace("{name: web, namespace: default}", &annotated)).unwrap();
+    };
+    advertise("false");
+    told_by(&lab, "tor-r1", SERVICE, &[]);
+    told_by(&lab, "tor-r2", RANGE, &[]);
+    for around in ["198.51.100.0/29", "198.51.100.9", "198.51.100.128/25"] {
+        told_by(&lab, "tor-r1", around, &[n1, n2]);
+        told_by(&lab, "tor-r2", around, &[n3]);
+    }
+    advertise("true");
+    told_by(&lab, "tor-r1", SERVICE, &[n1]);
+    told_by(&lab, "tor-r1", "198.51.100.9", &[]);
 
     endpoints(&lab, &[]);
     told_by(&lab, "tor-r1", SERVICE, &[]);

@@ -57,6 +57,8 @@ pub(super) struct Session {
     pub(super) crowd: Crowd,
     /// Families of which it tells everything again, and until when it may take (RFC 7313).
     pub(super) refreshing: BTreeMap<Family, Instant>,
+    /// Families of which it has told anything since it last began to.
+    pub(super) told: Families,
     /// Why it is about to end.
     ending: Option<Reason>,
 }
@@ -304,6 +306,7 @@ impl Speaker {
             beyond: Families::NONE,
             crowd: Crowd::default(),
             refreshing: BTreeMap::new(),
+            told: Families::NONE,
             ending: None,
         };
         self.sessions.insert(peer, session);

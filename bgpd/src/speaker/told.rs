@@ -41,6 +41,9 @@ impl Speaker {
         let (beyond, crowd) = importer.finish(&mut self.shared.attributes);
         if let Some(session) = self.sessions.get_mut(&batch.peer) {
             session.crowd.merge(crowd);
+            let some = [(Family::Ipv4Unicast, batch.v4.is_empty()), (Family::Ipv6Unicast, batch.v6.is_empty())];
+            let told = some.into_iter().filter(|(_, none)| !none).map(|(family, _)| family).collect();
+            session.told = session.told.union(told);
         }
         self.went_beyond(batch.peer, beyond);
     }
@@ -72,7 +75,12 @@ impl Speaker {
         if !session.established.negotiated.families.contains(family) {
             return;
         }
-        session.refreshing.insert(family, now + REFRESH_TIME);
+        let began = session.refreshing.insert(family, now + REFRESH_TIME).is_some();
+        if began && !session.told.contains(family) {
+            // All is doubted already: a flood of beginnings is no flood of walks.
+            return;
+        }
+        session.told.remove(family);
         self.rejected.forget_family(peer, family);
         match family {
             Family::Ipv4Unicast => self.v4.table.doubt(peer),
