@@ -118,5 +118,10 @@ fn behind_ipvs_a_closed_pod_is_closed_to_pods_and_open_to_its_node() {
     until("not ready", SOON, || !ready(&node));
     node.delete_in_shop::<NetworkPolicy>("closed");
     until("open again", 4 * SOON, || reaches(&a.ns));
+    lets_nothing_in(&node);
+    until("closed again", 4 * SOON, || !reaches(&a.ns));
+    node.kill();
+    node.ns.run(&["nft", "flush", "chain", "inet", "twill", "output_v1"]);
+    assert!(reaches(&a.ns), "this chain is what closes it");
     drop(server);
 }

@@ -195,7 +195,8 @@ impl Node {
 
     pub fn start(&mut self) {
         self.launch();
-        until("felix in sync", Duration::from_secs(10), || {
+        // On a machine that has never used nftables the kernel loads a dozen modules first: half a minute on an emulated processor.
+        until("felix in sync", Duration::from_secs(90), || {
             self.status().is_some_and(|status| status["inSync"] == json!(true))
         });
     }
@@ -203,7 +204,7 @@ impl Node {
     /// Starts felix, and plays bgpd: every block of the node gets its unreachable route.
     pub fn start_routed(&mut self, families: usize) {
         self.start();
-        until("a block per family", Duration::from_secs(5), || self.list::<IPBlock>().len() >= families);
+        until("a block per family", Duration::from_secs(30), || self.list::<IPBlock>().len() >= families);
         for block in self.list::<IPBlock>() {
             let cidr = block.spec.cidr.to_string();
             self.ns.run(&["ip", "route", "replace", "unreachable", &cidr, "proto", "84", "metric", "4096"]);
