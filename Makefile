@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # etcd's interface is compiled from its description.
 BUILD_TOOLS := cc:gcc protoc:protobuf-compiler /usr/include/google/protobuf/descriptor.proto:libprotobuf-dev
 UNIT_TOOLS := $(BUILD_TOOLS) etcd:etcd-server openssl:openssl
-TEST_TOOLS := $(UNIT_TOOLS) nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 vtysh:frr gobgpd:gobgpd conntrack:conntrack ping:iputils-ping \
+TEST_TOOLS := $(UNIT_TOOLS) nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 vtysh:frr gobgpd:gobgpd iptables-restore:iptables conntrack:conntrack ping:iputils-ping \
   /usr/sbin/bgpctl:openbgpd exabgp:exabgp
 # Of a node with a kubelet; containerd and runc are the machine's own, and not brought here: their package starts a service.
 KUBELET_TOOLS := nft:nftables ip:iproute2 setpriv:util-linux busybox:busybox-static /usr/lib/cni/loopback:containernetworking-plugins
