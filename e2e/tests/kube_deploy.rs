@@ -234,6 +234,8 @@ fn each_account_may_do_what_its_code_does_and_not_more() {
         ("twill-controller", "list", "pods"),
         ("twill-controller", "update", "ippools.twill.network/status"),
         ("twill-controller", "update", "bgppeers.twill.network/status"),
+        ("twill-controller", "watch", "bgpfilters"),
+        ("twill-controller", "update", "bgpfilters.twill.network/status"),
         ("twill-controller", "update", "bgpconfigurations.twill.network/status"),
         ("twill-controller", "update", "namespaceisolations.twill.network/status"),
         ("twill-controller", "update", "clusternetworkpolicies.policy.networking.k8s.io/status"),

@@ -60,6 +60,11 @@ spec: {cidr: 10.42.0.0/24, blockSize: 30}
 /// About namespaces that there are not.
 const POLICIES: &str = "---
 apiVersion: twill.network/v1
+kind: BGPFilter
+metadata: {name: far}
+spec: {import: [{action: Reject}]}
+---
+apiVersion: twill.network/v1
 kind: NamespaceIsolation
 metadata: {name: tenants}
 spec: {namespaceSelector: {matchLabels: {tenant: 'yes'}}}
@@ -328,9 +333,12 @@ fn daily_life(cluster: &Cluster) {
     let of_peers = |peer: &Value| peer["status"]["conditions"].as_array().is_some_and(|all| !all.is_empty());
     until("the peers have a status", || cluster.items(&["bgppeers"]).iter().all(of_peers));
     cluster.server.apply(POLICIES).unwrap();
-    for (kind, name) in
-        [("bgpconfiguration", "default"), ("namespaceisolation", "tenants"), ("clusternetworkpolicy", "guard")]
-    {
+    for (kind, name) in [
+        ("bgpconfiguration", "default"),
+        ("bgpfilter", "far"),
+        ("namespaceisolation", "tenants"),
+        ("clusternetworkpolicy", "guard"),
+    ] {
         let accepted = |object: &Value| {
             let mut all = object["status"]["conditions"].as_array().into_iter().flatten();
             all.any(|one| {

@@ -53,9 +53,11 @@ impl<K: Key> Table<K> {
 
     /// `peer` begins to tell everything again: whether a path of its is there still is to be seen.
     pub fn doubt(&mut self, peer: PeerId) {
-        for prefix in 0..self.bound() {
-            for id in self.numbers(prefix, |path| path.peer == peer) {
-                self.paths[id].mark_doubted();
+        // Straight through the arena, since a peer can ask for it as often as it likes. A number that is free has a new path when it is used.
+        for id in 0..self.paths.bound() {
+            let path = &mut self.paths[id];
+            if path.peer == peer {
+                path.mark_doubted();
             }
         }
     }

@@ -9,6 +9,9 @@ use std::process::ExitCode;
 use twill_crds::control::{BgpdRequest, PeerStatus, RouteQuery, RouteStatus};
 use twill_crds::names::BGPD_SOCKET;
 
+/// Communities in one line of a table; JSON and YAML have all.
+const COMMUNITIES: usize = 16;
+
 pub(crate) fn peers(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
     let peers: Vec<PeerStatus> = ask(&node.run_dir.join(BGPD_SOCKET), &BgpdRequest::Peers)?;
     let rows = peers.iter().map(|peer| {
@@ -91,7 +94,9 @@ fn attributes(route: &RouteStatus) -> String {
     let identifier = route.path_id.map(|value| format!("id={value}"));
     let local_pref = route.local_pref.map(|value| format!("pref={value}"));
     let med = route.med.map(|value| format!("med={value}"));
-    let all: Vec<String> =
-        identifier.into_iter().chain(local_pref).chain(med).chain(route.communities.iter().cloned()).collect();
+    let communities = route.communities.iter().take(COMMUNITIES).cloned();
+    let more = route.communities.len().saturating_sub(COMMUNITIES);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    let all: Vec<String> = identifier.into_iter().chain(local_pref).chain(med).chain(communities).chain(more).collect();
     all.join(" ")
 }
