@@ -3,7 +3,9 @@
 mod error;
 mod request;
 mod result;
+mod runtime_config;
 
 pub use error::{Failure, Reason};
 pub use request::{Add, Del, add, del};
 pub use result::result;
+pub use runtime_config::{RuntimeConfig, runtime_config};

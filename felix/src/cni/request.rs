@@ -1,6 +1,6 @@
 //! A call as the runtime made it becomes one whose every field makes sense, or a failure. Nothing is touched before.
 
-use super::{Failure, Reason};
+use super::{Failure, Reason, RuntimeConfig, runtime_config};
 use crate::workload::alias;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ pub struct Add {
     pub uid: String,
     /// `mtu` of the configuration.
     pub mtu: Option<u32>,
+    /// What the runtime asks for this attachment.
+    pub runtime_config: RuntimeConfig,
 }
 
 /// A valid DEL.
@@ -66,8 +68,9 @@ pub fn add(request: &CniRequest) -> Result<Add, Failure> {
         );
         return Err(Failure::new(Reason::InvalidEnvironment, message));
     }
+    let runtime_config = runtime_config(&request.config, &arguments)?;
     let mtu = config(&request.config)?;
-    Ok(Add { sandbox, netns: PathBuf::from(&request.netns), namespace, pod, uid, mtu })
+    Ok(Add { sandbox, netns: PathBuf::from(&request.netns), namespace, pod, uid, mtu, runtime_config })
 }
 
 /// Judges a DEL. Only the names matter: what was configured may be gone.
@@ -128,9 +131,6 @@ fn config(config: &Value) -> Result<Option<u32>, Failure> {
     }
     if config.get("ipam").and_then(|ipam| ipam.get("type")).is_some() {
         return unsupported("ipam: twill-cni gives addresses from IPPools; remove this field");
-    }
-    if config.pointer("/runtimeConfig/deviceID").is_some() {
-        return unsupported("runtimeConfig.deviceID: twill-cni makes a veth; it cannot use a device");
     }
     match config.get("mtu") {
         None | Some(Value::Null) => Ok(None),
