@@ -76,7 +76,7 @@ fn the_plugin_comes_is_left_alone_when_it_is_there_and_goes_back_a_release() {
         assert_eq!(answer(&output)["changed"], changed);
         assert_eq!(node.installed(), fs::read(source).unwrap());
     }
-    assert_eq!(node.files("bin"), ["twill-cni"]);
+    assert_eq!(node.files("bin"), ["twill-cni", "twill-ipam"]);
     assert_eq!(node.files("conf"), [""; 0], "only felix says when the node is ready");
     let mode = fs::metadata(node.path("bin/twill-cni")).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o755);
@@ -139,7 +139,7 @@ fn killed_at_any_moment_it_leaves_the_old_plugin_or_the_new_one() {
     }
     assert!(early > 0 && late > 0, "killed before the end {early} times, after it {late} times");
     assert!(node.install(&releases[1]).status.success());
-    assert_eq!(node.files("bin"), ["twill-cni"], "what was half done is gone");
+    assert_eq!(node.files("bin"), ["twill-cni", "twill-ipam"], "what was half done is gone");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn many_at_once_leave_one_of_theirs() {
     }
     let installed = node.installed();
     assert!(releases.iter().any(|path| fs::read(path).unwrap() == installed));
-    assert_eq!(node.files("bin"), ["twill-cni"]);
+    assert_eq!(node.files("bin"), ["twill-cni", "twill-ipam"]);
 }
 
 /// A network namespace that goes with its value.

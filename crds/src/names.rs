@@ -89,6 +89,10 @@ pub const CNI_BIN_DIR: &str = "/opt/cni/bin";
 pub const CNI_NETWORK: &str = "twill";
 /// Plugin type, and so the name of the executable.
 pub const CNI_PLUGIN: &str = "twill-cni";
+/// Address plugin type, and so the other name of the executable: for interfaces that other plugins make.
+pub const CNI_IPAM_PLUGIN: &str = "twill-ipam";
+/// Directory inside the state directory, or beside felix's socket, where the plugin leaves calls of DEL until felix has heard them.
+pub const CNI_DELETED: &str = "cni-deleted";
 /// File of our network configuration in the runtime's directory. The runtime takes the first by name.
 pub const CNI_CONFLIST: &str = "10-twill.conflist";
 

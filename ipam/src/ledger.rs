@@ -3,6 +3,7 @@
 //! Times are milliseconds since the epoch, given by the caller. An address is held, or idle since a time; one that was never
 //! used counts as idle for ever, and goes first.
 
+use crate::origin::{Kind, Origin};
 use crate::range;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,16 @@ pub struct Attachment {
     pub boot_id: String,
     /// Its addresses, one per family at most.
     pub addresses: Vec<IpAddr>,
+    /// Its network, its call, and what of it is ours.
+    pub origin: Origin,
+}
+
+impl Attachment {
+    /// Addresses that rest when it ends. What another plugin gave, that one gives again as it likes.
+    #[must_use]
+    pub fn resting(&self) -> &[IpAddr] {
+        if self.origin.kind == Kind::Foreign { &[] } else { &self.addresses }
+    }
 }
 
 /// The use of one block.
@@ -123,6 +134,15 @@ impl Ledger {
             }
         }
         None
+    }
+
+    /// How long an address must still rest, in milliseconds; none if it does not.
+    #[must_use]
+    pub fn rests(&self, address: IpAddr, now: u64, cool_down: u64) -> Option<u64> {
+        let cidr = self.block_of(address)?;
+        let (block, ordinal) = (self.blocks.get(&cidr)?, range::ordinal(cidr, address)?);
+        let since = block.idle.iter().find(|(_, idle)| *idle == ordinal).map(|(since, _)| *since)?;
+        cooling(since, now, cool_down).then(|| cool_down - now.saturating_sub(since))
     }
 
     /// The use of these blocks together.

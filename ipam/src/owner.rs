@@ -78,6 +78,7 @@ mod tests {
             netns: String::new(),
             boot_id: String::new(),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            origin: Default::default(),
         }
     }
 

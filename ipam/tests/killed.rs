@@ -29,6 +29,7 @@ fn writer() {
                 netns: String::new(),
                 boot_id: String::new(),
                 addresses: vec![address],
+                origin: Default::default(),
             })
             .unwrap();
         println!("+{n} {address}");

@@ -27,6 +27,7 @@ fn attachment(n: usize, address: IpAddr) -> Attachment {
         netns: "/run/netns/x".into(),
         boot_id: "boot".into(),
         addresses: vec![address],
+        origin: Default::default(),
     }
 }
 

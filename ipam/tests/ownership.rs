@@ -212,6 +212,7 @@ impl World {
             netns: String::new(),
             boot_id: String::new(),
             addresses: vec![address],
+            origin: Default::default(),
         };
         machine.attached.insert(uid.clone(), held);
         // Cut off, it serves a pod that it had heard of before, and cannot say where.

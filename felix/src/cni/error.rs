@@ -1,8 +1,9 @@
 //! Why a call fails, in the codes of the specification and in one sentence.
 
 use twill_crds::cni::{
-    CniError, ERR_INVALID_CONFIG, ERR_INVALID_ENVIRONMENT, ERR_IO, ERR_KERNEL, ERR_NO_ADDRESS, ERR_STORE,
-    ERR_TRY_AGAIN, ERR_UNKNOWN_CONTAINER, ERR_UNSUPPORTED_FIELD,
+    CniError, ERR_ADDRESS_REFUSED, ERR_DIFFERS, ERR_INVALID_CONFIG, ERR_INVALID_ENVIRONMENT, ERR_IO, ERR_KERNEL,
+    ERR_LIMITED, ERR_NO_ADDRESS, ERR_NOT_AVAILABLE, ERR_STORE, ERR_TRY_AGAIN, ERR_UNKNOWN_CONTAINER,
+    ERR_UNSUPPORTED_FIELD,
 };
 
 /// Version that errors carry when the configuration asks for none.
@@ -27,6 +28,14 @@ pub enum Reason {
     Kernel,
     /// The local store cannot be written.
     Store,
+    /// An address that was asked for cannot be given.
+    AddressRefused,
+    /// STATUS: an ADD would fail now.
+    NotAvailable,
+    /// STATUS: the same, and pods that run may suffer.
+    Limited,
+    /// CHECK: something is not as it was attached.
+    Differs,
     /// Anything else.
     Io,
 }
@@ -51,6 +60,11 @@ impl Failure {
             Reason::NoAddress => "twill ipam show",
             Reason::Store => "df on felix's state directory, then try again",
             Reason::Kernel => "journalctl -u twill-felix",
+            Reason::AddressRefused => "twill ipam show",
+            Reason::NotAvailable | Reason::Limited => "twill status",
+            Reason::Differs => {
+                "twill status shows what felix puts right by itself; delete the pod if that does not help"
+            }
             _ => "",
         };
         Self { reason, message: message.into(), details }
@@ -70,6 +84,10 @@ impl Failure {
                 Reason::NoAddress => ERR_NO_ADDRESS,
                 Reason::Kernel => ERR_KERNEL,
                 Reason::Store => ERR_STORE,
+                Reason::AddressRefused => ERR_ADDRESS_REFUSED,
+                Reason::NotAvailable => ERR_NOT_AVAILABLE,
+                Reason::Limited => ERR_LIMITED,
+                Reason::Differs => ERR_DIFFERS,
                 Reason::Io => ERR_IO,
             },
             msg: self.message.clone(),

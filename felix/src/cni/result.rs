@@ -1,6 +1,7 @@
 //! The result of an ADD in the shape of the version that was asked for (CNI specification, section 5).
 
 use crate::workload::{HOST_MAC, Mac, Plan};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::path::Path;
@@ -33,6 +34,25 @@ pub fn result(version: &str, plan: &Plan, netns: &Path) -> Value {
         routes.push(json!({"dst": everything, "gw": gateway}));
     }
     json!({"cniVersion": version, "interfaces": interfaces, "ips": ips, "routes": routes, "dns": {}})
+}
+
+/// The result of an ADD for an interface that another plugin makes: addresses, each with the range and the gateway of its block, and the
+/// routes that the configuration's `ipam.routes` asks for. There are no interfaces in it.
+#[must_use]
+pub fn lent(version: &str, addresses: &[(IpAddr, IpNet)], routes: &Value) -> Value {
+    let mut ips = Vec::new();
+    for (address, block) in addresses {
+        let family = if address.is_ipv4() { "4" } else { "6" };
+        // Ordinal 0 of a block is nobody's on this network: no pod gets it.
+        let gateway = block.network().to_string();
+        let mut ip = json!({"address": format!("{address}/{}", block.prefix_len()), "gateway": gateway});
+        if version.starts_with("0.") {
+            ip["version"] = json!(family);
+        }
+        ips.push(ip);
+    }
+    let routes = if routes.is_array() { routes.clone() } else { json!([]) };
+    json!({"cniVersion": version, "ips": ips, "routes": routes, "dns": {}})
 }
 
 fn text(mac: Mac) -> String {
@@ -71,6 +91,20 @@ mod tests {
             "dns": {},
         });
         assert_eq!(result("1.1.0", &plan(), Path::new("/run/netns/a")), expected);
+    }
+
+    #[test]
+    fn what_is_lent_has_its_block_s_range_and_gateway_and_no_interface() {
+        let addresses = [("10.42.0.5", "10.42.0.0/26"), ("fd42::5", "fd42::/122")]
+            .map(|(address, block)| (address.parse().unwrap(), block.parse().unwrap()));
+        let routes = json!([{"dst": "0.0.0.0/0"}]);
+        let expected = json!({
+            "cniVersion": "1.1.0",
+            "ips": [{"address": "10.42.0.5/26", "gateway": "10.42.0.0"}, {"address": "fd42::5/122", "gateway": "fd42::"}],
+            "routes": routes, "dns": {},
+        });
+        assert_eq!(lent("1.1.0", &addresses, &routes), expected);
+        assert_eq!(lent("0.4.0", &addresses, &Value::Null)["ips"][1]["version"], "6");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::place::{place, unfinished};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
-use twill_crds::names::{CNI_CONFLIST, CNI_NETWORK, CNI_PLUGIN, FELIX_SOCKET, RUN_DIR};
+use twill_crds::names::{CNI_CONFLIST, CNI_NETWORK, CNI_PLUGIN, FELIX_SOCKET, RUN_DIR, STATE_DIR};
 
 /// For root alone, as benchmarks for the security of nodes ask.
 const MODE: u32 = 0o600;
@@ -17,13 +17,20 @@ const MODE: u32 = 0o600;
 pub struct Conflist {
     directory: PathBuf,
     run_dir: PathBuf,
+    state_dir: PathBuf,
 }
 
 impl Conflist {
     /// That of the felix which listens in `run_dir`, in the runtime's `directory`.
     #[must_use]
     pub fn new(directory: &Path, run_dir: &Path) -> Self {
-        Self { directory: directory.to_owned(), run_dir: run_dir.to_owned() }
+        Self { directory: directory.to_owned(), run_dir: run_dir.to_owned(), state_dir: PathBuf::from(STATE_DIR) }
+    }
+
+    /// The same of a felix that keeps its state elsewhere than by default.
+    #[must_use]
+    pub fn of_state(self, state_dir: &Path) -> Self {
+        Self { state_dir: state_dir.to_owned(), ..self }
     }
 
     /// The runtime's directory.
@@ -37,7 +44,7 @@ impl Conflist {
     /// # Errors
     /// A sentence.
     pub fn write(&self) -> Result<bool, String> {
-        let text = twill_crds::cni::conflist(&self.run_dir.join(FELIX_SOCKET));
+        let text = twill_crds::cni::conflist(&self.run_dir.join(FELIX_SOCKET), &self.state_dir);
         place(&self.directory.join(CNI_CONFLIST), text.as_bytes(), MODE).map_err(|error| {
             format!("the runtime cannot be told that pods can be attached: {error}; make it writable, or name --cni-conf-dir")
         })

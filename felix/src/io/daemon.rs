@@ -2,7 +2,7 @@
 
 use crate::base::{Settings, skeleton};
 use crate::io::agent::{Agent, Ask, Done, ExistingConnections, Parts, Places};
-use crate::io::calls::Calls;
+use crate::io::calls::{self, Calls, Tombstones};
 use crate::io::conflist::Conflist;
 use crate::io::monitor::{self, News};
 use crate::io::nft::{self, Table};
@@ -108,7 +108,8 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     let end = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let departing = args.clone();
     let existing = args.existing_connections;
-    let conflist = args.write_conflist.then(|| Conflist::new(&args.cni_conf_dir, &args.run_dir));
+    let conflist =
+        args.write_conflist.then(|| Conflist::new(&args.cni_conf_dir, &args.run_dir).of_state(&args.state_dir));
     let boot_id = boot_id(&args)?;
     sysctl::node().context("preparing the node for routing")?;
     let directory = removal::store_dir(&args.state_dir);
@@ -157,9 +158,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
     host::facts::start(datastore.clone(), places, done_sender.clone());
     tokio::spawn(identify(datastore.clone(), done_sender));
     let (ask_sender, asks) = mpsc::unbounded_channel();
-    let socket = args.run_dir.join(FELIX_SOCKET);
-    let listener = server::bind(&socket)?;
-    tokio::spawn(server::serve(listener, Calls::new(ask_sender, datastore.clone())));
+    let socket = answer(&args, Calls::new(ask_sender, datastore.clone()))?;
     let (opened, table) = oneshot::channel();
     let options = nft::Options { longest_transaction: args.longest_transaction, ..nft::Options::default() };
     tokio::spawn(async move { opened.send(Table::open_with(bare, options).await) });
@@ -185,6 +184,15 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         End::Uninstall => tracing::info!("felix stopped; the node's NodeNetwork asks to remove Twill from this node"),
     }
     Ok(end)
+}
+
+/// Answers on the socket, whose path is returned, and performs what plugins left.
+fn answer(args: &Args, calls: Calls) -> std::io::Result<PathBuf> {
+    let socket = args.run_dir.join(FELIX_SOCKET);
+    let listener = server::bind(&socket)?;
+    tokio::spawn(calls::replay(calls.clone(), Tombstones::of(&args.state_dir, &args.run_dir)));
+    tokio::spawn(server::serve(listener, calls));
+    Ok(socket)
 }
 
 fn boot_id(args: &Args) -> anyhow::Result<String> {

@@ -9,6 +9,7 @@ pub mod departure;
 pub mod events;
 pub mod heard;
 pub mod host;
+pub mod inspect;
 pub mod link;
 pub mod memory;
 pub mod monitor;

@@ -3,6 +3,7 @@
 //! In flows the kernel as it is, out flow deletes. Nothing is remembered, so what an interrupted removal has left, the next one finds. The
 //! table goes last: a workload is guarded as long as it has an interface.
 
+use crate::io::calls::Tombstones;
 use crate::io::link::{self, KernelError, Link, Trying};
 use crate::io::rtnl::Rtnl;
 use crate::io::{conntrack, nft, route};
@@ -79,6 +80,7 @@ pub fn files(run_dir: &Path, state_dir: &Path) -> io::Result<Vec<PathBuf>> {
     files.push(run_dir.join(FELIX_SOCKET));
     files.push(super::host::kept::path(state_dir));
     files.extend(super::memory::files(state_dir));
+    files.extend(Tombstones::of(state_dir, run_dir).files());
     Ok(files)
 }
 

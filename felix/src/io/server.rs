@@ -1,11 +1,11 @@
 //! felix's socket: one JSON document per line, a connection per CNI call, any number of requests per connection.
 
 mod follow;
+mod plugin;
 mod shown;
 
-use crate::cni::Failure;
 use crate::io::agent::Ask;
-use crate::io::calls::{self, Calls};
+use crate::io::calls::Calls;
 use crate::io::heard::scopes;
 use serde_json::Value;
 use std::path::Path;
@@ -13,7 +13,6 @@ use std::time::Duration;
 use std::{fs, io};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use twill_crds::cni::CniReply;
 use twill_crds::control::{Answer, FelixRequest, FelixStatus, Forecast, PolicyChange, Waited};
 
 /// Longest request.
@@ -77,6 +76,10 @@ async fn connection(stream: UnixStream, calls: Calls) -> io::Result<()> {
         let mut answer = match serde_json::from_str::<FelixRequest>(&line) {
             Ok(FelixRequest::Drops { follow: true }) => return follow::drops(&mut read, &mut write, &calls).await,
             Ok(FelixRequest::Ruleset) => shown::ruleset(&calls).await?,
+            Ok(FelixRequest::Cni(request)) => {
+                plugin::answer(&mut read, &mut write, &calls, request).await?;
+                continue;
+            }
             Ok(request) => serde_json::to_vec(&handle(request, &calls).await)?,
             Err(error) => {
                 serde_json::to_vec(&serde_json::json!({"error": format!("not a request to felix: {error}")}))?
@@ -89,14 +92,6 @@ async fn connection(stream: UnixStream, calls: Calls) -> io::Result<()> {
 
 async fn handle(request: FelixRequest, calls: &Calls) -> Value {
     let shown = match request {
-        FelixRequest::Cni(request) => {
-            let version = request.config.get("cniVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let reply = match calls::call(calls, request).await {
-                Ok(result) => CniReply::Result(result),
-                Err(failure) => refused(&failure, &version),
-            };
-            serde_json::to_value(reply)
-        }
         FelixRequest::Status => serde_json::to_value(status(calls).await),
         FelixRequest::Wait { timeout_ms } => {
             let applied = tokio::time::timeout(Duration::from_millis(timeout_ms), applied(calls)).await;
@@ -108,7 +103,7 @@ async fn handle(request: FelixRequest, calls: &Calls) -> Value {
         FelixRequest::Forecast(change) => serde_json::to_value(forecast(calls, change).await),
         FelixRequest::HostPolicies => Ok(calls.ask(Ask::HostPolicies).await.unwrap_or_default()),
         // Answered by the connection itself.
-        FelixRequest::Ruleset => Ok(Value::Null),
+        FelixRequest::Ruleset | FelixRequest::Cni(_) => Ok(Value::Null),
     };
     shown.unwrap_or_default()
 }
@@ -140,9 +135,4 @@ async fn forecast(calls: &Calls, change: PolicyChange) -> Answer<Forecast> {
 
 async fn status(calls: &Calls) -> FelixStatus {
     calls.ask(Ask::Status).await.unwrap_or_default()
-}
-
-fn refused(failure: &Failure, version: &str) -> CniReply {
-    tracing::warn!(error = %failure, "CNI call failed");
-    CniReply::Error(failure.object(version))
 }

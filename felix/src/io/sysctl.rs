@@ -46,13 +46,29 @@ pub fn forward_ipv6() -> io::Result<()> {
 /// # Errors
 /// Naming the setting.
 pub fn workload(interface: &str, ipv6: bool) -> io::Result<()> {
-    set(&format!("ipv4/conf/{interface}/rp_filter"), "0")?;
-    set(&format!("ipv4/conf/{interface}/forwarding"), "1")?;
-    set(&format!("ipv4/conf/{interface}/accept_redirects"), "0")?;
-    set(&format!("ipv4/conf/{interface}/send_redirects"), "0")?;
-    set(&format!("ipv6/conf/{interface}/accept_ra"), "0")?;
-    set(&format!("ipv6/conf/{interface}/accept_dad"), "0")?;
-    set(&format!("ipv6/conf/{interface}/disable_ipv6"), if ipv6 { "0" } else { "1" })
+    of_workload(interface, ipv6).into_iter().try_for_each(|(name, value)| set(&name, value))
+}
+
+/// Which settings of the host side of a workload's interface are others than [`workload`] made them, one sentence each.
+#[must_use]
+pub fn workload_differs(interface: &str, ipv6: bool) -> Vec<String> {
+    let differs = |(name, value): (String, &str)| {
+        let now = fs::read_to_string(format!("{OWN}/{name}")).ok()?;
+        (now.trim() != value).then(|| format!("setting net/{name} is {} and not {value}", now.trim()))
+    };
+    of_workload(interface, ipv6).into_iter().filter_map(differs).collect()
+}
+
+fn of_workload(interface: &str, ipv6: bool) -> [(String, &'static str); 7] {
+    [
+        (format!("ipv4/conf/{interface}/rp_filter"), "0"),
+        (format!("ipv4/conf/{interface}/forwarding"), "1"),
+        (format!("ipv4/conf/{interface}/accept_redirects"), "0"),
+        (format!("ipv4/conf/{interface}/send_redirects"), "0"),
+        (format!("ipv6/conf/{interface}/accept_ra"), "0"),
+        (format!("ipv6/conf/{interface}/accept_dad"), "0"),
+        (format!("ipv6/conf/{interface}/disable_ipv6"), if ipv6 { "0" } else { "1" }),
+    ]
 }
 
 /// The pod side, while it is still down, from inside the pod's namespace. Addresses are unique by construction: no duplicate

@@ -78,6 +78,12 @@ impl Plan {
         }
     }
 
+    /// The same with the MAC address that was asked for, if one was.
+    #[must_use]
+    pub fn with_mac(self, mac: Option<Mac>) -> Self {
+        Self { pod_mac: mac.unwrap_or(self.pod_mac), ..self }
+    }
+
     /// Whether it has an IPv6 address.
     #[must_use]
     pub fn ipv6(&self) -> bool {

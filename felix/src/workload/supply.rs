@@ -1,6 +1,10 @@
 //! Where a pod's addresses come from. In flow pools, blocks, nodes and namespaces as they are told, and the ledger; out flows
 //! an address per family, or the block to claim or to wait for first, or why there is none.
 
+mod requested;
+
+pub use requested::chosen_by_another;
+
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -40,6 +44,8 @@ pub enum Choice {
     Claim(Pool),
     /// This block is ours; its route is not in the kernel yet.
     Wait(IpNet),
+    /// An address that was asked for is not free yet; a sentence without its end.
+    Until(String),
 }
 
 /// Why a pod gets no address.
@@ -61,6 +67,9 @@ pub enum NoAddress {
     /// All its pools are full; the last of them.
     #[error(transparent)]
     Full(#[from] PoolFull),
+    /// An address that was asked for cannot be given; one sentence.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// The clock and the cool-down, in milliseconds.
@@ -161,13 +170,15 @@ impl Supply {
         internal.filter_map(|address| address.address.parse().ok()).collect()
     }
 
-    /// What can be done for a pod in this namespace on this node: an address of every family for which it has a pool.
+    /// What can be done for a pod in this namespace on this node: an address of every family for which it has a pool; of those that are
+    /// `asked` for, this one.
     ///
     /// # Errors
     /// There is no pool, or all are full.
     pub fn choose(
         &self,
         namespace: &str,
+        asked: &[IpAddr],
         ledger: &Ledger,
         now: Now,
         mut busy: impl FnMut(IpAddr) -> bool,
@@ -175,6 +186,13 @@ impl Supply {
         let mut addresses = Vec::new();
         for family in [Family::V4, Family::V6] {
             let pools = self.pools_for(Some(namespace), family);
+            if let Some(address) = asked.iter().find(|address| Family::of((**address).into()) == family) {
+                match self.requested(*address, &pools, ledger, now, &mut busy)? {
+                    Choice::Addresses(found) => addresses.extend(found),
+                    other => return Ok(other),
+                }
+                continue;
+            }
             if pools.is_empty() {
                 continue;
             }
@@ -282,7 +300,7 @@ mod tests {
     use twill_datastore::Revision;
     use twill_ipam::io::store::Store;
 
-    const NOW: Now = Now { at: 1_000_000, cool_down: 60_000 };
+    pub(super) const NOW: Now = Now { at: 1_000_000, cool_down: 60_000 };
 
     fn synced<K: Object>(items: Vec<serde_json::Value>) -> Index<K> {
         let mut index = Index::default();
@@ -291,11 +309,11 @@ mod tests {
         index
     }
 
-    fn pool(name: &str, cidr: &str) -> serde_json::Value {
+    pub(super) fn pool(name: &str, cidr: &str) -> serde_json::Value {
         json!({"apiVersion": "twill.network/v1", "kind": "IPPool", "metadata": {"name": name}, "spec": {"cidr": cidr}})
     }
 
-    fn block(cidr: &str, node: &str) -> serde_json::Value {
+    pub(super) fn block(cidr: &str, node: &str) -> serde_json::Value {
         let name = twill_crds::names::block_name(cidr.parse().unwrap());
         json!({"apiVersion": "twill.network/v1", "kind": "IPBlock", "metadata": {"name": name},
             "spec": {"cidr": cidr, "node": node}})
@@ -305,14 +323,14 @@ mod tests {
         Owner { node: "n1".into(), claimant: "a".into() }
     }
 
-    fn supply(pools: Vec<serde_json::Value>, blocks: Vec<serde_json::Value>) -> Supply {
+    pub(super) fn supply(pools: Vec<serde_json::Value>, blocks: Vec<serde_json::Value>) -> Supply {
         let mut supply = Supply { blocks: synced(blocks), ..Supply::new(owner()) };
         let items = pools.into_iter().map(|pool| serde_json::from_value(pool).unwrap()).collect();
         supply.hear_pools(Followed::Synced { items, revision: Revision(1) });
         supply
     }
 
-    fn store(blocks: &[(&str, bool)]) -> (tempfile::TempDir, Store) {
+    pub(super) fn store(blocks: &[(&str, bool)]) -> (tempfile::TempDir, Store) {
         let directory = tempfile::tempdir().unwrap();
         let mut store = Store::open(directory.path(), NOW.at).unwrap();
         for (cidr, ready) in blocks {
@@ -322,7 +340,7 @@ mod tests {
     }
 
     fn choose(supply: &Supply, store: &Store) -> Result<Choice, NoAddress> {
-        supply.choose("shop", store.ledger(), NOW, |_| false)
+        supply.choose("shop", &[], store.ledger(), NOW, |_| false)
     }
 
     #[test]
@@ -422,6 +440,7 @@ mod tests {
                     netns: String::new(),
                     boot_id: String::new(),
                     addresses: vec![address],
+                    origin: Default::default(),
                 })
                 .unwrap();
         }

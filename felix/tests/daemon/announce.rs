@@ -37,7 +37,9 @@ fn the_runtime_is_told_when_pods_can_be_attached_and_not_before() {
     // What it is told leads to this felix.
     let text: Value = serde_json::from_str(&fs::read_to_string(&conflist).unwrap()).unwrap();
     let socket = node.directory.path().join("felix.sock");
-    assert_eq!(text["plugins"][0], json!({"type": "twill-cni", "socket": socket}));
+    let plugin = &text["plugins"][0];
+    assert_eq!((&plugin["type"], &plugin["socket"]), (&json!("twill-cni"), &json!(socket)));
+    assert_eq!((&plugin["stateDir"], &text["cniVersions"]), (&json!(node.state), &json!(["1.0.0", "1.1.0"])));
     let pod = node.pod("a");
     node.add(&pod);
 }

@@ -4,6 +4,7 @@
 mod announce;
 mod attach;
 mod cutting;
+mod deletes;
 mod failures;
 mod host;
 mod interfaces;
@@ -15,4 +16,5 @@ mod ownership;
 mod recall;
 mod refused;
 mod restart;
+mod verbs;
 mod world;

@@ -345,12 +345,17 @@ impl Node {
         self.call(command, pod, &pod.ns.path().display().to_string())
     }
 
-    pub fn call(&self, command: &str, pod: &Attached, netns: &str) -> Value {
+    /// A call as the plugin makes it.
+    pub fn request(&self, command: &str, pod: &Attached, netns: &str) -> Value {
         let args = format!("K8S_POD_NAMESPACE=shop;K8S_POD_NAME={};K8S_POD_UID={}", pod.name, pod.uid);
-        let request = json!({
+        json!({
             "op": "cni", "command": command, "containerId": format!("c-{}", pod.name), "netns": netns, "ifname": "eth0",
             "args": args, "config": {"cniVersion": "1.1.0", "name": "twill", "type": "twill-cni"},
-        });
+        })
+    }
+
+    pub fn call(&self, command: &str, pod: &Attached, netns: &str) -> Value {
+        let request = self.request(command, pod, netns);
         self.ask(&request).unwrap_or_else(|| panic!("no answer; {}", self.tail()))
     }
 

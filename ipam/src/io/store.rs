@@ -3,6 +3,7 @@
 use super::identity;
 use crate::error::StoreError;
 use crate::ledger::{Attachment, Ledger, Sandbox};
+use crate::origin::{Kind, Origin};
 use ipnet::IpNet;
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 use std::collections::BTreeMap;
@@ -24,6 +25,10 @@ const SCHEMA: &str = "
         netns TEXT NOT NULL, boot_id TEXT NOT NULL, PRIMARY KEY (container_id, ifname)) STRICT;
     CREATE TABLE IF NOT EXISTS held (
         address TEXT PRIMARY KEY, container_id TEXT NOT NULL, ifname TEXT NOT NULL,
+        FOREIGN KEY (container_id, ifname) REFERENCES attachment ON DELETE CASCADE) STRICT;
+    CREATE TABLE IF NOT EXISTS origin (
+        container_id TEXT NOT NULL, ifname TEXT NOT NULL, network TEXT NOT NULL, generation TEXT NOT NULL, kind TEXT NOT NULL,
+        PRIMARY KEY (container_id, ifname),
         FOREIGN KEY (container_id, ifname) REFERENCES attachment ON DELETE CASCADE) STRICT;
     CREATE TABLE IF NOT EXISTS idle (address TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT;
     PRAGMA user_version = 1;
@@ -165,6 +170,10 @@ impl Store {
             )?;
             transaction
                 .execute("DELETE FROM held WHERE container_id = ?1 AND ifname = ?2", params![container_id, ifname])?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO origin VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![container_id, ifname, a.origin.network, a.origin.generation, a.origin.kind.as_str()],
+            )?;
             for address in &a.addresses {
                 let text = address.to_string();
                 transaction.execute("INSERT INTO held VALUES (?1, ?2, ?3)", params![text, container_id, ifname])?;
@@ -185,7 +194,7 @@ impl Store {
     /// As [`Store::set_block`].
     pub fn release(&mut self, sandbox: &Sandbox, now: u64) -> Result<Option<Attachment>, StoreError> {
         let Some(attachment) = self.ledger.attachment(sandbox) else { return Ok(None) };
-        let addresses = attachment.addresses.clone();
+        let addresses = attachment.resting().to_vec();
         self.write(|transaction| {
             for address in &addresses {
                 let since = i64::try_from(now).unwrap_or(i64::MAX);
@@ -220,7 +229,9 @@ fn read(connection: &Connection, now: u64) -> rusqlite::Result<(Ledger, BTreeMap
         let (address, sandbox) = row?;
         held.entry(sandbox).or_default().push(address);
     }
-    let mut statement = connection.prepare("SELECT * FROM attachment")?;
+    let mut statement = connection.prepare(
+        "SELECT a.*, network, generation, kind FROM attachment a LEFT JOIN origin USING (container_id, ifname)",
+    )?;
     let attachments = statement.query_map([], |row| {
         let sandbox = Sandbox { container_id: row.get(0)?, ifname: row.get(1)? };
         Ok(Attachment {
@@ -230,6 +241,11 @@ fn read(connection: &Connection, now: u64) -> rusqlite::Result<(Ledger, BTreeMap
             uid: row.get(4)?,
             netns: row.get(5)?,
             boot_id: row.get(6)?,
+            origin: Origin {
+                network: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
+                generation: row.get::<_, Option<String>>(8)?.unwrap_or_default(),
+                kind: Kind::parse(&row.get::<_, Option<String>>(9)?.unwrap_or_default()),
+            },
             sandbox,
         })
     })?;

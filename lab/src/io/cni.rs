@@ -42,7 +42,7 @@ pub fn install(dir: &Path, felix_socket: &Path) -> anyhow::Result<()> {
         _ => {}
     }
     let path = conflist(dir);
-    fs::write(&path, twill_crds::cni::conflist(felix_socket)).with_context(|| path.display().to_string())
+    fs::write(&path, twill_crds::cni::conflist(felix_socket, dir)).with_context(|| path.display().to_string())
 }
 
 /// Directory of a node's plugins; that of its network configurations is the machine's own.

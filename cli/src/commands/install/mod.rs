@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use twill_crds::names::CNI_PLUGIN;
+use twill_crds::names::{CNI_IPAM_PLUGIN, CNI_PLUGIN};
 use twill_felix::io::conflist::{Conflist, overruled};
 use twill_felix::io::place::place;
 
@@ -36,8 +36,13 @@ pub(crate) fn run(args: &Install) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("{} cannot be read; name the plugin's executable with --source", source.display()))?;
     try_run(&source)?;
     let plugin = args.cni_bin_dir.join(CNI_PLUGIN);
-    let changed = place(&plugin, &content, 0o755)
-        .with_context(|| "the plugin cannot be put in place; is it the runtime's directory, and writable?")?;
+    let put = |name: &str| {
+        place(&args.cni_bin_dir.join(name), &content, 0o755)
+            .with_context(|| "the plugin cannot be put in place; is it the runtime's directory, and writable?")
+    };
+    // The same under the name by which other plugins ask for addresses. A copy: a link would lead astray who mounts the directory elsewhere.
+    let ipam = put(CNI_IPAM_PLUGIN)?;
+    let changed = put(CNI_PLUGIN)? || ipam;
     let preferred = Conflist::new(&args.cni_conf_dir, &args.node.run_dir).preferred().map_err(anyhow::Error::msg)?;
     let warnings = Vec::from_iter(overruled(&args.cni_conf_dir, &preferred));
     let state = if changed { "installed" } else { "unchanged" };

@@ -17,7 +17,8 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use twill_crds::names::CNI_PLUGIN;
+use twill_crds::names::{CNI_IPAM_PLUGIN, CNI_PLUGIN};
+use twill_felix::io::calls::Tombstones;
 use twill_felix::io::conflist::Conflist;
 use twill_felix::io::departure::UNDER_WAY;
 use twill_felix::io::{place, removal, sysctl};
@@ -72,6 +73,7 @@ pub(super) fn run(args: &Uninstall) -> anyhow::Result<ExitCode> {
         let (_, problems) = leftovers::remove([under_way]);
         report.problems.extend(problems);
     }
+    leftovers::remove_empty(Tombstones::of(&args.state_dir, &args.node_dirs.run_dir).directories());
     leftovers::remove_empty(&[
         removal::store_dir(&args.state_dir),
         args.state_dir.clone(),
@@ -124,8 +126,9 @@ fn remove_plugin(args: &Uninstall, report: &mut Report) {
         report.problems.push(problem);
         Vec::new()
     });
-    let plugin = args.cni_bin_dir.join(CNI_PLUGIN);
-    take(report, leftovers::remove(conflists.into_iter().chain([place::unfinished(&plugin), plugin])));
+    let plugins = [CNI_PLUGIN, CNI_IPAM_PLUGIN].map(|name| args.cni_bin_dir.join(name));
+    let plugins = plugins.into_iter().flat_map(|plugin| [place::unfinished(&plugin), plugin]);
+    take(report, leftovers::remove(conflists.into_iter().chain(plugins)));
 }
 
 /// The table goes last: pods and tunnels are guarded as long as there are any.

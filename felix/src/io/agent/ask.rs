@@ -1,6 +1,6 @@
 //! Questions to the agent, and who answers them.
 
-use super::{Agent, Prepared};
+use super::{Agent, MeantAttachment, Prepared};
 use crate::cni::{Add, Failure};
 use crate::compile::Users;
 use crate::io::nft;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::sync::{broadcast, oneshot};
 use twill_crds::control::{DropLine, Drops, FelixStatus, Forecast, PolicyChange};
 use twill_datastore::Mark;
-use twill_ipam::Sandbox;
+use twill_ipam::{Attachment, Sandbox};
 
 /// A question to the agent, with the place for its answer.
 pub enum Ask {
@@ -42,6 +42,24 @@ pub enum Ask {
         /// Done, or why not.
         reply: oneshot::Sender<Result<(), Failure>>,
     },
+    /// What is attached for a container and interface, if anything is.
+    Attachment {
+        /// Container and interface.
+        sandbox: Sandbox,
+        /// The answer.
+        reply: oneshot::Sender<Option<Attachment>>,
+    },
+    /// All that is attached.
+    Attachments(oneshot::Sender<Vec<Attachment>>),
+    /// What an attachment is meant to be, for a CHECK.
+    Meant {
+        /// Container and interface.
+        sandbox: Sandbox,
+        /// The answer; none if nothing is attached.
+        reply: oneshot::Sender<Option<MeantAttachment>>,
+    },
+    /// Whether an ADD would succeed now.
+    Available(oneshot::Sender<Result<(), Failure>>),
     /// Answered when everything up to some marks is in the kernel.
     Reached {
         /// The marks.
@@ -95,6 +113,10 @@ impl Agent {
                 let released = self.release(&sandbox).await;
                 drop(reply.send(released));
             }
+            Ask::Attachment { sandbox, reply } => drop(reply.send(self.store.ledger().attachment(&sandbox).cloned())),
+            Ask::Attachments(reply) => drop(reply.send(self.store.ledger().attachments().cloned().collect())),
+            Ask::Meant { sandbox, reply } => drop(reply.send(self.meant_attachment(&sandbox))),
+            Ask::Available(reply) => drop(reply.send(self.available())),
             Ask::Reached { marks, reply } if self.in_sync() && self.is_in_force(&marks) => drop(reply.send(())),
             Ask::Reached { marks, reply } => self.reached.push((marks, reply)),
             Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),

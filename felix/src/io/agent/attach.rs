@@ -4,13 +4,14 @@ use super::{Agent, Live, later, milliseconds, namesakes};
 use crate::cni::{Add, Failure, Reason};
 use crate::index::Event;
 use crate::io::{calls, conntrack, route};
-use crate::workload::supply::Choice;
+use crate::workload::supply::{Choice, NoAddress, chosen_by_another};
 use crate::workload::{Plan, interface_name};
+use ipnet::IpNet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use twill_datastore::Mark;
-use twill_ipam::{Attachment, Sandbox, StoreError};
+use twill_ipam::{Attachment, Kind, Sandbox, StoreError};
 
 /// Longest wait of an ADD for its pod to be heard of and for addresses.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,6 +23,10 @@ const DEFAULT_MTU: u32 = 1500;
 pub struct Prepared {
     /// What the kernel shall have.
     pub plan: Plan,
+    /// Whether the attachment was there before.
+    pub existed: bool,
+    /// Its addresses with their blocks, where another plugin makes the interface.
+    pub lent: Vec<(IpAddr, IpNet)>,
 }
 
 /// An ADD that waits.
@@ -76,7 +81,7 @@ impl Agent {
                 Err(Wait::Never(failure)) => Err(failure),
             };
             let sandbox = pending.add.sandbox.clone();
-            if let Err(Ok(_)) = pending.reply.send(answer) {
+            if let Err(Ok(Prepared { existed: false, .. })) = pending.reply.send(answer) {
                 // Nobody waits any more; what was prepared is undone.
                 let _ = self.release(&sandbox).await;
             }
@@ -86,22 +91,58 @@ impl Agent {
     async fn try_prepare(&mut self, add: &Add, marks: Option<&[Mark]>) -> Result<Prepared, Wait> {
         self.fresh_enough(add, marks)?;
         let away = marks.is_none() || self.recall.is_some();
-        if self.pod_of(&add.namespace, &add.pod, &add.uid).is_none() {
+        let lent = add.origin.kind == Kind::Lent;
+        if !lent && self.pod_of(&add.namespace, &add.pod, &add.uid).is_none() {
             return Err(Wait::For(format!(
                 "pod {}/{} with UID {} did not appear in the datastore",
                 add.namespace, add.pod, add.uid
             )));
         }
-        let attachment = match self.store.ledger().attachment(&add.sandbox) {
-            Some(held) if held.uid == add.uid && !held.addresses.is_empty() && !self.isolation.holds(&add.sandbox) => {
-                held.clone()
-            }
-            Some(_) => {
-                self.release(&add.sandbox).await?;
-                self.allocate(add, away)?
-            }
-            None => self.allocate(add, away)?,
+        let (attachment, existed) = self.attachment_for(add, away).await?;
+        if lent {
+            let ledger = self.store.ledger();
+            let block = |address: &IpAddr| Some((*address, ledger.block_of(*address)?));
+            let lent = attachment.addresses.iter().filter_map(block).collect();
+            let plan = Plan::of(&attachment, &self.supply.owner().claimant, 0);
+            return Ok(Prepared { plan, existed, lent });
+        }
+        self.open(add, &attachment, existed).await
+    }
+
+    /// What the store has for this container and interface, or something new. Whether it was there before.
+    async fn attachment_for(&mut self, add: &Add, away: bool) -> Result<(Attachment, bool), Wait> {
+        let Some(held) = self.store.ledger().attachment(&add.sandbox).cloned() else {
+            return Ok((self.allocate(add, away)?, false));
         };
+        let (theirs, ours) = (&held.origin.network, &add.origin.network);
+        if !theirs.is_empty() && !ours.is_empty() && theirs != ours {
+            let Sandbox { container_id, ifname } = &add.sandbox;
+            let message = format!(
+                "container {container_id} has {ifname} in network {theirs} already; DEL that first, or name another CNI_IFNAME for {ours}"
+            );
+            return Err(Failure::new(Reason::InvalidEnvironment, message).into());
+        }
+        let asked = add.given.iter().chain(&add.runtime_config.ips);
+        let same = held.uid == add.uid
+            && held.origin.kind == add.origin.kind
+            && !held.addresses.is_empty()
+            && asked.into_iter().all(|address| held.addresses.contains(address))
+            && !self.isolation.holds(&add.sandbox);
+        if !same {
+            self.release(&add.sandbox).await?;
+            return Ok((self.allocate(add, away)?, false));
+        }
+        if held.origin == add.origin {
+            return Ok((held, true));
+        }
+        // This call's from now on: an earlier DEL does not mean it.
+        let renewed = Attachment { origin: add.origin.clone(), ..held };
+        self.store.attach(renewed.clone()).map_err(|error| store_failed(&error))?;
+        Ok((renewed, true))
+    }
+
+    /// The table knows its interface, which need not be there yet.
+    async fn open(&mut self, add: &Add, attachment: &Attachment, existed: bool) -> Result<Prepared, Wait> {
         let ifname = interface_name(&add.sandbox.container_id, &add.sandbox.ifname);
         if self.stays_closed(&ifname) {
             return Err(Wait::For(format!(
@@ -110,8 +151,9 @@ impl Agent {
             )));
         }
         self.recall_attached(&ifname, &attachment.addresses);
-        let plan = Plan::of(&attachment, &self.supply.owner().claimant, add.mtu.or(self.mtu).unwrap_or(DEFAULT_MTU));
-        self.compiler.apply(Event::EndpointAttached(Self::endpoint(&attachment, &plan.host_name)));
+        let mtu = add.mtu.or(self.mtu).unwrap_or(DEFAULT_MTU);
+        let plan = Plan::of(attachment, &self.supply.owner().claimant, mtu).with_mac(add.runtime_config.mac);
+        self.compiler.apply(Event::EndpointAttached(Self::endpoint(attachment, &plan.host_name)));
         let live = self.endpoints.entry(add.sandbox.clone()).or_insert_with(|| Live {
             host_name: plan.host_name.clone(),
             index: 0,
@@ -130,7 +172,7 @@ impl Agent {
             let message = format!("pod {}/{} uses its node's network; it gets no interface", add.namespace, add.pod);
             return Err(Failure::new(Reason::InvalidEnvironment, message).into());
         }
-        Ok(Prepared { plan })
+        Ok(Prepared { plan, existed, lent: Vec::new() })
     }
 
     /// Whether enough has been heard to judge the pod by.
@@ -143,6 +185,7 @@ impl Agent {
                 Err(Wait::For("felix did not hear from the datastore what it had when the call began".to_owned()))
             }
             Some(_) => Ok(()),
+            None if add.origin.kind == Kind::Lent => Ok(()),
             // The datastore is away. A pod that was heard of before is served by what was heard; others cannot be judged.
             None if self.pod_of(&add.namespace, &add.pod, &add.uid).is_some() => Ok(()),
             None => {
@@ -173,7 +216,10 @@ impl Agent {
                 true
             }
         };
-        let choice = self.supply.choose(&add.namespace, self.store.ledger(), now, busy);
+        let choice = match add.given.as_slice() {
+            [] => self.supply.choose(&add.namespace, &add.runtime_config.ips, self.store.ledger(), now, busy),
+            given => chosen_by_another(given, self.store.ledger(), busy),
+        };
         if let Some(error) = broken {
             return Err(calls::refused(&error).into());
         }
@@ -190,9 +236,13 @@ impl Agent {
                 }
                 return Err(Wait::For(what));
             }
+            Ok(Choice::Until(what)) => return Err(Wait::For(what)),
             Ok(Choice::Wait(cidr)) => {
                 let reason = self.blocks.ready.reason(cidr).map(|reason| format!(" ({reason})")).unwrap_or_default();
                 return Err(Wait::For(format!("{} did not become ready{reason}", super::name(cidr))));
+            }
+            Err(none @ NoAddress::Refused(_)) => {
+                return Err(Failure::new(Reason::AddressRefused, none.to_string()).into());
             }
             Err(none) => {
                 let told = std::iter::once(none.to_string()).chain(self.blocks.unusable()).collect::<Vec<_>>();
@@ -207,6 +257,7 @@ impl Agent {
             netns: add.netns.display().to_string(),
             boot_id: self.boot_id.clone(),
             addresses,
+            origin: add.origin.clone(),
         };
         self.store.attach(attachment.clone()).map_err(|error| store_failed(&error))?;
         self.warm();

@@ -7,6 +7,7 @@ mod announce;
 mod ask;
 mod attach;
 mod blocks;
+mod calls;
 mod cutting;
 mod drops;
 mod facts;
@@ -26,6 +27,7 @@ mod report;
 pub use ask::{Ask, Shown};
 pub use attach::Prepared;
 pub use blocks::Done;
+pub use calls::MeantAttachment;
 pub use cutting::ExistingConnections;
 pub use host::Places;
 pub use look::Look;
@@ -36,6 +38,7 @@ use crate::compile::Compiler;
 use crate::cut::Suspects;
 use crate::host::failsafe::Facts;
 use crate::index::{Endpoint, Event};
+use crate::io::calls::Tombstones;
 use crate::io::heard::{Fact, scopes};
 use crate::io::memory::Keeper;
 use crate::io::nft::{Enforced, Table};
@@ -159,8 +162,9 @@ impl Agent {
     /// # Errors
     /// The kernel or the store failed.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory, places, facts, settings } =
-            parts;
+        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory, places, .. } = parts;
+        let (facts, settings) = (parts.facts, parts.settings);
+        let left = Tombstones::of(&places.state_dir, &places.run_dir);
         let mut agent = Self {
             node: owner.node.clone(),
             boot_id,
@@ -200,6 +204,7 @@ impl Agent {
             supply_changed: false,
             announcement: announce::Announcement::default(),
         };
+        agent.bury(&left)?;
         agent.adopt()?;
         Ok(agent)
     }

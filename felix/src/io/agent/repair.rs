@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use twill_crds::names::{IPVS_DEVICE, WORKLOAD_PREFIX};
-use twill_ipam::{Attachment, Sandbox};
+use twill_ipam::{Attachment, Kind, Origin, Sandbox};
 
 /// Key of a fault.
 const IPVS: &str = "ipvs";
@@ -75,6 +75,7 @@ impl Agent {
             netns: String::new(),
             boot_id: self.boot_id.clone(),
             addresses,
+            origin: Origin::default(),
         };
         self.store.attach(attachment)?;
         Ok(())
@@ -82,8 +83,8 @@ impl Agent {
 
     /// Names the pods of attachments that were taken back from the kernel, once they have been heard of.
     pub(super) fn name_adopted(&mut self) {
-        let nameless: Vec<Attachment> =
-            self.store.ledger().attachments().filter(|held| held.pod.is_empty()).cloned().collect();
+        let nameless = |held: &&Attachment| held.pod.is_empty() && held.origin.kind != Kind::Lent;
+        let nameless: Vec<Attachment> = self.store.ledger().attachments().filter(nameless).cloned().collect();
         for attachment in nameless {
             let pod = self.compiler.pods().find(|pod| pod.uid == attachment.uid);
             let Some(key) = pod.map(|pod| pod.key.clone()) else { continue };

@@ -9,7 +9,7 @@ use twill_crds::control::FelixStatus;
 pub type Conditions = Vec<(&'static str, bool, String)>;
 
 pub(super) const NOT_HEARD: &str = "felix has not heard all of the datastore yet";
-const TABLE_NOT_OURS: &str = "table inet twill is not ours yet: another process owns it";
+pub(super) const TABLE_NOT_OURS: &str = "table inet twill is not ours yet: another process owns it";
 
 impl Agent {
     pub(super) fn status(&self) -> FelixStatus {

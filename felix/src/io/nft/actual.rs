@@ -7,7 +7,7 @@ use super::expression;
 use super::set::{self, ElementReader};
 use super::wire::{Attributes, FAMILY_INET, message};
 use super::{Error, Expiring};
-use crate::ruleset::{Base, BaseKind, Chain, Hook, Name, Rule, Ruleset, Set};
+use crate::ruleset::{Base, BaseKind, Chain, Hook, Key, Name, Rule, Ruleset, Set, Value};
 use std::collections::BTreeMap;
 use twill_crds::names::NFT_TABLE;
 
@@ -85,6 +85,20 @@ pub(super) fn expiring(connection: &mut Connection, name: &Name) -> Result<Vec<E
         })?;
         if consistent {
             return Ok(found);
+        }
+    }
+    Err(Error::Torn)
+}
+
+/// The elements of one set, as they are at the moment.
+pub(super) fn elements(connection: &mut Connection, name: &Name, set: &Set) -> Result<BTreeMap<Key, Value>, Error> {
+    for _ in 0..ATTEMPTS {
+        let mut reader = ElementReader::new(set);
+        let consistent = connection.dump(message::GET_ELEMENTS, |w| set::elements_header(w, name), &mut |m| {
+            m.attributes().nested(set::LIST_ELEMENTS).into_iter().for_each(|list| reader.read(list));
+        })?;
+        if consistent {
+            return Ok(reader.finish());
         }
     }
     Err(Error::Torn)

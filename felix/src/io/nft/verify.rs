@@ -5,9 +5,12 @@ use super::connection::Connection;
 use super::left::Left;
 use super::owner::difference;
 use super::{Error, Verified};
-use crate::ruleset::{Part, Ruleset};
+use crate::base;
+use crate::ruleset::{Key, Part, Ruleset, Value};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use twill_crds::names::NFT_TABLE;
 
 /// Transactions that the owner has begun, and those that it has ended.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +45,33 @@ pub struct Compared {
     pub undisturbed: bool,
 }
 
+/// Sets and maps whose keys begin with a workload's interface.
+const BY_INTERFACE: [&str; 5] = [base::KNOWN, base::SOURCE_V4, base::SOURCE_V6, base::FROM_POD, base::TO_POD];
+
 impl Meant {
+    /// What of the table differs that is about one interface, one sentence each. Takes time with the number of local workloads.
+    ///
+    /// # Errors
+    /// The kernel could not be read.
+    pub fn differences_of(mut self, interface: &str) -> Result<Vec<String>, Error> {
+        let prefix = Key::interface(interface);
+        let about = |elements: &BTreeMap<Key, Value>| -> BTreeMap<Key, Value> {
+            let ours = elements.iter().filter(|(key, _)| key.bytes().starts_with(prefix.bytes()));
+            ours.map(|(key, value)| (key.clone(), value.clone())).collect()
+        };
+        let mut differences = Vec::new();
+        for name in BY_INTERFACE.map(base::name) {
+            let Some(meant) = self.ruleset.sets.get(&name) else { continue };
+            let actual = actual::elements(&mut self.connection, &name, meant)?;
+            let (meant, actual) = (about(&meant.elements), about(&actual));
+            if meant != actual {
+                let what = if meant.len() > actual.len() { "an element is missing" } else { "an element is another" };
+                differences.push(format!("{what} for {interface} in {name} of table inet {NFT_TABLE}"));
+            }
+        }
+        Ok(differences)
+    }
+
     /// On the owner's thread, between two transactions.
     pub(super) fn of(ruleset: &Arc<Ruleset>, left: &Left, transactions: &Transactions) -> Result<Self, Error> {
         let at = transactions.so_far();

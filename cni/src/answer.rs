@@ -1,0 +1,110 @@
+//! What becomes of a call: felix's part, and that of another's address plugin, in the order that leaves no address without its holder.
+
+use crate::call::{self, Call, Environment, error};
+use crate::delegate::Delegate;
+use crate::felix::{self, Answered, Refusal};
+use crate::tombstone::Tombstone;
+use serde_json::{Value, json};
+use twill_crds::cni::{CniError, ERR_IO, VERSIONS};
+
+/// What is to be printed.
+pub(crate) struct Answer {
+    /// The result; none if nothing is printed.
+    pub(crate) printed: Option<Value>,
+    felix: Option<Answered>,
+}
+
+impl Answer {
+    fn nothing() -> Self {
+        Self { printed: None, felix: None }
+    }
+
+    /// The runtime has it.
+    pub(crate) fn delivered(self) {
+        self.felix.into_iter().for_each(Answered::acknowledge);
+    }
+}
+
+/// Answers a call.
+pub(crate) fn answer(environment: &Environment<'_>, input: &[u8]) -> Result<Answer, CniError> {
+    let command = environment.command()?;
+    if command == "VERSION" {
+        return Ok(Answer { printed: Some(version(input)), felix: None });
+    }
+    let call = call::read(environment, command, input)?;
+    let (version, name) = (call.version.clone(), call.ipam.clone());
+    let ipam = || name.as_deref().map(|name| Delegate::find(environment, name, &version, input)).transpose();
+    match call.request.command.as_str() {
+        "ADD" => add(call, ipam()?.as_ref()),
+        "DEL" => {
+            del(&call)?;
+            ipam()?.map(|ipam| ipam.run("DEL")).transpose().map(|_| Answer::nothing())
+        }
+        "GC" => gc(&call, ipam()),
+        command => {
+            felix::ask(&call, felix::line(&call)?)?;
+            ipam()?.map(|ipam| ipam.run(command)).transpose().map(|_| Answer::nothing())
+        }
+    }
+}
+
+/// Needs nothing but the environment: whoever asks may not know yet what to say.
+fn version(input: &[u8]) -> Value {
+    let asked: Value = serde_json::from_slice(input).unwrap_or_default();
+    let shown = asked["cniVersion"].as_str().filter(|version| !version.is_empty());
+    json!({"cniVersion": shown.unwrap_or(VERSIONS[VERSIONS.len() - 1]), "supportedVersions": VERSIONS})
+}
+
+/// Another's addresses come first, and go back if felix cannot use them.
+fn add(mut call: Call, ipam: Option<&Delegate<'_>>) -> Result<Answer, CniError> {
+    if let Some(ipam) = ipam {
+        call.request.ipam_result = ipam.run("ADD")?;
+    }
+    let answered = felix::line(&call).and_then(|line| felix::ask(&call, line).map_err(CniError::from));
+    match answered {
+        Ok(felix) => Ok(Answer { printed: Some(felix.result.clone()), felix: Some(felix) }),
+        Err(error) => {
+            // The runtime calls DEL after a failed ADD, which does this once more if need be.
+            ipam.map(|ipam| ipam.run("DEL"));
+            Err(error)
+        }
+    }
+}
+
+/// The tombstone comes before anything, and stays if felix is away: then the DEL is as good as done. Addresses of another's plugin go
+/// back after it: felix does not use them again before it has read its tombstones.
+fn del(call: &Call) -> Result<(), CniError> {
+    let line = felix::line(call)?;
+    let tombstone = Tombstone::write(&call.deleted, &call.request);
+    match (felix::ask(call, line), tombstone) {
+        (Ok(_), tombstone) => {
+            tombstone.into_iter().for_each(Tombstone::remove);
+            Ok(())
+        }
+        // The runtime tries again, and felix says more.
+        (Err(Refusal::Felix(error)), tombstone) => {
+            tombstone.into_iter().for_each(Tombstone::remove);
+            Err(error)
+        }
+        (Err(Refusal::Away(_)), Ok(_)) => Ok(()),
+        (Err(Refusal::Away(away)), Err(unwritten)) => {
+            let message = format!("{}, and the call cannot be left for it: {unwritten}", away.msg);
+            Err(error(&call.version, ERR_IO, message, &away.details))
+        }
+    }
+}
+
+/// Both are asked, whatever the one says, and all is told.
+fn gc(call: &Call, ipam: Result<Option<Delegate<'_>>, CniError>) -> Result<Answer, CniError> {
+    let ours = felix::ask(call, felix::line(call)?).map_err(CniError::from);
+    let theirs = ipam.and_then(|ipam| ipam.map_or(Ok(Value::Null), |ipam| ipam.run("GC")));
+    match (ours, theirs) {
+        (Ok(_), Ok(_)) => Ok(Answer::nothing()),
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+        (Err(ours), Err(theirs)) => Err(CniError { msg: format!("{}; {}", ours.msg, theirs.msg), ..ours }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Addresses that somebody asks for by number: the runtime, or another's address plugin.
+
+use super::{Choice, NoAddress, Now, Supply};
+use ipnet::IpNet;
+use std::net::IpAddr;
+use twill_ipam::{Ledger, Pool, range};
+
+impl Supply {
+    /// What can be done for who asks for this address; `pools` are those that it may come from.
+    ///
+    /// # Errors
+    /// [`NoAddress::Refused`]: it cannot be had.
+    pub(super) fn requested(
+        &self,
+        address: IpAddr,
+        pools: &[Pool],
+        ledger: &Ledger,
+        now: Now,
+        busy: &mut impl FnMut(IpAddr) -> bool,
+    ) -> Result<Choice, NoAddress> {
+        let refused = |why: String| Err(NoAddress::Refused(format!("{address} was asked for, and {why}")));
+        let Some(pool) = pools.iter().find(|pool| pool.cidr.contains(&address)) else {
+            return refused("no IPPool that this pod may use on this node contains it".to_owned());
+        };
+        let own = self.own_of(pool);
+        let Some(cidr) = own.into_iter().find(|cidr| cidr.contains(&address)) else {
+            return self.block_for(address, pool);
+        };
+        if range::ordinal(cidr, address) == Some(0) {
+            return refused(format!("it is the first address of its block {cidr}, which no pod gets"));
+        }
+        if let Some(holder) = ledger.holder(address) {
+            let (pod, container) = (format!("{}/{}", holder.namespace, holder.pod), &holder.sandbox.container_id);
+            return refused(format!("pod {pod} has it (container {container}); delete that pod first"));
+        }
+        if ledger.block(cidr).is_none_or(|block| !block.ready) {
+            return Ok(Choice::Wait(cidr));
+        }
+        if let Some(left) = ledger.rests(address, now.at, now.cool_down) {
+            return Ok(Choice::Until(format!(
+                "{address} was asked for and rests for {} s more, since another pod had it; it was not free",
+                left.div_ceil(1000)
+            )));
+        }
+        match busy(address) {
+            true => refused("an interface of this node has it, or a route of this node leads to it".to_owned()),
+            false => Ok(Choice::Addresses(vec![address])),
+        }
+    }
+
+    /// Its block is not ours: it can be claimed if it is nobody's.
+    fn block_for(&self, address: IpAddr, pool: &Pool) -> Result<Choice, NoAddress> {
+        let other = self.blocks.iter().find(|(_, block)| block.spec.cidr.contains(&address));
+        if let Some((_, block)) = other {
+            let (cidr, node) = (block.spec.cidr, &block.spec.node);
+            let why = format!("it lies in block {cidr}, which is node {node}'s; run the pod there, or ask for another");
+            return Err(NoAddress::Refused(format!("{address} was asked for, and {why}")));
+        }
+        let only = IpNet::new(address, pool.block_len).map_or(pool.cidr, |net| net.trunc());
+        Ok(Choice::Claim(Pool { cidr: only, ..pool.clone() }))
+    }
+}
+
+/// What can be done with addresses that another's plugin gave. One that its earlier holder has still to give back is waited for.
+///
+/// # Errors
+/// [`NoAddress::Refused`]: the node has one of them.
+pub fn chosen_by_another(
+    given: &[IpAddr],
+    ledger: &Ledger,
+    mut busy: impl FnMut(IpAddr) -> bool,
+) -> Result<Choice, NoAddress> {
+    for address in given {
+        if let Some(holder) = ledger.holder(*address) {
+            return Ok(Choice::Until(format!(
+                "{address}, which the plugin of ipam.type gave, is still held by pod {}/{} (container {}): its DEL did not come",
+                holder.namespace, holder.pod, holder.sandbox.container_id
+            )));
+        }
+        if busy(*address) {
+            let why =
+                "an interface of this node has it, or a route of this node leads to it; give the plugin another range";
+            return Err(NoAddress::Refused(format!("{address} was given by the plugin of ipam.type, and {why}")));
+        }
+    }
+    Ok(Choice::Addresses(given.to_vec()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::tests::{NOW, block, pool, store, supply};
+    use super::*;
+    use twill_ipam::{Attachment, Sandbox};
+
+    fn attachment(address: &str) -> Attachment {
+        Attachment {
+            sandbox: Sandbox { container_id: "c1".into(), ifname: "eth0".into() },
+            namespace: "shop".into(),
+            pod: "cart".into(),
+            uid: "u".into(),
+            netns: String::new(),
+            boot_id: String::new(),
+            addresses: vec![address.parse().unwrap()],
+            origin: Default::default(),
+        }
+    }
+
+    #[test]
+    fn an_address_that_was_asked_for_is_given_or_the_reason_is_said() {
+        let supply = supply(
+            vec![pool("p4", "10.42.0.0/16"), pool("p6", "fd42::/112")],
+            vec![block("10.42.1.0/26", "n1"), block("10.42.2.0/26", "n2"), block("fd42::40/122", "n1")],
+        );
+        let (_d, mut store) = store(&[("10.42.1.0/26", true), ("fd42::40/122", true)]);
+        store.attach(attachment("10.42.1.8")).unwrap();
+        store.release(&attachment("10.42.1.8").sandbox, NOW.at - 10_000).unwrap();
+        store.attach(attachment("10.42.1.7")).unwrap();
+        let ask = |asked: &[&str]| {
+            let asked: Vec<IpAddr> = asked.iter().map(|text| text.parse().unwrap()).collect();
+            supply.choose("shop", &asked, store.ledger(), NOW, |address| address.to_string() == "10.42.1.9")
+        };
+        let both = |four: &str, six: &str| Ok(Choice::Addresses(vec![four.parse().unwrap(), six.parse().unwrap()]));
+        assert_eq!(ask(&["10.42.1.33"]), both("10.42.1.33", "fd42::41"));
+        assert_eq!(ask(&["fd42::50", "10.42.1.33"]), both("10.42.1.33", "fd42::50"));
+        for (address, says) in [
+            ("192.0.2.1", "no IPPool that this pod may use"),
+            ("10.42.1.0", "the first address of its block"),
+            ("10.42.1.7", "pod shop/cart has it (container c1)"),
+            ("10.42.2.5", "block 10.42.2.0/26, which is node n2's"),
+            ("10.42.1.9", "an interface of this node has it"),
+        ] {
+            let said = ask(&[address]).unwrap_err().to_string();
+            assert!(said.contains(says) && said.starts_with(address), "{said}");
+        }
+        assert!(matches!(ask(&["10.42.1.8"]), Ok(Choice::Until(what)) if what.contains("rests for 50 s more")));
+        let claim = ask(&["10.42.3.70"]).unwrap();
+        assert!(
+            matches!(claim, Choice::Claim(pool) if pool.cidr == "10.42.3.64/26".parse().unwrap() && pool.name == "p4")
+        );
+    }
+
+    #[test]
+    fn what_another_gave_is_taken_unless_somebody_has_it() {
+        let (_d, mut store) = store(&[]);
+        let given = ["192.0.2.7".parse().unwrap()];
+        let free = |_| false;
+        assert_eq!(chosen_by_another(&given, store.ledger(), free), Ok(Choice::Addresses(given.to_vec())));
+        assert!(chosen_by_another(&given, store.ledger(), |_| true).is_err());
+        store.attach(attachment("192.0.2.7")).unwrap();
+        let choice = chosen_by_another(&given, store.ledger(), free).unwrap();
+        assert!(matches!(choice, Choice::Until(what) if what.contains("still held by pod shop/cart")));
+    }
+}
