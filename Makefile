@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BUILD_TOOLS := cc:gcc protoc:protobuf-compiler /usr/include/google/protobuf/descriptor.proto:libprotobuf-dev
 UNIT_TOOLS := $(BUILD_TOOLS) etcd:etcd-server openssl:openssl
 TEST_TOOLS := $(UNIT_TOOLS) nft:nftables ip:iproute2 tcpdump:tcpdump bird:bird2 vtysh:frr gobgpd:gobgpd iptables-restore:iptables conntrack:conntrack ping:iputils-ping \
-  /usr/sbin/bgpctl:openbgpd exabgp:exabgp
+  /usr/sbin/bgpctl:openbgpd exabgp:exabgp /usr/lib/cni/ptp:containernetworking-plugins
 # Of a node with a kubelet; containerd and runc are the machine's own, and not brought here: their package starts a service.
 KUBELET_TOOLS := nft:nftables ip:iproute2 setpriv:util-linux busybox:busybox-static /usr/lib/cni/loopback:containernetworking-plugins
 VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-system-common busybox:busybox-static cpio:cpio modprobe:kmod ipvsadm:ipvsadm
@@ -14,7 +14,7 @@ VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-syst
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
-.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-restarts test-flood test-kubernetes test-kubelet test-pressure fuzz-bgp bench-bgp bench-bfd bench-policy bench-kubernetes lint
+.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-restarts test-flood test-kubernetes test-kubelet test-cni test-pressure fuzz-bgp bench-bgp bench-bfd bench-policy bench-kubernetes lint
 
 help:
 	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up,"
@@ -29,6 +29,7 @@ help:
 	@echo "                \$$KUBEBUILDER_ASSETS or /usr/local/kubebuilder/bin (root)"
 	@echo "make test-kubelet  the manifest on two nodes with kubelet, containerd and runc, through upgrades: kubelet, kube-controller-manager"
 	@echo "                and kube-scheduler beside those (root; containerd and runc installed)"
+	@echo "make test-cni   libcni's own tool against the plugin: CNITOOL=path of cnitool (root)"
 	@echo "make test-pressure  the speaker with a million routes and peers that misbehave, ten minutes (root)"
 	@echo "make fuzz-bgp   100 million random messages against the BGP codec and the speaker: COUNT=1000000 for less"
 	@echo "make bench-bgp  Twill's speaker beside BIRD, FRR, OpenBGPD and GoBGP (root): BENCH=\"--divide 10 --rows 50,1\" for less"
@@ -133,6 +134,16 @@ test-kubelet:
 	@scripts/need $(BUILD_TOOLS) $(KUBELET_TOOLS)
 	$(CARGO) build --locked -p twill -p twill-cni
 	$(CARGO) test --locked -p twill-e2e --test kube_kubelet -- --ignored --nocapture
+
+# Needs Go once, to build the tool.
+CNITOOL ?= $(or $(TWILL_CNITOOL),$(shell command -v cnitool))
+
+test-cni:
+	$(call ROOT,its tests make network namespaces.)
+	@[ -x "$(CNITOOL)" ] || { echo "make $@ needs cnitool: go install github.com/containernetworking/cni/cnitool@v1.3.0, then CNITOOL=its path" >&2; exit 1; }
+	@scripts/need $(TEST_TOOLS)
+	$(CARGO) build --locked -p twill -p twill-cni
+	TWILL_CNITOOL=$(abspath $(CNITOOL)) $(CARGO) test --locked -p twill-e2e --test root_cni -- --ignored $$(scripts/ignored-tests "needs cnitool")
 
 # As `make test` has it, with all routes and an optimised speaker.
 test-pressure:

@@ -5,7 +5,7 @@ use crate::delegate::Delegate;
 use crate::felix::{self, Answered, Refusal};
 use crate::tombstone::Tombstone;
 use serde_json::{Value, json};
-use twill_crds::cni::{CniError, ERR_IO, VERSIONS};
+use twill_crds::cni::{CniError, ERR_IO, ERR_NOT_AVAILABLE, VERSIONS};
 
 /// What is to be printed.
 pub(crate) struct Answer {
@@ -41,6 +41,10 @@ pub(crate) fn answer(environment: &Environment<'_>, input: &[u8]) -> Result<Answ
             ipam()?.map(|ipam| ipam.run("DEL")).transpose().map(|_| Answer::nothing())
         }
         "GC" => gc(&call, ipam()),
+        "STATUS" => {
+            felix::ask(&call, felix::line(&call)?).map_err(unavailable)?;
+            ipam()?.map(|ipam| ipam.run("STATUS")).transpose().map(|_| Answer::nothing())
+        }
         command => {
             felix::ask(&call, felix::line(&call)?)?;
             ipam()?.map(|ipam| ipam.run(command)).transpose().map(|_| Answer::nothing())
@@ -91,6 +95,14 @@ fn del(call: &Call) -> Result<(), CniError> {
             let message = format!("{}, and the call cannot be left for it: {unwritten}", away.msg);
             Err(error(&call.version, ERR_IO, message, &away.details))
         }
+    }
+}
+
+/// Pods that run have their policy without felix; new ones are not attached.
+fn unavailable(refusal: Refusal) -> CniError {
+    match refusal {
+        Refusal::Away(away) => CniError { code: ERR_NOT_AVAILABLE, ..away },
+        Refusal::Felix(error) => error,
     }
 }
 

@@ -51,8 +51,19 @@ pub fn lent(version: &str, addresses: &[(IpAddr, IpNet)], routes: &Value) -> Val
         }
         ips.push(ip);
     }
-    let routes = if routes.is_array() { routes.clone() } else { json!([]) };
+    let routes: Vec<Value> = routes.as_array().into_iter().flatten().map(|route| by_way_of(route, addresses)).collect();
     json!({"cniVersion": version, "ips": ips, "routes": routes, "dns": {}})
+}
+
+/// A route with its gateway: without one of its own, that of the addresses of its family. Plugins compare it with the kernel's on CHECK.
+fn by_way_of(route: &Value, addresses: &[(IpAddr, IpNet)]) -> Value {
+    let mut route = route.clone();
+    let is_v4 = !route["dst"].as_str().unwrap_or_default().contains(':');
+    let block = addresses.iter().find(|(address, _)| address.is_ipv4() == is_v4).map(|(_, block)| block);
+    if let (true, Some(block), true) = (route.is_object(), block, route["gw"].is_null()) {
+        route["gw"] = json!(block.network().to_string());
+    }
+    route
 }
 
 fn text(mac: Mac) -> String {
@@ -97,11 +108,12 @@ mod tests {
     fn what_is_lent_has_its_block_s_range_and_gateway_and_no_interface() {
         let addresses = [("10.42.0.5", "10.42.0.0/26"), ("fd42::5", "fd42::/122")]
             .map(|(address, block)| (address.parse().unwrap(), block.parse().unwrap()));
-        let routes = json!([{"dst": "0.0.0.0/0"}]);
+        let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}, {"dst": "192.0.2.0/24", "gw": "192.0.2.1"}]);
+        let with_gateways = json!([{"dst": "0.0.0.0/0", "gw": "10.42.0.0"}, {"dst": "::/0", "gw": "fd42::"}, {"dst": "192.0.2.0/24", "gw": "192.0.2.1"}]);
         let expected = json!({
             "cniVersion": "1.1.0",
             "ips": [{"address": "10.42.0.5/26", "gateway": "10.42.0.0"}, {"address": "fd42::5/122", "gateway": "fd42::"}],
-            "routes": routes, "dns": {},
+            "routes": with_gateways, "dns": {},
         });
         assert_eq!(lent("1.1.0", &addresses, &routes), expected);
         assert_eq!(lent("0.4.0", &addresses, &Value::Null)["ips"][1]["version"], "6");

@@ -312,7 +312,7 @@ fn addresses_are_lent_to_other_plugins_and_outlive_felix_until_they_come_back() 
     let (four, gateway) =
         (result["ips"][0]["address"].as_str().unwrap(), result["ips"][0]["gateway"].as_str().unwrap());
     assert!(four.ends_with("/26") && gateway.ends_with(['0', '4', '8', '2']), "{reply}");
-    assert_eq!(result["routes"], json!([{"dst": "0.0.0.0/0"}]));
+    assert_eq!(result["routes"], json!([{"dst": "0.0.0.0/0", "gw": gateway}]));
     assert_eq!(called(&node, "ADD", &a, lent), reply);
     assert!(!node.ns.run(&["ip", "-o", "link"]).contains("twl"));
     let check = |result: &Value| {
