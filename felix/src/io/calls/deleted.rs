@@ -116,6 +116,7 @@ fn boot() -> String {
 pub async fn replay(calls: Calls, tombstones: Tombstones) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut said = String::new();
     loop {
         tick.tick().await;
         let at = tombstones.clone();
@@ -128,7 +129,12 @@ pub async fn replay(calls: Calls, tombstones: Tombstones) {
                         "DEL that the plugin had left was performed");
                     tombstone.remove();
                 }
-                Err(error) => tracing::warn!(%error, "DEL that the plugin had left was not performed; tried again"),
+                // Once, however often it is tried.
+                Err(error) if said != error.message => {
+                    tracing::warn!(%error, "DEL that the plugin had left was not performed; tried again");
+                    said = error.message;
+                }
+                Err(_) => {}
             }
         }
     }
