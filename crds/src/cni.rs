@@ -4,7 +4,7 @@
 
 use crate::names::{CNI_NETWORK, CNI_PLUGIN};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -16,11 +16,14 @@ pub const CONF_VERSION: &str = "1.0.0";
 /// `cniVersions` of our network configuration: a runtime takes the newest that it knows itself.
 const CONF_VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
 
+/// What a runtime may ask of the plugin for one attachment: it passes on only what is announced.
+const CAPABILITIES: [&str; 4] = ["bandwidth", "ips", "mac", "portMappings"];
+
 /// The network configuration list that leads a runtime to the felix which listens at `socket` and keeps its state in `state_dir`, as the
 /// file [`crate::names::CNI_CONFLIST`] holds it.
 #[must_use]
 pub fn conflist(socket: &Path, state_dir: &Path) -> String {
-    let capabilities = json!({"ips": true, "mac": true});
+    let capabilities: Map<String, Value> = CAPABILITIES.iter().map(|name| ((*name).to_owned(), json!(true))).collect();
     let plugin = json!({"type": CNI_PLUGIN, "socket": socket, "stateDir": state_dir, "capabilities": capabilities});
     let list =
         json!({"cniVersion": CONF_VERSION, "cniVersions": CONF_VERSIONS, "name": CNI_NETWORK, "plugins": [plugin]});
@@ -168,6 +171,8 @@ pub const ERR_NO_ADDRESS: u32 = 100;
 pub const ERR_KERNEL: u32 = 101;
 /// `code` of Twill's own: the local store of addresses cannot be written.
 pub const ERR_STORE: u32 = 102;
+/// `code` of Twill's own: a port of the node that was asked for is another pod's, or the node's own.
+pub const ERR_PORT_TAKEN: u32 = 110;
 /// `code` of Twill's own: an address that was asked for cannot be given.
 pub const ERR_ADDRESS_REFUSED: u32 = 103;
 /// `code` of Twill's own: CHECK found something that is not as it was attached.

@@ -42,6 +42,8 @@ pub const IPVS_DEVICE: &str = "kube-ipvs0";
 
 /// Prefix of the host side of every workload interface; 11 hex digits of a hash of container ID and interface name follow.
 pub const WORKLOAD_PREFIX: &str = "twl";
+/// Prefix of the device through which a workload's packets go whose sending is limited; the same digits follow.
+pub const SHAPER_PREFIX: &str = "twb";
 /// The link-local gateway that every IPv4 pod routes through. No interface has it: a permanent neighbour in the pod names the
 /// host side's MAC.
 pub const GATEWAY_V4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 1);

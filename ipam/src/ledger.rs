@@ -37,6 +37,8 @@ pub struct Attachment {
     pub addresses: Vec<IpAddr>,
     /// Its network, its call, and what of it is ours.
     pub origin: Origin,
+    /// What the runtime asked for beside them, in the words of whoever attaches; kept with the addresses and not looked into. Empty: nothing.
+    pub asked: String,
 }
 
 impl Attachment {

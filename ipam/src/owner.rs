@@ -79,6 +79,7 @@ mod tests {
             boot_id: String::new(),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             origin: Default::default(),
+            asked: String::new(),
         }
     }
 

@@ -30,6 +30,7 @@ fn writer() {
                 boot_id: String::new(),
                 addresses: vec![address],
                 origin: Default::default(),
+                asked: String::new(),
             })
             .unwrap();
         println!("+{n} {address}");

@@ -28,6 +28,7 @@ fn attachment(n: usize, address: IpAddr) -> Attachment {
         boot_id: "boot".into(),
         addresses: vec![address],
         origin: Default::default(),
+        asked: String::new(),
     }
 }
 

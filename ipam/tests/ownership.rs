@@ -213,6 +213,7 @@ impl World {
             boot_id: String::new(),
             addresses: vec![address],
             origin: Default::default(),
+            asked: String::new(),
         };
         machine.attached.insert(uid.clone(), held);
         // Cut off, it serves a pod that it had heard of before, and cannot say where.

@@ -3,6 +3,7 @@
 //!
 //! The lab plays only what surrounds Twill: wires and routers, kubelet, scheduler. See README.md.
 
+pub mod capabilities;
 pub mod changes;
 pub mod file;
 pub mod io;

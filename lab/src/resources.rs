@@ -153,6 +153,11 @@ fn check_ports(pod: &Pod) -> anyhow::Result<()> {
             "spec.containers.ports.containerPort: {} is no port; 1 to 65535 are",
             port.container_port
         );
+        ensure!(
+            port.host_port.is_none_or(|port| (0..=65535).contains(&port)),
+            "spec.containers.ports.hostPort: {} is no port; 1 to 65535 are",
+            port.host_port.unwrap_or_default()
+        );
         if let Some(protocol) = &port.protocol {
             protocol.parse::<crate::ports::Protocol>().context("spec.containers.ports.protocol")?;
         }

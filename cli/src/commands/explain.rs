@@ -71,6 +71,9 @@ pub(super) fn value(explanation: &Explanation) -> Value {
     if let Some(through) = &explanation.through {
         value["through"] = judgement(through);
     }
+    if let Some((node, port)) = &explanation.host_port {
+        value["hostPort"] = json!({"node": node, "port": port});
+    }
     if explanation.depends() {
         value["depends"] = json!("interface");
     }

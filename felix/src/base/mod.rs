@@ -1,6 +1,7 @@
 //! The static part of table `inet twill`: names, and the skeleton of base chains and sets that policy is hung into.
 
 mod denial;
+mod hostport;
 mod skeleton;
 
 pub use denial::{Reason, log};
@@ -41,13 +42,25 @@ pub const NAT_V6: &str = "nat6";
 pub const SERVICES_V4: &str = "services4";
 /// The same of IPv6.
 pub const SERVICES_V6: &str = "services6";
+/// Map `protocol . port` to `IPv4 address . port`: ports of whichever address of this node that lead to workloads.
+pub const HOSTPORT_V4: &str = "hostport4";
+/// The same to IPv6 addresses.
+pub const HOSTPORT_V6: &str = "hostport6";
+/// Map `IPv4 address . protocol . port` to `IPv4 address . port`: ports of one address of this node that lead to workloads.
+pub const HOSTPORT_AT_V4: &str = "hostport_at4";
+/// The same of IPv6.
+pub const HOSTPORT_AT_V6: &str = "hostport_at6";
+/// Set `IPv4 address . the same`: workloads that ports of this node lead to, which may reach themselves by one.
+pub const HAIRPIN_V4: &str = "hairpin4";
+/// The same of IPv6.
+pub const HAIRPIN_V6: &str = "hairpin6";
 /// Hash set: IPv4 addresses of all nodes, which may send us tunnel packets.
 pub const NODES_V4: &str = "nodes4";
 /// Hash set: IPv6 addresses of all nodes.
 pub const NODES_V6: &str = "nodes6";
 
 /// The skeleton's sets. All others are policy's.
-pub const SETS: [&str; 16] = [
+pub const SETS: [&str; 22] = [
     KNOWN,
     SOURCE_V4,
     SOURCE_V6,
@@ -63,6 +76,12 @@ pub const SETS: [&str; 16] = [
     NODES_V6,
     SERVICES_V4,
     SERVICES_V6,
+    HOSTPORT_V4,
+    HOSTPORT_V6,
+    HOSTPORT_AT_V4,
+    HOSTPORT_AT_V6,
+    HAIRPIN_V4,
+    HAIRPIN_V6,
     LOGGED,
 ];
 /// What the names of policy's chains begin with.

@@ -3,7 +3,7 @@
 use super::{
     CUT_V4, CUT_V6, FROM_POD, HOST_EGRESS, HOST_FAILSAFE_IN, HOST_FAILSAFE_OUT, HOST_INGRESS, HOST_THROUGH, KNOWN,
     LOGGED, NAT_V4, NAT_V6, NODES_V4, NODES_V6, POOLS_V4, POOLS_V6, Reason, SERVICES_V4, SERVICES_V6, SOURCE_V4,
-    SOURCE_V6, TO_POD, chain_name, name,
+    SOURCE_V6, TO_POD, chain_name, hostport, name,
 };
 use crate::ruleset::{
     Action, Base, BaseKind, Chain, CtStates, Direction, End, Family, Field, Hook, Interface, KeyType, Match, Name,
@@ -79,6 +79,7 @@ pub fn skeleton(settings: &Settings) -> Ruleset {
             (chain_name(HOST_FAILSAFE_OUT), chain(None, Vec::new())),
         ]
         .into_iter()
+        .chain(hostport::chains())
         .chain(drops)
         .collect(),
         sets: sets(settings),
@@ -112,7 +113,7 @@ fn sets(settings: &Settings) -> std::collections::BTreeMap<Name, Set> {
         (name(SERVICES_V4), Set::of([V4]).interval().comment("Services told to routers")),
         (name(SERVICES_V6), Set::of([V6]).interval().comment("Services told to routers")),
     ];
-    all.into_iter().chain(settings.told.then_some(logged)).collect()
+    all.into_iter().chain(hostport::sets()).chain(settings.told.then_some(logged)).collect()
 }
 
 fn forward() -> Vec<Rule> {
@@ -277,7 +278,7 @@ fn cut() -> Vec<Rule> {
     ]
 }
 
-/// natOutgoing: what leaves all pools carries the node's address. There is no MSS clamping beside it: routes through tunnels
+/// natOutgoing: what leaves all pools carries the node's address; so does what a pod sends to itself by a port of the node. There is no MSS clamping beside it: routes through tunnels
 /// carry their MTU, and the ICMP errors that tell a pod pass as related.
 fn postrouting() -> Vec<Rule> {
     let masquerade = |source, nat, destination, pools| {
@@ -298,6 +299,8 @@ fn postrouting() -> Vec<Rule> {
         .comment("natOutgoing")
     };
     vec![
+        hostport::hairpin(Family::V4),
+        hostport::hairpin(Family::V6),
         masquerade(Field::SourceV4, NAT_V4, Field::DestinationV4, POOLS_V4),
         masquerade(Field::SourceV6, NAT_V6, Field::DestinationV6, POOLS_V6),
     ]

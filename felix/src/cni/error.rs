@@ -2,7 +2,7 @@
 
 use twill_crds::cni::{
     CniError, ERR_ADDRESS_REFUSED, ERR_DIFFERS, ERR_INVALID_CONFIG, ERR_INVALID_ENVIRONMENT, ERR_IO, ERR_KERNEL,
-    ERR_LIMITED, ERR_NO_ADDRESS, ERR_NOT_AVAILABLE, ERR_STORE, ERR_TRY_AGAIN, ERR_UNKNOWN_CONTAINER,
+    ERR_LIMITED, ERR_NO_ADDRESS, ERR_NOT_AVAILABLE, ERR_PORT_TAKEN, ERR_STORE, ERR_TRY_AGAIN, ERR_UNKNOWN_CONTAINER,
     ERR_UNSUPPORTED_FIELD,
 };
 
@@ -24,6 +24,8 @@ pub enum Reason {
     TryAgain,
     /// No address is left.
     NoAddress,
+    /// A port of the node that was asked for is another's.
+    PortTaken,
     /// The kernel refused.
     Kernel,
     /// The local store cannot be written.
@@ -58,6 +60,7 @@ impl Failure {
         let details = match reason {
             Reason::TryAgain => "the runtime tries again by itself; twill status shows what felix waits for",
             Reason::NoAddress => "twill ipam show",
+            Reason::PortTaken => "a port of a node leads to one pod; the runtime tries again by itself",
             Reason::Store => "df on felix's state directory, then try again",
             Reason::Kernel => "journalctl -u twill-felix",
             Reason::AddressRefused => "twill ipam show",
@@ -82,6 +85,7 @@ impl Failure {
                 Reason::UnknownContainer => ERR_UNKNOWN_CONTAINER,
                 Reason::TryAgain => ERR_TRY_AGAIN,
                 Reason::NoAddress => ERR_NO_ADDRESS,
+                Reason::PortTaken => ERR_PORT_TAKEN,
                 Reason::Kernel => ERR_KERNEL,
                 Reason::Store => ERR_STORE,
                 Reason::AddressRefused => ERR_ADDRESS_REFUSED,

@@ -1,5 +1,6 @@
 //! The runtime's calls: what is asked, judged before anything is touched, and what is answered.
 
+mod asked;
 mod error;
 mod previous;
 mod request;

@@ -1,5 +1,6 @@
 //! A call as the runtime made it becomes one whose every field makes sense, or a failure. Nothing is touched before.
 
+use super::asked::asked;
 use super::{Failure, Previous, Reason, RuntimeConfig, runtime_config};
 use crate::workload::alias;
 use serde_json::Value;
@@ -117,7 +118,10 @@ pub fn add(request: &CniRequest) -> Result<Add, Failure> {
         );
         return Err(Failure::new(Reason::InvalidEnvironment, message));
     }
-    let runtime_config = runtime_config(&request.config, &arguments)?;
+    let mut runtime_config = runtime_config(&request.config, &arguments)?;
+    if !request.delegated {
+        runtime_config.asked = asked(&request.config)?;
+    }
     let (given, dns) = given(request)?;
     if !given.is_empty() && !runtime_config.ips.is_empty() && given != runtime_config.ips {
         let message = "runtimeConfig.ips: the plugin of ipam.type gave other addresses; leave one of the two out";

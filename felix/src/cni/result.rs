@@ -83,6 +83,7 @@ mod tests {
             mtu: 1500,
             alias: String::new(),
             addresses: vec!["10.42.0.5".parse().unwrap(), "fd42::5".parse().unwrap()],
+            bandwidth: None,
         }
     }
 

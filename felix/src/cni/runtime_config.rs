@@ -2,7 +2,7 @@
 //! in `args.cni` and CNI_ARGS (CNI conventions, "Dynamic plugin specific fields").
 
 use super::{Failure, Reason};
-use crate::workload::Mac;
+use crate::workload::{Asked, Mac};
 use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -15,10 +15,8 @@ pub struct RuntimeConfig {
     pub ips: Vec<IpAddr>,
     /// `mac`: the MAC address of the pod's side; none: a derived one.
     pub mac: Option<Mac>,
-    /// `portMappings` as it came; null if it is not there.
-    pub port_mappings: Value,
-    /// `bandwidth` as it came; null if it is not there.
-    pub bandwidth: Value,
+    /// `portMappings` and `bandwidth`; nothing of an interface that another plugin makes.
+    pub asked: Asked,
 }
 
 /// Reads what a configuration and CNI_ARGS ask for. Where several places name the same thing, `runtimeConfig` counts before `args.cni`, and
@@ -33,12 +31,7 @@ pub fn runtime_config(config: &Value, arguments: &BTreeMap<&str, String>) -> Res
                        attach the device by another network";
         return Err(Failure::new(Reason::UnsupportedField, message));
     }
-    Ok(RuntimeConfig {
-        ips: ips(config, arguments)?,
-        mac: mac(config, arguments)?,
-        port_mappings: asked["portMappings"].clone(),
-        bandwidth: asked["bandwidth"].clone(),
-    })
+    Ok(RuntimeConfig { ips: ips(config, arguments)?, mac: mac(config, arguments)?, asked: Asked::default() })
 }
 
 fn ips(config: &Value, arguments: &BTreeMap<&str, String>) -> Result<Vec<IpAddr>, Failure> {

@@ -108,6 +108,9 @@ impl Inherited {
         if OF_THE_CLUSTER.contains(&name.as_ref()) || before.interval || before.timeout.is_some() {
             return before.elements.clone();
         }
+        if !before.data.is_empty() {
+            return self.mapped(before, now);
+        }
         let by_interface = BY_INTERFACE.contains(&name.as_ref());
         let comes = |key: &Key| {
             let Some((_, about)) = key.about(&before.key) else { return false };
@@ -120,6 +123,17 @@ impl Inherited {
         let is_new = |key: &Key| selector(before, key).is_some_and(|selector| !selectors.contains(&selector));
         let stays = before.elements.iter().filter(|(key, _)| !goes(key));
         let new = now.into_iter().flat_map(|set| &set.elements).filter(|(key, _)| comes(key) || is_new(key));
+        stays.chain(new).map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// What leads to an address that was given or taken since is as it is remembered.
+    fn mapped(&self, before: &Set, now: Option<&Set>) -> BTreeMap<Key, Value> {
+        let moved = |value: &Value| {
+            let Value::Mapped(to) = value else { return false };
+            to.about(&before.data).is_some_and(|(_, address)| self.moved.contains(&address))
+        };
+        let stays = before.elements.iter().filter(|(_, value)| !moved(value));
+        let new = now.into_iter().flat_map(|set| &set.elements).filter(|(_, value)| moved(value));
         stays.chain(new).map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 }

@@ -57,22 +57,43 @@ pub fn interpret(ruleset: &Ruleset, hook: Hook, packet: &Packet) -> Fate {
     for (_, name) in chains {
         match walk(ruleset, name, packet, 0) {
             Walk::Dropped(fate) => return fate,
-            Walk::Accepted | Walk::Returned => {}
+            Walk::Accepted | Walk::Returned | Walk::Translated(..) => {}
         }
     }
     Fate::Passed
+}
+
+/// What becomes of the destination of a connection's first packet in the NAT chains of a hook: the same, or another address and port.
+#[must_use]
+pub fn translated(ruleset: &Ruleset, hook: Hook, packet: &Packet) -> (IpAddr, u16) {
+    let of_hook = ruleset.chains.iter().filter_map(|(name, chain)| {
+        let base = chain.base.filter(|b| b.hook == hook && b.kind == BaseKind::Nat)?;
+        Some((base.priority, name))
+    });
+    let mut chains: Vec<_> = of_hook.collect();
+    chains.sort_unstable();
+    for (_, name) in chains {
+        if let Walk::Translated(address, port) = walk(ruleset, name, packet, 0) {
+            return (address, port);
+        }
+    }
+    (packet.dst, packet.dst_port)
 }
 
 enum Walk {
     Accepted,
     Returned,
     Dropped(Fate),
+    Translated(IpAddr, u16),
 }
 
 fn walk(ruleset: &Ruleset, name: &Name, packet: &Packet, depth: usize) -> Walk {
     assert!(depth < JUMPS, "more than {JUMPS} nested jumps, which the kernel refuses");
     let chain = ruleset.chains.get(name).unwrap_or_else(|| panic!("chain {name} does not exist"));
     for rule in &chain.rules {
+        if let Some((address, port)) = translation(ruleset, rule, packet) {
+            return Walk::Translated(address, port);
+        }
         let Some(verdict) = verdict(ruleset, rule, packet) else { continue };
         match verdict {
             Verdict::Accept => return Walk::Accepted,
@@ -100,8 +121,18 @@ fn verdict<'a>(ruleset: &'a Ruleset, rule: &'a Rule, packet: &Packet) -> Option<
             Value::Verdict(verdict) => Some(verdict),
             _ => None,
         },
-        Action::Masquerade | Action::Log(_) | Action::Trace => None,
+        Action::Translate { .. } | Action::Masquerade | Action::Log(_) | Action::Trace => None,
     }
+}
+
+fn translation(ruleset: &Ruleset, rule: &Rule, packet: &Packet) -> Option<(IpAddr, u16)> {
+    let Action::Translate { key, map, .. } = &rule.action else { return None };
+    if !rule.matches.iter().all(|m| holds(ruleset, m, packet)) {
+        return None;
+    }
+    let map = set(ruleset, map);
+    let Value::Mapped(to) = lookup(map, &packet.key(key)?)? else { return None };
+    Some((to.address(&map.data)?, to.last_port()?))
 }
 
 fn holds(ruleset: &Ruleset, condition: &Match, packet: &Packet) -> bool {
@@ -130,6 +161,7 @@ fn holds(ruleset: &Ruleset, condition: &Match, packet: &Packet) -> bool {
         Match::OriginalPorts { protocol, range } => {
             packet.protocol == *protocol && range.contains(&packet.came_to.unwrap_or(packet.dst_port))
         }
+        Match::ToThisHost => packet.out_interface.is_none(),
         Match::Translated => packet.came_to.is_some(),
         Match::ForeignSource => packet.in_interface.is_some(),
         Match::Within(_) => true,

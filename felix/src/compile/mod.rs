@@ -12,6 +12,7 @@ mod inherited;
 pub mod interpret;
 mod lists;
 mod names;
+mod ports;
 mod rules;
 mod sets;
 mod snapshot;
@@ -53,6 +54,7 @@ pub struct Compiler {
     host: host::Host,
     /// Ranges of Services that are told to routers.
     services: BTreeSet<IpNet>,
+    ports: ports::Ports,
     /// Of this generation, once somebody asked.
     users: OnceLock<Arc<Users>>,
 }
@@ -140,6 +142,7 @@ impl Compiler {
         self.follow_families(&mut changes);
         self.sets.update(&changes, &self.index, &mut self.desired);
         self.update_endpoints(&changes.endpoints);
+        self.update_asked_ports();
         self.update_host().into_iter().for_each(|chain| self.release_chain(chain));
         self.follow_layout();
         if changes.nodes {
@@ -255,6 +258,7 @@ impl Compiler {
                 None => self.desired.remove(&base::name(map), &known),
             }
         }
+        self.update_ports(ifname, &new.addresses);
         if is_live {
             self.endpoints.insert(ifname.to_owned(), new);
         }

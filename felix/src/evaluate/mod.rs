@@ -11,6 +11,7 @@
 mod diff;
 mod fix;
 mod host;
+mod hostport;
 mod judge;
 mod packet;
 mod story;

@@ -24,6 +24,8 @@ pub struct Explanation {
     pub ingress: Judgement,
     /// What HostPolicies say of it on its way through a node that sends it on, if it goes that way.
     pub through: Option<Judgement>,
+    /// The node and its port that it was sent to, if that is a pod's hostPort and so leads to the receiver.
+    pub host_port: Option<(String, u16)>,
 }
 
 impl fmt::Display for Explanation {
@@ -33,7 +35,10 @@ impl fmt::Display for Explanation {
             (false, true) => "depends on the interface",
             (false, false) => "denied",
         };
-        if self.protocol.has_ports() {
+        if let Some((node, port)) = &self.host_port {
+            let (src, dst, own, protocol) = (&self.src, &self.dst, self.port, self.protocol);
+            writeln!(f, "{src} -> {dst} {own}/{protocol}, the hostPort {port} of node {node}: {verdict}")?;
+        } else if self.protocol.has_ports() {
             writeln!(f, "{} -> {} {}/{}: {verdict}", self.src, self.dst, self.port, self.protocol)?;
         } else {
             writeln!(f, "{} -> {} {}: {verdict}", self.src, self.dst, self.protocol)?;

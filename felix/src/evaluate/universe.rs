@@ -1,6 +1,7 @@
 //! Everything that counts for policy, and who is behind an address.
 
 use super::host::{AtHost, Crossing};
+use super::hostport::{HostPort, host_ports};
 use super::judge::{Judgement, judge};
 use super::packet::Packet;
 use super::story::Explanation;
@@ -30,6 +31,8 @@ pub struct Universe {
     pub(super) hosts: BTreeMap<IpAddr, String>,
     /// In the order in which they are judged.
     pub(super) host_policies: Vec<HostPolicy>,
+    /// Ports of nodes that lead to pods.
+    pub(super) host_ports: Vec<HostPort>,
     /// What nodes say that they need.
     pub(super) failsafes: BTreeMap<String, Vec<Failsafe>>,
     /// Problems of objects that are not told by one policy.
@@ -180,6 +183,7 @@ impl Universe {
             problems,
             names,
             host_policies,
+            host_ports: host_ports(objects.pods),
             ..Self::of(pods, namespaces, policies, nodes(objects.nodes.iter(), blocks))
         }
     }
@@ -258,21 +262,29 @@ impl Universe {
         protocol: Protocol,
         way: &Crossing,
     ) -> Result<Explanation, UnknownParty> {
+        let led = if way.came_to.is_none() { self.led_to(dst, port, protocol) } else { None };
+        if let Some(led) = led {
+            let came_to = Some((led.node.clone(), port));
+            let way = Crossing { came_to: came_to.clone(), ..way.clone() };
+            let explained = self.explain_by(src, &led.to, led.port, protocol, &way)?;
+            return Ok(Explanation { host_port: came_to, ..explained });
+        }
         let (src, dst) = self.sides(src, dst)?;
         let interface = way.interface.as_deref();
-        let egress = self.egress(&src, &dst, (port, protocol), interface);
+        let egress = self.egress(&src, &dst, (port, protocol), way);
         let ingress = self.ingress(&src, &dst, (port, protocol), way);
         let through = way.came_to.as_ref().map(|(node, port)| self.through(&src, node, (*port, protocol), interface));
         let steps = [Some(&egress), Some(&ingress), through.as_ref()];
         let allowed = steps.into_iter().flatten().all(Judgement::allows);
-        Ok(Explanation { allowed, src, dst, port, protocol, egress, ingress, through })
+        Ok(Explanation { allowed, src, dst, port, protocol, egress, ingress, through, host_port: None })
     }
 
-    fn egress(&self, src: &Side, dst: &Side, (port, protocol): (u16, Protocol), interface: Option<&str>) -> Judgement {
+    fn egress(&self, src: &Side, dst: &Side, (port, protocol): (u16, Protocol), way: &Crossing) -> Judgement {
+        let interface = way.interface.as_deref();
         match (src, dst) {
             (Side::Nowhere { pod, why }, _) => Judgement::Impossible(format!("{pod} {why}")),
             (_, Side::Nowhere { .. }) => Judgement::NotJudged("nothing can be sent there".to_owned()),
-            (Side::Pod { pod: a, .. }, Side::Pod { pod: b, .. }) if a.key == b.key => {
+            (Side::Pod { pod: a, .. }, Side::Pod { pod: b, .. }) if a.key == b.key && way.came_to.is_none() => {
                 Judgement::NotJudged("a pod's packets to itself never leave it".to_owned())
             }
             (Side::Pod { pod, .. }, _) => judge(&self.packet(Direction::Egress, pod, dst, dst, (port, protocol))),
@@ -290,7 +302,7 @@ impl Universe {
         match (src, dst) {
             (_, Side::Nowhere { pod, why }) => Judgement::Impossible(format!("{pod} {why}")),
             (Side::Nowhere { .. }, _) => Judgement::NotJudged("nothing arrives".to_owned()),
-            (Side::Pod { pod: a, .. }, Side::Pod { pod: b, .. }) if a.key == b.key => {
+            (Side::Pod { pod: a, .. }, Side::Pod { pod: b, .. }) if a.key == b.key && way.came_to.is_none() => {
                 Judgement::NotJudged("a pod's packets to itself never leave it".to_owned())
             }
             (Side::Node { node, .. }, Side::Pod { pod, .. }) if *node == pod.node => {

@@ -5,6 +5,7 @@ use super::link::{self, KernelError, Trying};
 use super::netns::Netns;
 use super::route;
 use super::rtnl::Rtnl;
+use super::shaping;
 use super::sysctl;
 use crate::workload::{HOST_MAC, Mac, Plan};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
@@ -47,6 +48,8 @@ fn of_host(rtnl: &mut Rtnl, plan: &Plan) -> Result<Vec<String>, KernelError> {
         let neighbour = behind.contains(&(link.index, *address));
         expect(neighbour, format!("the neighbour {address} of {name} is missing"));
     }
+    let limits = shaping::Found::read(rtnl)?.difference(rtnl, link.index, name, plan.bandwidth.as_ref())?;
+    found.extend(limits.map(|what| format!("{what} is not as it was asked for")));
     found.extend(sysctl::workload_differs(name, plan.ipv6()));
     Ok(found)
 }

@@ -2,7 +2,7 @@
 
 use crate::io::netns::Netns;
 use crate::io::rtnl::Rtnl;
-use crate::io::sysctl;
+use crate::io::{shaping, sysctl};
 use crate::workload::{HOST_MAC, Mac, Plan};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
@@ -73,6 +73,7 @@ pub fn create(rtnl: &mut Rtnl, plan: &Plan, netns: &Netns) -> Result<Link, Kerne
     let configured = configure(rtnl, plan, netns);
     if configured.is_err() {
         let _ = delete(rtnl, &plan.host_name);
+        let _ = shaping::remove(rtnl, &plan.host_name);
     }
     configured
 }
@@ -295,6 +296,10 @@ fn configure_host(rtnl: &mut Rtnl, plan: &Plan) -> Result<Link, KernelError> {
     let gone = || io::Error::from_raw_os_error(libc::ENODEV);
     let link = by_name(rtnl, name)?.ok_or_else(gone).trying(|| format!("looking for interface {name}"))?;
     sysctl::workload(name, plan.ipv6()).trying(|| format!("preparing interface {name}"))?;
+    // Before the first packet.
+    if plan.bandwidth.is_some() {
+        shaping::apply(rtnl, link.index, name, plan.bandwidth.as_ref())?;
+    }
     set_up(rtnl, link.index, name)?;
     if plan.ipv6() {
         add_address(rtnl, link.index, IpAddr::V6(GATEWAY_V6), 64)

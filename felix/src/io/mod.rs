@@ -23,4 +23,5 @@ pub mod report;
 pub mod route;
 pub mod rtnl;
 pub mod server;
+pub mod shaping;
 pub mod sysctl;

@@ -9,10 +9,10 @@ use netlink_packet_route::route::RouteProtocol;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
 use tokio::sync::mpsc::UnboundedSender;
-use twill_crds::names::{IPVS_DEVICE, RTPROT_FELIX, WORKLOAD_PREFIX};
+use twill_crds::names::{IPVS_DEVICE, RTPROT_FELIX, SHAPER_PREFIX, WORKLOAD_PREFIX};
 
 /// `RTNLGRP_*` of `linux/rtnetlink.h`.
-const GROUPS: [u32; 3] = [1, 7, 11];
+const GROUPS: [u32; 4] = [1, 4, 7, 11];
 /// Enough for a burst of a hundred thousand routes of bgpd.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
@@ -71,9 +71,11 @@ fn one(message: &RouteNetlinkMessage) -> Option<News> {
     match message {
         RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => {
             // One with our alias and another name was renamed.
-            let ours = |link: &link::Link| {
-                link.name.starts_with(WORKLOAD_PREFIX) || link.name == IPVS_DEVICE || from_alias(&link.alias).is_some()
+            let named = |link: &link::Link| {
+                link.name == IPVS_DEVICE
+                    || [WORKLOAD_PREFIX, SHAPER_PREFIX].iter().any(|prefix| link.name.starts_with(prefix))
             };
+            let ours = |link: &link::Link| named(link) || from_alias(&link.alias).is_some();
             link::link(message).filter(ours).map(|_| News::Ours)
         }
         RouteNetlinkMessage::NewRoute(changed) => {
@@ -86,6 +88,10 @@ fn one(message: &RouteNetlinkMessage) -> Option<News> {
             let main = changed.header.table == netlink_packet_route::route::RouteHeader::RT_TABLE_MAIN;
             (host && main && !ours).then_some(News::Ours)
         }
+        // Limits of workloads are among them, which alone have any here most of the time.
+        RouteNetlinkMessage::NewQueueDiscipline(_)
+        | RouteNetlinkMessage::DelQueueDiscipline(_)
+        | RouteNetlinkMessage::DelTrafficFilter(_) => Some(News::Ours),
         RouteNetlinkMessage::DelRoute(gone) => {
             (gone.header.protocol == RouteProtocol::Other(RTPROT_FELIX)).then_some(News::Ours)
         }

@@ -6,7 +6,7 @@
 use crate::io::calls::Tombstones;
 use crate::io::link::{self, KernelError, Link, Trying};
 use crate::io::rtnl::Rtnl;
-use crate::io::{conntrack, nft, route};
+use crate::io::{conntrack, nft, route, shaping};
 use crate::workload::{HOST_MAC, from_alias, is_interface_name};
 use nix::errno::Errno;
 use std::io;
@@ -102,6 +102,12 @@ fn workloads_and_routes(removed: &mut Removed) -> Result<(), KernelError> {
         match link::delete(&mut rtnl, &workload.name) {
             Ok(there) => removed.interfaces += usize::from(there),
             Err(error) => removed.problems.push(error.to_string()),
+        }
+    }
+    for link in link::all(&mut rtnl)? {
+        let Some(host_name) = shaping::whose(&link.name) else { continue };
+        if let Err(error) = shaping::remove(&mut rtnl, &host_name) {
+            removed.problems.push(error.to_string());
         }
     }
     // Most went with their interfaces.

@@ -59,6 +59,8 @@ pub enum Match {
     Translated,
     /// The packet's source is no address of this host. At the output hook: this host passes it on, and only seems to send it.
     ForeignSource,
+    /// The packet's destination is an address of this host.
+    ToThisHost,
     /// ICMPv6 type is one of these (at least one); demands ICMPv6.
     Icmpv6Types(Vec<u8>),
     /// No more packets than this were here lately, all together.

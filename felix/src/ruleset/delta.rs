@@ -3,7 +3,7 @@
 //! A delta says what, not in which order: the order inside a batch (sets, chains and rules, map elements, removals) is the
 //! encoder's, since it follows from what the kernel refers to.
 
-use super::{Chain, Key, Log, Match, Name, Rule, Ruleset, Set, Value, Verdict};
+use super::{Chain, Family, Key, Log, Match, Name, Rule, Ruleset, Set, Value, Verdict};
 use crate::ruleset::{Action, KeyType};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -220,7 +220,7 @@ impl Rule {
             _ => None,
         });
         looked_up.chain(match &self.action {
-            Action::Map { map, .. } => Some(map),
+            Action::Map { map, .. } | Action::Translate { map, .. } => Some(map),
             Action::Log(log) => Some(&log.rates),
             _ => None,
         })
@@ -248,11 +248,10 @@ fn changed(actual: &Set, desired: &Set) -> ElementChange {
 }
 
 fn check_set(all: &Ruleset, set: &Set) -> Result<(), String> {
-    let bytes = match set.key.as_slice() {
-        [] => return Err("the key has no part".into()),
-        [one] => one.width(),
-        parts => parts.iter().map(|p| p.padded()).sum(),
-    };
+    if set.key.is_empty() {
+        return Err("the key has no part".into());
+    }
+    let bytes = width(&set.key);
     if bytes > 64 {
         return Err(format!("the key has {bytes} bytes, the kernel takes 64"));
     }
@@ -272,8 +271,9 @@ fn check_set(all: &Ruleset, set: &Set) -> Result<(), String> {
                 if let Some(chain) = verdict.chain().filter(|c| !all.chains.contains_key(*c)) {
                     return Err(format!("element {} leads to chain {chain}, which does not exist", name()));
                 }
-                set.map
+                set.map && set.data.is_empty()
             }
+            Value::Mapped(to) => set.map && !set.data.is_empty() && to.bytes().len() == width(&set.data),
             Value::Expires(_) => set.timeout.is_some(),
         };
         if !fits {
@@ -287,10 +287,18 @@ fn check_set(all: &Ruleset, set: &Set) -> Result<(), String> {
     Ok(())
 }
 
+/// Bytes of a key or of a map's value.
+fn width(types: &[KeyType]) -> usize {
+    match types {
+        [one] => one.width(),
+        parts => parts.iter().map(|part| part.padded()).sum(),
+    }
+}
+
 fn check_rule(all: &Ruleset, rule: &Rule) -> Result<(), String> {
     for m in &rule.matches {
         match m {
-            Match::Set { key, set, .. } => check_lookup(all, key, set, false)?,
+            Match::Set { key, set, .. } => check_lookup(all, key, set, None)?,
             Match::Ports { ranges, .. } if ranges.is_empty() || ranges.iter().any(|r| r.is_empty()) => {
                 return Err("a port match without ports".into());
             }
@@ -300,7 +308,11 @@ fn check_rule(all: &Ruleset, rule: &Rule) -> Result<(), String> {
         }
     }
     match &rule.action {
-        Action::Map { key, map } => check_lookup(all, key, map, true),
+        Action::Map { key, map } => check_lookup(all, key, map, Some(&[])),
+        Action::Translate { key, map, family } => {
+            let address = if *family == Family::V4 { KeyType::V4 } else { KeyType::V6 };
+            check_lookup(all, key, map, Some(&[address, KeyType::Port]))
+        }
         Action::Verdict(verdict) => match verdict.chain().filter(|c| !all.chains.contains_key(*c)) {
             Some(chain) => Err(format!("leads to chain {chain}, which does not exist")),
             None => Ok(()),
@@ -311,7 +323,7 @@ fn check_rule(all: &Ruleset, rule: &Rule) -> Result<(), String> {
 }
 
 fn check_log(all: &Ruleset, log: &Log) -> Result<(), String> {
-    check_lookup(all, &log.key, &log.rates, false)?;
+    check_lookup(all, &log.key, &log.rates, None)?;
     if all.sets.get(&log.rates).is_none_or(|set| !set.dynamic || set.timeout.is_none()) {
         return Err(format!("set {} holds rates and neither grows nor shrinks by itself", log.rates));
     }
@@ -321,10 +333,14 @@ fn check_log(all: &Ruleset, log: &Log) -> Result<(), String> {
     Ok(())
 }
 
-fn check_lookup(all: &Ruleset, key: &[super::Field], set: &Name, map: bool) -> Result<(), String> {
+/// `data`: types of the values of a map, nothing of one to verdicts; none: it is a set.
+fn check_lookup(all: &Ruleset, key: &[super::Field], set: &Name, data: Option<&[KeyType]>) -> Result<(), String> {
     let Some(found) = all.sets.get(set) else { return Err(format!("looks into set {set}, which does not exist")) };
-    if found.map != map {
+    if found.map != data.is_some() {
         return Err(format!("set {set} is {} map", if found.map { "a" } else { "no" }));
+    }
+    if data.is_some_and(|data| found.data != data) {
+        return Err(format!("map {set} leads to something else than this rule needs"));
     }
     if found.key != key.iter().map(|f| f.key_type()).collect::<Vec<_>>() {
         return Err(format!("looks into set {set} with a key of another type"));

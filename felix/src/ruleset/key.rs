@@ -186,6 +186,13 @@ impl Key {
         }
     }
 
+    /// The port that it ends with, if its last part is one.
+    #[must_use]
+    pub fn last_port(&self) -> Option<u16> {
+        let bytes = if self.0.len() > 2 { self.0.get(self.0.len() - 4..self.0.len() - 2)? } else { &self.0 };
+        <[u8; 2]>::try_from(bytes).ok().map(u16::from_be_bytes)
+    }
+
     /// Its first part, as a key of its own, if it is one of a set that selectors share.
     #[must_use]
     pub fn first_selector(&self) -> Option<Key> {

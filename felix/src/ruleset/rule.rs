@@ -1,6 +1,6 @@
 //! A rule and what it does.
 
-use super::{Field, Match, Name};
+use super::{Family, Field, Match, Name};
 
 /// One rule: all of `matches` must hold, then `action` happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,16 @@ pub enum Action {
     Log(Log),
     /// Has the kernel tell of each rule that the packet meets from now on (`nftrace`); then the next rule.
     Trace,
+    /// Destination NAT to the address and port that `map` holds for the key; the next rule if it holds none. Only in a NAT chain at
+    /// prerouting or output.
+    Translate {
+        /// What is looked up.
+        key: Vec<Field>,
+        /// A map to an address of this family and a port.
+        map: Name,
+        /// The family of the addresses; packets of the other must not come here.
+        family: Family,
+    },
     /// Source NAT to the address of the outgoing interface, ports fully random. Only in a NAT chain at postrouting.
     Masquerade,
 }

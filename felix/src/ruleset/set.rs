@@ -4,7 +4,7 @@ use super::{Key, KeyType, Verdict};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A set, or a map to verdicts.
+/// A set, or a map to verdicts or to values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
     /// Types of the key's parts.
@@ -15,8 +15,10 @@ pub struct Set {
     pub timeout: Option<Duration>,
     /// Upper limit of elements, and half the memory and time to load; a batch that exceeds it fails whole.
     pub size: Option<u32>,
-    /// Elements carry a verdict.
+    /// Elements carry a verdict, or a value of types `data`.
     pub map: bool,
+    /// Types of the parts of a map's values; none: verdicts.
+    pub data: Vec<KeyType>,
     /// Packets add elements.
     pub dynamic: bool,
     /// The elements.
@@ -42,6 +44,12 @@ impl Set {
     #[must_use]
     pub fn verdict_map(self) -> Set {
         Set { map: true, ..self }
+    }
+
+    /// The same as a map to values of these types.
+    #[must_use]
+    pub fn map_to(self, data: impl Into<Vec<KeyType>>) -> Set {
+        Set { map: true, data: data.into(), ..self }
     }
 
     /// The same with elements that expire.
@@ -71,8 +79,8 @@ impl Set {
     /// Whether both can be one kernel object: everything but the elements is equal.
     #[must_use]
     pub fn same_declaration(&self, other: &Set) -> bool {
-        (&self.key, self.interval, self.timeout, self.size, self.map, self.dynamic)
-            == (&other.key, other.interval, other.timeout, other.size, other.map, other.dynamic)
+        (&self.key, self.interval, self.timeout, self.size, self.map, &self.data, self.dynamic)
+            == (&other.key, other.interval, other.timeout, other.size, other.map, &other.data, other.dynamic)
     }
 }
 
@@ -84,8 +92,10 @@ pub enum Value {
     Plain,
     /// The range's last key, itself included; only in an interval set, where `Plain` means one key.
     Through(Key),
-    /// The verdict; only in a map.
+    /// The verdict; only in a map to verdicts.
     Verdict(Verdict),
+    /// The value, in the form of a key; only in a map to values.
+    Mapped(Key),
     /// Time until it expires, instead of the set's default; only in a set with timeout.
     Expires(Duration),
 }

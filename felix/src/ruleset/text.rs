@@ -27,7 +27,12 @@ impl Display for Ruleset {
 fn write_set(f: &mut Formatter<'_>, name: &str, set: &Set) -> Result {
     let key = set.key.iter().map(|k| key_type(*k)).collect::<Vec<_>>().join(" . ");
     writeln!(f, "{} {name} {{", if set.map { "map" } else { "set" })?;
-    writeln!(f, "\ttype {key}{}", if set.map { " : verdict" } else { "" })?;
+    let data = set.data.iter().map(|k| key_type(*k)).collect::<Vec<_>>().join(" . ");
+    match (set.map, data.is_empty()) {
+        (false, _) => writeln!(f, "\ttype {key}")?,
+        (true, true) => writeln!(f, "\ttype {key} : verdict")?,
+        (true, false) => writeln!(f, "\ttype {key} : {data}")?,
+    }
     let all = [(set.interval, "interval"), (set.dynamic, "dynamic"), (set.timeout.is_some(), "timeout")];
     let flags: Vec<&str> = all.iter().filter(|x| x.0).map(|x| x.1).collect();
     if !flags.is_empty() {
@@ -55,6 +60,7 @@ fn element(set: &Set, key: &Key, value: &Value) -> String {
         Value::Plain => text,
         Value::Through(last) => format!("{text}-{}", last.text(&set.key)),
         Value::Verdict(verdict) => format!("{text} : {verdict}"),
+        Value::Mapped(to) => format!("{text} : {}", to.text(&set.data)),
         Value::Expires(after) => format!("{text} timeout {}s", after.as_secs()),
     }
 }
@@ -103,6 +109,10 @@ impl Display for Rule {
             Action::Trace => write!(f, "meta nftrace set 1")?,
             Action::Verdict(verdict) => write!(f, "{verdict}")?,
             Action::Map { key, map } => write!(f, "{} vmap @{map}", fields(key))?,
+            Action::Translate { key, map, family } => {
+                let family = if *family == Family::V4 { "ip" } else { "ip6" };
+                write!(f, "dnat {family} to {} map @{map}", fields(key))?;
+            }
             Action::Masquerade => write!(f, "masquerade fully-random")?,
         }
         if self.comment.is_empty() { Ok(()) } else { write!(f, " comment {:?}", self.comment) }
@@ -154,6 +164,7 @@ impl Display for Match {
             Match::OriginalPorts { protocol, range: one } => {
                 write!(f, "meta l4proto {} ct original proto-dst {}", protocol_text(*protocol), range(one))
             }
+            Match::ToThisHost => f.write_str("fib daddr type local"),
             Match::Translated => f.write_str("ct status dnat"),
             Match::ForeignSource => f.write_str("fib saddr type != local"),
             Match::Icmpv6Types(types) => {

@@ -1,6 +1,9 @@
 //! The attachment of one pod: its names on the node, derived, never stored, and what its interface shall look like.
 
+mod asked;
 pub mod supply;
+
+pub use asked::{Asked, Bandwidth, Limit, PortMapping};
 
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -61,6 +64,8 @@ pub struct Plan {
     pub alias: String,
     /// Addresses of the pod side.
     pub addresses: Vec<IpAddr>,
+    /// How fast it may be; none: as fast as it can.
+    pub bandwidth: Option<Bandwidth>,
 }
 
 impl Plan {
@@ -75,6 +80,7 @@ impl Plan {
             mtu,
             alias: alias(&attachment.sandbox, &attachment.uid, claimant),
             addresses: attachment.addresses.clone(),
+            bandwidth: Asked::read(&attachment.asked).bandwidth,
         }
     }
 

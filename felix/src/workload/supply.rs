@@ -441,6 +441,7 @@ mod tests {
                     boot_id: String::new(),
                     addresses: vec![address],
                     origin: Default::default(),
+                    asked: String::new(),
                 })
                 .unwrap();
         }

@@ -3,6 +3,7 @@
 mod egress;
 mod explained;
 mod forwarded;
+mod hostports;
 mod ports;
 
 use crate::node::Node;

@@ -14,6 +14,7 @@ fn plan(container: &str, addresses: &[&str]) -> Plan {
         mtu: 1400,
         alias: alias(&Sandbox { container_id: container.into(), ifname: "eth0".into() }, "uid", "claimant"),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        bandwidth: None,
     }
 }
 

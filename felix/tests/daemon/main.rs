@@ -3,6 +3,7 @@
 
 mod announce;
 mod attach;
+mod bandwidth;
 mod cutting;
 mod deletes;
 mod failures;

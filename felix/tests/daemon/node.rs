@@ -355,13 +355,24 @@ impl Node {
     }
 
     pub fn call(&self, command: &str, pod: &Attached, netns: &str) -> Value {
-        let request = self.request(command, pod, netns);
+        self.call_with(command, pod, netns, &Value::Null)
+    }
+
+    /// The same with what the runtime says by capabilities.
+    pub fn call_with(&self, command: &str, pod: &Attached, netns: &str, capabilities: &Value) -> Value {
+        let mut request = self.request(command, pod, netns);
+        request["config"]["runtimeConfig"] = capabilities.clone();
         self.ask(&request).unwrap_or_else(|| panic!("no answer; {}", self.tail()))
     }
 
     /// ADD that must succeed; its addresses without prefix length.
     pub fn add(&self, pod: &Attached) -> Vec<String> {
-        let reply = self.cni("ADD", pod);
+        self.add_with(pod, &Value::Null)
+    }
+
+    /// The same with what the runtime says by capabilities.
+    pub fn add_with(&self, pod: &Attached, capabilities: &Value) -> Vec<String> {
+        let reply = self.call_with("ADD", pod, &pod.ns.path().display().to_string(), capabilities);
         let ips = reply["result"]["ips"].as_array().unwrap_or_else(|| panic!("{reply}; {}", self.tail()));
         ips.iter().map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().to_owned()).collect()
     }

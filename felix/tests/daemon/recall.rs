@@ -34,7 +34,7 @@ fn memory(node: &Node) -> PathBuf {
 }
 
 /// Waits until the memory on disk, or its log, has this text.
-fn until_kept(node: &Node, what: &str) {
+pub(crate) fn until_kept(node: &Node, what: &str) {
     let has = |path: PathBuf| {
         let bytes = std::fs::read(path).unwrap_or_default();
         bytes.windows(what.len()).any(|window| window == what.as_bytes())
@@ -43,7 +43,7 @@ fn until_kept(node: &Node, what: &str) {
 }
 
 /// The log of this felix only.
-fn start_recalling(node: &mut Node) {
+pub(crate) fn start_recalling(node: &mut Node) {
     std::fs::write(node.log(), "").unwrap();
     node.launch();
     node.until_it_recalls();

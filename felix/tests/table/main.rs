@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod figures;
+mod hostports;
 mod packets;
 mod refusals;
 mod repair;

@@ -30,6 +30,13 @@ pub(crate) fn rich() -> Ruleset {
     set(base::NAT_V6, vec![Key::net("fd00::/8".parse().unwrap()), Key::range(v6(1), v6(9))][..1].to_vec());
     set(base::FROM_POD, vec![(Key::interface("twlb"), Value::Verdict(Verdict::Jump("list_a".into())))]);
     set(base::TO_POD, vec![(Key::interface("twlb"), Value::Verdict(Verdict::Goto("list_b".into())))]);
+    let port = |protocol, port| Key::protocol(protocol).and_port(port);
+    let to = |address, port| Value::Mapped(Key::addr(address).and_port(port));
+    set(base::HOSTPORT_V4, vec![(port(6, 80), to(v4(7), 8080)), (port(17, 53), to(v4(7), 5353))]);
+    set(base::HOSTPORT_V6, vec![(port(132, 80), to(v6(7), 8080))]);
+    set(base::HOSTPORT_AT_V4, vec![(Key::addr(v4(1)).and(&port(6, 80)), to(v4(8), 80))]);
+    set(base::HOSTPORT_AT_V6, vec![(Key::addr(v6(1)).and(&port(6, 80)), to(v6(8), 80))]);
+    set(base::HAIRPIN_V4, vec![(Key::addr(v4(7)).and_addr(v4(7)), Value::Plain)]);
     let ports = Set { size: Some(64), ..Set::of([KeyType::V4, KeyType::Protocol, KeyType::Port]) };
     all.sets.insert("np_1".into(), ports.with([(Key::addr(v4(1)).and_protocol(17).and_port(53), Value::Plain)]));
     let many: Vec<(Key, Value)> = [1..=1, 3..=9, 80..=80, 1000..=65535].iter().map(Key::ports).collect();

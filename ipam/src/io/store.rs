@@ -30,6 +30,9 @@ const SCHEMA: &str = "
         container_id TEXT NOT NULL, ifname TEXT NOT NULL, network TEXT NOT NULL, generation TEXT NOT NULL, kind TEXT NOT NULL,
         PRIMARY KEY (container_id, ifname),
         FOREIGN KEY (container_id, ifname) REFERENCES attachment ON DELETE CASCADE) STRICT;
+    CREATE TABLE IF NOT EXISTS asked (
+        container_id TEXT NOT NULL, ifname TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (container_id, ifname),
+        FOREIGN KEY (container_id, ifname) REFERENCES attachment ON DELETE CASCADE) STRICT;
     CREATE TABLE IF NOT EXISTS idle (address TEXT PRIMARY KEY, since INTEGER NOT NULL) STRICT;
     PRAGMA user_version = 1;
 ";
@@ -174,6 +177,13 @@ impl Store {
                 "INSERT OR REPLACE INTO origin VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![container_id, ifname, a.origin.network, a.origin.generation, a.origin.kind.as_str()],
             )?;
+            // A replaced row took its own along.
+            if !a.asked.is_empty() {
+                transaction.execute(
+                    "INSERT OR REPLACE INTO asked VALUES (?1, ?2, ?3)",
+                    params![container_id, ifname, a.asked],
+                )?;
+            }
             for address in &a.addresses {
                 let text = address.to_string();
                 transaction.execute("INSERT INTO held VALUES (?1, ?2, ?3)", params![text, container_id, ifname])?;
@@ -229,6 +239,14 @@ fn read(connection: &Connection, now: u64) -> rusqlite::Result<(Ledger, BTreeMap
         let (address, sandbox) = row?;
         held.entry(sandbox).or_default().push(address);
     }
+    let mut asked = BTreeMap::<Sandbox, String>::new();
+    let mut statement = connection.prepare("SELECT container_id, ifname, text FROM asked")?;
+    for row in
+        statement.query_map([], |row| Ok((Sandbox { container_id: row.get(0)?, ifname: row.get(1)? }, row.get(2)?)))?
+    {
+        let (sandbox, text) = row?;
+        asked.insert(sandbox, text);
+    }
     let mut statement = connection.prepare(
         "SELECT a.*, network, generation, kind FROM attachment a LEFT JOIN origin USING (container_id, ifname)",
     )?;
@@ -236,6 +254,7 @@ fn read(connection: &Connection, now: u64) -> rusqlite::Result<(Ledger, BTreeMap
         let sandbox = Sandbox { container_id: row.get(0)?, ifname: row.get(1)? };
         Ok(Attachment {
             addresses: Vec::new(),
+            asked: String::new(),
             namespace: row.get(2)?,
             pod: row.get(3)?,
             uid: row.get(4)?,
@@ -252,7 +271,8 @@ fn read(connection: &Connection, now: u64) -> rusqlite::Result<(Ledger, BTreeMap
     for attachment in attachments {
         let attachment = attachment?;
         let addresses = held.remove(&attachment.sandbox).unwrap_or_default();
-        ledger.attach(Attachment { addresses, ..attachment });
+        let asked = asked.remove(&attachment.sandbox).unwrap_or_default();
+        ledger.attach(Attachment { addresses, asked, ..attachment });
     }
     let mut idle = BTreeMap::new();
     let mut statement = connection.prepare("SELECT address, since FROM idle")?;

@@ -3,6 +3,7 @@
 use crate::io::process::own_executable;
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
@@ -24,6 +25,8 @@ pub struct Sandbox {
     pub pod: String,
     /// UID of the pod.
     pub uid: String,
+    /// What the pod asks for by capabilities; those that the network does not have are left out.
+    pub capabilities: BTreeMap<&'static str, Value>,
 }
 
 /// Installs the plugin on a node: its executable, and the network configuration, which says where the node's felix listens. Twice is no
@@ -111,7 +114,12 @@ fn call(command: &str, dir: &Path, sandbox: &Sandbox) -> anyhow::Result<String> 
     let mut config = list["plugins"][0].take();
     config["name"] = list["name"].take();
     config["cniVersion"] = list["cniVersion"].take();
-    let Sandbox { container_id, netns, namespace, pod, uid } = sandbox;
+    let Sandbox { container_id, netns, namespace, pod, uid, capabilities } = sandbox;
+    for (name, asked) in capabilities {
+        if config["capabilities"][*name] == true {
+            config["runtimeConfig"][*name] = asked.clone();
+        }
+    }
     let args = format!(
         "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={pod};K8S_POD_INFRA_CONTAINER_ID={container_id};\
          K8S_POD_UID={uid}"

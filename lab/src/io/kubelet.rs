@@ -1,5 +1,6 @@
 //! The kubelet's part: a namespace, listeners and an address for every pod, and all of it gone again.
 
+use crate::capabilities::capabilities;
 use crate::io::{cni, holder, netns, process, underlay};
 use crate::names;
 use crate::ports::declared;
@@ -176,7 +177,8 @@ fn sandbox(state: &State, pod: &Pod, boot: u32) -> cni::Sandbox {
     let digits = uid.replace('-', "");
     let container_id = format!("{digits}{:032x}", boot);
     let netns: PathBuf = names::netns_path(&names::pod_netns(&state.name, pod.namespace(), pod.name()));
-    cni::Sandbox { container_id, netns, namespace: pod.namespace().to_owned(), pod: pod.name().to_owned(), uid }
+    let (namespace, name) = (pod.namespace().to_owned(), pod.name().to_owned());
+    cni::Sandbox { container_id, netns, namespace, pod: name, uid, capabilities: capabilities(pod) }
 }
 
 /// Name of the node that a pod is placed on.

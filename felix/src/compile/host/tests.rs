@@ -4,7 +4,7 @@ use crate::host::failsafe::{Facts, failsafes};
 use crate::host::sort;
 use crate::index::Event;
 use crate::model::{Labels, Node, host_policy};
-use crate::ruleset::{Delta, Ruleset};
+use crate::ruleset::{Base, BaseKind, Delta, Ruleset};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -103,7 +103,8 @@ fn without_policies_nothing_is_closed_and_nothing_stands_at_the_output_hook() {
     compiler.commit();
     let ruleset = compiler.ruleset();
     assert!(passes(ruleset, Hook::Input, "eth0", "203.0.113.5", 6, 80));
-    assert!(!ruleset.chains.values().any(|chain| chain.base.is_some_and(|base| base.hook == Hook::Output)));
+    let judges_output = |base: Base| (base.kind, base.hook) == (BaseKind::Filter, Hook::Output);
+    assert!(!ruleset.chains.values().any(|chain| chain.base.is_some_and(judges_output)));
 }
 
 #[test]

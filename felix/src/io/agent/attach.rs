@@ -98,6 +98,7 @@ impl Agent {
                 add.namespace, add.pod, add.uid
             )));
         }
+        self.refuse_taken_ports(add)?;
         let (attachment, existed) = self.attachment_for(add, away).await?;
         if lent {
             let ledger = self.store.ledger();
@@ -132,11 +133,12 @@ impl Agent {
             self.release(&add.sandbox).await?;
             return Ok((self.allocate(add, away)?, false));
         }
-        if held.origin == add.origin {
+        let asked = add.runtime_config.asked.text();
+        if (&held.origin, &held.asked) == (&add.origin, &asked) {
             return Ok((held, true));
         }
         // This call's from now on: an earlier DEL does not mean it.
-        let renewed = Attachment { origin: add.origin.clone(), ..held };
+        let renewed = Attachment { origin: add.origin.clone(), asked, ..held };
         self.store.attach(renewed.clone()).map_err(|error| store_failed(&error))?;
         Ok((renewed, true))
     }
@@ -154,6 +156,7 @@ impl Agent {
         let mtu = add.mtu.or(self.mtu).unwrap_or(DEFAULT_MTU);
         let plan = Plan::of(attachment, &self.supply.owner().claimant, mtu).with_mac(add.runtime_config.mac);
         self.compiler.apply(Event::EndpointAttached(Self::endpoint(attachment, &plan.host_name)));
+        self.compiler.map_ports(&plan.host_name, &add.runtime_config.asked.ports);
         let live = self.endpoints.entry(add.sandbox.clone()).or_insert_with(|| Live {
             host_name: plan.host_name.clone(),
             index: 0,
@@ -258,6 +261,7 @@ impl Agent {
             boot_id: self.boot_id.clone(),
             addresses,
             origin: add.origin.clone(),
+            asked: add.runtime_config.asked.text(),
         };
         self.store.attach(attachment.clone()).map_err(|error| store_failed(&error))?;
         self.warm();
@@ -289,6 +293,7 @@ impl Agent {
         self.missing.remove(sandbox);
         let isolated = self.isolation_ends(sandbox);
         self.recall_ended(&host_name, &held);
+        self.compiler.map_ports(&host_name, &[]);
         self.compiler.apply(Event::EndpointDetached { ifname: host_name });
         // With nothing to go by the table is left as it is; an interface that is gone lets nothing through.
         if self.is_informed() {

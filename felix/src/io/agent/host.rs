@@ -93,6 +93,11 @@ impl Agent {
         self.compiler.guard_services(&sound);
     }
 
+    /// The ports of BGP and VXLAN that count now.
+    pub(super) fn fabric_ports(&self) -> &ports::Ports {
+        self.host.trials.ports()
+    }
+
     /// Brings the guards of tunnels and the failsafes up to the fabric's ports. Says whether they are others.
     pub(super) fn follow_ports(&mut self) -> bool {
         let ports = self.host.ports.at(Instant::now());

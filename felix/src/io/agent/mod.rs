@@ -18,11 +18,13 @@ mod isolation;
 mod look;
 mod lost;
 mod namesakes;
+mod ports;
 mod ready;
 mod recall;
 mod refused;
 mod repair;
 mod report;
+mod shaping;
 
 pub use ask::{Ask, Shown};
 pub use attach::Prepared;

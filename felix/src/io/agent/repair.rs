@@ -3,7 +3,7 @@
 use super::{Agent, Live};
 use crate::index::Event;
 use crate::io::{link, route};
-use crate::workload::{from_alias, interface_name};
+use crate::workload::{Asked, from_alias, interface_name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
@@ -38,6 +38,7 @@ impl Agent {
                 // until its pod's namespace is gone as well.
                 Some(link) if from_alias(&link.alias).is_none() => {}
                 Some(link) => {
+                    self.compiler.map_ports(&host_name, &Asked::read(&attachment.asked).ports);
                     self.compiler.apply(Event::EndpointAttached(Self::endpoint(&attachment, &host_name)));
                     let live =
                         Live { host_name, index: link.index, addresses: attachment.addresses.clone(), routed: true };
@@ -74,6 +75,7 @@ impl Agent {
             uid,
             netns: String::new(),
             boot_id: self.boot_id.clone(),
+            asked: self.asked_by_kernel(link, &addresses)?.text(),
             addresses,
             origin: Origin::default(),
         };
@@ -156,6 +158,7 @@ impl Agent {
                 }
             }
         }
+        self.repair_shaping(&links)?;
         // A route of ours that leads to nobody: of an attachment that ended while no felix ran, or of one that is cut off.
         let attachments = self.store.ledger().attachments().filter(|held| !self.isolation.holds(&held.sandbox));
         let held: BTreeSet<IpAddr> = attachments.flat_map(|held| held.addresses.iter().copied()).collect();
@@ -206,6 +209,7 @@ impl Agent {
                 continue;
             }
             tracing::info!(interface = %link.name, "workload interface is back");
+            self.compiler.map_ports(&link.name, &Asked::read(&held.asked).ports);
             self.compiler.apply(Event::EndpointAttached(Self::endpoint(held, &link.name)));
             let live = Live {
                 host_name: link.name.clone(),

@@ -1,5 +1,6 @@
 //! ADD: the order that the README names, and the way back from each of its steps.
 
+use super::ports::forget_untranslated;
 use super::stop::{Held, Stop};
 use super::{BARRIER, Calls, blocking, detach, open, socket, stopping};
 use crate::cni::{self, Add, Failure};
@@ -8,6 +9,7 @@ use crate::io::heard::scopes_of;
 use crate::io::link;
 use crate::io::netns::Netns;
 use crate::io::rtnl::Rtnl;
+use crate::io::shaping;
 use crate::workload::Plan;
 use serde_json::Value;
 use std::sync::Arc;
@@ -105,6 +107,7 @@ async fn attach(calls: &Calls, add: &Add, plan: &Plan, netns: &Arc<Netns>, stop:
     let (sandbox, its) = (add.sandbox.clone(), plan.clone());
     let finished = calls.ask(|reply| Ask::Finish { sandbox, plan: its, index, reply }).await;
     finished.unwrap_or_else(|| Err(stopping()))?;
+    forget_untranslated(&add.runtime_config.asked.ports).await;
     tracing::info!(namespace = %add.namespace, pod = %add.pod, interface = %plan.host_name, addresses = ?plan.addresses,
         "pod attached");
     Ok(())
@@ -131,6 +134,10 @@ async fn make(plan: &Plan, netns: &Arc<Netns>) -> Result<u32, Failure> {
     let made = blocking(move || {
         let mut rtnl = Rtnl::open().map_err(socket)?;
         if let Some(link) = link::verify(&mut rtnl, &plan, &netns)? {
+            let (limits, wanted) = (shaping::Found::read(&mut rtnl)?, plan.bandwidth.as_ref());
+            if limits.difference(&mut rtnl, link.index, &link.name, wanted)?.is_some() {
+                shaping::apply(&mut rtnl, link.index, &link.name, wanted)?;
+            }
             return Ok(link.index);
         }
         link::delete(&mut rtnl, &plan.host_name)?;

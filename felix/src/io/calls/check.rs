@@ -5,6 +5,7 @@ use crate::cni::{self, Check, Failure, Reason};
 use crate::io::agent::{Ask, MeantAttachment};
 use crate::io::inspect;
 use crate::io::nft::Table;
+use crate::workload::Plan;
 use std::net::IpAddr;
 use twill_crds::cni::CniRequest;
 use twill_ipam::Kind;
@@ -58,7 +59,7 @@ fn said(check: &Check, meant: &MeantAttachment) -> Vec<String> {
 async fn in_kernel(check: &Check, meant: &MeantAttachment) -> Result<Vec<String>, Failure> {
     let mut found: Vec<String> = meant.closed.iter().cloned().collect();
     match &meant.table {
-        Ok(table) => found.extend(in_table(table, &meant.plan.host_name).await),
+        Ok(table) => found.extend(in_table(table, &meant.plan).await),
         Err(sentence) => found.push(sentence.clone()),
     }
     let netns = match open(&check.netns) {
@@ -73,14 +74,14 @@ async fn in_kernel(check: &Check, meant: &MeantAttachment) -> Result<Vec<String>
     Ok(found)
 }
 
-/// What of the table is about this interface.
-async fn in_table(table: &Table, interface: &str) -> Vec<String> {
+/// What of the table is about this interface and its addresses.
+async fn in_table(table: &Table, plan: &Plan) -> Vec<String> {
     let meant = match table.meant().await {
         Ok(meant) => meant,
         Err(error) => return vec![error.to_string()],
     };
-    let interface = interface.to_owned();
-    let read = tokio::task::spawn_blocking(move || meant.differences_of(&interface)).await;
+    let plan = plan.clone();
+    let read = tokio::task::spawn_blocking(move || meant.differences_of(&plan.host_name, &plan.addresses)).await;
     match read {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => vec![format!("the table cannot be read: {error}")],

@@ -72,6 +72,7 @@ mod tests {
             netns: String::new(),
             boot_id: String::new(),
             addresses: Vec::new(),
+            asked: String::new(),
             origin: Origin { network: network.into(), generation: generation.into(), kind },
         };
         let generation = Some("b/10".parse().unwrap());

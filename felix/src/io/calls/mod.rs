@@ -5,6 +5,7 @@ mod add;
 mod check;
 mod deleted;
 mod gc;
+mod ports;
 mod stop;
 
 pub use add::Attached;
@@ -16,6 +17,7 @@ use crate::io::agent::Ask;
 use crate::io::link::{self, KernelError};
 use crate::io::netns::Netns;
 use crate::io::rtnl::Rtnl;
+use crate::io::shaping;
 use crate::workload::interface_name;
 use serde_json::Value;
 use std::io::ErrorKind;
@@ -127,7 +129,12 @@ async fn del(calls: &Calls, del: &Del) -> Result<(), Failure> {
 /// Interface first, so that the address is silent before anybody else can have it. An interface that another plugin makes has no such name.
 async fn detach(calls: &Calls, sandbox: &Sandbox) -> Result<(), Failure> {
     let name = interface_name(&sandbox.container_id, &sandbox.ifname);
-    blocking(move || Rtnl::open().map_err(socket).and_then(|mut rtnl| link::delete(&mut rtnl, &name))).await?;
+    let gone = blocking(move || {
+        let mut rtnl = Rtnl::open().map_err(socket)?;
+        link::delete(&mut rtnl, &name)?;
+        shaping::remove(&mut rtnl, &name)
+    });
+    gone.await?;
     calls.ask(|reply| Ask::Release { sandbox: sandbox.clone(), reply }).await.unwrap_or_else(|| Err(stopping()))
 }
 

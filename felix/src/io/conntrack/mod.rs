@@ -17,6 +17,7 @@ use std::net::IpAddr;
 const NEW: u16 = 0x100;
 const GET: u16 = 0x101;
 const DELETE: u16 = 0x102;
+const UDP: u8 = 17;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const REQUEST: u16 = 0x1;
@@ -63,6 +64,25 @@ pub fn forget_addresses(addresses: &[IpAddr]) -> Result<usize, KernelError> {
         return Ok(0);
     }
     forget(&find(|connection| connection.addresses.iter().any(|end| addresses.contains(end)))?)
+}
+
+/// Forgets what the kernel remembers of datagrams to ports of this host that lead to workloads from now on: a flow that began before has no
+/// translation, and would get none as long as its sender goes on. `at`: ports, each of one of this host's addresses, or of any of them.
+/// Returns how many.
+///
+/// # Errors
+/// What the kernel said.
+pub fn forget_untranslated(at: &[(Option<IpAddr>, u16)], host: &[IpAddr]) -> Result<usize, KernelError> {
+    if at.is_empty() {
+        return Ok(0);
+    }
+    forget(&find(|connection| {
+        let (came_to, went_to) = (connection.addresses[1], connection.flow.destination);
+        let of_port = |(address, port): &(Option<IpAddr>, u16)| {
+            *port == went_to.port() && address.map_or(host.contains(&came_to), |address| address == came_to)
+        };
+        connection.flow.protocol == UDP && came_to == went_to.ip() && at.iter().any(of_port)
+    })?)
 }
 
 fn open() -> io::Result<Socket> {

@@ -105,6 +105,11 @@ pub(super) fn elements(connection: &mut Connection, name: &Name, set: &Set) -> R
 }
 
 impl Actual {
+    /// A set as it stands there.
+    pub(super) fn set(&self, name: &str) -> Option<&Set> {
+        self.sets.get(name)
+    }
+
     fn read_chains(&mut self, connection: &mut Connection) -> Result<bool, Error> {
         connection.dump(message::GET_CHAIN, |_| {}, &mut |m| {
             let a = m.attributes();

@@ -39,6 +39,9 @@ const LESS_OR_EQUAL: u32 = 3;
 const GREATER_OR_EQUAL: u32 = 5;
 const LOOKUP_INVERTED: u32 = 1;
 const RANDOM_FULLY: u32 = 1 << 4;
+const NAT_DESTINATION: u32 = 1;
+/// `NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED`, which the kernel adds by itself and shows.
+const NAT_ADDRESS_AND_PORT: u32 = 3;
 
 const DYNSET_SET: u16 = 1;
 const DYNSET_OPERATION: u16 = 3;
@@ -63,6 +66,8 @@ const ICMPV6: u8 = 58;
 const FIB_ADDRESS_TYPE: u32 = 3;
 /// `NFTA_FIB_F_SADDR`.
 const FIB_SOURCE: u32 = 1;
+/// `NFTA_FIB_F_DADDR`.
+const FIB_DESTINATION: u32 = 2;
 /// `RTN_LOCAL`.
 const LOCAL_ADDRESS: u32 = 2;
 /// Name that the kernel completes with a number.
@@ -106,6 +111,7 @@ pub(super) fn expressions(rule: &Rule, anonymous: &mut dyn FnMut(AnonymousSet) -
         }
         Action::Log(log) => e.log(log),
         Action::Trace => e.trace(),
+        Action::Translate { key, map, family } => e.translate(key, map, *family),
         Action::Masquerade => e.expression("masq", |w| w.u32(1, RANDOM_FULLY)),
     }
     e.w.into_bytes()
@@ -183,6 +189,10 @@ impl Expressions<'_> {
                 });
                 self.ports(std::slice::from_ref(range));
             }
+            Match::ToThisHost => {
+                self.address_type(FIB_DESTINATION);
+                self.compare(EQUAL, &LOCAL_ADDRESS.to_ne_bytes());
+            }
             Match::Translated => {
                 self.expression("ct", |w| {
                     w.u32(1, register(0));
@@ -192,11 +202,7 @@ impl Expressions<'_> {
                 self.compare(NOT_EQUAL, &[0; 4]);
             }
             Match::ForeignSource => {
-                self.expression("fib", |w| {
-                    w.u32(1, register(0));
-                    w.u32(2, FIB_ADDRESS_TYPE);
-                    w.u32(3, FIB_SOURCE);
-                });
+                self.address_type(FIB_SOURCE);
                 self.compare(NOT_EQUAL, &LOCAL_ADDRESS.to_ne_bytes());
             }
             Match::Icmpv6Types(types) => {
@@ -374,6 +380,27 @@ impl Expressions<'_> {
         });
     }
 
+    /// The map's value lies in the registers as its key did: the address in the first, the port behind it.
+    fn translate(&mut self, key: &[Field], map: &str, family: Family) {
+        self.load(key);
+        self.expression("lookup", |w| {
+            w.string(1, map);
+            w.u32(2, register(0));
+            w.u32(3, register(0));
+            w.u32(5, 0);
+        });
+        let port = register(if family == Family::V4 { 1 } else { 4 });
+        self.expression("nat", |w| {
+            w.u32(1, NAT_DESTINATION);
+            w.u32(2, family.number().into());
+            w.u32(3, register(0));
+            w.u32(4, register(0));
+            w.u32(5, port);
+            w.u32(6, port);
+            w.u32(7, NAT_ADDRESS_AND_PORT);
+        });
+    }
+
     fn trace(&mut self) {
         self.expression("immediate", |w| {
             w.u32(1, register(0));
@@ -382,6 +409,15 @@ impl Expressions<'_> {
         self.expression("meta", |w| {
             w.u32(2, META_NFTRACE);
             w.u32(3, register(0));
+        });
+    }
+
+    /// What an address of the packet is to this host.
+    fn address_type(&mut self, end: u32) {
+        self.expression("fib", |w| {
+            w.u32(1, register(0));
+            w.u32(2, FIB_ADDRESS_TYPE);
+            w.u32(3, end);
         });
     }
 

@@ -77,8 +77,8 @@ pub(super) fn declaration_in(w: &mut Writer, table: &str, name: &str, id: u32, s
     w.u32(KEY_TYPE, packed_types(&set.key));
     w.u32(KEY_LENGTH, u32::try_from(key_length(&set.key)).unwrap_or_default());
     if set.map {
-        w.u32(DATA_TYPE, DATA_VERDICT);
-        w.u32(DATA_LENGTH, 0);
+        w.u32(DATA_TYPE, data_type(set));
+        w.u32(DATA_LENGTH, u32::try_from(key_length(&set.data)).unwrap_or_default());
     }
     w.u32(ID, id);
     if let Some(size) = set.size {
@@ -88,6 +88,10 @@ pub(super) fn declaration_in(w: &mut Writer, table: &str, name: &str, id: u32, s
         w.u64(TIMEOUT, milliseconds(timeout));
     }
     w.attribute(USERDATA, &userdata(set));
+}
+
+fn data_type(set: &Set) -> u32 {
+    if set.data.is_empty() { DATA_VERDICT } else { packed_types(&set.data) }
 }
 
 /// Attributes of NEWSET for a set without a name, whose lookups find it by `id`.
@@ -135,6 +139,10 @@ pub(super) fn element(w: &mut Writer, interval: bool, key: &Key, value: &Value) 
             w.nested(ELEMENT_KEY, |w| w.attribute(VALUE, key.bytes()));
             w.nested(ELEMENT_DATA, |w| verdict(w, to));
         }),
+        Value::Mapped(to) => w.nested(LIST_ELEMENT, |w| {
+            w.nested(ELEMENT_KEY, |w| w.attribute(VALUE, key.bytes()));
+            w.nested(ELEMENT_DATA, |w| w.attribute(VALUE, to.bytes()));
+        }),
         Value::Expires(after) => w.nested(LIST_ELEMENT, |w| {
             w.nested(ELEMENT_KEY, |w| w.attribute(VALUE, key.bytes()));
             w.u64(ELEMENT_TIMEOUT, milliseconds(*after));
@@ -168,9 +176,14 @@ pub(super) fn read_declaration(attributes: Attributes<'_>) -> Option<(&str, Set)
     // A type or flag that is not ours gives a declaration that equals none of ours.
     let packed = attributes.u32(KEY_TYPE).unwrap_or_default();
     let mut key = unpacked_types(packed);
+    let leads_to = attributes.u32(DATA_TYPE).filter(|_| flags & MAP != 0);
+    let data = leads_to.filter(|kind| *kind != DATA_VERDICT).map(unpacked_types).unwrap_or_default();
+    let data_fits = flags & MAP == 0
+        || leads_to == Some(DATA_VERDICT)
+        || attributes.u32(DATA_LENGTH).is_some_and(|n| n as usize == key_length(&data));
     if flags & !(INTERVAL | MAP | EXPIRING | DYNAMIC) != 0
         || attributes.u32(KEY_LENGTH).is_some_and(|n| n as usize != key_length(&key))
-        || flags & MAP != 0 && attributes.u32(DATA_TYPE) != Some(DATA_VERDICT)
+        || !data_fits
     {
         key.clear();
     }
@@ -181,6 +194,7 @@ pub(super) fn read_declaration(attributes: Attributes<'_>) -> Option<(&str, Set)
         timeout: (flags & EXPIRING != 0).then_some(timeout.unwrap_or_default()),
         size: attributes.nested(DESCRIPTION).and_then(|d| d.u32(DESCRIPTION_SIZE)),
         map: flags & MAP != 0,
+        data,
         dynamic: flags & DYNAMIC != 0,
         elements: Default::default(),
         comment: String::new(),
@@ -215,7 +229,7 @@ impl ElementReader {
             let element = Attributes(element);
             let Some(key) = element.nested(ELEMENT_KEY).and_then(|k| k.value(VALUE)) else { continue };
             let end = element.u32(ELEMENT_FLAGS).unwrap_or_default() & INTERVAL_END != 0;
-            let value = element.nested(ELEMENT_DATA).and_then(read_verdict).map_or(Value::Plain, Value::Verdict);
+            let value = element.nested(ELEMENT_DATA).and_then(read_data).unwrap_or_default();
             self.entries.push((Key::from_bytes(key), end, value));
         }
     }
@@ -241,6 +255,11 @@ impl ElementReader {
         }
         out
     }
+}
+
+fn read_data(data: Attributes<'_>) -> Option<Value> {
+    let mapped = || data.value(VALUE).map(|bytes| Value::Mapped(Key::from_bytes(bytes)));
+    read_verdict(data).map(Value::Verdict).or_else(mapped)
 }
 
 fn close(out: &mut std::collections::BTreeMap<Key, Value>, first: Key, last: Option<Key>) {

@@ -6,8 +6,9 @@ use super::left::Left;
 use super::owner::difference;
 use super::{Error, Verified};
 use crate::base;
-use crate::ruleset::{Key, Part, Ruleset, Value};
+use crate::ruleset::{Key, KeyType, Part, Ruleset, Value};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use twill_crds::names::NFT_TABLE;
@@ -47,23 +48,30 @@ pub struct Compared {
 
 /// Sets and maps whose keys begin with a workload's interface.
 const BY_INTERFACE: [&str; 5] = [base::KNOWN, base::SOURCE_V4, base::SOURCE_V6, base::FROM_POD, base::TO_POD];
+/// Maps that lead from ports of this node to workloads.
+const PORTS: [&str; 4] = [base::HOSTPORT_V4, base::HOSTPORT_V6, base::HOSTPORT_AT_V4, base::HOSTPORT_AT_V6];
 
 impl Meant {
-    /// What of the table differs that is about one interface, one sentence each. Takes time with the number of local workloads.
+    /// What of the table differs that is about one interface, or leads to one of these addresses behind it, one sentence each. Takes time with the number of local workloads.
     ///
     /// # Errors
     /// The kernel could not be read.
-    pub fn differences_of(mut self, interface: &str) -> Result<Vec<String>, Error> {
+    pub fn differences_of(mut self, interface: &str, addresses: &[IpAddr]) -> Result<Vec<String>, Error> {
         let prefix = Key::interface(interface);
-        let about = |elements: &BTreeMap<Key, Value>| -> BTreeMap<Key, Value> {
-            let ours = elements.iter().filter(|(key, _)| key.bytes().starts_with(prefix.bytes()));
+        let about = |elements: &BTreeMap<Key, Value>, data: &[KeyType]| -> BTreeMap<Key, Value> {
+            let leads_to = |value: &Value| match value {
+                Value::Mapped(to) => to.address(data).is_some_and(|address| addresses.contains(&address)),
+                _ => false,
+            };
+            let is_ours = |(key, value): &(&Key, &Value)| key.bytes().starts_with(prefix.bytes()) || leads_to(value);
+            let ours = elements.iter().filter(is_ours);
             ours.map(|(key, value)| (key.clone(), value.clone())).collect()
         };
         let mut differences = Vec::new();
-        for name in BY_INTERFACE.map(base::name) {
+        for name in BY_INTERFACE.into_iter().chain(PORTS).map(base::name) {
             let Some(meant) = self.ruleset.sets.get(&name) else { continue };
             let actual = actual::elements(&mut self.connection, &name, meant)?;
-            let (meant, actual) = (about(&meant.elements), about(&actual));
+            let (meant, actual) = (about(&meant.elements, &meant.data), about(&actual, &meant.data));
             if meant != actual {
                 let what = if meant.len() > actual.len() { "an element is missing" } else { "an element is another" };
                 differences.push(format!("{what} for {interface} in {name} of table inet {NFT_TABLE}"));

@@ -103,6 +103,7 @@ mod tests {
             boot_id: String::new(),
             addresses: vec![address.parse().unwrap()],
             origin: Default::default(),
+            asked: String::new(),
         }
     }
 

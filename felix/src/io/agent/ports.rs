@@ -1,0 +1,65 @@
+//! Ports of this node that pods ask for: one has each, and none has what the node cannot do without.
+
+use super::Agent;
+use crate::cni::{Add, Failure, Reason};
+use crate::model::Protocol;
+use crate::workload::{PortMapping, interface_name};
+use std::path::Path;
+use twill_ipam::Attachment;
+
+impl Agent {
+    /// Refuses ports that another pod here has, or that the node needs for the network itself.
+    pub(super) fn refuse_taken_ports(&self, add: &Add) -> Result<(), Failure> {
+        let refused = |port: &PortMapping, why: String| {
+            let message = format!("hostPort {port} of pod {}/{}: {why}", add.namespace, add.pod);
+            Err(Failure::new(Reason::PortTaken, message))
+        };
+        for port in &add.runtime_config.asked.ports {
+            if let Some(whose) = self.needed_by_node(port) {
+                return refused(port, format!("{whose}; give the pod another hostPort"));
+            }
+            if let Some(holder) = self.holder(add, port) {
+                let why = format!(
+                    "pod {}/{} on this node has it; delete that pod, or give one of the two another hostPort or hostIP",
+                    holder.namespace, holder.pod
+                );
+                return refused(port, why);
+            }
+        }
+        Ok(())
+    }
+
+    /// Without these two no pod of this node would have a network.
+    fn needed_by_node(&self, port: &PortMapping) -> Option<&'static str> {
+        let ports = self.fabric_ports();
+        match port.protocol {
+            Protocol::TCP if ports.bgp.contains(&port.host_port) => Some("it is the port of this node's BGP speaker"),
+            Protocol::UDP if ports.vxlan.contains(&port.host_port) => {
+                Some("it is the port of this node's VXLAN device")
+            }
+            _ => None,
+        }
+    }
+
+    /// Another attachment that has the port. One whose interface and namespace are both gone has nothing any more, though its DEL is to come.
+    fn holder(&self, add: &Add, port: &PortMapping) -> Option<&Attachment> {
+        let overlapping: Vec<&str> = self
+            .compiler
+            .asked_ports()
+            .filter(|(_, theirs)| theirs.iter().any(|other| other.overlaps(port)))
+            .map(|(ifname, _)| ifname)
+            .collect();
+        if overlapping.is_empty() {
+            return None;
+        }
+        let others = self.store.ledger().attachments().filter(|held| held.sandbox != add.sandbox);
+        let lives = |held: &&Attachment| {
+            self.endpoints.contains_key(&held.sandbox) || !held.netns.is_empty() && Path::new(&held.netns).exists()
+        };
+        let has_it = |held: &&Attachment| {
+            let name = interface_name(&held.sandbox.container_id, &held.sandbox.ifname);
+            overlapping.contains(&name.as_str())
+        };
+        others.filter(has_it).find(lives)
+    }
+}
