@@ -14,7 +14,7 @@ VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-syst
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
-.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-restarts test-flood test-kubernetes test-kubelet test-cni test-pressure fuzz-bgp bench-bgp bench-bfd bench-policy bench-kubernetes lint
+.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-restarts test-flood test-kubernetes test-kubelet test-cni test-pressure fuzz-bgp bench-bgp bench-bfd bench-policy bench-kubernetes bench-cni lint
 
 help:
 	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up,"
@@ -35,6 +35,7 @@ help:
 	@echo "make bench-bgp  Twill's speaker beside BIRD, FRR, OpenBGPD and GoBGP (root): BENCH=\"--divide 10 --rows 50,1\" for less"
 	@echo "make bench-bfd  a thousand BFD sessions at 50 ms and none that goes down, and what share of a processor that takes (root)"
 	@echo "make bench-policy  what policy costs, from an event to its commit in the kernel, in clusters of several sizes (root)"
+	@echo "make bench-cni  what ADD costs beside the reference plugins ptp and host-local (root): BENCH=\"--alone 20\" for less"
 	@echo "make bench-kubernetes  Twill's daemons of 50 nodes on one API server with 10,000 pods: BENCH=\"--nodes 5 --pods 500\" for less"
 	@echo "make lint       format, clippy, licences and versions of dependencies"
 	@echo "make build      optimised twill and twill-cni in target/release"
@@ -180,6 +181,12 @@ bench-kubernetes:
 	@scripts/control-plane
 	@scripts/need $(BUILD_TOOLS) setpriv:util-linux
 	$(CARGO) run --locked --profile quick -p twill-e2e --bin bench_kubernetes -- $(BENCH)
+
+bench-cni:
+	$(call ROOT,it makes network namespaces.)
+	@scripts/need $(BUILD_TOOLS) nft:nftables ip:iproute2
+	$(CARGO) build --locked --release -p twill -p twill-cni
+	$(CARGO) run --locked --release -p twill-e2e --bin bench_cni -- $(BENCH)
 
 lint:
 	@scripts/need $(BUILD_TOOLS)

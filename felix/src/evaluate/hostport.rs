@@ -123,7 +123,7 @@ mod tests {
             "192.0.2.9 (outside the cluster) -> shop/web (10.42.1.5) 8080/TCP, the hostPort 80 of node n1: allowed";
         assert!(outside.starts_with(first), "{outside}");
         assert!(
-            outside.contains("through  allowed") && outside.contains("allowed by shop/web ingress[0]"),
+            outside.contains("through  allowed") && outside.contains("allowed by NetworkPolicy shop/web ingress[0]"),
             "{outside}"
         );
         for (src, dst, port, says) in [
