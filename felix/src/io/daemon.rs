@@ -12,7 +12,7 @@ use crate::workload::claimant;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use twill_crds::names::{CNI_BIN_DIR, CNI_CONF_DIR, FELIX_SOCKET, NFLOG_GROUP, RUN_DIR, STATE_DIR};
@@ -235,6 +235,7 @@ async fn feed(agent: &mut Agent, mut inputs: Inputs, conditions: &report::Sender
     let (mut facts, mut news) = (Vec::with_capacity(BATCH), Vec::new());
     let mut events: Option<mpsc::UnboundedReceiver<nft::Event>> = None;
     let mut listening = true;
+    let mut looks = Looks::default();
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
@@ -255,8 +256,9 @@ async fn feed(agent: &mut Agent, mut inputs: Inputs, conditions: &report::Sender
             heard = inputs.news.recv_many(&mut news, BATCH), if listening => {
                 // Nothing at all means that the monitor has ended: the tick's look at the kernel has to do.
                 listening = heard > 0;
-                tell(agent, &mut news).await;
+                tell(agent, &mut news, &mut looks).await;
             }
+            () = looks.due() => looks.look(agent).await,
             opened = &mut inputs.table, if events.is_none() => {
                 let (table, outbox) = opened.context("the table's thread has ended")?.context("table inet twill")?;
                 events = Some(outbox);
@@ -283,21 +285,50 @@ async fn next(events: &mut Option<mpsc::UnboundedReceiver<nft::Event>>) -> Optio
     }
 }
 
+/// A look reads all links and routes, and each interface that is attached is some news: so many looks at fifty interfaces at once would be
+/// all that the agent does.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
+/// When the kernel was looked at, and is to be.
+#[derive(Default)]
+struct Looks {
+    last: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Looks {
+    /// There is a reason for a look: now, or as soon as the last one is not too near.
+    fn ask(&mut self, now: Instant) {
+        let earliest = self.last.map_or(now, |last| (last + BETWEEN_LOOKS).max(now));
+        self.due.get_or_insert(earliest);
+    }
+
+    async fn due(&self) {
+        match self.due {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn look(&mut self, agent: &mut Agent) {
+        self.due = None;
+        agent.repair().await;
+        // From its end: a long one must not be followed by the next at once.
+        self.last = Some(Instant::now());
+    }
+}
+
 /// All news of one moment are one look at the kernel.
-async fn tell(agent: &mut Agent, news: &mut Vec<News>) {
-    let mut look = false;
+async fn tell(agent: &mut Agent, news: &mut Vec<News>, looks: &mut Looks) {
     let mut routed = false;
     for item in news.drain(..) {
         match item {
-            News::Ours | News::Lost => look = true,
+            News::Ours | News::Lost => looks.ask(Instant::now()),
             News::Unreachable => routed = true,
         }
     }
     if routed {
         agent.check_blocks();
         agent.retry().await;
-    }
-    if look {
-        agent.repair().await;
     }
 }
