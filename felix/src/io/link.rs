@@ -7,7 +7,7 @@ use crate::workload::{HOST_MAC, Mac, Plan};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::RouteType;
@@ -186,8 +186,10 @@ pub fn by_name(rtnl: &mut Rtnl, name: &str) -> Result<Option<Link>, KernelError>
 /// # Errors
 /// What the kernel said.
 pub fn all(rtnl: &mut Rtnl) -> Result<Vec<Link>, KernelError> {
-    let answers =
-        rtnl.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).trying(|| "listing interfaces".into())?;
+    let mut message = LinkMessage::default();
+    // Which are a good part of each answer.
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let answers = rtnl.dump(RouteNetlinkMessage::GetLink(message)).trying(|| "listing interfaces".into())?;
     Ok(answers.iter().filter_map(link).collect())
 }
 

@@ -48,7 +48,14 @@ kind: Lab
 metadata: {name: bench}
 spec:
   racks: [{name: r1, subnet: 172.31.1.0/24, nodes: [n1]}]
-  resources: [policy.yaml]
+  resources: [pool.yaml, policy.yaml]
+";
+
+/// Blocks so large that no ADD waits for the next: addresses rest for a minute, and here pods come and go faster than anywhere.
+const POOL: &str = "apiVersion: twill.network/v1
+kind: IPPool
+metadata: {name: bench}
+spec: {cidr: 10.42.0.0/16, blockSize: 21, natOutgoing: true}
 ";
 
 /// Each way something is allowed, so that lists and sets are there.
@@ -72,7 +79,7 @@ fn main() -> anyhow::Result<()> {
             path.display()
         );
     }
-    let lab = Lab::up("cni", LAB, &[("policy.yaml", POLICY)])?;
+    let lab = Lab::up("cni", LAB, &[("pool.yaml", POOL), ("policy.yaml", POLICY)])?;
     let bench = Bench::new(&lab, &args)?;
     let mut pods = bench.pods(args.running + args.alone + args.parallel * args.batches)?.into_iter();
     let _running = bench.run(pods.by_ref().take(args.running).collect())?;

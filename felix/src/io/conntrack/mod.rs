@@ -33,9 +33,7 @@ const BATCH: usize = 64;
 pub fn find(wanted: impl Fn(&Connection) -> bool) -> Result<Vec<Connection>, KernelError> {
     let mut socket = open().trying(|| "opening a netlink socket for connections".to_owned())?;
     let mut found = Vec::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        dump(&mut socket, family as u8, &wanted, &mut found).trying(|| "listing connections".to_owned())?;
-    }
+    dump(&mut socket, &wanted, &mut found).trying(|| "listing connections".to_owned())?;
     Ok(found)
 }
 
@@ -92,13 +90,9 @@ fn open() -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn dump(
-    socket: &mut Socket,
-    family: u8,
-    wanted: &impl Fn(&Connection) -> bool,
-    found: &mut Vec<Connection>,
-) -> io::Result<()> {
-    socket.send(&message(GET, REQUEST | DUMP, (family, 0), &[]), 0)?;
+fn dump(socket: &mut Socket, wanted: &impl Fn(&Connection) -> bool, found: &mut Vec<Connection>) -> io::Result<()> {
+    // Both families at once: the kernel walks its whole table for each dump, however little is in it.
+    socket.send(&message(GET, REQUEST | DUMP, (libc::AF_UNSPEC as u8, 0), &[]), 0)?;
     loop {
         let (datagram, _) = socket.recv_from_full()?;
         for (kind, body) in messages(&datagram) {
