@@ -392,7 +392,7 @@ mod tests {
         let delta = all[4].difference(&all[5]);
         assert!(delta.remove_sets.contains(KNOWN) && delta.add_sets.contains_key(KNOWN));
         let with: Vec<String> = delta.replace_rules.keys().map(ToString::to_string).collect();
-        assert_eq!(with, [chain_name("forward"), chain_name("workload_input")].map(|n| n.to_string()));
+        assert_eq!(with, ["forward", "passed_on", "workload_input"].map(|chain| chain_name(chain).to_string()));
     }
 
     #[test]
