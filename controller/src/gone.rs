@@ -20,7 +20,7 @@ const LOOKS: u64 = 3;
 const LONGEST: u64 = 300_000;
 /// Pause after something could not be done.
 const PAUSE: u64 = 5_000;
-/// How long after a block was freed its owner may claim it again, so that it is known to live.
+/// How long after a block was freed its owner may claim it again, so that it is known to live; and for how long it is known to, then.
 const REMEMBERED: u64 = 3_600_000;
 
 /// What is to be done.
@@ -38,7 +38,7 @@ pub enum Step {
 }
 
 /// What a node has left that may be freed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Left {
     /// Name of the node.
     pub node: String,
@@ -73,7 +73,7 @@ pub enum Outcome {
 }
 
 /// One absence of a node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Absence {
     since: u64,
     looked: Option<u64>,
@@ -83,7 +83,7 @@ struct Absence {
 }
 
 /// A block that was freed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Freed {
     node: String,
     uid: String,
@@ -91,15 +91,15 @@ struct Freed {
 }
 
 /// What was observed of nodes that are gone.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Gone {
     length: u64,
     quarantine: Quarantine,
     nodes: BTreeMap<String, Absence>,
     /// Blocks that were freed: of whom, and when.
     freed: BTreeMap<Key, Freed>,
-    /// Blocks that came back although their node is gone: UID and node.
-    returned: BTreeMap<String, String>,
+    /// Blocks that came back although their node is gone: UID, node, and when that was seen.
+    returned: BTreeMap<String, (String, u64)>,
     /// Why nothing is freed, while most nodes are gone.
     exodus: Option<String>,
 }
@@ -144,12 +144,14 @@ impl Gone {
         for node in std::mem::take(&mut world.came) {
             self.nodes.remove(&node);
             self.freed.retain(|_, freed| freed.node != node);
-            self.returned.retain(|_, of| *of != node);
+            self.returned.retain(|_, (of, _)| *of != node);
         }
         let left = left(world);
         self.nodes.retain(|node, _| left.contains_key(node.as_str()));
         self.freed.retain(|_, freed| now.saturating_sub(freed.at) < REMEMBERED && !world.has_node(&freed.node));
-        self.returned.retain(|uid, _| left.values().any(|left| left.blocks.iter().any(|(_, b)| b.version.uid == *uid)));
+        // Not for ever: its machine may have ended since, and nobody else would ever free it.
+        let is_there = |uid: &String| left.values().any(|left| left.blocks.iter().any(|(_, b)| b.version.uid == *uid));
+        self.returned.retain(|uid, (_, at)| now.saturating_sub(*at) < REMEMBERED && is_there(uid));
         let mut steps: Vec<Step> = self.count(world, &left).into_iter().collect();
         let mut seen = BTreeMap::new();
         for (node, left) in &left {
@@ -161,7 +163,7 @@ impl Gone {
             for (name, block) in &left.blocks {
                 let uid = &block.version.uid;
                 let is_back = self.freed.get(*name).is_some_and(|freed| freed.node == *node && freed.uid != *uid);
-                if is_back && self.returned.insert(uid.clone(), (*node).to_owned()).is_none() {
+                if is_back && self.returned.insert(uid.clone(), ((*node).to_owned(), now)).is_none() {
                     steps.push(Step::Say(Word::OwnerLives((*block).clone(), lives(node, block))));
                 }
                 seen.insert(mark(&block.version), in_use || self.returned.contains_key(&block.version.uid));

@@ -28,7 +28,7 @@ pub fn without_pool_sentence(found: &BTreeMap<&str, Vec<&Block>>) -> Option<Stri
     let others = if count > 1 { format!(", one of {count} such") } else { String::new() };
     Some(format!(
         "IPBlock {} of node {node}{others}, lies in no IPPool: pods keep their addresses, and nothing more is handed out; create a pool \
-         around it, or delete the pods and then the block",
+         around it, or delete the pods: then their node gives it back",
         first.cidr()
     ))
 }

@@ -69,7 +69,7 @@ pub struct Node {
 }
 
 /// One state of an object, so that no other can be deleted by mistake.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Version {
     /// UID.
     pub uid: String,
@@ -80,7 +80,7 @@ pub struct Version {
 }
 
 /// An IPBlock.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Block {
     /// This state of it.
     pub version: Version,

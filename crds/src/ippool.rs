@@ -189,6 +189,18 @@ pub struct IPBlockStatus {
     /// Addresses that were in use when the node last wrote this. It is written now and then, not for every pod.
     #[serde(default)]
     pub used: u32,
+    /// Whether the node is about to give the block back: nothing of it is handed out any more, and its route is being withdrawn. The node
+    /// may still take that back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub releasing: bool,
+}
+
+impl IPBlock {
+    /// Whether its node is about to give it back.
+    #[must_use]
+    pub fn is_releasing(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.releasing)
+    }
 }
 
 /// Which pools count where an engine could not refuse the others: valid in themselves, and of those that overlap the

@@ -9,7 +9,7 @@ use crate::range;
 use ipnet::IpNet;
 
 /// A block as the datastore has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Seen {
     /// Its range.
     pub cidr: IpNet,
@@ -67,7 +67,7 @@ fn holders(idle: &[(String, usize, usize)]) -> String {
 }
 
 /// The claim of one block under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
     pool: String,
     cidr: IpNet,
@@ -79,7 +79,7 @@ pub struct Claim {
     next: Next,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Next {
     Choose,
     Verify(IpNet),

@@ -19,7 +19,7 @@ pub struct Sandbox {
 }
 
 /// A sandbox with its pod and its addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attachment {
     /// What the runtime calls it.
     pub sandbox: Sandbox,
@@ -50,7 +50,7 @@ impl Attachment {
 }
 
 /// The use of one block.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Block {
     /// Whether addresses may be handed out: verified, and its route is in the kernel.
     pub ready: bool,
@@ -70,8 +70,8 @@ pub struct Use {
     pub held: usize,
 }
 
-/// The addresses of all blocks of this node.
-#[derive(Clone, Debug, Default)]
+/// The addresses of all blocks of this node. Its changes are a store's to make durable first: see [`crate::io::store`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
     blocks: BTreeMap<IpNet, Block>,
     attachments: BTreeMap<Sandbox, Attachment>,
@@ -162,7 +162,7 @@ impl Ledger {
 
     /// Takes a block in, with the times since which some of its addresses are idle. Attachments known before take their
     /// addresses in it. A block that is known already only changes its readiness.
-    pub(crate) fn add_block(&mut self, cidr: IpNet, ready: bool, idle_since: &BTreeMap<IpAddr, u64>) {
+    pub fn add_block(&mut self, cidr: IpNet, ready: bool, idle_since: &BTreeMap<IpAddr, u64>) {
         if let Some(block) = self.blocks.get_mut(&cidr) {
             block.ready = ready;
             return;
@@ -180,15 +180,15 @@ impl Ledger {
     }
 
     /// Forgets a block. Attachments keep their addresses.
-    pub(crate) fn remove_block(&mut self, cidr: IpNet) {
+    pub fn remove_block(&mut self, cidr: IpNet) {
         self.blocks.remove(&cidr);
     }
 
-    /// Remembers an attachment.
+    /// Whether an attachment can be remembered.
     ///
     /// # Errors
     /// The address that somebody else has, or that this sandbox cannot have twice.
-    pub(crate) fn check(&self, attachment: &Attachment) -> Result<(), (IpAddr, Sandbox)> {
+    pub fn check(&self, attachment: &Attachment) -> Result<(), (IpAddr, Sandbox)> {
         for address in &attachment.addresses {
             if let Some(holder) = self.holder(*address).filter(|holder| holder.sandbox != attachment.sandbox) {
                 return Err((*address, holder.sandbox.clone()));
@@ -198,7 +198,7 @@ impl Ledger {
     }
 
     /// Remembers an attachment that passed [`Ledger::check`].
-    pub(crate) fn attach(&mut self, attachment: Attachment) {
+    pub fn attach(&mut self, attachment: Attachment) {
         for address in &attachment.addresses {
             for (cidr, block) in &mut self.blocks {
                 if let Some(ordinal) = range::ordinal(*cidr, *address) {
@@ -210,7 +210,7 @@ impl Ledger {
     }
 
     /// Forgets an attachment; its addresses are idle from now on. None if it was not known.
-    pub(crate) fn release(&mut self, sandbox: &Sandbox, now: u64) -> Option<Attachment> {
+    pub fn release(&mut self, sandbox: &Sandbox, now: u64) -> Option<Attachment> {
         let attachment = self.attachments.remove(sandbox)?;
         for address in &attachment.addresses {
             for (cidr, block) in &mut self.blocks {
@@ -237,6 +237,12 @@ impl Block {
         self.idle.retain(|(_, idle)| *idle != ordinal);
         self.held.insert(ordinal, sandbox.clone());
     }
+}
+
+/// All addresses of a block that can be given, as let go at one time.
+pub fn resting(cidr: IpNet, since: u64) -> impl Iterator<Item = (IpAddr, u64)> {
+    let size = u32::try_from(range::size(cidr).min(LARGEST)).unwrap_or(u32::MAX);
+    (1..size).filter_map(move |ordinal| Some((range::address(cidr, ordinal)?, since)))
 }
 
 /// Whether an address idle since then must still rest. The clock may have jumped back: then it rests.

@@ -5,6 +5,7 @@
 
 pub mod claim;
 pub mod error;
+pub mod idle;
 pub mod io;
 pub mod ledger;
 pub mod origin;
@@ -18,6 +19,6 @@ pub use claim::{Claim, PoolFull, Seen, Step};
 pub use error::StoreError;
 pub use ledger::{Attachment, Ledger, Sandbox, Use};
 pub use origin::{Kind, Origin};
-pub use owner::Owner;
+pub use owner::{Fate, Owner};
 pub use pool::{Family, Labels, Pool};
 pub use quarantine::Quarantine;

@@ -5,18 +5,30 @@
 //! claim says which store of addresses made it, and only that store hands out of the block.
 
 use crate::claim::Seen;
-use crate::ledger::{Attachment, Sandbox};
+use crate::ledger::{Attachment, Ledger, Sandbox};
+use crate::range;
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Who claims on this machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Owner {
     /// Name of the Node.
     pub node: String,
     /// Identity of the store of addresses, see [`crate::io::identity`].
     pub claimant: String,
+}
+
+/// What becomes of a block that the ledger has, and that is no longer this machine's in the datastore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nobody here has an address of it: it is forgotten.
+    Forgotten,
+    /// It, or a part of it, is somebody else's: nothing is handed out of it, and it may be claimed again once it is nobody's.
+    Anothers,
+    /// It vanished under its pods: it is claimed again at once.
+    ClaimedAgain,
 }
 
 impl Owner {
@@ -53,6 +65,52 @@ impl Owner {
             }
         }
         taken
+    }
+
+    /// Who is cut off now: those whose address was taken, and of those who were `before` with the block that took their address, those who
+    /// still have none of their own: it may be nobody's in between.
+    #[must_use]
+    pub fn cut_off(
+        &self,
+        before: &BTreeMap<Sandbox, Seen>,
+        blocks: &[Seen],
+        ledger: &Ledger,
+    ) -> BTreeMap<Sandbox, Seen> {
+        let taken = self.taken(blocks, ledger.attachments());
+        let mut cut: BTreeMap<Sandbox, Seen> =
+            taken.into_iter().map(|(sandbox, block)| (sandbox, block.clone())).collect();
+        for (sandbox, block) in before {
+            if ledger.attachment(sandbox).is_some_and(|held| !self.is_whole(blocks, ledger, held)) {
+                cut.entry(sandbox.clone()).or_insert_with(|| block.clone());
+            }
+        }
+        cut
+    }
+
+    /// Every address lies in a block that is ours and ready.
+    fn is_whole(&self, blocks: &[Seen], ledger: &Ledger, held: &Attachment) -> bool {
+        let own: BTreeSet<IpNet> = blocks.iter().filter(|block| self.owns(block)).map(|block| block.cidr).collect();
+        let ready = |cidr: &&IpNet| ledger.block(**cidr).is_some_and(|block| block.ready);
+        held.addresses.iter().all(|address| own.iter().filter(ready).any(|cidr| cidr.contains(address)))
+    }
+
+    /// Own blocks that share addresses with somebody else's, each with that one: nothing may be handed out of them.
+    #[must_use]
+    pub fn contested(&self, blocks: &[Seen]) -> Vec<(IpNet, Seen)> {
+        let (own, others): (Vec<&Seen>, Vec<&Seen>) = blocks.iter().partition(|block| self.owns(block));
+        let own = || own.iter().map(|block| block.cidr);
+        let with = |other: &Seen| own().filter(|cidr| range::overlap(*cidr, other.cidr)).collect::<Vec<_>>();
+        others.into_iter().flat_map(|other| with(other).into_iter().map(move |cidr| (cidr, other.clone()))).collect()
+    }
+
+    /// What becomes of a block of the ledger that is not among ours any more; `held`: how many addresses of it somebody here has.
+    #[must_use]
+    pub fn fate(&self, blocks: &[Seen], cidr: IpNet, held: usize) -> Fate {
+        if held == 0 {
+            return Fate::Forgotten;
+        }
+        let is_taken = blocks.iter().any(|block| range::overlap(block.cidr, cidr) && !self.owns(block));
+        if is_taken { Fate::Anothers } else { Fate::ClaimedAgain }
     }
 }
 
@@ -116,5 +174,30 @@ mod tests {
         let pods = [attachment("p", &["10.42.0.1"])];
         let blocks = [block("10.42.0.0/29", "n1", Some("a")), block("10.42.0.0/28", "n2", None)];
         assert_eq!(taken(&blocks, &pods), []);
+    }
+
+    #[test]
+    fn what_becomes_of_a_block_depends_on_whose_it_is_and_on_its_pods() {
+        let cidr = "10.42.0.0/29".parse().unwrap();
+        let fate = |blocks: &[Seen], held| owner().fate(blocks, cidr, held);
+        let others = block("10.42.0.0/30", "n2", None);
+        assert_eq!((fate(&[], 0), fate(&[], 1)), (Fate::Forgotten, Fate::ClaimedAgain));
+        assert_eq!((fate(std::slice::from_ref(&others), 0), fate(&[others], 1)), (Fate::Forgotten, Fate::Anothers));
+        assert_eq!(fate(&[block("10.42.0.8/29", "n2", None)], 1), Fate::ClaimedAgain);
+    }
+
+    #[test]
+    fn who_was_cut_off_stays_so_until_the_block_is_ours_and_ready() {
+        let pod = attachment("p", &["10.42.0.1"]);
+        let (ours, others) = (block("10.42.0.0/29", "n1", Some("a")), block("10.42.0.0/29", "n2", None));
+        let mut ledger = Ledger::default();
+        ledger.add_block(ours.cidr, false, &BTreeMap::new());
+        ledger.attach(pod.clone());
+        let cut = owner().cut_off(&BTreeMap::new(), std::slice::from_ref(&others), &ledger);
+        assert_eq!(cut, BTreeMap::from([(pod.sandbox.clone(), others)]));
+        assert_eq!(owner().cut_off(&cut, &[], &ledger), cut, "nobody's");
+        assert_eq!(owner().cut_off(&cut, std::slice::from_ref(&ours), &ledger), cut, "ours, and not ready");
+        ledger.add_block(ours.cidr, true, &BTreeMap::new());
+        assert!(owner().cut_off(&cut, &[ours], &ledger).is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! Which pools a node or a pod may use, and in which order. In flow pools and labels, out flow names and ranges.
 
 use crate::claim::{PoolFull, Seen, full};
+use crate::idle::Home;
 use crate::range;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -88,6 +89,19 @@ pub fn eligible<'a>(
     found.into_iter().map(|(_, pool)| pool).collect()
 }
 
+/// The pool that a block lies in, and whether a node with these labels would claim the block today.
+#[must_use]
+pub fn home<'a>(pools: impl IntoIterator<Item = &'a IPPool>, node: &Labels, block: IpNet) -> Option<Home> {
+    let pool = pools.into_iter().find(|pool| pool.spec.cidr.contains(&block))?;
+    let spec = &pool.spec;
+    let selects = selector::matches_or_absent(spec.node_selector.as_ref(), node);
+    Some(Home {
+        name: pool.name().to_owned(),
+        current: !spec.disabled && selects && spec.block_prefix_len() == block.prefix_len(),
+        for_all: spec.namespace_selector.as_ref().is_none_or(selector::is_everything),
+    })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -125,5 +139,25 @@ mod tests {
         assert_eq!(names(&eligible(&pools, Family::V4, &r2, Some(&blue))), ["c-blue", "a-all", "b-rack"]);
         assert_eq!(names(&eligible(&pools, Family::V4, &r2, None)), ["a-all", "b-rack"]);
         assert_eq!(names(&eligible(&pools, Family::V6, &r1, Some(&red))), ["e-six"]);
+    }
+
+    #[test]
+    fn a_block_is_current_where_it_would_be_claimed_today() {
+        let pools = [
+            pool("all", json!({"cidr": "10.1.0.0/16"})),
+            pool("rack", json!({"cidr": "10.2.0.0/16", "nodeSelector": {"matchLabels": {"rack": "r2"}}})),
+            pool("blue", json!({"cidr": "10.3.0.0/16", "namespaceSelector": {"matchLabels": {"team": "blue"}}})),
+            pool("off", json!({"cidr": "10.4.0.0/16", "disabled": true})),
+        ];
+        let at = |block: &str| {
+            let home = home(&pools, &labels(&[("rack", "r1")]), block.parse().unwrap());
+            home.map(|home| (home.name, home.current, home.for_all))
+        };
+        assert_eq!(at("10.1.0.0/26"), Some(("all".into(), true, true)));
+        assert_eq!(at("10.1.0.0/28"), Some(("all".into(), false, true)), "of another size");
+        assert_eq!(at("10.2.0.0/26"), Some(("rack".into(), false, true)));
+        assert_eq!(at("10.3.0.0/26"), Some(("blue".into(), true, false)));
+        assert_eq!(at("10.4.0.0/26"), Some(("off".into(), false, true)));
+        assert_eq!(at("10.5.0.0/26"), None);
     }
 }

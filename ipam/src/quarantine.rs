@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 pub const QUARANTINE: u64 = 15 * 60 * 1000;
 
 /// What has been seen of such blocks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Quarantine {
     length: u64,
     /// By the object's UID: since when nothing has spoken for its use.

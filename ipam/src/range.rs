@@ -71,6 +71,18 @@ pub fn number(address: IpAddr) -> u128 {
     }
 }
 
+/// The largest blocks that there are, of each family: no pool has larger ones.
+const LARGEST: (u8, u8) = (20, 116);
+
+/// Whether a route that others told keeps a block of ours from being used: somebody still has the block, a part of it, or, where blocks were
+/// larger before, one that it is a part of. A route to the whole pool or beyond is somebody's summary.
+#[must_use]
+pub fn hinders(route: IpNet, block: IpNet, pool: IpNet) -> bool {
+    let largest = if matches!(route, IpNet::V4(_)) { LARGEST.0 } else { LARGEST.1 };
+    let may_be_a_block = || route.prefix_len() >= largest && route.prefix_len() > pool.prefix_len();
+    block.contains(&route) || route.contains(&block) && may_be_a_block()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -117,5 +129,20 @@ mod tests {
         assert!(overlap(net("10.42.0.0/16"), net("10.42.3.0/24")));
         assert!(!overlap(net("10.42.0.0/26"), net("10.42.0.64/26")));
         assert!(!overlap(net("0.0.0.0/0"), net("::/0")));
+    }
+
+    #[test]
+    fn a_route_that_may_be_an_earlier_block_hinders_and_a_summary_does_not() {
+        let stands_in_the_way = |route, block, pool| hinders(net(route), net(block), net(pool));
+        for route in ["10.42.1.0/26", "10.42.1.7/32", "10.42.1.0/24", "10.42.0.0/20"] {
+            assert!(stands_in_the_way(route, "10.42.1.0/26", "10.42.0.0/16"), "{route}");
+        }
+        for route in ["10.42.1.64/26", "10.42.0.0/16", "10.42.0.0/19", "0.0.0.0/0", "::/0"] {
+            assert!(!stands_in_the_way(route, "10.42.1.0/26", "10.42.0.0/16"), "{route}");
+        }
+        assert!(!stands_in_the_way("10.42.0.0/24", "10.42.0.64/26", "10.42.0.0/24"), "the pool is no block");
+        assert!(stands_in_the_way("10.42.0.0/24", "10.42.0.0/24", "10.42.0.0/24"), "but where it is");
+        assert!(stands_in_the_way("fd42::/120", "fd42::40/122", "fd42::/112"));
+        assert!(!stands_in_the_way("fd42::/64", "fd42::/122", "fd42::/48"));
     }
 }

@@ -128,14 +128,14 @@ fn fib_config(
     }
 }
 
-/// This machine's blocks, the oldest first; those that are being deleted too, until they are gone. Not those that another one claimed
-/// under its name: it may still run.
+/// This machine's blocks, the oldest first; those that are being deleted too, until they are gone. Not those that felix gives back: when
+/// their routes are gone it deletes them. Nor those that another machine claimed under its name: it may still run.
 fn own_blocks<'a>(own: &str, objects: &'a Objects) -> Vec<&'a IPBlock> {
     let mut blocks: Vec<&IPBlock> = objects
         .blocks
         .iter()
         .map(|(_, block)| block.as_ref())
-        .filter(|block| block.spec.node == own && objects.claimant.owns(block))
+        .filter(|block| block.spec.node == own && objects.claimant.owns(block) && !block.is_releasing())
         .collect();
     blocks.sort_by_key(|block| {
         let time = block.metadata.creation_timestamp.as_ref().map(|time| time.0);

@@ -28,6 +28,7 @@ pub(super) fn of(kind: &Kind) -> Value {
             ("Node", "string", ".spec.node", false),
             ("Used", "integer", ".status.used", false),
             ("Claimant", "string", ".spec.claimant", true),
+            ("Releasing", "boolean", ".status.releasing", true),
         ],
         "BGPConfiguration" => &[
             ("AS", "string", ".spec.asn", false),

@@ -146,6 +146,27 @@ pub fn learned(rtnl: &mut Rtnl, block: IpNet) -> Result<Option<Learned>, KernelE
     Ok(None)
 }
 
+/// The narrowest learned route that leads to a block wider than this one of ours, which lies in `pool`. Beside our own route for the block no
+/// question about an address would find it, so the kernel tells all.
+///
+/// # Errors
+/// What the kernel said.
+pub fn learned_around(rtnl: &mut Rtnl, block: IpNet, pool: IpNet) -> Result<Option<Learned>, KernelError> {
+    let family = if matches!(block, IpNet::V4(_)) { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let all = RouteNetlinkMessage::GetRoute(filter(family, RTPROT_BGPD, RouteType::Unicast));
+    let answers = rtnl.dump(all).trying(|| "listing learned routes".into())?;
+    let around = answers.iter().filter_map(|answer| {
+        let RouteNetlinkMessage::NewRoute(found) = answer else { return None };
+        let prefix = destination(found)?;
+        let counts = found.attributes.contains(&RouteAttribute::Priority(METRIC_LEARNED))
+            && found.header.protocol == RouteProtocol::Other(RTPROT_BGPD)
+            && prefix.contains(&block)
+            && range::hinders(prefix, block, pool);
+        counts.then(|| Learned { prefix, next_hop: next_hop(&found.attributes) })
+    });
+    Ok(around.max_by_key(|learned| learned.prefix.prefix_len()))
+}
+
 /// The far end of a route: of its tunnel if it has one, else its gateway; the first of several.
 fn next_hop(attributes: &[RouteAttribute]) -> Option<IpAddr> {
     let remote = attributes.iter().find_map(|attribute| match attribute {

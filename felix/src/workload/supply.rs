@@ -10,8 +10,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use twill_crds::{IPBlock, IPPool, Namespace, Node, ippool};
 use twill_datastore::{Followed, Index, Key};
+use twill_ipam::idle::Own;
 use twill_ipam::io::claimer::seen;
-use twill_ipam::{Claim, Family, Labels, Ledger, Owner, Pool, PoolFull, Seen, Step, pool, range, warm};
+use twill_ipam::{Claim, Family, Labels, Ledger, Owner, Pool, PoolFull, Seen, Step, pool, warm};
 
 /// How many withheld blocks of a pool are replaced by others.
 const REPLACED: usize = 2;
@@ -29,6 +30,8 @@ pub struct Supply {
     pub blocks: Index<IPBlock>,
     /// Own blocks of which nothing may be handed out, because others still have a route for them.
     pub withheld: BTreeSet<IpNet>,
+    /// Own blocks that are being given back.
+    pub giving: BTreeSet<IpNet>,
     /// Nodes.
     pub nodes: Index<Node>,
     /// Namespaces.
@@ -143,16 +146,7 @@ impl Supply {
     /// Own blocks that share addresses with somebody else's: nothing may be handed out of them.
     #[must_use]
     pub fn contested(&self) -> Vec<(IpNet, Seen)> {
-        let own = self.own();
-        let others = self.blocks.iter().filter(|(_, block)| !self.owns(block)).map(|(_, block)| seen(block));
-        others
-            .flat_map(|other| {
-                own.iter()
-                    .filter(|cidr| range::overlap(**cidr, other.cidr))
-                    .map(|cidr| (*cidr, other.clone()))
-                    .collect::<Vec<_>>()
-            })
-            .collect()
+        self.owner.contested(&self.seen())
     }
 
     /// All blocks, for a claim.
@@ -270,17 +264,46 @@ impl Supply {
     /// place; of a few only, or somebody's wrong routes would make a node claim all there is.
     fn own_of(&self, pool: &Pool) -> Vec<IpNet> {
         let contested: BTreeSet<IpNet> = self.contested().into_iter().map(|(cidr, _)| cidr).collect();
-        let mut own = pool.own(self.own().difference(&contested).copied());
+        let mut own = pool.own(self.own().difference(&contested).filter(|cidr| !self.giving.contains(cidr)).copied());
         if own.iter().filter(|cidr| self.withheld.contains(cidr)).count() <= REPLACED {
             own.retain(|cidr| !self.withheld.contains(cidr));
         }
         own
     }
 
+    /// Own blocks of a family that can give addresses, the oldest first. `quiet`: for how long nobody has had an address of one.
+    #[must_use]
+    pub fn usable(&self, family: Family, ledger: &Ledger, now: Now, quiet: impl Fn(IpNet) -> u64) -> Vec<Own> {
+        let node = self.node_labels();
+        let contested: BTreeSet<IpNet> = self.contested().into_iter().map(|(cidr, _)| cidr).collect();
+        let ready = |cidr: &IpNet| ledger.block(*cidr).is_some_and(|block| block.ready);
+        let barred = |cidr: &IpNet| contested.contains(cidr) || self.giving.contains(cidr);
+        let own = self.blocks.iter().map(|(_, block)| block.as_ref()).filter(|block| self.owns(block));
+        let mut own: Vec<&IPBlock> =
+            own.filter(|b| Family::of(b.spec.cidr) == family && ready(&b.spec.cidr) && !barred(&b.spec.cidr)).collect();
+        own.sort_by_key(|block| {
+            let time = block.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            (time.is_none(), time, block.spec.cidr)
+        });
+        // A machine without a Node needs none.
+        let exists = self.nodes.get(&Key::cluster(&self.owner.node)).is_some();
+        let of = |cidr| Own {
+            cidr,
+            pool: pool::home(&self.accepted, &node, cidr).filter(|_| exists),
+            usage: ledger.usage(&[cidr], now.at, now.cool_down),
+            quiet: quiet(cidr),
+        };
+        own.into_iter().map(|block| of(block.spec.cidr)).collect()
+    }
+
+    fn node_labels(&self) -> Labels {
+        let node = self.nodes.get(&Key::cluster(&self.owner.node));
+        node.and_then(|node| node.metadata.labels.clone()).unwrap_or_default()
+    }
+
     fn pools_for(&self, namespace: Option<&str>, family: Family) -> Vec<Pool> {
         let labels = |labels: Option<&Labels>| labels.cloned().unwrap_or_default();
-        let node =
-            labels(self.nodes.get(&Key::cluster(&self.owner.node)).and_then(|node| node.metadata.labels.as_ref()));
+        let node = self.node_labels();
         let namespace = namespace.map(|name| {
             let object = self.namespaces.get(&Key::cluster(name));
             let mut labels = labels(object.and_then(|object| object.metadata.labels.as_ref()));
@@ -415,6 +438,23 @@ mod tests {
         }
         assert!(matches!(choose(&withheld(3), &store), Ok(Choice::Wait(_))));
         assert!(withheld(3).wanted(store.ledger(), NOW).is_empty());
+    }
+
+    #[test]
+    fn a_block_that_is_given_back_gives_nothing_and_what_is_usable_says_its_pool() {
+        let pools = vec![pool("p4", "10.42.0.0/16")];
+        let (_d, ready) = store(&[("10.42.1.0/26", true), ("10.43.0.0/28", true)]);
+        let mut owned = supply(pools, vec![block("10.42.1.0/26", "n1"), block("10.43.0.0/28", "n1")]);
+        let usable = |supply: &Supply| -> Vec<(String, Option<bool>)> {
+            let own = supply.usable(Family::V4, ready.ledger(), NOW, |_| 0);
+            own.into_iter().map(|own| (own.cidr.to_string(), own.pool.map(|home| home.current))).collect()
+        };
+        assert_eq!(usable(&owned), [("10.42.1.0/26".into(), None), ("10.43.0.0/28".into(), None)], "there is no Node");
+        owned.nodes = synced(vec![json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})]);
+        assert_eq!(usable(&owned), [("10.42.1.0/26".into(), Some(true)), ("10.43.0.0/28".into(), None)]);
+        owned.giving = ["10.42.1.0/26".parse().unwrap()].into();
+        assert_eq!(usable(&owned), [("10.43.0.0/28".into(), None)]);
+        assert!(matches!(choose(&owned, &ready), Ok(Choice::Claim(_))));
     }
 
     #[test]

@@ -214,7 +214,7 @@ impl Bench {
         let before = self.bytes();
         for round in 0..TIMES {
             let mut block = self.admin.list::<IPBlock>(&Filter::default()).await?.items.pop().context("no block")?;
-            block.status = Some(twill_crds::ippool::IPBlockStatus { used: round as u32 + 1 });
+            block.status = Some(twill_crds::ippool::IPBlockStatus { used: round as u32 + 1, ..Default::default() });
             self.admin.update_status(&block).await?;
         }
         self.quiet().await;

@@ -1,5 +1,6 @@
 //! The node's blocks: which are ours, which are claimed ahead of need, and what is to be said about them.
 
+use super::idle::Idle;
 use super::look::Look;
 use super::lost::Lost;
 use super::namesakes::Namesakes;
@@ -47,6 +48,20 @@ pub enum Done {
         /// Whether it is gone; else somebody uses it after all.
         outcome: Result<bool, Error>,
     },
+    /// The object of a block says that it is being given back, or does not any more, or was not written.
+    Marked {
+        /// The block.
+        cidr: IpNet,
+        /// Why not.
+        outcome: Result<(), Error>,
+    },
+    /// A block that nobody here needs was given back, or was not.
+    GivenBack {
+        /// The block.
+        cidr: IpNet,
+        /// Whether it is gone; else it is no longer as it was seen.
+        outcome: Result<bool, Error>,
+    },
     /// The datastore said which it is, or why it does not.
     Identified(Result<String, Error>),
     /// Live connections were looked at, or why they were not, and whose they are.
@@ -73,6 +88,7 @@ pub(super) struct Blocks {
     pub(super) ready: Readiness,
     pub(super) lost: Lost,
     pub(super) namesakes: Namesakes,
+    pub(super) idle: Idle,
     contested: Vec<String>,
     /// Blocks of others that were deleted, and until when their last owner goes first.
     vanished: BTreeMap<IpNet, Instant>,
@@ -95,6 +111,7 @@ impl Blocks {
             ready: Readiness::default(),
             lost: Lost::default(),
             namesakes: Namesakes::new(quarantine),
+            idle: Idle::default(),
             contested: Vec::new(),
             vanished: BTreeMap::new(),
         }
@@ -157,6 +174,7 @@ impl Agent {
         }
         self.blocks.heard(&own);
         self.blocks.lost.heard(&own);
+        self.follow_giving();
         self.blocks.contested = self
             .supply
             .contested()
@@ -196,6 +214,10 @@ impl Agent {
         if paused || !exists || self.blocks.claiming.contains_key(&pool.name) || self.blocks.is_restless(pool.cidr) {
             return;
         }
+        // One that is about to go is as good as a new one.
+        if self.take_back(&pool) {
+            return;
+        }
         self.blocks.claiming.insert(pool.name.clone(), Claiming { pool: pool.cidr, claimed: None });
         let (store, owner, known) = (self.datastore.clone(), self.supply.owner().clone(), self.supply.seen());
         let done = self.done.clone();
@@ -211,6 +233,8 @@ impl Agent {
             Done::Claimed { pool, outcome } => self.claimed(pool, outcome),
             Done::Restored { cidr, outcome } => self.restored(cidr, outcome),
             Done::Freed { cidr, uid, outcome } => self.freed(cidr, &uid, outcome),
+            Done::Marked { cidr, outcome } => self.marked(cidr, outcome),
+            Done::GivenBack { cidr, outcome } => self.given_back(cidr, outcome),
             Done::Identified(identity) => self.identified(identity),
             Done::Looked(outcome) => return self.looked(outcome).await,
             Done::LookDue => return self.look_due(),
@@ -254,7 +278,7 @@ impl Agent {
                 continue;
             }
             let mut block = block.as_ref().clone();
-            block.status = Some(IPBlockStatus { used });
+            block.status = Some(IPBlockStatus { used, ..block.status.unwrap_or_default() });
             let store = self.datastore.clone();
             tokio::spawn(async move {
                 if let Err(error) = store.update_status(&block).await {

@@ -38,15 +38,7 @@ impl Agent {
     /// Who must be cut off now. The table follows with the next commit, routes after it.
     pub(super) fn isolate(&mut self) {
         let blocks = self.supply.seen();
-        let taken = self.supply.owner().taken(&blocks, self.store.ledger().attachments());
-        let mut taken: BTreeMap<Sandbox, Seen> =
-            taken.into_iter().map(|(sandbox, block)| (sandbox, block.clone())).collect();
-        for (sandbox, block) in &self.isolation.taken {
-            let stays = self.store.ledger().attachment(sandbox).is_some_and(|held| !self.is_ours(held));
-            if stays {
-                taken.entry(sandbox.clone()).or_insert_with(|| block.clone());
-            }
-        }
+        let mut taken = self.supply.owner().cut_off(&self.isolation.taken, &blocks, self.store.ledger());
         taken.retain(|sandbox, _| !self.stays_open(&interface_name(&sandbox.container_id, &sandbox.ifname)));
         if taken.keys().eq(self.isolation.taken.keys()) {
             self.isolation.taken = taken;
@@ -60,13 +52,6 @@ impl Agent {
             tracing::info!(container = %sandbox.container_id, "pod's address is ours again; cut off no more");
         }
         self.tell_people(&new);
-    }
-
-    /// Every address lies in a block that is ours and ready.
-    fn is_ours(&self, held: &Attachment) -> bool {
-        let own = self.supply.own();
-        let ready = |cidr| self.store.ledger().block(cidr).is_some_and(|block| block.ready);
-        held.addresses.iter().all(|address| own.iter().any(|cidr| cidr.contains(address) && ready(*cidr)))
     }
 
     /// An attachment ends; whatever comes on its interface next is judged anew. Whether it was cut off.

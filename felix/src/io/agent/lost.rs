@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use twill_ipam::io::claimer::{ClaimError, claim};
-use twill_ipam::{Pool, range};
+use twill_ipam::{Fate, Pool};
 
 /// Pause before a block is claimed that another had in between: if it vanished under his pods, he claims it at once.
 const YIELD: Duration = Duration::from_secs(30);
@@ -52,7 +52,9 @@ impl Agent {
     /// A block of the store is no longer ours in the datastore.
     pub(super) fn lost(&mut self, cidr: IpNet) {
         self.blocks.ready.forget(cidr);
-        if self.store.ledger().block(cidr).is_none_or(|block| block.held() == 0) {
+        let held = self.store.ledger().block(cidr).map_or(0, twill_ipam::ledger::Block::held);
+        let fate = self.supply.owner().fate(&self.supply.seen(), cidr, held);
+        if fate == Fate::Forgotten {
             if let Err(error) = self.store.remove_block(cidr) {
                 tracing::error!(%error, "store of addresses");
             }
@@ -61,8 +63,7 @@ impl Agent {
             return;
         }
         self.set_ready(cidr, false);
-        let all = &self.supply;
-        if all.blocks.iter().any(|(_, block)| range::overlap(block.spec.cidr, cidr) && !all.owns(block)) {
+        if fate == Fate::Anothers {
             self.blocks.lost.due.insert(cidr, later(YIELD));
             self.blocks.lost.problems.remove(&cidr);
             return;

@@ -14,6 +14,7 @@ mod facts;
 mod forecast;
 mod held;
 mod host;
+mod idle;
 mod isolation;
 mod look;
 mod lost;
@@ -454,6 +455,7 @@ impl Agent {
             if self.heard_up_to().is_some() {
                 self.take_blocks();
                 self.watch_namesakes();
+                self.give_back_idle();
             }
             self.repair().await;
             self.collect().await;

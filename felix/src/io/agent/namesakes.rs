@@ -3,15 +3,15 @@
 //! during the whole quarantine is given back, and free for anybody.
 
 use super::blocks::Done;
+use super::idle::delete;
 use super::{Agent, name};
-use crate::io::route;
 use crate::model;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use twill_crds::{IPBlock, Object, Pod};
-use twill_datastore::{Datastore, Error, Filter, Key, Preconditions, Revision};
+use twill_datastore::{Datastore, Error, Filter};
 use twill_ipam::Quarantine;
 
 /// What is known of them.
@@ -57,7 +57,7 @@ impl Agent {
         let mut keys = BTreeMap::new();
         for block in namesakes {
             let cidr = block.spec.cidr;
-            let routed = !matches!(route::learned(&mut self.rtnl, cidr), Ok(None));
+            let routed = !matches!(self.elsewhere(cidr), Ok(None));
             let used = routed || unplaced || in_use.range(cidr.network()..=cidr.broadcast()).next().is_some();
             let key = key(&block);
             seen.insert(key.clone(), used);
@@ -109,13 +109,7 @@ async fn free(store: &Datastore, block: &IPBlock) -> Result<bool, Error> {
     if pods.iter().flat_map(addresses).any(|address| block.spec.cidr.contains(&address)) {
         return Ok(false);
     }
-    let revision = block.meta().resource_version.as_deref().and_then(|text| text.parse().ok()).map(Revision);
-    let preconditions = Preconditions { uid: block.meta().uid.clone(), revision };
-    match store.delete::<IPBlock>(&Key::cluster(block.name()), &preconditions).await {
-        Ok(()) | Err(Error::NotFound(_)) => Ok(true),
-        Err(Error::Conflict(_)) => Ok(false),
-        Err(error) => Err(error),
-    }
+    delete(store, block).await
 }
 
 /// What the status of a pod that has not ended says.

@@ -2,6 +2,7 @@
 //! was waited for long enough.
 
 use super::{Agent, name};
+use crate::io::link::KernelError;
 use crate::io::route::{self, Learned};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,8 +89,9 @@ impl Agent {
 
     fn take_routes(&mut self, waiting: &[IpNet], own: &BTreeSet<IpNet>, routed: &BTreeSet<IpNet>) {
         self.blocks.ready.without_route.retain(|cidr| !routed.contains(cidr));
-        // One that is lost becomes ready only after it is ours again.
-        for cidr in waiting.iter().copied().filter(|cidr| own.contains(cidr)) {
+        // One that is lost becomes ready only after it is ours again, one that goes only after it was taken back.
+        let giving = self.supply.giving.clone();
+        for cidr in waiting.iter().copied().filter(|cidr| own.contains(cidr) && !giving.contains(cidr)) {
             if self.blocks.unverified(cidr) || self.is_elsewhere(cidr) {
                 // Patience is for bgpd alone: it begins when nothing else is in the way.
                 self.blocks.ready.unready.remove(&cidr);
@@ -109,9 +111,18 @@ impl Agent {
         }
     }
 
+    /// A route that somebody else has for this block, for a part of it, or for a larger block that it was a part of.
+    pub(super) fn elsewhere(&mut self, cidr: IpNet) -> Result<Option<Learned>, KernelError> {
+        if let Some(learned) = route::learned(&mut self.rtnl, cidr)? {
+            return Ok(Some(learned));
+        }
+        let pool = self.supply.pools().iter().map(|pool| pool.spec.cidr).find(|pool| pool.contains(&cidr));
+        pool.map_or(Ok(None), |pool| route::learned_around(&mut self.rtnl, cidr, pool))
+    }
+
     /// Whether somebody else has a route for a block that is ours. In doubt, yes.
     fn is_elsewhere(&mut self, cidr: IpNet) -> bool {
-        match route::learned(&mut self.rtnl, cidr) {
+        match self.elsewhere(cidr) {
             Ok(Some(learned)) => {
                 if !self.blocks.ready.elsewhere.contains_key(&cidr) {
                     tracing::warn!(block = %cidr, route = %learned.prefix, next_hop = ?learned.next_hop, "block is still routed elsewhere");
