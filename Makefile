@@ -14,7 +14,7 @@ VM_TOOLS := qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-syst
 export PATH := $(PATH):$(HOME)/.cargo/bin
 ROOT = @[ "$$(id -u)" -eq 0 ] || { echo "make $@ needs root: $(1)" >&2; exit 1; }
 
-.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-restarts test-flood test-kubernetes test-kubelet test-cni test-pressure fuzz-bgp bench-bgp bench-bfd bench-policy bench-kubernetes bench-cni lint
+.PHONY: help build static image manifest demo test test-unit test-root test-vm test-sctp test-restarts test-flood test-kubernetes test-kubelet test-cni test-pressure fuzz-bgp bench-bgp bench-bfd bench-policy bench-kubernetes bench-cni model-ipam lint
 
 help:
 	@echo "make demo       build, bring up two racks with an application, show it, take it down (root; KEEP=1 leaves it up,"
@@ -37,6 +37,7 @@ help:
 	@echo "make bench-policy  what policy costs, from an event to its commit in the kernel, in clusters of several sizes (root)"
 	@echo "make bench-cni  what ADD costs beside the reference plugins ptp and host-local (root): BENCH=\"--alone 20\" for less"
 	@echo "make bench-kubernetes  Twill's daemons of 50 nodes on one API server with 10,000 pods: BENCH=\"--nodes 5 --pods 500\" for less"
+	@echo "make model-ipam a million states of blocks and addresses from each of eight beginnings, an hour: STATES=100000 for less"
 	@echo "make lint       format, clippy, licences and versions of dependencies"
 	@echo "make build      optimised twill and twill-cni in target/release"
 	@echo "make static     the same without shared libraries, for any Linux of this architecture"
@@ -187,6 +188,12 @@ bench-cni:
 	@scripts/need $(BUILD_TOOLS) nft:nftables ip:iproute2
 	$(CARGO) build --locked --release -p twill -p twill-cni
 	$(CARGO) run --locked --release -p twill-e2e --bin bench_cni -- $(BENCH)
+
+STATES ?= 1000000
+
+model-ipam:
+	@scripts/need $(BUILD_TOOLS)
+	TWILL_MODEL_STATES=$(STATES) $(CARGO) test --locked --profile quick -p twill-ipam-model -- --nocapture
 
 lint:
 	@scripts/need $(BUILD_TOOLS)

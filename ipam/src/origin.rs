@@ -1,7 +1,7 @@
 //! Where an attachment comes from: the network that it belongs to, the call that made it, and what of it is ours.
 
 /// The origin of an attachment. That of a release which did not say is the default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     /// Name of the network in the runtime's configuration; empty if it is not known.
     pub network: String,
@@ -12,7 +12,7 @@ pub struct Origin {
 }
 
 /// What of an attachment is ours.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Interface and addresses.
     #[default]

@@ -10,7 +10,7 @@ use twill_bgpd::config::LoneConfig;
 use twill_bgpd::fsm::{self, ConnId, Received};
 use twill_bgpd::rib::PeerId;
 use twill_bgpd::speaker::{Established, Event, Link, Loss, Output, Past, Plan, Receiver, SessionId, Speaker};
-use twill_bgpd::wire::{Framer, MessageType, Negotiated, Outcome, RefreshKind, Update, encode_keepalive};
+use twill_bgpd::wire::{Framer, MessageType, Negotiated, Outcome, Update, encode_keepalive};
 
 /// The peer that says what it likes; the other two only listen.
 const LOUD: PeerId = PeerId(1);
@@ -89,9 +89,7 @@ impl Victim {
                 Ok(Some(frame)) if frame.kind == MessageType::Update && self.receiver.repeats(frame.bytes) => {}
                 Ok(Some(frame)) => match self.fsm.receive(time, self.conn, frame, &mut out) {
                     Some(Received::Update(update)) => drop(self.receiver.update(frame.bytes, &update)),
-                    Some(Received::RouteRefresh(refresh)) if refresh.kind == RefreshKind::Request => {
-                        refresh.family.family().into_iter().for_each(|family| self.receiver.refresh(family));
-                    }
+                    Some(Received::RouteRefresh(refresh)) => self.receiver.refresh(&refresh),
                     _ => {}
                 },
                 Ok(None) => break,

@@ -1,0 +1,625 @@
+//! One state of everything, what can happen in it, and what must hold.
+
+use crate::cluster::{Cluster, NAMES, PodObject, Version};
+use crate::machine::{COOL_DOWN, Link, Machine, QUARANTINE, TICK, sandbox};
+use crate::mutants::Mutant;
+use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use twill_controller::gone::{Gone, Left, Outcome, Step};
+use twill_controller::{Fact, World};
+use twill_crds::{IPBlock, IPBlockSpec, Node, names};
+use twill_datastore::{Followed, Revision};
+
+/// What happens next. Machines by number, nodes by the number of their name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A while passes.
+    Tick,
+    /// A pod is bound to a node.
+    Bind(usize),
+    /// The same, and it is attached there and its address told.
+    Start(usize),
+    /// felix and bgpd of a machine hear all.
+    Hear(usize),
+    /// One call of a claim; a block that is about to go is taken back instead of the first.
+    Claim(usize),
+    /// A block gives addresses from now on.
+    Open(usize),
+    /// The runtime attaches a pod.
+    Attach(usize, u8),
+    /// The kubelet says where it is.
+    Report(usize, u8),
+    /// It ends.
+    End(usize, u8),
+    /// Its object is deleted, by its kubelet, or because its node is gone.
+    Remove(u8),
+    /// A machine looks at blocks of its name that are not its own.
+    Watch(usize),
+    /// One call of giving such a block back.
+    Free(usize),
+    /// A block that nobody needs is marked.
+    Mark(usize),
+    /// One that is marked, or contested, is deleted.
+    GiveBack(usize, Version),
+    /// The controller hears all and decides.
+    Control,
+    /// One call of what it decided.
+    Perform,
+    /// From here on faults. felix is killed.
+    Crash(usize),
+    /// The machine goes off and on.
+    Reboot(usize),
+    /// It loses its disk.
+    Wipe(usize),
+    /// It goes off for good.
+    Off(usize),
+    /// What is cut off.
+    Cut(usize, Link),
+    /// The end of that.
+    Heal(usize),
+    /// A Node is deleted.
+    Deregister(usize),
+    /// A Node is created.
+    Register(usize),
+    /// Somebody deletes a pod whose kubelet has not said that it has ended.
+    Force(u8),
+    /// Somebody deletes a block.
+    Delete(IpNet),
+    /// The pool is made anew with blocks of another size.
+    Resize,
+    /// Another controller leads.
+    Depose,
+}
+
+/// The controller: what it has heard, and what it is doing.
+#[derive(Clone, Debug)]
+struct Leader {
+    gone: Gone,
+    world: World,
+    heard: Arc<Cluster>,
+    at: u64,
+    /// What is being freed, and which of the calls comes next.
+    freeing: Vec<(Left, u8)>,
+}
+
+impl Leader {
+    fn new() -> Self {
+        let gone = Gone::new(Duration::from_millis(QUARANTINE));
+        Self { gone, world: World::default(), heard: Arc::default(), at: 0, freeing: Vec::new() }
+    }
+}
+
+impl Hash for Leader {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The world is what was heard.
+        (&self.gone, &self.heard, self.at, &self.freeing).hash(state);
+    }
+}
+
+/// How often things may still happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bounds {
+    pub ticks: u8,
+    pub pods: u8,
+    pub faults: u8,
+}
+
+/// A state.
+#[derive(Clone, Debug, Hash)]
+pub struct State {
+    pub now: u64,
+    pub cluster: Arc<Cluster>,
+    pub machines: Vec<Arc<Machine>>,
+    leader: Arc<Leader>,
+    /// When addresses were let go last, as far as that is still of interest.
+    let_go: Arc<BTreeMap<IpAddr, u64>>,
+    pub left: Bounds,
+    next_pod: u8,
+}
+
+/// What can happen at all.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Which faults.
+    pub faults: Vec<Action>,
+    /// What is left out.
+    pub mutant: Option<Mutant>,
+    /// Whether a pod's beginning and end are of several steps.
+    pub fine: bool,
+    /// Machines, or names where steps are fine, that get pods.
+    pub hosts: Vec<usize>,
+    /// Nobody deletes a pod whose kubelet has not said that it ended: then a machine that nobody reaches counts, too.
+    pub strict: bool,
+}
+
+impl Action {
+    fn is_fault(self) -> bool {
+        use Action::{Crash, Cut, Delete, Depose, Deregister, Force, Heal, Off, Reboot, Register, Resize, Wipe};
+        matches!(
+            self,
+            Crash(_)
+                | Reboot(_)
+                | Wipe(_)
+                | Off(_)
+                | Cut(..)
+                | Heal(_)
+                | Deregister(_)
+                | Register(_)
+                | Force(_)
+                | Delete(_)
+                | Resize
+                | Depose
+        )
+    }
+}
+
+impl State {
+    /// These machines, by the number of their name, registered; nothing claimed.
+    pub fn new(names: &[usize], block_len: u8, left: Bounds, mutant: Option<Mutant>) -> Self {
+        let mut cluster = Cluster::default();
+        cluster.block_len = block_len;
+        names.iter().collect::<BTreeSet<_>>().into_iter().for_each(|name| cluster.register(*name));
+        let machine = |(id, name): (usize, &usize)| Arc::new(Machine::new(id, *name, mutant));
+        Self {
+            now: 10 * TICK,
+            cluster: Arc::new(cluster),
+            machines: names.iter().enumerate().map(machine).collect(),
+            leader: Arc::new(Leader::new()),
+            let_go: Arc::default(),
+            left,
+            next_pod: 0,
+        }
+    }
+
+    fn routes(&self, of: usize) -> Vec<IpNet> {
+        if self.machines[of].link == Link::Alone {
+            return Vec::new();
+        }
+        let others = self.machines.iter().enumerate().filter(|(m, other)| *m != of && other.link != Link::Alone);
+        others.flat_map(|(_, other)| other.routes()).collect()
+    }
+
+    /// All that can happen now.
+    pub fn actions(&self, rules: &Rules) -> Vec<Action> {
+        let mut all = Vec::new();
+        for m in 0..self.machines.len() {
+            self.of_machine(m, rules, &mut all);
+        }
+        if !self.leader.freeing.is_empty() {
+            all.push(Action::Perform);
+        } else if self.leader.at != self.now {
+            all.push(Action::Control);
+        }
+        let attached = |pod: &u8| self.machines.iter().any(|one| one.has(*pod));
+        for (pod, object) in &self.cluster.pods {
+            let is_orphan = !self.cluster.nodes.contains_key(&object.node);
+            if is_orphan && !rules.strict || object.address.is_some() && !attached(pod) {
+                all.push(Action::Remove(*pod));
+            }
+        }
+        if self.left.pods > 0 && rules.fine {
+            all.extend(
+                self.cluster.nodes.keys().filter(|node| rules.hosts.contains(node)).map(|node| Action::Bind(*node)),
+            );
+        }
+        if self.left.ticks > 0 {
+            all.push(Action::Tick);
+        }
+        if self.left.faults > 0 {
+            all.extend(rules.faults.iter().filter(|fault| self.can(**fault)));
+        }
+        all
+    }
+
+    fn of_machine(&self, m: usize, rules: &Rules, all: &mut Vec<Action>) {
+        let machine = &self.machines[m];
+        if machine.hears() {
+            if !machine.heard || !machine.knows(&self.cluster) {
+                all.push(Action::Hear(m));
+            }
+            if machine.wants() || machine.is_claiming() {
+                all.push(Action::Claim(m));
+            }
+            if machine.is_freeing() {
+                all.push(Action::Free(m));
+            }
+            if machine.surplus(self.now, rules.mutant).is_some() {
+                all.push(Action::Mark(m));
+            }
+            all.extend(machine.going().into_iter().map(|version| Action::GiveBack(m, version)));
+        }
+        let others = self.routes(m);
+        if !machine.openable(&others, rules.mutant).is_empty() {
+            all.push(Action::Open(m));
+        }
+        if machine.watches(self.now) {
+            all.push(Action::Watch(m));
+        }
+        let starts = !rules.fine && rules.hosts.contains(&m) && machine.hears() && machine.heard && self.left.pods > 0;
+        if starts
+            && self.cluster.nodes.contains_key(&machine.name)
+            && machine.address(self.now, &others, rules.mutant).is_some()
+        {
+            all.push(Action::Start(m));
+        }
+        let known = if machine.hears() && machine.heard { &self.cluster.pods } else { &machine.view.pods };
+        for (pod, object) in known {
+            if object.node == machine.name
+                && !machine.has(*pod)
+                && object.address.is_none()
+                && machine.address(self.now, &others, rules.mutant).is_some()
+            {
+                all.push(Action::Attach(m, *pod));
+            }
+        }
+        for pod in machine.pods() {
+            all.push(Action::End(m, pod));
+            let untold = self.cluster.pods.get(&pod).is_some_and(|object| object.address.is_none());
+            if machine.hears() && untold {
+                all.push(Action::Report(m, pod));
+            }
+        }
+    }
+
+    /// Whether a fault would change anything.
+    fn can(&self, fault: Action) -> bool {
+        match fault {
+            Action::Crash(m) => self.machines[m].heard,
+            Action::Cut(m, link) => self.machines[m].link == Link::Whole && link != Link::Whole,
+            Action::Heal(m) => self.machines[m].link != Link::Whole && !self.machines[m].off,
+            Action::Deregister(node) => self.cluster.nodes.contains_key(&node),
+            Action::Register(node) => !self.cluster.nodes.contains_key(&node),
+            Action::Force(pod) => self.cluster.pods.contains_key(&pod),
+            Action::Delete(cidr) => self.cluster.blocks.contains_key(&cidr),
+            _ => true,
+        }
+    }
+
+    /// The state after an action; what it breaks, if it does.
+    pub fn after(&self, action: Action, rules: &Rules) -> Result<Self, String> {
+        let mut next = self.clone();
+        next.perform(action, rules)?;
+        next.check(rules)?;
+        Ok(next)
+    }
+
+    fn perform(&mut self, action: Action, rules: &Rules) -> Result<(), String> {
+        let mutant = rules.mutant;
+        if rules.faults.contains(&action) {
+            self.left.faults = self.left.faults.saturating_sub(1);
+        }
+        match action {
+            Action::Tick => {
+                self.now += TICK;
+                self.left.ticks = self.left.ticks.saturating_sub(1);
+                let now = self.now;
+                (0..self.machines.len()).for_each(|m| self.machine(m).retry());
+                Arc::make_mut(&mut self.let_go).retain(|_, at| now < *at + COOL_DOWN);
+            }
+            Action::Bind(node) => drop(self.bind(node)),
+            Action::Start(m) => {
+                let pod = self.bind(self.machines[m].name);
+                self.attach(m, pod, mutant)?;
+                self.report(m, pod);
+            }
+            Action::Attach(m, pod) => return self.attach(m, pod, mutant),
+            Action::Report(m, pod) => self.report(m, pod),
+            Action::Remove(pod) | Action::Force(pod) => drop(self.cluster_mut().pods.remove(&pod)),
+            Action::Control => self.control(mutant),
+            Action::Perform => self.act(mutant),
+            Action::Depose => {
+                self.leader = Arc::new(Leader::new());
+            }
+            Action::Deregister(node) => drop(self.cluster_mut().nodes.remove(&node)),
+            Action::Register(node) => self.cluster_mut().register(node),
+            Action::Delete(cidr) => drop(self.cluster_mut().blocks.remove(&cidr)),
+            Action::Resize => {
+                let cluster = self.cluster_mut();
+                cluster.block_len = if cluster.block_len == 31 { 30 } else { 31 };
+            }
+            _ => self.at_machine(action, mutant),
+        }
+        Ok(())
+    }
+
+    fn at_machine(&mut self, action: Action, mutant: Option<Mutant>) {
+        let (now, cluster) = (self.now, self.cluster.clone());
+        match action {
+            Action::Hear(m) => {
+                self.machine(m).hear(&cluster);
+                self.open(m, mutant);
+            }
+            Action::Claim(m) => {
+                self.both(m, |machine, cluster| machine.claim(cluster, mutant));
+                self.open(m, mutant);
+            }
+            Action::Free(m) => self.both(m, |machine, cluster| machine.free(cluster)),
+            Action::GiveBack(m, version) => self.both(m, |_, cluster| {
+                cluster.delete(version);
+            }),
+            Action::Mark(m) => self.both(m, |machine, cluster| {
+                if let Some(version) = machine.surplus(now, mutant) {
+                    machine.mark(cluster, version);
+                }
+            }),
+            Action::Open(m) => self.open(m, mutant),
+            Action::Watch(m) => {
+                let routes = self.routes(m);
+                self.machine(m).watch(now, &routes, mutant);
+            }
+            Action::End(m, pod) => {
+                let addresses = self.machine(m).end(&sandbox(pod), now);
+                self.lets_go(m, addresses);
+                // The kubelet says so; where it cannot, the object stays.
+                if self.machines[m].hears() {
+                    self.cluster_mut().pods.remove(&pod);
+                }
+            }
+            Action::Crash(m) => self.machine(m).crash(),
+            Action::Reboot(m) => self.reboot(m),
+            Action::Wipe(m) => self.machine(m).wipe(now),
+            Action::Off(m) => {
+                self.reboot(m);
+                (self.machine(m).link, self.machine(m).off) = (Link::Alone, true);
+            }
+            Action::Cut(m, link) => self.machine(m).link = link,
+            Action::Heal(m) => {
+                let was = std::mem::replace(&mut self.machine(m).link, Link::Whole);
+                // Who was nowhere is somebody again when he has heard.
+                if was == Link::Alone {
+                    self.machine(m).hear(&cluster);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, m: usize, mutant: Option<Mutant>) {
+        let blocks = self.machines[m].openable(&self.routes(m), mutant);
+        if !blocks.is_empty() {
+            self.machine(m).open(&blocks);
+        }
+    }
+
+    fn reboot(&mut self, m: usize) {
+        let now = self.now;
+        let addresses = self.machine(m).end_all(now);
+        self.machine(m).crash();
+        self.lets_go(m, addresses);
+    }
+
+    /// That an address rests is promised by the owner of its block, as long as he is registered and hears what becomes of it.
+    fn lets_go(&mut self, m: usize, mut addresses: Vec<IpAddr>) {
+        let (now, machine) = (self.now, &self.machines[m]);
+        let promises = machine.link != Link::Unheard && self.cluster.nodes.contains_key(&machine.name);
+        let own = self.cluster.blocks.values().filter(|one| machine.owner.owns(&one.seen)).map(|one| one.seen.cidr);
+        let own: Vec<IpNet> = own.filter(|_| promises).collect();
+        addresses.retain(|address| own.iter().any(|cidr| cidr.contains(address)));
+        Arc::make_mut(&mut self.let_go).extend(addresses.into_iter().map(|address| (address, now)));
+    }
+
+    fn attach(&mut self, m: usize, pod: u8, mutant: Option<Mutant>) -> Result<(), String> {
+        let others = self.routes(m);
+        let Some(address) = self.machines[m].address(self.now, &others, mutant) else { return Ok(()) };
+        self.machine(m).attach(pod, address);
+        let rested = self.let_go.get(&address).is_none_or(|at| self.now >= at + COOL_DOWN);
+        if rested || self.machines[m].link == Link::Alone {
+            return Ok(());
+        }
+        Err(format!("{address} was let go a moment ago, and pod {pod} on machine {m} has it"))
+    }
+
+    fn bind(&mut self, node: usize) -> u8 {
+        self.left.pods = self.left.pods.saturating_sub(1);
+        let pod = self.next_pod;
+        self.cluster_mut().pods.insert(pod, PodObject { node, address: None });
+        self.next_pod += 1;
+        pod
+    }
+
+    fn report(&mut self, m: usize, pod: u8) {
+        let held = self.machines[m].ledger.attachment(&sandbox(pod)).map(|held| held.addresses[0]);
+        if let Some(object) = self.cluster_mut().pods.get_mut(&pod) {
+            object.address = held;
+        }
+    }
+
+    fn machine(&mut self, m: usize) -> &mut Machine {
+        Arc::make_mut(&mut self.machines[m])
+    }
+
+    fn cluster_mut(&mut self) -> &mut Cluster {
+        Arc::make_mut(&mut self.cluster)
+    }
+
+    fn both(&mut self, m: usize, act: impl FnOnce(&mut Machine, &mut Cluster)) {
+        act(Arc::make_mut(&mut self.machines[m]), Arc::make_mut(&mut self.cluster));
+    }
+
+    fn control(&mut self, mutant: Option<Mutant>) {
+        let leader = Arc::make_mut(&mut self.leader);
+        let told = self.cluster.without_pods();
+        if *leader.heard != told {
+            leader.world.hear(Fact::node(synced(self.cluster.nodes.iter().map(node).collect())));
+            leader.world.hear(Fact::Block(synced(self.cluster.blocks.values().map(block).collect())));
+            leader.heard = Arc::new(told);
+        }
+        leader.at = self.now;
+        for step in leader.gone.observe(&mut leader.world, self.now) {
+            match step {
+                Step::Look { node } => {
+                    let of_node = self.cluster.pods.iter().filter(|(_, pod)| NAMES[pod.node] == node);
+                    let pods = of_node.map(|(pod, _)| pod.to_string()).filter(|_| mutant != Some(Mutant::NoLook));
+                    leader.gone.looked(&node, Some(pods.collect()), self.now);
+                }
+                Step::Free(_) if mutant == Some(Mutant::NeverFrees) => {}
+                Step::Free(left) => leader.freeing.push((left, 0)),
+                Step::Say(_) => {}
+            }
+        }
+    }
+
+    /// A get of the Node, a list of its pods, then the deletions.
+    fn act(&mut self, mutant: Option<Mutant>) {
+        let (cluster, now) = (self.cluster.clone(), self.now);
+        let leader = Arc::make_mut(&mut self.leader);
+        let Some((left, stage)) = leader.freeing.first().cloned() else { return };
+        let outcome = match stage {
+            0 if cluster.nodes.keys().any(|node| NAMES[*node] == left.node) => Some(Outcome::Back),
+            1 if mutant != Some(Mutant::NoLook) => {
+                let of_node = cluster.pods.iter().filter(|(_, pod)| NAMES[pod.node] == left.node);
+                let pods: Vec<String> = of_node.map(|(pod, _)| pod.to_string()).collect();
+                (!pods.is_empty()).then_some(Outcome::Pods(pods))
+            }
+            2 => {
+                let all = Arc::make_mut(&mut self.cluster);
+                let freed = left.blocks.iter().filter(|block| all.delete(of(block))).cloned().collect();
+                Some(Outcome::Freed(freed, false))
+            }
+            _ => None,
+        };
+        match outcome {
+            Some(outcome) => {
+                leader.gone.freed(&left.node, &outcome, now);
+                leader.freeing.remove(0);
+            }
+            None => leader.freeing[0].1 += 1,
+        }
+    }
+
+    /// Everybody does what there is to do, one after the other, without pods, faults, and passing time.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        let rules = Rules { faults: Vec::new(), mutant: None, fine: true, hosts: Vec::new(), strict: false };
+        let (left, none) = (self.left, Bounds { ticks: 0, pods: 0, faults: 0 });
+        self.left = none;
+        while let Some(action) = self.actions(&rules).first() {
+            self.perform(*action, &rules).unwrap();
+        }
+        self.left = left;
+        self
+    }
+
+    /// The state at the end of a way.
+    ///
+    /// # Panics
+    /// Something cannot happen there.
+    #[must_use]
+    pub fn at_the_end_of(mut self, way: &[Action], rules: &Rules) -> Self {
+        let left = self.left;
+        for action in way {
+            self.left = Bounds { ticks: 9, pods: 9, faults: 9 };
+            let can = self.actions(rules).contains(action) || action.is_fault() && self.can(*action);
+            assert!(can, "{action:?} cannot happen; blocks {}; what can: {:?}", self.blocks(), self.actions(rules));
+            self.perform(*action, rules).unwrap();
+        }
+        self.left = left;
+        self
+    }
+
+    /// No address is in use twice.
+    fn check(&self, rules: &Rules) -> Result<(), String> {
+        let mut users: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for (m, machine) in self.machines.iter().enumerate().filter(|(_, one)| rules.strict || one.link != Link::Alone)
+        {
+            for held in machine.ledger.attachments().filter(|held| !machine.cut.contains_key(&held.sandbox)) {
+                if let Some(other) = users.insert(held.addresses[0], m) {
+                    return Err(format!("{} is in use on machines {other} and {m}", held.addresses[0]));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// For people.
+    pub fn blocks(&self) -> String {
+        let all = self.cluster.blocks.values().map(|one| {
+            let of = one.seen.claimant.as_deref().unwrap_or_default();
+            format!("{} of {of}{}", one.seen.cidr, if one.releasing { " (going)" } else { "" })
+        });
+        all.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether everything that nobody needs becomes free, if nothing fails any more: all pods end, and who can act does. What is left over.
+    pub fn drained(&self, rules: &Rules) -> Result<(), String> {
+        let mut state = self.clone();
+        state.rest();
+        let rules = Rules { faults: Vec::new(), strict: false, ..rules.clone() };
+        for _ in 0..20 {
+            // Whoever acts first, acts until there is nothing to do.
+            for _ in 0..60 {
+                let next =
+                    state.actions(&rules).into_iter().find(|action| !matches!(action, Action::Bind(_) | Action::Tick));
+                let Some(action) = next else { break };
+                state.perform(action, &rules)?;
+                state.check(&rules)?;
+            }
+            if state.leftover().is_ok() {
+                return Ok(());
+            }
+            state.perform(Action::Tick, &rules)?;
+        }
+        state.leftover().map_err(|what| format!("{what}; blocks {}", state.blocks()))
+    }
+
+    /// Links are whole, pods end, their objects go, and so does whatever hinders.
+    pub fn rest(&mut self) {
+        for m in 0..self.machines.len() {
+            if self.machines[m].link != Link::Whole && !self.machines[m].off {
+                self.at_machine(Action::Heal(m), None);
+            }
+            let now = self.now;
+            self.machine(m).end_all(now);
+        }
+        self.cluster_mut().pods.clear();
+        self.left = Bounds { ticks: 0, pods: 0, faults: 0 };
+        self.let_go = Arc::default();
+        self.next_pod = 0;
+    }
+
+    fn leftover(&self) -> Result<(), String> {
+        for stored in self.cluster.blocks.values() {
+            let of = |machine: &&Arc<Machine>| {
+                machine.owner.owns(&stored.seen) && self.cluster.nodes.contains_key(&machine.name)
+            };
+            let Some(owner) = self.machines.iter().find(of) else {
+                return Err(format!("block {} of {} is never free", stored.seen.cidr, stored.seen.node));
+            };
+            let all = self.cluster.blocks.values().filter(|other| owner.owner.owns(&other.seen)).count();
+            if all > 1 {
+                return Err(format!("machine {} keeps {all} blocks, and has no pod", owner.owner.claimant));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn synced<K>(items: Vec<K>) -> Followed<K> {
+    Followed::Synced { items, revision: Revision(1) }
+}
+
+fn node((node, uid): (&usize, &u16)) -> Node {
+    Node {
+        metadata: ObjectMeta { name: Some(NAMES[*node].into()), uid: Some(uid.to_string()), ..ObjectMeta::default() },
+        ..Node::default()
+    }
+}
+
+fn block(stored: &crate::cluster::Stored) -> IPBlock {
+    let seen = stored.seen.clone();
+    let spec = IPBlockSpec { cidr: seen.cidr, node: seen.node, claimant: seen.claimant };
+    let mut block = IPBlock::new(&names::block_name(spec.cidr), spec);
+    block.metadata.uid = Some(stored.uid.to_string());
+    block.metadata.resource_version = Some(stored.revision.to_string());
+    block
+}
+
+fn of(block: &twill_controller::world::Block) -> Version {
+    let number = |text: &str| text.parse().unwrap();
+    Version { cidr: block.cidr(), uid: number(&block.version.uid), revision: number(&block.version.revision) }
+}
