@@ -15,6 +15,8 @@ const NO_SAY: u64 = i32::MAX as u64;
 const BURST: u64 = 10;
 /// Smallest burst in bytes: some packets as large as offloading makes them, else nothing that large would ever pass.
 const SMALLEST_BURST: u64 = 128 * 1024;
+/// Bits per second; with less, which Kubernetes refuses, too, no burst that the kernel holds lets a large packet pass.
+const SLOWEST: u64 = 1000;
 
 /// What a configuration asks for.
 ///
@@ -132,6 +134,10 @@ fn limit(rate: u64, burst: u64, (rate_name, burst_name): (&str, &str)) -> Result
                 format!("a burst without {rate_name} limits nothing; set both, or neither"),
             ));
         }
+        (1..SLOWEST, _) => {
+            let message = format!("{rate} bits per second let no large packet pass; give {SLOWEST} or more");
+            return Err(wrong(&format!("{BANDWIDTH}.{rate_name}"), message));
+        }
         _ => {}
     }
     let rate = rate.div_ceil(8);
@@ -218,6 +224,7 @@ mod tests {
             (json!([]), "bandwidth"),
             (json!({"ingressRate": -1}), "ingressRate"),
             (json!({"egressRate": "1M"}), "egressRate"),
+            (json!({"egressRate": 999}), "egressRate: 999 bits per second"),
             (json!({"egressBurst": 8000}), "egressBurst: a burst without egressRate"),
         ] {
             let failure = bandwidth(&value).unwrap_err();

@@ -4,6 +4,9 @@
 //!
 //! In flow an interface and a [`Bandwidth`]; out flow queueing disciplines, a filter and a device. The bucket on the interface goes with it; the
 //! device does not, so whoever deletes an interface calls [`remove`].
+//!
+//! Only what is ours is looked at and removed: a bucket of our handle, a filter of our priority, a device of our name. Others hang theirs on the
+//! same interfaces (the plugin `bandwidth`, programs of eBPF under `clsact`), and what they hang filters on serves ours as well.
 
 mod wire;
 
@@ -30,7 +33,8 @@ pub fn whose(device: &str) -> Option<String> {
     crate::workload::is_interface_name(&host_name).then_some(host_name)
 }
 
-/// Makes an interface as fast as it may be, whatever it was before; none: as fast as it can.
+/// Makes an interface as fast as it may be, whatever it was before; none: as far as we are concerned, as fast as it can. A limit takes the place of
+/// what another has at the interface's root.
 ///
 /// # Errors
 /// What was tried and what the kernel said.
@@ -40,7 +44,15 @@ pub fn apply(rtnl: &mut Rtnl, index: u32, host_name: &str, wanted: Option<&Bandw
     match wanted.ingress {
         Some(limit) => bucket(rtnl, index, &limit).trying(|| format!("limiting what {host_name} receives"))?,
         None => absent(rtnl.change(RouteNetlinkMessage::DelQueueDiscipline(wire::root(index)), 0))
+            .map(drop)
             .trying(|| format!("no longer limiting what {host_name} receives"))?,
+    }
+    for limit in [wanted.ingress, wanted.egress].into_iter().flatten() {
+        let possible = wire::possible(limit);
+        if possible != limit {
+            tracing::info!(interface = %host_name, rate = limit.rate, asked = limit.burst, given = possible.burst,
+                "a burst is shorter than it was asked for: the kernel holds none that lasts longer");
+        }
     }
     let Some(limit) = wanted.egress else { return Ok(()) };
     let made = limit_egress(rtnl, index, host_name, &limit).trying(|| {
@@ -68,7 +80,7 @@ impl Found {
         wire::disciplines(rtnl).map(Self).trying(|| "reading the limits of interfaces".to_owned())
     }
 
-    /// What of an interface's limits is not as it should be; none if all is.
+    /// What of our limits of an interface is not as it should be; none if all is.
     ///
     /// # Errors
     /// What the kernel said.
@@ -84,14 +96,16 @@ impl Found {
         if !wire::fits(wanted.ingress, own.bucket) {
             return Ok(Some(format!("the limit of what {host_name} receives")));
         }
-        if wanted.egress.is_none() && !own.ingress {
-            return Ok(None);
-        }
-        let device = link::by_name(rtnl, &device(host_name))?.filter(|device| device.up);
-        let led_to = wire::led_to(rtnl, index).trying(|| format!("reading the limits of {host_name}"))?;
-        let behind = device.as_ref().and_then(|device| self.of(device.index).bucket);
-        let led = led_to.is_some() && led_to == device.map(|device| device.index);
-        let whole = led && wanted.egress.is_some() && wire::fits(wanted.egress, behind);
+        let device = link::by_name(rtnl, &device(host_name))?;
+        let filters = if own.ingress { wire::filters(rtnl, index) } else { Ok(wire::Filters::default()) };
+        let led_to = filters.trying(|| format!("reading the limits of {host_name}"))?.led_to;
+        let whole = match (wanted.egress, device) {
+            (None, None) => led_to.is_none(),
+            (Some(_), Some(device)) => {
+                device.up && led_to == Some(device.index) && wire::fits(wanted.egress, self.of(device.index).bucket)
+            }
+            _ => false,
+        };
         Ok((!whole).then(|| format!("the limit of what {host_name} sends")))
     }
 
@@ -120,9 +134,13 @@ pub fn remove(rtnl: &mut Rtnl, host_name: &str) -> Result<bool, KernelError> {
 }
 
 fn remove_egress(rtnl: &mut Rtnl, index: u32, host_name: &str) -> Result<(), KernelError> {
-    // The filter goes with its discipline, and before the device: what it led there would be lost.
-    absent(rtnl.change(RouteNetlinkMessage::DelQueueDiscipline(wire::ingress(index)), 0))
-        .trying(|| format!("no longer limiting what {host_name} sends"))?;
+    let what = || format!("no longer limiting what {host_name} sends");
+    // Before the device: what the filter led there would be lost.
+    let gone = absent(rtnl.change(RouteNetlinkMessage::DelTrafficFilter(wire::our_filter(index)), 0)).trying(what)?;
+    if gone && !wire::filters(rtnl, index).trying(what)?.others {
+        // Named by its kind, so `clsact`, which we do not make, stays.
+        absent(rtnl.change(RouteNetlinkMessage::DelQueueDiscipline(wire::ingress(index)), 0)).trying(what)?;
+    }
     remove(rtnl, host_name).map(drop)
 }
 
@@ -136,8 +154,11 @@ fn limit_egress(rtnl: &mut Rtnl, index: u32, host_name: &str, limit: &Limit) -> 
     let device = device.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
     bucket(rtnl, device.index, limit)?;
     link::set_up(rtnl, device.index, &name).map_err(|error| error.source)?;
-    // Last what leads there.
-    rtnl.change(RouteNetlinkMessage::NewQueueDiscipline(wire::ingress(index)), NLM_F_CREATE | NLM_F_EXCL)?;
+    // Last what leads there, on what another made if there is something.
+    match rtnl.change(RouteNetlinkMessage::NewQueueDiscipline(wire::ingress(index)), NLM_F_CREATE | NLM_F_EXCL) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        made => made?,
+    }
     rtnl.change(RouteNetlinkMessage::NewTrafficFilter(wire::filter(index, device.index)), NLM_F_CREATE | NLM_F_EXCL)
 }
 
@@ -146,11 +167,11 @@ fn bucket(rtnl: &mut Rtnl, index: u32, limit: &Limit) -> io::Result<()> {
     rtnl.change(message, NLM_F_CREATE | NLM_F_REPLACE)
 }
 
-/// What is not there needs no removal.
-fn absent(outcome: io::Result<()>) -> io::Result<()> {
+/// What is not there needs no removal. Whether it was.
+fn absent(outcome: io::Result<()>) -> io::Result<bool> {
     match outcome {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) => Ok(()),
-        outcome => outcome,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) => Ok(false),
+        outcome => outcome.map(|()| true),
     }
 }
 

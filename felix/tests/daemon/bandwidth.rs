@@ -94,9 +94,9 @@ fn is_whole(node: &Node, interface: &str) -> bool {
     let all = disciplines(node);
     let has = |what: String| all.contains(&what);
     let filter = node.ns.output(&["tc", "filter", "show", "dev", interface, "parent", "ffff:"]);
-    has(format!("tbf 1: dev {interface} root"))
+    has(format!("tbf 7477: dev {interface} root"))
         && has(format!("ingress ffff: dev {interface}"))
-        && has(format!("tbf 1: dev {device} root"))
+        && has(format!("tbf 7477: dev {device} root"))
         && String::from_utf8_lossy(&filter.stdout).contains(&device)
 }
 
@@ -143,7 +143,7 @@ fn limits_are_put_back_outlive_felix_and_leave_with_the_pod() {
     };
     for harm in [
         format!("qdisc del dev {interface} root"),
-        format!("qdisc replace dev {interface} root handle 1: tbf rate 1gbit burst 1mb limit 2mb"),
+        format!("qdisc replace dev {interface} root handle 7477: tbf rate 1gbit burst 1mb limit 2mb"),
         format!("qdisc del dev {interface} ingress"),
         format!("filter del dev {interface} parent ffff:"),
         format!("qdisc del dev {device} root"),
@@ -187,4 +187,39 @@ fn limits_are_put_back_outlive_felix_and_leave_with_the_pod() {
     assert!(is_whole(&node, &interface));
     node.del(&pod);
     assert!(!devices(&node) && !disciplines(&node).contains("tbf"));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn disciplines_of_others_stay_with_a_limit_and_without_one() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let pod = node.pod("shared");
+    let (interface, _) = add(&node, &pod, &Value::Null);
+    let tc = |words: String| node.ns.run(&["tc"].into_iter().chain(words.split(' ')).collect::<Vec<_>>());
+    let foreign = |node: &Node| {
+        let all = disciplines(node);
+        let filter = node.ns.run(&["tc", "filter", "show", "dev", &interface, "ingress"]);
+        all.contains("tbf 1:") && all.contains(&format!("clsact ffff: dev {interface}")) && filter.contains("pref 7 ")
+    };
+    tc(format!("qdisc add dev {interface} root handle 1: tbf rate 1gbit burst 1mb latency 25ms"));
+    tc(format!("qdisc add dev {interface} clsact"));
+    tc(format!("filter add dev {interface} ingress prio 7 protocol all u32 match u32 1 1 flowid 1:1"));
+    // CHECK finds nothing, and the same ADD once more takes nothing away.
+    let netns = pod.ns.path().display().to_string();
+    let checked = node.call_with("CHECK", &pod, &netns, &Value::Null);
+    assert!(checked["error"].is_null(), "{checked}");
+    add(&node, &pod, &Value::Null);
+    assert!(foreign(&node), "{}", disciplines(&node));
+    // Ours beside theirs, where there is room for both.
+    let egress = json!({"bandwidth": {"egressRate": 1000}});
+    add(&node, &pod, &egress);
+    let device = interface.replace("twl", "twb");
+    let filters = || node.ns.run(&["tc", "filter", "show", "dev", &interface, "ingress"]);
+    assert!(foreign(&node) && filters().contains(&device), "{} {}", disciplines(&node), filters());
+    let checked = node.call_with("CHECK", &pod, &netns, &egress);
+    assert!(checked["error"].is_null(), "the slowest limit comes back as it was asked for: {checked}");
+    add(&node, &pod, &Value::Null);
+    assert!(foreign(&node) && !filters().contains(&device) && !disciplines(&node).contains(&device));
+    assert_eq!(node.status().unwrap()["repairs"], 0, "{}", node.tail());
 }
