@@ -8,7 +8,6 @@ use crate::io::rtnl::Rtnl;
 use crate::workload::interface_name;
 use std::path::Path;
 use twill_crds::cni::{CniRequest, Generation};
-use twill_crds::names::CNI_NETWORK;
 use twill_ipam::{Attachment, Kind};
 
 /// Frees what is not in use; without a list of that, only what is provably gone. One failure does not hinder the others.
@@ -17,7 +16,7 @@ pub(super) async fn gc(calls: &Calls, request: &CniRequest) -> Result<(), Failur
     let all = calls.ask(Ask::Attachments).await.ok_or_else(stopping)?;
     let mut failures: Vec<Failure> = Vec::new();
     for held in all.into_iter().filter(|held| is_of(&gc, held)) {
-        if gc.valid.as_ref().is_some_and(|valid| valid.contains(&held.sandbox)) {
+        if is_in_use(&gc, &held) {
             continue;
         }
         let _held = calls.sandboxes.hold(&held.sandbox).await;
@@ -25,7 +24,7 @@ pub(super) async fn gc(calls: &Calls, request: &CniRequest) -> Result<(), Failur
         let Some(now) = calls.attachment(&held.sandbox).await?.filter(|now| now.origin == held.origin) else {
             continue;
         };
-        if gc.valid.is_none() && !is_gone(&now) {
+        if !is_told(&gc, &now) && !is_gone(&now) {
             continue;
         }
         match detach(calls, &now.sandbox).await {
@@ -38,18 +37,33 @@ pub(super) async fn gc(calls: &Calls, request: &CniRequest) -> Result<(), Failur
     failures.into_iter().next().map_or(Ok(()), |first| Err(Failure { message: told, ..first }))
 }
 
-/// Whether it is this call's to judge: of its network and its plugin, and attached before the runtime was asked what is in use.
+/// Whether the runtime says that it is.
+fn is_in_use(gc: &Gc, held: &Attachment) -> bool {
+    gc.valid.as_ref().is_some_and(|valid| valid.contains(&held.sandbox))
+}
+
+/// Whether the runtime's list tells of it: there is one, and it is the list of this attachment's network. Of one that came back from the kernel,
+/// or that an earlier release made, the network is not known.
+fn is_told(gc: &Gc, held: &Attachment) -> bool {
+    gc.valid.is_some() && !held.origin.network.is_empty()
+}
+
+/// Whether it is this call's to judge: of its network, as far as that is known, and its plugin, and attached before the runtime was asked what is
+/// in use.
 fn is_of(gc: &Gc, held: &Attachment) -> bool {
-    let network = if held.origin.network.is_empty() { CNI_NETWORK } else { &held.origin.network };
+    let network = &held.origin.network;
     let later = match (&gc.generation, held.origin.generation.parse::<Generation>()) {
         (Some(call), Ok(attached)) => attached.boot == call.boot && attached.at > call.at,
         _ => false,
     };
-    network == gc.network && (held.origin.kind == Kind::Lent) == gc.delegated && !later
+    (network.is_empty() || *network == gc.network) && (held.origin.kind == Kind::Lent) == gc.delegated && !later
 }
 
-/// Neither its interface nor its network namespace is there.
+/// Neither its interface nor its network namespace is there. An interface that another plugin made proves nothing: we do not know its name.
 fn is_gone(held: &Attachment) -> bool {
+    if held.origin.kind == Kind::Lent && held.netns.is_empty() {
+        return false;
+    }
     let name = interface_name(&held.sandbox.container_id, &held.sandbox.ifname);
     let interface = Rtnl::open().map(|mut rtnl| link::by_name(&mut rtnl, &name));
     let no_interface = matches!(interface, Ok(Ok(None)));
@@ -62,9 +76,8 @@ mod tests {
     use super::*;
     use twill_ipam::{Origin, Sandbox};
 
-    #[test]
-    fn only_what_is_of_the_network_and_the_plugin_and_earlier_is_judged() {
-        let held = |network: &str, generation: &str, kind| Attachment {
+    fn held(network: &str, generation: &str, kind: Kind) -> Attachment {
+        Attachment {
             sandbox: Sandbox { container_id: "c".into(), ifname: "eth0".into() },
             namespace: String::new(),
             pod: String::new(),
@@ -74,7 +87,35 @@ mod tests {
             addresses: Vec::new(),
             asked: String::new(),
             origin: Origin { network: network.into(), generation: generation.into(), kind },
+        }
+    }
+
+    #[test]
+    fn a_list_tells_of_its_own_network_alone() {
+        let gc = |valid: Option<Vec<Sandbox>>| Gc {
+            network: "twill".into(),
+            valid: valid.map(|valid| valid.into_iter().collect()),
+            generation: None,
+            delegated: false,
         };
+        let (known, unknown) = (held("twill", "", Kind::Workload), held("", "", Kind::Workload));
+        let listed = vec![known.sandbox.clone()];
+        assert!(is_told(&gc(Some(vec![])), &known) && !is_told(&gc(None), &known));
+        assert!(!is_told(&gc(Some(vec![])), &unknown), "it may be of a network whose list this is not");
+        assert!(is_of(&gc(Some(vec![])), &unknown), "and goes once it is provably gone");
+        assert!(is_in_use(&gc(Some(listed)), &unknown) && !is_in_use(&gc(Some(vec![])), &unknown));
+    }
+
+    #[test]
+    fn an_address_that_was_lent_is_not_gone_for_want_of_an_interface_of_ours() {
+        let lent = held("", "", Kind::Lent);
+        assert!(!is_gone(&lent));
+        assert!(!is_gone(&Attachment { netns: "/proc/self/ns/net".into(), ..lent.clone() }));
+        assert!(is_gone(&Attachment { netns: "/nonexistent/twill".into(), ..lent }));
+    }
+
+    #[test]
+    fn only_what_is_of_the_network_and_the_plugin_and_earlier_is_judged() {
         let generation = Some("b/10".parse().unwrap());
         let gc = Gc { network: "twill".into(), valid: None, generation, delegated: false };
         for (network, generation, kind, judged) in [
