@@ -147,6 +147,14 @@ impl Ledger {
         cooling(since, now, cool_down).then(|| cool_down - now.saturating_sub(since))
     }
 
+    /// As it would be if a sandbox ended now.
+    #[must_use]
+    pub fn without(&self, sandbox: &Sandbox, now: u64) -> Self {
+        let mut without = self.clone();
+        without.release(sandbox, now);
+        without
+    }
+
     /// The use of these blocks together.
     #[must_use]
     pub fn usage(&self, choice: &[IpNet], now: u64, cool_down: u64) -> Use {

@@ -226,3 +226,29 @@ fn a_store_rebuilt_from_the_kernel_lets_addresses_rest_that_may_just_have_been_l
     let again = Store::open(directory.path(), 1_000_001).unwrap();
     assert_eq!(next(&again, 1_000_000 + COOL_DOWN - 1), None, "durably");
 }
+
+#[test]
+fn what_replaces_an_attachment_lets_what_was_there_rest_in_the_same_transaction() {
+    let directory = tempfile::tempdir().unwrap();
+    let block = net("10.42.0.0/29");
+    let at = |text: &str| text.parse::<IpAddr>().unwrap();
+    let mut store = Store::open(directory.path(), 1).unwrap();
+    store.set_block(block, true).unwrap();
+    store.attach(attachment(1, at("10.42.0.1"))).unwrap();
+    store.attach(attachment(2, at("10.42.0.2"))).unwrap();
+    let taken = store.replace(attachment(1, at("10.42.0.2")), 5_000);
+    assert!(matches!(taken, Err(StoreError::Held { .. })));
+    assert_eq!(store.ledger().attachment(&sandbox(1)).unwrap().addresses, [at("10.42.0.1")], "nothing has changed");
+    let old = store.replace(attachment(1, at("10.42.0.3")), 5_000).unwrap().unwrap();
+    assert_eq!(old.addresses, [at("10.42.0.1")]);
+    assert_eq!(store.replace(attachment(3, at("10.42.0.4")), 5_000).unwrap(), None, "where nothing was");
+    for _ in 0..2 {
+        let ledger = store.ledger();
+        assert_eq!(ledger.rests(at("10.42.0.1"), 6_000, COOL_DOWN), Some(59_000));
+        assert_eq!(ledger.holder(at("10.42.0.3")).unwrap().sandbox, sandbox(1));
+        let usage = ledger.usage(&[block], 6_000, COOL_DOWN);
+        assert_eq!((usage.held, usage.cooling, usage.free), (3, 1, 3));
+        drop(store);
+        store = Store::open(directory.path(), 6_000).unwrap();
+    }
+}

@@ -2,4 +2,5 @@
 
 pub mod claimer;
 pub mod identity;
+mod lent;
 pub mod store;

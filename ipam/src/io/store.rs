@@ -1,6 +1,6 @@
 //! The ledger in SQLite. Every change is one transaction, durable before it is remembered and before anybody hears of it.
 
-use super::identity;
+use super::{identity, lent};
 use crate::error::StoreError;
 use crate::ledger::{self, Attachment, Ledger, Sandbox};
 use crate::origin::{Kind, Origin};
@@ -49,7 +49,7 @@ pub struct Store {
     rebuilt: Option<u64>,
 }
 
-/// The files of a store in a directory: the store, its companions, damaged ones that were set aside, and its identity.
+/// The files of a store in a directory: the store, its companions, damaged ones that were set aside, addresses that are lent, and its identity.
 ///
 /// # Errors
 /// The directory cannot be read. One that is not there has none.
@@ -63,7 +63,7 @@ pub fn files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with(FILE) || name.starts_with(identity::FILE) {
+        if name.starts_with(FILE) || name.starts_with(identity::FILE) || name.starts_with(lent::PREFIX) {
             files.push(entry.path());
         }
     }
@@ -73,7 +73,7 @@ pub fn files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 impl Store {
     /// Opens the store in a directory, which is made if it is missing (0700, the file 0600). A damaged file is moved aside and
-    /// a new one begun; [`Store::fresh`] tells. Idle times that lie after `now` become `now`.
+    /// a new one begun, which knows what is lent and nothing else; [`Store::fresh`] tells. Idle times that lie after `now` become `now`.
     ///
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::Unwritable`], [`StoreError::Broken`].
@@ -98,6 +98,30 @@ impl Store {
             }
             Err(other) => Err(other),
         }
+        .and_then(|mut store| store.match_lent(directory).map(|()| store))
+    }
+
+    /// What is lent, in the store and beside it, becomes the same. What the store does not know is taken in, whether it is new or was killed
+    /// between file and transaction: an address too many is found gone with its namespace, one too few would have two holders.
+    fn match_lent(&mut self, directory: &Path) -> Result<(), StoreError> {
+        let unwritable =
+            |e: std::io::Error| StoreError::Unwritable { path: directory.to_owned(), problem: e.to_string() };
+        let kept = lent::kept(directory).map_err(unwritable)?;
+        for attachment in &kept {
+            if self.ledger.attachment(&attachment.sandbox).is_some() || self.ledger.check(attachment).is_err() {
+                continue;
+            }
+            tracing::warn!(addresses = ?attachment.addresses, container = %attachment.sandbox.container_id,
+                "addresses that are lent taken in from their files");
+            self.attach(attachment.clone())?;
+        }
+        let lent: Vec<&Attachment> = self.ledger.attachments().filter(|held| held.origin.kind == Kind::Lent).collect();
+        let held = |address: &IpAddr| lent.iter().any(|held| held.addresses.contains(address));
+        let left: Vec<IpAddr> =
+            kept.iter().flat_map(|kept| &kept.addresses).filter(|one| !held(one)).copied().collect();
+        lent::forget(directory, &left).map_err(unwritable)?;
+        let missing = lent.iter().filter(|held| !kept.contains(held));
+        missing.into_iter().try_for_each(|held| lent::keep(directory, held)).map_err(unwritable)
     }
 
     fn load(path: &Path, now: u64) -> Result<Self, StoreError> {
@@ -176,44 +200,53 @@ impl Store {
         Ok(())
     }
 
-    /// Remembers an attachment with its addresses; one of the same sandbox is replaced.
+    /// Remembers an attachment with its addresses; one of the same sandbox is renewed, and has the same addresses.
     ///
     /// # Errors
     /// [`StoreError::Held`] if somebody else has one of the addresses; else as [`Store::set_block`].
     pub fn attach(&mut self, attachment: Attachment) -> Result<(), StoreError> {
-        self.ledger.check(&attachment).map_err(|(address, holder)| StoreError::Held { address, holder })?;
-        let Sandbox { container_id, ifname } = &attachment.sandbox;
-        let a = &attachment;
-        self.write(|transaction| {
-            transaction.execute(
-                "INSERT OR REPLACE INTO attachment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![container_id, ifname, a.namespace, a.pod, a.uid, a.netns, a.boot_id],
-            )?;
-            transaction
-                .execute("DELETE FROM held WHERE container_id = ?1 AND ifname = ?2", params![container_id, ifname])?;
-            transaction.execute(
-                "INSERT OR REPLACE INTO origin VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![container_id, ifname, a.origin.network, a.origin.generation, a.origin.kind.as_str()],
-            )?;
-            // A replaced row took its own along.
-            if !a.asked.is_empty() {
-                transaction.execute(
-                    "INSERT OR REPLACE INTO asked VALUES (?1, ?2, ?3)",
-                    params![container_id, ifname, a.asked],
-                )?;
-            }
-            for address in &a.addresses {
-                let text = address.to_string();
-                transaction.execute("INSERT INTO held VALUES (?1, ?2, ?3)", params![text, container_id, ifname])?;
-                transaction.execute("DELETE FROM idle WHERE address = ?1", [text])?;
-            }
-            Ok(0)
-        })?;
-        for address in &attachment.addresses {
+        self.put(attachment, None).map(drop)
+    }
+
+    /// The same in the place of what its sandbox had, of which all that it does not have itself rests from now on. Returns what was replaced.
+    ///
+    /// # Errors
+    /// As [`Store::attach`]; then nothing has changed.
+    pub fn replace(&mut self, attachment: Attachment, now: u64) -> Result<Option<Attachment>, StoreError> {
+        self.put(attachment, Some(now))
+    }
+
+    fn put(&mut self, new: Attachment, replaced_at: Option<u64>) -> Result<Option<Attachment>, StoreError> {
+        self.ledger.check(&new).map_err(|(address, holder)| StoreError::Held { address, holder })?;
+        let old = replaced_at.and_then(|now| Some((self.ledger.attachment(&new.sandbox)?.clone(), now)));
+        let resting: Vec<(IpAddr, u64)> =
+            old.iter().flat_map(|(old, now)| resting(old, &new.addresses, *now)).collect();
+        let directory = self.directory();
+        let unwritable = |e: std::io::Error| StoreError::Unwritable { path: directory.clone(), problem: e.to_string() };
+        // Before the store: should that be lost, there is an address too many and not one too few.
+        if new.origin.kind == Kind::Lent {
+            lent::keep(&directory, &new).map_err(unwritable)?;
+        }
+        let written = self.write(|transaction| {
+            rest(transaction, &resting)?;
+            insert(transaction, &new)
+        });
+        if written.is_err() {
+            let before = self.ledger.attachment(&new.sandbox).map(|old| old.addresses.clone()).unwrap_or_default();
+            forget_lent(&directory, &new, &before);
+        }
+        written?;
+        self.idle.extend(resting);
+        for address in &new.addresses {
             self.idle.remove(address);
         }
-        self.ledger.attach(attachment);
-        Ok(())
+        if let Some((old, now)) = &old {
+            let kept: &[IpAddr] = if new.origin.kind == Kind::Lent { &new.addresses } else { &[] };
+            forget_lent(&directory, old, kept);
+            self.ledger.release(&new.sandbox, *now);
+        }
+        self.ledger.attach(new);
+        Ok(old.map(|(old, _)| old))
     }
 
     /// Forgets an attachment; its addresses rest from now on. Returns it, or none if it was not known, which is no error.
@@ -222,20 +255,22 @@ impl Store {
     /// As [`Store::set_block`].
     pub fn release(&mut self, sandbox: &Sandbox, now: u64) -> Result<Option<Attachment>, StoreError> {
         let Some(attachment) = self.ledger.attachment(sandbox) else { return Ok(None) };
-        let addresses = attachment.resting().to_vec();
+        let resting = resting(attachment, &[], now);
         self.write(|transaction| {
-            for address in &addresses {
-                let since = i64::try_from(now).unwrap_or(i64::MAX);
-                transaction
-                    .execute("INSERT OR REPLACE INTO idle VALUES (?1, ?2)", params![address.to_string(), since])?;
-            }
+            rest(transaction, &resting)?;
             transaction.execute(
                 "DELETE FROM attachment WHERE container_id = ?1 AND ifname = ?2",
                 params![sandbox.container_id, sandbox.ifname],
             )
         })?;
-        self.idle.extend(addresses.into_iter().map(|address| (address, now)));
-        Ok(self.ledger.release(sandbox, now))
+        self.idle.extend(resting);
+        let released = self.ledger.release(sandbox, now);
+        released.iter().for_each(|released| forget_lent(&self.directory(), released, &[]));
+        Ok(released)
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("/")).to_owned()
     }
 
     fn write(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<usize>) -> Result<(), StoreError> {
@@ -244,6 +279,54 @@ impl Store {
         let transaction = self.connection.transaction().map_err(fail)?;
         change(&transaction).map_err(fail)?;
         transaction.commit().map_err(fail)
+    }
+}
+
+/// What rests from now on of what an attachment had, where another has some of it.
+fn resting(old: &Attachment, kept: &[IpAddr], now: u64) -> Vec<(IpAddr, u64)> {
+    old.resting().iter().filter(|address| !kept.contains(address)).map(|address| (*address, now)).collect()
+}
+
+fn rest(transaction: &Transaction<'_>, resting: &[(IpAddr, u64)]) -> rusqlite::Result<()> {
+    for (address, since) in resting {
+        let since = i64::try_from(*since).unwrap_or(i64::MAX);
+        transaction.execute("INSERT OR REPLACE INTO idle VALUES (?1, ?2)", params![address.to_string(), since])?;
+    }
+    Ok(())
+}
+
+fn insert(transaction: &Transaction<'_>, a: &Attachment) -> rusqlite::Result<usize> {
+    let Sandbox { container_id, ifname } = &a.sandbox;
+    transaction.execute(
+        "INSERT OR REPLACE INTO attachment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![container_id, ifname, a.namespace, a.pod, a.uid, a.netns, a.boot_id],
+    )?;
+    transaction.execute("DELETE FROM held WHERE container_id = ?1 AND ifname = ?2", params![container_id, ifname])?;
+    transaction.execute(
+        "INSERT OR REPLACE INTO origin VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![container_id, ifname, a.origin.network, a.origin.generation, a.origin.kind.as_str()],
+    )?;
+    // A replaced row took its own along.
+    if !a.asked.is_empty() {
+        transaction
+            .execute("INSERT OR REPLACE INTO asked VALUES (?1, ?2, ?3)", params![container_id, ifname, a.asked])?;
+    }
+    for address in &a.addresses {
+        let text = address.to_string();
+        transaction.execute("INSERT INTO held VALUES (?1, ?2, ?3)", params![text, container_id, ifname])?;
+        transaction.execute("DELETE FROM idle WHERE address = ?1", [text])?;
+    }
+    Ok(0)
+}
+
+/// The files of what is not lent any more. One that stays says no more than that the address rests, and the next start takes it away.
+fn forget_lent(directory: &Path, old: &Attachment, kept: &[IpAddr]) {
+    if old.origin.kind != Kind::Lent {
+        return;
+    }
+    let over: Vec<IpAddr> = old.addresses.iter().filter(|address| !kept.contains(address)).copied().collect();
+    if let Err(error) = lent::forget(directory, &over) {
+        tracing::warn!(%error, addresses = ?over, "files of addresses that are not lent any more stay for now");
     }
 }
 
