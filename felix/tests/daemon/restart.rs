@@ -183,3 +183,35 @@ fn after_a_reboot_addresses_without_interface_are_free() {
     assert_eq!(node.ask(&json!({"op": "addresses"})).unwrap().as_array().unwrap().len(), 1);
     assert_eq!(node.status().unwrap()["endpoints"], 1);
 }
+
+#[test]
+#[ignore = "needs root: make test"]
+fn two_interfaces_with_one_address_do_not_keep_felix_from_starting_without_its_store() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let pods = ["a", "b"].map(|name| {
+        let pod = node.pod(name);
+        let address = node.add(&pod).remove(0);
+        (pod, address)
+    });
+    node.kill();
+    std::fs::remove_dir_all(node.state.join("ipam")).unwrap();
+    let links = node.ns.run(&["ip", "-o", "link"]);
+    let mut interfaces: Vec<&str> =
+        links.lines().filter_map(|line| line.split([' ', '@']).nth(1)).filter(|name| name.starts_with("twl")).collect();
+    interfaces.sort_unstable();
+    let has = |address: &str, interface: &str| {
+        node.ns.run(&["ip", "neigh", "show", "dev", interface]).contains(&format!("{address} "))
+    };
+    // Both have the address of the first.
+    let (first, second) = (interfaces[0], interfaces[1]);
+    let address = &pods.iter().find(|(_, address)| has(address, first)).unwrap().1;
+    node.ns.run(&["ip", "neigh", "add", address, "lladdr", "02:00:00:00:00:01", "nud", "permanent", "dev", second]);
+    node.start();
+    assert!(node.log_text().contains("attachment not taken back from the kernel"), "{}", node.tail());
+    let up = |interface: &str| node.ns.run(&["ip", "-o", "link", "show", "dev", interface]).contains(",UP");
+    assert!(up(first) && !up(second), "{}", node.ns.run(&["ip", "-o", "link"]));
+    assert!(node.ns.pings(address));
+    node.kill();
+    node.start();
+}

@@ -35,6 +35,8 @@ pub enum Ask {
         /// Done, or why not.
         reply: oneshot::Sender<Result<(), Failure>>,
     },
+    /// An ADD of what was there before ended without success: look after it as before.
+    Resume(Sandbox),
     /// The interface is gone: forget the rest.
     Release {
         /// Container and interface.
@@ -109,6 +111,7 @@ impl Agent {
         match ask {
             Ask::Prepare { add, marks, reply } => self.prepare(*add, marks, reply).await,
             Ask::Finish { sandbox, plan, index, reply } => drop(reply.send(self.finish(&sandbox, &plan, index))),
+            Ask::Resume(sandbox) => self.resume(&sandbox),
             Ask::Release { sandbox, reply } => {
                 let released = self.release(&sandbox).await;
                 drop(reply.send(released));

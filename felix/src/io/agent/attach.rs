@@ -81,9 +81,11 @@ impl Agent {
                 Err(Wait::Never(failure)) => Err(failure),
             };
             let sandbox = pending.add.sandbox.clone();
-            if let Err(Ok(Prepared { existed: false, .. })) = pending.reply.send(answer) {
+            match pending.reply.send(answer) {
                 // Nobody waits any more; what was prepared is undone.
-                let _ = self.release(&sandbox).await;
+                Err(Ok(Prepared { existed: false, .. })) => drop(self.release(&sandbox).await),
+                Err(Ok(Prepared { existed: true, .. })) => self.resume(&sandbox),
+                _ => {}
             }
         }
     }
@@ -113,7 +115,7 @@ impl Agent {
     /// What the store has for this container and interface, or something new. Whether it was there before.
     async fn attachment_for(&mut self, add: &Add, away: bool) -> Result<(Attachment, bool), Wait> {
         let Some(held) = self.store.ledger().attachment(&add.sandbox).cloned() else {
-            return Ok((self.allocate(add, away)?, false));
+            return Ok((self.allocate(add, away, None)?, false));
         };
         let (theirs, ours) = (&held.origin.network, &add.origin.network);
         if !theirs.is_empty() && !ours.is_empty() && theirs != ours {
@@ -130,8 +132,12 @@ impl Agent {
             && asked.into_iter().all(|address| held.addresses.contains(address))
             && !self.isolation.holds(&add.sandbox);
         if !same {
-            self.release(&add.sandbox).await?;
-            return Ok((self.allocate(add, away)?, false));
+            // What was there goes once there is something in its place.
+            let renewed = self.allocate(add, away, Some(&held))?;
+            if !self.close(&add.sandbox, &held.addresses).await? {
+                forget_connections(held);
+            }
+            return Ok((renewed, false));
         }
         let asked = add.runtime_config.asked.text();
         if (&held.origin, &held.asked) == (&add.origin, &asked) {
@@ -167,7 +173,11 @@ impl Agent {
         // While its interface may be made anew, a look at the kernel must not take it for gone.
         live.routed = false;
         if let Err(sentence) = self.commit().await {
-            let _ = self.release(&add.sandbox).await;
+            if existed {
+                self.resume(&add.sandbox);
+            } else {
+                let _ = self.release(&add.sandbox).await;
+            }
             return Err(Failure::new(Reason::Kernel, sentence).into());
         }
         if !self.compiler.is_live(&plan.host_name) {
@@ -203,25 +213,29 @@ impl Agent {
 
     /// Gives the pod addresses, durably. While the datastore is away only of blocks that a pod's status speaks for: another may be taken
     /// for unused and given back, and nobody here would hear of it.
-    fn allocate(&mut self, add: &Add, away: bool) -> Result<Attachment, Wait> {
+    ///
+    /// `held` is what the sandbox has, which ends in the same transaction; if there is nothing to give, it stays as it is.
+    fn allocate(&mut self, add: &Add, away: bool, held: Option<&Attachment>) -> Result<Attachment, Wait> {
         let now = self.now();
         let told: Vec<IpAddr> =
             if away { self.compiler.pods().flat_map(namesakes::addresses).collect() } else { Vec::new() };
-        let ledger = self.store.ledger();
+        let without = held.map(|held| self.store.ledger().without(&held.sandbox, now.at));
+        let ledger = without.as_ref().unwrap_or(self.store.ledger());
+        let own = held.map(|held| held.addresses.as_slice()).unwrap_or_default();
         let spoken_for =
             |address| !away || ledger.block_of(address).is_some_and(|cidr| told.iter().any(|told| cidr.contains(told)));
         let (rtnl, mut broken) = (&mut self.rtnl, None);
         // An address that the node still has, whatever the store says, is not given to anybody.
         let busy = |address| match route::in_use(rtnl, address) {
-            Ok(used) => used || !spoken_for(address),
+            Ok(used) => used && !own.contains(&address) || !spoken_for(address),
             Err(error) => {
                 broken = Some(error);
                 true
             }
         };
         let choice = match add.given.as_slice() {
-            [] => self.supply.choose(&add.namespace, &add.runtime_config.ips, self.store.ledger(), now, busy),
-            given => chosen_by_another(given, self.store.ledger(), busy),
+            [] => self.supply.choose(&add.namespace, &add.runtime_config.ips, ledger, now, busy),
+            given => chosen_by_another(given, ledger, busy),
         };
         if let Some(error) = broken {
             return Err(calls::refused(&error).into());
@@ -263,9 +277,17 @@ impl Agent {
             origin: add.origin.clone(),
             asked: add.runtime_config.asked.text(),
         };
-        self.store.attach(attachment.clone()).map_err(|error| store_failed(&error))?;
+        self.store.replace(attachment.clone(), milliseconds()).map_err(|error| store_failed(&error))?;
         self.warm();
         Ok(attachment)
+    }
+
+    /// An ADD of what was there before ended without success: what there is of it is looked after as before.
+    pub(super) fn resume(&mut self, sandbox: &Sandbox) {
+        if let Some(live) = self.endpoints.get_mut(sandbox) {
+            // If its interface is gone, the next look at the kernel finds that.
+            live.routed = true;
+        }
     }
 
     pub(super) fn finish(&mut self, sandbox: &Sandbox, plan: &Plan, index: u32) -> Result<(), Failure> {
@@ -284,35 +306,41 @@ impl Agent {
 
     /// Forgets an attachment whose interface is gone: routes, table, then the address, which rests. Unknown ones are fine.
     pub(super) async fn release(&mut self, sandbox: &Sandbox) -> Result<(), Failure> {
-        let host_name = interface_name(&sandbox.container_id, &sandbox.ifname);
         let held = self.store.ledger().attachment(sandbox).map(|held| held.addresses.clone()).unwrap_or_default();
-        for address in &held {
+        let isolated = self.close(sandbox, &held).await?;
+        let released = self.store.release(sandbox, milliseconds()).map_err(|error| store_failed(&error))?;
+        // Of one that was cut off they are forgotten already; those that there are now are of the address's new owner.
+        released.filter(|_| !isolated).into_iter().for_each(forget_connections);
+        Ok(())
+    }
+
+    /// Ends routes and table of what a sandbox had: these addresses. Whether it was cut off.
+    async fn close(&mut self, sandbox: &Sandbox, addresses: &[IpAddr]) -> Result<bool, Failure> {
+        let host_name = interface_name(&sandbox.container_id, &sandbox.ifname);
+        for address in addresses {
             route::delete(&mut self.rtnl, *address).map_err(|error| calls::refused(&error))?;
         }
         self.endpoints.remove(sandbox);
         self.missing.remove(sandbox);
         let isolated = self.isolation_ends(sandbox);
-        self.recall_ended(&host_name, &held);
+        self.recall_ended(&host_name, addresses);
         self.compiler.map_ports(&host_name, &[]);
         self.compiler.apply(Event::EndpointDetached { ifname: host_name });
         // With nothing to go by the table is left as it is; an interface that is gone lets nothing through.
         if self.is_informed() {
             let _ = self.commit().await;
         }
-        let released = self.store.release(sandbox, milliseconds()).map_err(|error| store_failed(&error))?;
-        // Of one that was cut off they are forgotten already; those that there are now are of the address's new owner.
-        if let Some(attachment) = released.filter(|_| !isolated) {
-            // Long before its next owner can have the address; beside the agent, since it reads the whole table of connections.
-            tokio::task::spawn_blocking(move || match conntrack::forget_addresses(&attachment.addresses) {
-                Ok(0) => {}
-                Ok(connections) => {
-                    tracing::debug!(addresses = ?attachment.addresses, connections, "connections forgotten")
-                }
-                Err(error) => tracing::warn!(%error, addresses = ?attachment.addresses, "connections not forgotten"),
-            });
-        }
-        Ok(())
+        Ok(isolated)
     }
+}
+
+/// Long before the next owner can have the addresses; beside the agent, since it reads the whole table of connections.
+fn forget_connections(ended: Attachment) {
+    tokio::task::spawn_blocking(move || match conntrack::forget_addresses(&ended.addresses) {
+        Ok(0) => {}
+        Ok(connections) => tracing::debug!(addresses = ?ended.addresses, connections, "connections forgotten"),
+        Err(error) => tracing::warn!(%error, addresses = ?ended.addresses, "connections not forgotten"),
+    });
 }
 
 pub(super) fn store_failed(error: &StoreError) -> Failure {

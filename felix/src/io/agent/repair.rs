@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use twill_crds::names::{IPVS_DEVICE, WORKLOAD_PREFIX};
-use twill_ipam::{Attachment, Kind, Origin, Sandbox};
+use twill_ipam::{Attachment, Kind, Origin, Sandbox, StoreError};
 
 /// Key of a fault.
 const IPVS: &str = "ipvs";
@@ -82,8 +82,15 @@ impl Agent {
             addresses,
             origin: Origin::default(),
         };
-        self.store.attach(attachment)?;
-        Ok(())
+        match self.store.attach(attachment) {
+            // No reason not to serve all others, at this start and at each to come.
+            Err(error @ StoreError::Held { .. }) => {
+                tracing::error!(%error, interface = %link.name, "attachment not taken back from the kernel; its interface is set down, delete its pod");
+                link::set_down(&mut self.rtnl, link.index, &link.name)?;
+                Ok(())
+            }
+            taken => Ok(taken?),
+        }
     }
 
     /// Names the pods of attachments that were taken back from the kernel, once they have been heard of.

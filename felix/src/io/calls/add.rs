@@ -71,10 +71,7 @@ pub(super) async fn add(calls: &Calls, request: &CniRequest, gone: watch::Receiv
     match attached {
         Ok(result) => Ok(Attached { result, sandbox: add.sandbox, existed, stop, _held: held }),
         Err(failure) => {
-            // What was there before outlives that nobody waits; a DEL takes it by itself.
-            if !existed || stop.now().is_none() {
-                undo(calls, &add.sandbox).await;
-            }
+            take_back(calls, &add.sandbox, existed).await;
             Err(failure)
         }
     }
@@ -91,8 +88,8 @@ async fn prepared(
         prepared = &mut answer => prepared.unwrap_or_else(|_| Err(stopping())),
         why = stop.wait() => {
             answer.close();
-            if let Ok(Ok(prepared)) = answer.try_recv() && !prepared.existed {
-                undo(calls, &add.sandbox).await;
+            if let Ok(Ok(prepared)) = answer.try_recv() {
+                take_back(calls, &add.sandbox, prepared.existed).await;
             }
             Err(why)
         }
@@ -120,6 +117,15 @@ fn result(version: &str, add: &Add, plan: &Plan) -> Value {
     }
     add.previous.prepend_to(&mut result);
     result
+}
+
+/// What was there before outlives an ADD that fails; the runtime's DEL takes it.
+async fn take_back(calls: &Calls, sandbox: &Sandbox, existed: bool) {
+    if existed {
+        calls.tell(Ask::Resume(sandbox.clone()));
+    } else {
+        undo(calls, sandbox).await;
+    }
 }
 
 async fn undo(calls: &Calls, sandbox: &Sandbox) {
