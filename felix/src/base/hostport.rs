@@ -21,9 +21,29 @@ pub(super) fn chains() -> [(Name, Chain); 3] {
     let to_this_host = || Rule::new(vec![Match::ToThisHost], Action::Verdict(Verdict::Jump(chain_name(HOSTPORT))));
     [
         (chain_name("hostport_in"), Chain { base: nat(Hook::Prerouting), rules: vec![to_this_host()] }),
-        (chain_name("hostport_out"), Chain { base: nat(Hook::Output), rules: vec![to_this_host()] }),
+        (chain_name("hostport_out"), Chain { base: nat(Hook::Output), rules: from_this_host(to_this_host()) }),
         (chain_name(HOSTPORT), Chain { base: None, rules: translations() }),
     ]
+}
+
+/// A port of a loopback address is for the node itself alone, and only where it asks in another address's name, as Kubernetes has it: what is
+/// sent in the name of a loopback address leaves by no interface.
+fn from_this_host(others: Rule) -> Vec<Rule> {
+    let routable = |net: IpNet, field, family, map| {
+        let to = Match::Address { side: End::Destination, net, negated: false };
+        let from = Match::Address { side: End::Source, net, negated: true };
+        Rule::new(vec![to, from], Action::Translate { key: at(field), map: name(map), family })
+    };
+    let [v4, v6] = loopback();
+    vec![
+        routable(v4, Field::DestinationV4, Family::V4, HOSTPORT_AT_V4),
+        routable(v6, Field::DestinationV6, Family::V6, HOSTPORT_AT_V6),
+        others,
+    ]
+}
+
+fn at(address: Field) -> Vec<Field> {
+    vec![address, Field::Protocol, Field::DestinationPort]
 }
 
 /// An address that was asked for goes before all addresses.
@@ -32,7 +52,6 @@ fn translations() -> Vec<Rule> {
         Rule::new(vec![Match::Family(family)], Action::Translate { key: fields, map: name(map), family })
     };
     let port = || vec![Field::Protocol, Field::DestinationPort];
-    let at = |address| vec![address, Field::Protocol, Field::DestinationPort];
     let mut rules: Vec<Rule> = on_this_host_alone().into_iter().map(spared).collect();
     rules.extend([
         translate(Family::V4, at(Field::DestinationV4), HOSTPORT_AT_V4),
@@ -46,10 +65,14 @@ fn translations() -> Vec<Rule> {
 /// Who has such an address cannot be answered by another machine: what is sent from 127.0.0.1 leaves no interface unless `route_localnet`
 /// opens the whole of 127.0.0.0/8 to it, and a link-local address means another machine on each link.
 fn on_this_host_alone() -> [IpNet; 3] {
+    let [v4, v6] = loopback();
+    [v4, v6, IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10))]
+}
+
+fn loopback() -> [IpNet; 2] {
     [
         IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
         IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
-        IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10)),
     ]
 }
 

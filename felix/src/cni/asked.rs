@@ -90,13 +90,9 @@ fn port_mapping(field: &str, one: &Value) -> Result<PortMapping, Failure> {
 fn host_ip(field: &str, value: &Value) -> Result<IpAddr, Failure> {
     let address = value.as_str().and_then(|text| text.parse::<IpAddr>().ok()).map(|address| address.to_canonical());
     let address = address.ok_or_else(|| wrong(field, format!("{value} is not an IP address")))?;
-    let link_local = match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    if address.is_loopback() || address.is_ipv6() && link_local {
+    if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
         let message = format!(
-            "{field}: what is sent to {address} never leaves this host, so no pod can have a port of it; leave hostIP out, or name an \
+            "{field}: {address} is another machine's on each link, so no pod can have a port of it; leave hostIP out, or name an \
              address that others reach the node by"
         );
         return Err(Failure::new(Reason::UnsupportedField, message));
@@ -174,9 +170,19 @@ mod tests {
             {"hostPort": 53, "containerPort": 5353, "protocol": "UDP", "hostIP": ""},
             {"hostPort": 8080, "containerPort": 80, "protocol": "TCP"},
             {"hostPort": 9, "containerPort": 9, "hostIP": "::ffff:10.0.0.1"},
+            {"hostPort": 7, "containerPort": 9, "hostIP": "127.0.0.1"},
+            {"hostPort": 7, "containerPort": 9, "hostIP": "::1"},
         ]));
-        let texts: Vec<String> = read.unwrap().iter().map(|one| format!("{one} -> {}", one.container_port)).collect();
-        assert_eq!(texts, ["53/UDP -> 5353", "8080/TCP -> 80", "9/TCP at 10.0.0.1 -> 9"]);
+        let mut texts: Vec<String> = read.unwrap().iter().map(|one| format!("{one} -> {}", one.container_port)).collect();
+        let expected = [
+            "53/UDP -> 5353",
+            "7/TCP at 127.0.0.1 -> 9",
+            "7/TCP at ::1 -> 9",
+            "8080/TCP -> 80",
+            "9/TCP at 10.0.0.1 -> 9",
+        ];
+        texts.sort_unstable();
+        assert_eq!(texts, expected);
     }
 
     #[test]
@@ -198,7 +204,6 @@ mod tests {
             (with("protocol", json!(6)), "[1].protocol", Reason::InvalidConfig),
             (with("hostIP", json!("node-1")), "[1].hostIP", Reason::InvalidConfig),
             (with("hostIP", json!("224.0.0.1")), "[1].hostIP", Reason::InvalidConfig),
-            (with("hostIP", json!("127.0.0.1")), "[1].hostIP", Reason::UnsupportedField),
             (with("hostIP", json!("fe80::1")), "[1].hostIP", Reason::UnsupportedField),
             (with("containerPort", json!(81)), "80/TCP leads to container port 80 already", Reason::InvalidConfig),
         ] {

@@ -193,6 +193,34 @@ mod tests {
     }
 
     #[test]
+    fn a_port_of_a_loopback_address_is_for_what_the_node_sends_in_another_name() {
+        let mut compiler = Compiler::new(skeleton(&Settings::default()));
+        attach(&mut compiler, "twla", "web", &POD);
+        compiler.map_ports("twla", &[mapping(Some("127.0.0.1"), 80, 8080), mapping(Some("::1"), 80, 8081)]);
+        compiler.commit();
+        compiler.ruleset().check().unwrap();
+        let ends = |hook, src: &str, dst: &str| {
+            let packet = Packet {
+                in_interface: None,
+                out_interface: Some("lo".into()),
+                src: src.parse().unwrap(),
+                dst: dst.parse().unwrap(),
+                protocol: 6,
+                src_port: 40_000,
+                dst_port: 80,
+                came_to: None,
+            };
+            translated(compiler.ruleset(), hook, &packet).0.to_string()
+        };
+        for (node, localhost, pod) in [("172.31.1.11", "127.0.0.1", POD[0]), ("fd31::11", "::1", POD[1])] {
+            assert_eq!(ends(Hook::Output, node, localhost), pod);
+            assert_eq!(ends(Hook::Output, localhost, localhost), localhost, "it could not be answered");
+            assert_eq!(ends(Hook::Prerouting, node, localhost), localhost, "of no packet that came in");
+            assert_eq!(ends(Hook::Output, node, node), node, "no other address's port");
+        }
+    }
+
+    #[test]
     fn of_two_who_claim_one_port_the_same_has_it_whoever_came_first() {
         let ends: Vec<_> = [["twla", "twlb"], ["twlb", "twla"]]
             .into_iter()

@@ -98,6 +98,20 @@ pub fn failsafes(facts: &Facts) -> Vec<Failsafe> {
     all
 }
 
+/// Who of the node itself serves one of its TCP ports, if it is one that the node cannot do without; `is_own` tells the node's addresses.
+#[must_use]
+pub fn server_at(facts: &Facts, port: u16, is_own: impl FnOnce(IpAddr) -> bool) -> Option<&'static str> {
+    let listens = |port: u16| facts.listening.contains(&port);
+    let datastore = || facts.known.datastore.keys().find(|at| at.port() == port).map(SocketAddr::ip);
+    match port {
+        _ if facts.ssh.contains(&port) || port == SSH && listens(SSH) => Some("SSH is served there"),
+        KUBELET if listens(KUBELET) => Some("the kubelet listens there"),
+        API_SERVER if listens(API_SERVER) => Some("the API server listens there"),
+        2379..=2380 if listens(ETCD.0) || listens(ETCD.1) => Some("etcd listens there"),
+        _ => datastore().is_some_and(|at| at.is_loopback() || is_own(at)).then_some("the datastore is there"),
+    }
+}
+
 /// What others must reach here.
 fn local_servers(facts: &Facts, all: &mut Vec<Failsafe>) {
     let listens = |port: u16| facts.listening.contains(&port);
@@ -186,6 +200,25 @@ mod tests {
             format!("{} {}{ports} {}", one.direction, one.protocol, one.peers)
         };
         failsafes(facts).iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_port_is_the_nodes_own_where_something_that_it_needs_listens() {
+        use crate::host::known::{By, Sighting};
+        let listening = [22, 80, 2222, 2380, 6443, 10250].into();
+        let places = ["192.0.2.1:3306", "10.96.0.1:443", "[::1]:9000"];
+        let sighting = Sighting { seen: 1, by: By::Name };
+        let datastore = places.map(|at| (at.parse().unwrap(), sighting.clone())).into();
+        let known = Known { datastore, ..Known::default() };
+        let facts = Facts { listening, ssh: [2222].into(), known, ..Facts::default() };
+        let own: IpAddr = "192.0.2.1".parse().unwrap();
+        let who = |port| server_at(&facts, port, |at| at == own).unwrap_or("nobody");
+        for (port, word) in [(22, "SSH"), (2222, "SSH"), (10250, "kubelet"), (6443, "API server"), (2379, "etcd")] {
+            assert!(who(port).contains(word), "{port}: {}", who(port));
+        }
+        assert_eq!([3306, 9000].map(who), ["the datastore is there"; 2]);
+        assert_eq!([80, 443].map(who), ["nobody"; 2], "a server that the node can do without, and a Service's port");
+        assert_eq!(server_at(&Facts::default(), 22, |_| true), None, "nothing listens");
     }
 
     #[test]

@@ -125,3 +125,20 @@ fn behind_ipvs_a_closed_pod_is_closed_to_pods_and_open_to_its_node() {
     assert!(reaches(&a.ns), "this chain is what closes it");
     drop(server);
 }
+
+#[test]
+#[ignore = "needs root: make test"]
+fn ports_of_the_node_are_refused_while_they_would_be_ports_of_every_service() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    node.ns.run(&["ip", "link", "add", "kube-ipvs0", "type", "veth", "peer", "name", "unused"]);
+    let (web, plain) = (node.pod("web"), node.pod("plain"));
+    let ports = json!({"portMappings": [{"hostPort": 80, "containerPort": 8080, "protocol": "tcp"}]});
+    let netns = web.ns.path().display().to_string();
+    let refused = node.call_with("ADD", &web, &netns, &ports);
+    let said = refused["error"]["msg"].as_str().unwrap_or_else(|| panic!("{refused}"));
+    assert!(refused["error"]["code"] == 110 && said.contains("hostPort 80/TCP") && said.contains("IPVS"), "{said}");
+    node.add(&plain);
+    node.ns.run(&["ip", "link", "del", "kube-ipvs0"]);
+    node.add_with(&web, &ports);
+}

@@ -112,6 +112,11 @@ impl Agent {
         changed
     }
 
+    /// What the node is seen to do.
+    pub(super) fn host_facts(&self) -> &Facts {
+        &self.host.facts
+    }
+
     pub(super) fn hear_host_facts(&mut self, facts: Facts) {
         tracing::debug!(?facts, "the node needs other things than before");
         self.host.facts = facts;

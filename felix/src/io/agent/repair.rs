@@ -12,10 +12,15 @@ use twill_ipam::{Attachment, Kind, Origin, Sandbox, StoreError};
 
 /// Key of a fault.
 const IPVS: &str = "ipvs";
-const IPVS_FAULT: &str = "kube-proxy runs in IPVS mode (kube-ipvs0 is there), where egress policies of pods see addresses of Services in \
+pub(super) const IPVS_FAULT: &str = "kube-proxy runs in IPVS mode (kube-ipvs0 is there), where egress policies of pods see addresses of Services in \
                           place of the pods behind them; set its mode to nftables or iptables, run kube-proxy --cleanup and start it again";
 /// How many looks in a row must find an attachment without interface and without namespace before it is forgotten.
 const OBSERVATIONS: u32 = 3;
+
+/// Whether kube-proxy leads to Services by IPVS, and every one of their addresses is one of this host's.
+pub(super) fn is_ipvs_there() -> bool {
+    nix::net::if_::if_nametoindex(IPVS_DEVICE).is_ok()
+}
 
 impl Agent {
     /// Takes in what the store and the kernel have of earlier attachments. An interface of ours that the store does not know
@@ -132,7 +137,7 @@ impl Agent {
     /// Where IPVS leads to Services, what a pod sends there is for the host itself as long as egress lists see it: the node has to be seen as
     /// one that does not do what policies say. It never opens more: the output hook judges what comes to a pod that way.
     fn look_for_ipvs(&mut self) {
-        if nix::net::if_::if_nametoindex(IPVS_DEVICE).is_err() {
+        if !is_ipvs_there() {
             if self.faults.remove(IPVS).is_some() {
                 tracing::info!("kube-proxy does not use IPVS any more");
             }

@@ -243,7 +243,7 @@ fn a_port_has_one_pod_and_the_other_hears_whose_it_is() {
         let (code, sentence) = refused(&one(port, protocol, ""));
         assert!(code == 110 && sentence.contains("this node's"), "{sentence}");
     }
-    assert_eq!(refused(&one(80, "tcp", "127.0.0.1")).0, 2);
+    assert_eq!(refused(&one(80, "tcp", "fe80::1")).0, 2);
     // One address is enough to differ, and so is the end of the other.
     let (third, _, _third) = pod(&wire, "third", &one(9000, "tcp", NODE));
     assert_eq!(refused(&one(9000, "tcp", NODE)).0, 110);
@@ -278,4 +278,55 @@ fn a_host_policy_judges_it_by_the_port_of_the_node() {
     assert!(!is_there(), "the port of the pod is not what it came to");
     wire.node.delete::<HostPolicy>("behind");
     until("it is open again", SOON, is_there);
+}
+
+/// As `curl --interface` asks: in the name of an address.
+fn tcp_as(from: &Ns, source: &str, to: &str, port: u16) -> Option<String> {
+    let source = SocketAddr::new(source.parse().unwrap(), 0);
+    let to = SocketAddr::new(to.parse().unwrap(), port);
+    let ask = move || {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None).unwrap();
+        socket.bind(&source.into()).unwrap();
+        socket.connect_timeout(&to.into(), Duration::from_millis(700)).ok()?;
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_millis(700))).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    };
+    Netns::open(&from.path()).unwrap().run(ask).unwrap()
+}
+
+/// Kubernetes' conformance test of hostPort: one port, at a loopback address and at the node's.
+#[test]
+#[ignore = "needs root: make test"]
+fn a_port_of_a_loopback_address_is_the_pods_for_what_the_node_asks_in_its_own_name() {
+    let wire = dual_stack();
+    let at = |ip: &str| json!({"hostPort": HOST_PORT, "containerPort": POD_PORT, "protocol": "tcp", "hostIP": ip});
+    let (_local, _, _answers) = pod(&wire, "local", &json!({"portMappings": [at("127.0.0.1"), at("::1")]}));
+    let (_node, _, _answers_too) = pod(&wire, "node", &json!({"portMappings": [at(NODE), at(NODE_V6)]}));
+    for (localhost, node, outside) in [("127.0.0.1", NODE, OUTSIDE), ("::1", NODE_V6, OUTSIDE_V6)] {
+        assert_eq!(tcp_as(&wire.node.ns, node, localhost, HOST_PORT), Some(format!("local {node}")));
+        assert_eq!(tcp(&wire.node.ns, localhost, HOST_PORT), None, "it could not be answered");
+        assert_eq!(tcp(&wire.outside, node, HOST_PORT), Some(format!("node {outside}")));
+        assert_eq!(tcp_as(&wire.node.ns, node, node, HOST_PORT), Some(format!("node {node}")));
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_port_that_the_node_cannot_do_without_is_refused() {
+    let mut wire = Wire::with(Node::new(&["10.42.0.0/16"]));
+    let _api_server = Server::new(&wire.node.ns, 6443, "api");
+    wire.node.start_routed(1);
+    let web = wire.node.pod("web");
+    let netns = web.ns.path().display().to_string();
+    let refused = wire.node.call_with("ADD", &web, &netns, &mappings(6443));
+    assert_eq!(refused["error"]["code"], 110, "{refused}");
+    let said = refused["error"]["msg"].as_str().unwrap();
+    assert!(
+        said.contains("hostPort 6443/TCP") && said.contains("the API server listens there; give the pod"),
+        "{said}"
+    );
+    wire.node.add_with(&web, &mappings(6444));
 }
