@@ -3,6 +3,7 @@
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use twill_crds::cni::{
     CniError, CniRequest, ERR_DECODING, ERR_INCOMPATIBLE_VERSION, ERR_INVALID_CONFIG, ERR_INVALID_ENVIRONMENT, ERR_IO,
     Generation, VERSIONS,
@@ -12,12 +13,21 @@ use twill_crds::names::{CNI_DELETED, CNI_IPAM_PLUGIN, CNI_PLUGIN, FELIX_SOCKET, 
 /// Where the kernel tells boots apart.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+/// The time that a verb has, whomever it asks, and how it is shared out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Time {
+    began: Instant,
+    whole: Duration,
+}
+
 /// What surrounds a call.
 pub(crate) struct Environment<'a> {
     /// A variable of it.
     pub(crate) variable: &'a dyn Fn(&str) -> Option<String>,
     /// Whether the executable was called as `twill-ipam`.
     pub(crate) delegated: bool,
+    /// The time that it has.
+    pub(crate) time: Time,
 }
 
 /// A call that felix can be asked.
@@ -37,6 +47,18 @@ pub(crate) struct Call {
 /// The commands that felix answers, and the version that has them first.
 const COMMANDS: [(&str, &str); 5] =
     [("ADD", "0.3.1"), ("DEL", "0.3.1"), ("CHECK", "0.4.0"), ("STATUS", "1.1.0"), ("GC", "1.1.0")];
+
+impl Time {
+    /// So much from now on.
+    pub(crate) fn new(whole: Duration) -> Self {
+        Self { began: Instant::now(), whole }
+    }
+
+    /// When so many hundredths of it are over.
+    pub(crate) fn at(self, hundredths: u32) -> Instant {
+        self.began + self.whole * hundredths / 100
+    }
+}
 
 impl Environment<'_> {
     /// CNI_COMMAND.

@@ -2,7 +2,6 @@
 //! with the whole configuration on its standard input.
 
 use crate::call::{Environment, error};
-use crate::felix::DEADLINE;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -46,8 +45,8 @@ impl<'a> Delegate<'a> {
         Ok(Self { name, version, path, input })
     }
 
-    /// Runs it; its result, or null if it printed none.
-    pub(crate) fn run(&self, command: &str) -> Result<Value, CniError> {
+    /// Runs it until then at most; its result, or null if it printed none.
+    pub(crate) fn run(&self, command: &str, until: Instant) -> Result<Value, CniError> {
         let failed = |code, what: String| {
             error(self.version, code, format!("address plugin {} {what}", self.name), "look at its own log")
         };
@@ -58,10 +57,10 @@ impl<'a> Delegate<'a> {
             .stderr(Stdio::inherit())
             .spawn();
         let mut child = child.map_err(|e| failed(ERR_IO, format!("does not run: {e}")))?;
-        let end = Instant::now() + DEADLINE;
-        let output = self.talk(&mut child).recv_timeout(DEADLINE).unwrap_or_default();
-        let Some(status) = ended(&mut child, end) else {
-            let message = format!("has not ended within {} s", DEADLINE.as_secs());
+        let left = until.saturating_duration_since(Instant::now());
+        let output = self.talk(&mut child).recv_timeout(left).unwrap_or_default();
+        let Some(status) = ended(&mut child, until) else {
+            let message = format!("has not ended within {:.1} s", left.as_secs_f32());
             return Err(failed(ERR_TRY_AGAIN, message));
         };
         let text = String::from_utf8_lossy(&output);
@@ -78,13 +77,13 @@ impl<'a> Delegate<'a> {
         }
     }
 
-    /// Input and output on a thread: it may read late, or write before it reads.
+    /// Input and output on a thread each: it may read late, or write more than a pipe holds before it reads.
     fn talk(&self, child: &mut Child) -> mpsc::Receiver<Vec<u8>> {
         let (sender, receiver) = mpsc::channel();
         let (stdin, stdout, input) = (child.stdin.take(), child.stdout.take(), self.input.to_vec());
+        // One that does not read all of it says why by its exit status.
+        std::thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&input)));
         std::thread::spawn(move || {
-            // One that does not read all of it says why by its exit status.
-            let _ = stdin.map(|mut stdin| stdin.write_all(&input));
             let mut output = Vec::new();
             let _ = stdout.map(|mut stdout| stdout.read_to_end(&mut output));
             sender.send(output)

@@ -6,12 +6,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use twill_crds::cni::{ACKNOWLEDGED, CniError, CniReply, ERR_DECODING, ERR_TRY_AGAIN};
 use twill_crds::control::FelixRequest;
 
-/// Longest wait for felix's answer; felix itself gives up earlier.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(40);
+/// What is left when there is nothing left: a socket takes no timeout of zero.
+const LEAST: Duration = Duration::from_millis(1);
 
 /// Why there is no result.
 pub(crate) enum Refusal {
@@ -55,20 +55,21 @@ pub(crate) fn line(call: &Call) -> Result<Vec<u8>, CniError> {
     Ok(line)
 }
 
-/// Asks felix. On a thread of its own, so that even a connect that blocks on a full backlog is bounded.
-pub(crate) fn ask(call: &Call, line: Vec<u8>) -> Result<Answered, Refusal> {
+/// Asks felix, whose answer is waited for until then. On a thread of its own, so that even a connect that blocks on a full backlog is bounded.
+pub(crate) fn ask(call: &Call, line: Vec<u8>, until: Instant) -> Result<Answered, Refusal> {
     let (sender, receiver) = mpsc::channel();
     let path = call.socket.clone();
-    std::thread::spawn(move || sender.send(exchange(&path, &line)));
+    let left = until.saturating_duration_since(Instant::now()).max(LEAST);
+    std::thread::spawn(move || sender.send(exchange(&path, &line, left)));
     let hint = "look at felix: twill status, or journalctl -u twill-felix";
     let away = |problem: String| {
         let message = format!("felix does not answer on {}: {problem}", call.socket.display());
         Refusal::Away(error(&call.version, ERR_TRY_AGAIN, message, hint))
     };
-    let (line, stream) = match receiver.recv_timeout(DEADLINE) {
+    let (line, stream) = match receiver.recv_timeout(left) {
         Ok(Ok((line, _))) if line.is_empty() => return Err(away("it closed the connection".to_owned())),
         Ok(answered) => answered.map_err(|problem| away(problem.to_string()))?,
-        Err(_) => return Err(away(format!("no answer within {} s", DEADLINE.as_secs()))),
+        Err(_) => return Err(away(format!("no answer within {:.1} s", left.as_secs_f32()))),
     };
     match serde_json::from_str(&line).map_err(|e| away(format!("its answer is not understood ({e})")))? {
         CniReply::Result(result) => Ok(Answered { result, stream }),
@@ -76,10 +77,10 @@ pub(crate) fn ask(call: &Call, line: Vec<u8>) -> Result<Answered, Refusal> {
     }
 }
 
-fn exchange(socket: &Path, line: &[u8]) -> std::io::Result<(String, UnixStream)> {
+fn exchange(socket: &Path, line: &[u8], left: Duration) -> std::io::Result<(String, UnixStream)> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    stream.set_write_timeout(Some(DEADLINE))?;
+    stream.set_read_timeout(Some(left))?;
+    stream.set_write_timeout(Some(left))?;
     stream.write_all(line)?;
     let mut answer = String::new();
     BufReader::new(&stream).read_line(&mut answer)?;

@@ -6,20 +6,24 @@ mod delegate;
 mod felix;
 mod tombstone;
 
-use crate::call::Environment;
+use crate::call::{Environment, Time};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 use twill_crds::cni::CniError;
 use twill_crds::names::CNI_IPAM_PLUGIN;
 
+/// Longest time that a verb takes; felix itself gives up earlier.
+const DEADLINE: Duration = Duration::from_secs(40);
 /// More than any network configuration needs.
 const LARGEST_INPUT: u64 = 1 << 20;
 
 fn main() -> ExitCode {
     let named = std::env::args_os().next().unwrap_or_default();
     let delegated = Path::new(&named).file_name().is_some_and(|name| name == CNI_IPAM_PLUGIN);
-    let environment = Environment { variable: &|name| std::env::var(name).ok(), delegated };
+    let time = Time::new(DEADLINE);
+    let environment = Environment { variable: &|name| std::env::var(name).ok(), delegated, time };
     let mut input = Vec::new();
     let read = std::io::stdin().lock().take(LARGEST_INPUT).read_to_end(&mut input);
     let answer = match read {

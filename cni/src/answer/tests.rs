@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use twill_crds::cni::{
     ERR_DECODING, ERR_INCOMPATIBLE_VERSION, ERR_INVALID_CONFIG, ERR_INVALID_ENVIRONMENT, ERR_TRY_AGAIN,
 };
@@ -15,9 +16,14 @@ const COMMANDS: [(&str, &str); 5] =
 const CONTAINER: [(&str, &str); 3] = [("CNI_CONTAINERID", "c1"), ("CNI_NETNS", "/run/netns/a"), ("CNI_IFNAME", "eth0")];
 
 fn called(name: &str, variables: &[(&str, &str)], input: &str) -> Result<Answer, CniError> {
+    called_within(40.0, name, variables, input)
+}
+
+fn called_within(seconds: f64, name: &str, variables: &[(&str, &str)], input: &str) -> Result<Answer, CniError> {
     let map: BTreeMap<&str, &str> = variables.iter().copied().collect();
     let variable = |name: &str| map.get(name).map(|value| (*value).to_owned());
-    answer(&Environment { variable: &variable, delegated: name == "twill-ipam" }, input.as_bytes())
+    let time = Time::new(Duration::from_secs_f64(seconds));
+    answer(&Environment { variable: &variable, delegated: name == "twill-ipam", time }, input.as_bytes())
 }
 
 fn call(command: &str, input: &str) -> Result<Option<Value>, CniError> {
@@ -250,11 +256,58 @@ fn plugin(directory: &Path, script: &str) -> PathBuf {
 }
 
 fn with_plugin(felix: &Felix, command: &str) -> Result<Option<Value>, CniError> {
-    let mut config = felix.config("1.1.0");
-    config["ipam"] = json!({"type": "other-ipam"});
-    let path = format!("/nonexistent:{}", felix.directory.path().display());
+    with_plugin_within(40.0, felix.directory.path(), command, &Value::Null)
+}
+
+/// `more` is in the configuration beside what it needs.
+fn with_plugin_within(seconds: f64, directory: &Path, command: &str, more: &Value) -> Result<Option<Value>, CniError> {
+    let config = json!({
+        "cniVersion": "1.1.0", "name": "twill", "type": "twill-cni", "socket": directory.join("felix.sock"),
+        "ipam": {"type": "other-ipam"}, "more": more,
+    });
+    let path = format!("/nonexistent:{}", directory.display());
     let variables: Vec<_> = CONTAINER.into_iter().chain([("CNI_COMMAND", command), ("CNI_PATH", &path)]).collect();
-    called("twill-cni", &variables, &config.to_string()).map(|answer| answer.printed)
+    called_within(seconds, "twill-cni", &variables, &config.to_string()).map(|answer| answer.printed)
+}
+
+#[test]
+fn all_who_are_asked_share_the_time_of_a_verb_and_the_last_has_some_of_it() {
+    for (command, _) in COMMANDS {
+        let directory = tempfile::tempdir().unwrap();
+        // Accepts by its backlog, and never answers.
+        let _silent = UnixListener::bind(directory.path().join("felix.sock")).unwrap();
+        let noted = plugin(directory.path(), "[ $CNI_COMMAND = ADD ] && echo '{}'; exit 0");
+        let began = Instant::now();
+        let answered = with_plugin_within(2.0, directory.path(), command, &Value::Null);
+        assert!(began.elapsed() < Duration::from_secs_f64(3.5), "{command}: {:?}", began.elapsed());
+        match command {
+            "DEL" => assert_eq!(answered.unwrap(), None, "the tombstone is there"),
+            _ => assert!(answered.unwrap_err().msg.contains("felix does not answer"), "{command}"),
+        }
+        let asked = fs::read_to_string(&noted).unwrap_or_default();
+        let expected = match command {
+            "ADD" => "ADD\nDEL\n",
+            "DEL" => "DEL\n",
+            "GC" => "GC\n",
+            _ => "",
+        };
+        assert_eq!(asked, expected, "{command}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    plugin(directory.path(), "exec sleep 60");
+    let error = with_plugin_within(1.0, directory.path(), "ADD", &Value::Null).unwrap_err();
+    assert!(error.code == ERR_TRY_AGAIN && error.msg.contains("has not ended within"), "{}", error.msg);
+}
+
+#[test]
+fn a_plugin_that_writes_much_before_it_reads_much_hangs_nobody() {
+    let felix = Felix::new("{\"result\":{\"ips\":[]}}\n");
+    let path = plugin(felix.directory.path(), "").with_file_name("other-ipam");
+    let much = "x".repeat(300_000);
+    fs::write(&path, format!("#!/bin/sh\nprintf '{{\"ips\": [], \"more\": \"'\nhead -c 300000 /dev/zero | tr '\\0' x\nprintf '\"}}'\nexec cat >&2\n")).unwrap();
+    with_plugin_within(20.0, felix.directory.path(), "ADD", &json!(much)).unwrap();
+    let (asked, _) = felix.asked();
+    assert_eq!(asked["ipamResult"]["more"].as_str().map(str::len), Some(300_000));
 }
 
 #[test]
