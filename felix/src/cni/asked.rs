@@ -173,7 +173,8 @@ mod tests {
             {"hostPort": 7, "containerPort": 9, "hostIP": "127.0.0.1"},
             {"hostPort": 7, "containerPort": 9, "hostIP": "::1"},
         ]));
-        let mut texts: Vec<String> = read.unwrap().iter().map(|one| format!("{one} -> {}", one.container_port)).collect();
+        let mut texts: Vec<String> =
+            read.unwrap().iter().map(|one| format!("{one} -> {}", one.container_port)).collect();
         let expected = [
             "53/UDP -> 5353",
             "7/TCP at 127.0.0.1 -> 9",

@@ -167,10 +167,14 @@ fn bucket(rtnl: &mut Rtnl, index: u32, limit: &Limit) -> io::Result<()> {
     rtnl.change(message, NLM_F_CREATE | NLM_F_REPLACE)
 }
 
-/// What is not there needs no removal. Whether it was.
+/// What is not there, or what the kernel has no notion of, needs no removal. Whether it was.
 fn absent(outcome: io::Result<()>) -> io::Result<bool> {
     match outcome {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) => Ok(false),
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV | libc::EOPNOTSUPP)) =>
+        {
+            Ok(false)
+        }
         outcome => outcome.map(|()| true),
     }
 }
