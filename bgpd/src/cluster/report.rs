@@ -8,6 +8,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use twill_crds::node_network::{BgpState, PEERS_DOWN};
 
+/// Characters of a condition's message; the API server refuses a status with a longer one as a whole.
+const MESSAGE: usize = 32_768;
+/// What stands at the end of one that is cut.
+const CUT: &str = " ...";
+
 /// What the running parts say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -96,8 +101,19 @@ fn condition(kind: &str, good: &str, bad: &str, problems: &[String], old: &[Cond
         type_: kind.to_owned(),
         status: status.to_owned(),
         reason: (if problems.is_empty() { good } else { bad }).to_owned(),
-        message: problems.join("; "),
+        message: cut(problems.join("; ")),
         last_transition_time: before.map_or(Time(now), |condition| condition.last_transition_time.clone()),
         observed_generation: None,
     }
+}
+
+/// At most [`MESSAGE`] characters of a text.
+fn cut(mut text: String) -> String {
+    if text.char_indices().nth(MESSAGE).is_some()
+        && let Some((end, _)) = text.char_indices().nth(MESSAGE - CUT.len())
+    {
+        text.truncate(end);
+        text.push_str(CUT);
+    }
+    text
 }

@@ -477,6 +477,18 @@ fn a_report_changes_only_with_what_it_says() {
 }
 
 #[test]
+fn a_condition_that_says_much_is_no_longer_than_the_api_server_takes() {
+    let length = |count: usize| {
+        let mut long = desired("a1", &cluster());
+        long.problems = vec!["é".repeat(count)];
+        let state = report(&long, &Observed::default(), &BgpState::default(), Timestamp::UNIX_EPOCH);
+        let ready = state.conditions.into_iter().find(|condition| condition.type_ == "BGPReady").unwrap();
+        (ready.message.chars().count(), ready.message.ends_with("..."))
+    };
+    assert_eq!([length(100), length(32_768), length(32_769)], [(100, false), (32_768, false), (32_768, true)]);
+}
+
+#[test]
 fn a_report_names_the_peers_that_are_down_also_those_that_cannot_be() {
     let tor = |name: &str, address: &str| peer(name, json!({"remote": {"address": address}, "asn": "external"}));
     let far = peer(
