@@ -60,7 +60,7 @@ impl Advertised {
         let ranges = result.ranges.iter().copied().filter(|range| !is_one_service(range));
         let (ranges, problem) = around(ranges, &objects.hidden_services());
         result.prefixes.extend(ranges);
-        result.problems.extend(objects.services.hidden.problems().chain(problem));
+        result.problems.extend(problem);
         result
     }
 

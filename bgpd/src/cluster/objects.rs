@@ -64,7 +64,7 @@ pub struct Objects {
     /// Addresses of Services that an earlier run told.
     told: BTreeSet<IpNet>,
     /// Those that it told nobody.
-    hidden: BTreeSet<IpAddr>,
+    hidden: Vec<IpAddr>,
     node: String,
     heard: Freshness,
 }
@@ -120,9 +120,9 @@ pub struct Snapshot {
     /// Addresses of Services that were told, in place of all Services and their endpoints.
     #[serde(default)]
     services: BTreeSet<IpNet>,
-    /// Those that nobody is told.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    hidden: BTreeSet<IpAddr>,
+    /// Those that nobody is told, those first that count most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    hidden: Vec<IpAddr>,
 }
 
 /// What of the datastore decides on this node: all of most kinds, its own blocks and its own NodeNetwork, and the Secrets of people in Twill's
@@ -222,9 +222,15 @@ impl Objects {
         if self.services.is_complete() { self.services.told(ranges) } else { self.told.clone() }
     }
 
-    /// Addresses of Services that nobody is to be told; until Services were heard those of an earlier run.
-    pub(super) fn hidden_services(&self) -> BTreeSet<IpAddr> {
+    /// Addresses of Services that nobody is to be told, those first that count most; until Services were heard those of an earlier run.
+    pub(super) fn hidden_services(&self) -> Vec<IpAddr> {
         if self.services.is_complete() { self.services.hidden.addresses() } else { self.hidden.clone() }
+    }
+
+    /// What is odd about Services, in one sentence. It keeps nothing from being obeyed, and so is no part of what the node reports.
+    #[must_use]
+    pub fn remark(&self) -> Option<String> {
+        self.services.hidden.remark()
     }
 
     /// Whether every kind has been heard as a whole.
@@ -262,7 +268,7 @@ impl Objects {
             rules: self.rules.clone(),
             secrets: passwords::referred(self),
             network: self.network.spec.clone(),
-            hidden: if self.wants_services() { self.hidden_services() } else { BTreeSet::new() },
+            hidden: if self.wants_services() { self.hidden_services() } else { Vec::new() },
             services: self
                 .configurations
                 .get(&Key::cluster("default"))

@@ -118,8 +118,11 @@ impl Services {
             Kind::LoadBalancer => &ranges.load_balancer_ips,
         };
         let inside = |(address, kind): &&(IpAddr, Kind)| range(*kind).iter().any(|range| range.contains(address));
-        let shown = |(address, _): &&(IpAddr, Kind)| !self.hidden.has(*address);
-        self.here.keys().filter(inside).filter(shown).map(|(address, _)| IpNet::from(*address)).collect()
+        let shown = |((address, _), services): &(&(IpAddr, Kind), &BTreeSet<Key>)| {
+            services.iter().any(|service| !self.hidden.hides(service, *address))
+        };
+        let here = self.here.iter().filter(|(address, _)| inside(address));
+        here.filter(shown).map(|((address, _), _)| IpNet::from(*address)).collect()
     }
 
     /// Whether a Service wants local endpoints alone for this address.

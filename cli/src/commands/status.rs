@@ -54,6 +54,8 @@ pub(crate) fn run(node: &Node, format: Format) -> anyhow::Result<ExitCode> {
         // No problem, and yet what the controller waits for.
         let retiring = status.bgpd.iter().filter_map(|bgpd| bgpd.retiring.as_ref());
         retiring.into_iter().try_for_each(|why| print_line(&format!("keeps sessions of before: {why}")))?;
+        let remark = status.bgpd.iter().filter_map(|bgpd| bgpd.remark.as_ref());
+        remark.into_iter().try_for_each(|remark| print_line(&format!("remark: {remark}")))?;
         status.problems.iter().try_for_each(|problem| print_line(&format!("problem: {problem}")))?;
     }
     Ok(exit(in_sync && status.problems.is_empty()))

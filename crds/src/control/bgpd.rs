@@ -49,6 +49,9 @@ pub struct BgpdStatus {
     /// Why it still needs sessions of a topology that is on its way out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retiring: Option<String>,
+    /// What is odd about Services of anybody, in one sentence; all is obeyed that is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
     /// What is wrong, one sentence each.
     #[serde(default)]
     pub problems: Vec<String>,

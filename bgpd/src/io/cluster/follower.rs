@@ -121,6 +121,8 @@ pub(super) struct State {
     pub(super) reflects: bool,
     /// What is wrong with objects, one sentence each.
     pub(super) problems: Vec<String>,
+    /// What is odd about Services, in one sentence.
+    pub(super) remark: Option<String>,
     /// Why the datastore cannot be opened or does not answer.
     pub(super) datastore: Option<String>,
 }
@@ -209,6 +211,12 @@ impl Follower {
             self.hand_over(desired(&self.node, &self.objects)).await;
             self.outlets.snapshots.send_replace(Some(self.objects.snapshot()));
         }
+        let remark = self.objects.remark();
+        self.outlets.state.send_if_modified(|state| {
+            let changed = state.remark != remark;
+            state.remark = remark;
+            changed
+        });
         let revision = self.objects.revision().0;
         if self.asked != Some(revision) {
             self.asked = Some(revision);

@@ -215,7 +215,8 @@ impl Answers {
         let (peers, sockets) = self.speaker.peers().await;
         let fib = self.speaker.fib_status().borrow().clone();
         let (_, retiring) = self.speaker.retiring().await;
-        let State { in_sync, revision, drained, reflects, mut problems, datastore } = self.state.borrow().clone();
+        let State { in_sync, revision, drained, reflects, mut problems, remark, datastore } =
+            self.state.borrow().clone();
         if datastore.is_none() && !in_sync {
             problems.push("bgpd has not heard all of the datastore yet".to_owned());
         }
@@ -232,6 +233,7 @@ impl Answers {
             drained,
             reflector: reflects,
             retiring,
+            remark,
             problems,
         }
     }
