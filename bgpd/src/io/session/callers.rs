@@ -46,6 +46,13 @@ impl Io {
         }
     }
 
+    /// One that called is a peer by its address now: it does not go any more, and who waits there is welcome.
+    pub(super) fn stays(&mut self, id: PeerId, remote: ScopedAddr) {
+        self.expiries.retain(|(_, of)| *of != id);
+        self.going.remove(&id);
+        self.take_caller(id, remote);
+    }
+
     /// Who has not become a peer meanwhile is not going to.
     pub(super) fn forget_callers(&mut self) {
         self.callers.retain(|_, (_, since)| since.elapsed() < PATIENCE);
@@ -71,7 +78,8 @@ impl Io {
         let now = self.now();
         while let Some((at, id)) = self.expiries.first().copied().filter(|(at, _)| *at <= now) {
             self.expiries.remove(&(at, id));
-            if let (Some(peer), Some(planner)) = (self.peers.get(&id), self.planner.upgrade()) {
+            let caller = self.peers.get(&id).filter(|peer| peer.config.range.is_some());
+            if let (Some(peer), Some(planner)) = (caller, self.planner.upgrade()) {
                 info!(peer = peer.name, "the caller is gone");
                 // Until the plan without it is here it is a peer that nobody can be any more.
                 if planner.send(Command::Gone(peer.config.remote())).is_ok() {
@@ -101,7 +109,7 @@ mod tests {
     use crate::io::planner;
     use crate::io::session::Forwarding;
     use crate::speaker::{Plan, Range, Seen, sample_config, sample_peer};
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::net::IpAddr;
     use std::sync::{Arc, mpsc};
     use tokio::net::TcpListener;
@@ -112,6 +120,8 @@ mod tests {
         commands: mpsc::Receiver<Command>,
         _planner: Arc<planner::Planner>,
         seen: Seen,
+        /// Peers by address.
+        fixed: BTreeMap<String, crate::speaker::Peer>,
         plan: Plan,
         _rib: tokio::sync::mpsc::Receiver<crate::io::rib::Command>,
     }
@@ -128,7 +138,8 @@ mod tests {
             let range = Range { prefix, most: 2, peer: sample_peer("0.0.0.0", 65001) };
             config.templates.ranges = [("leafs".to_owned(), range)].into();
             let plan = Plan::first(config);
-            let mut desk = Self { io, commands, _planner: planner, seen: Seen::default(), plan, _rib };
+            let mut desk =
+                Self { io, commands, _planner: planner, seen: Seen::default(), fixed: BTreeMap::new(), plan, _rib };
             desk.io.follow(Arc::new(desk.plan.clone()));
             desk
         }
@@ -156,13 +167,23 @@ mod tests {
                     }
                     _ => "other",
                 });
-                let config = (*self.plan.config).clone();
-                let templates = config.templates.clone();
-                let base = crate::speaker::Config { peers: Default::default(), templates, ..config };
-                self.plan = self.plan.next(self.seen.expand(&base));
-                self.io.follow(Arc::new(self.plan.clone()));
+                self.follow();
             }
             asked
+        }
+
+        /// What is configured now, with who calls, is what is in force.
+        fn follow(&mut self) {
+            let base = crate::speaker::Config { peers: self.fixed.clone(), ..(*self.plan.config).clone() };
+            self.seen.forget_strangers(&base);
+            self.plan = self.plan.next(self.seen.expand(&base));
+            self.io.follow(Arc::new(self.plan.clone()));
+        }
+
+        /// Who calls is configured by his address.
+        fn fix(&mut self) {
+            self.fixed.insert("fixed".to_owned(), sample_peer("127.0.0.1", 65001));
+            self.follow();
         }
 
         /// Connections of each peer.
@@ -193,6 +214,43 @@ mod tests {
         assert_eq!((desk.seen.callers.len(), desk.io.callers.len(), desk.io.going.len()), (1, 0, 0));
         desk.expire();
         assert_eq!((desk.plan(), desk.connections().len(), desk.seen.callers.len()), (vec!["gone"], 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_is_configured_by_its_address_hears_who_calls() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut desk = Desk::new();
+        let _first = desk.call(&listener).await;
+        assert_eq!((desk.plan(), desk.connections()), (vec!["come"], vec![1]));
+        let id = *desk.io.peers.keys().next().unwrap();
+        desk.io.expiries.insert((Duration::MAX, id));
+        desk.fix();
+        assert_eq!(
+            (desk.io.peers.keys().next(), desk.io.expiries.len()),
+            (Some(&id), 0),
+            "the same, and it does not go"
+        );
+        desk.expire();
+        let _second = desk.call(&listener).await;
+        assert_eq!((desk.plan(), desk.io.callers.len(), desk.io.going.len()), (vec![], 0, 0), "nobody is asked");
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_is_configured_while_it_is_being_forgotten_stays() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut desk = Desk::new();
+        let first = desk.call(&listener).await;
+        desk.plan();
+        drop(first);
+        desk.expire();
+        let _second = desk.call(&listener).await;
+        assert_eq!((desk.io.going.len(), desk.io.callers.len()), (1, 1));
+        // The configuration comes to the planner before both.
+        desk.fix();
+        assert_eq!((desk.io.going.len(), desk.io.callers.len()), (0, 0), "it is in");
+        let connections = desk.connections();
+        assert_eq!(desk.plan(), ["gone", "come"]);
+        assert_eq!((desk.connections(), desk.seen.callers.len()), (connections, 0));
     }
 
     #[tokio::test]

@@ -114,6 +114,9 @@ impl Io {
                 fsm.start(now);
             });
         }
+        if old.range.is_some() && config.range.is_none() {
+            self.stays(id, config.remote());
+        }
     }
 }
 
