@@ -16,6 +16,7 @@ use super::restart::Held;
 use crate::rib::{AttrId, Bitmap, DirtyList, Key, Path, PathId, PeerId, PeerRank, PrefixId, Table};
 use crate::wire::RefreshKind;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Octets handed to the I/O thread for one peer and not yet written: beyond this nothing more is built for it.
@@ -67,6 +68,8 @@ pub(super) struct Surroundings<'a, K> {
 pub(super) struct Group<K> {
     exporter: Exporter,
     members: Vec<Member>,
+    /// Where each of them stands there.
+    places: BTreeMap<PeerId, usize>,
     dirty: DirtyList,
     ids: Vec<PrefixId>,
     items: Vec<Item>,
@@ -95,7 +98,8 @@ struct Translated {
 impl<K: Key> Group<K> {
     pub(super) fn new(exporter: Exporter) -> Self {
         let (members, dirty, too_long) = (Vec::new(), DirtyList::default(), Bitmap::default());
-        Self { exporter, members, dirty, ids: Vec::new(), items: Vec::new(), too_long, key: std::marker::PhantomData }
+        let (places, ids, items) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { exporter, members, places, dirty, ids, items, too_long, key: std::marker::PhantomData }
     }
 
     pub(super) fn exporter(&self) -> &Exporter {
@@ -119,24 +123,37 @@ impl<K: Key> Group<K> {
         let mut advertised = advertised.unwrap_or_else(|| Advertised::none(self.tells_paths()));
         // As what it was told by another group means nothing here.
         advertised.forget_content();
+        self.places.insert(peer, self.members.len());
         self.members.push(Member { peer, address, session, advertised, behind: Some(all), then });
     }
 
     /// A peer leaves; returns what it has been told.
     pub(super) fn leave(&mut self, peer: PeerId) -> Option<Advertised> {
-        let at = self.members.iter().position(|member| member.peer == peer)?;
-        Some(self.members.swap_remove(at).advertised)
+        let at = self.places.remove(&peer)?;
+        let gone = self.members.swap_remove(at);
+        if let Some(moved) = self.members.get(at) {
+            self.places.insert(moved.peer, at);
+        }
+        Some(gone.advertised)
     }
 
     /// Prefixes that are not told since their attributes leave no room in a message.
     pub(super) fn too_long(&self) -> impl Iterator<Item = PrefixId> {
-        let any = self.too_long.count() > 0;
-        any.then(|| self.too_long.iter()).into_iter().flatten()
+        self.has_too_long().then(|| self.too_long.iter()).into_iter().flatten()
+    }
+
+    /// Whether there are such.
+    pub(super) fn has_too_long(&self) -> bool {
+        self.too_long.count() > 0
+    }
+
+    fn member(&self, peer: PeerId) -> Option<&Member> {
+        self.members.get(*self.places.get(&peer)?)
     }
 
     /// The address of a member.
     pub(super) fn address_of(&self, peer: PeerId) -> Option<IpAddr> {
-        self.members.iter().find(|member| member.peer == peer).map(|member| member.address)
+        self.member(peer).map(|member| member.address)
     }
 
     /// Takes note whether something of a prefix is too long.
@@ -155,12 +172,12 @@ impl<K: Key> Group<K> {
 
     /// How many paths `peer` has been told, if it is a member.
     pub(super) fn advertised(&self, peer: PeerId) -> Option<u32> {
-        self.members.iter().find(|member| member.peer == peer).map(|member| member.advertised.count())
+        self.member(peer).map(|member| member.advertised.count())
     }
 
     /// The prefixes that `peer` has been told, each with the path that it knows, of several with all.
     pub(super) fn told(&self, peer: PeerId, table: &Table<K>) -> Vec<(PrefixId, PathId)> {
-        let Some(member) = self.members.iter().find(|member| member.peer == peer) else { return Vec::new() };
+        let Some(member) = self.member(peer) else { return Vec::new() };
         let paths = |prefix| {
             let known = move |(path, of): &(PathId, &Path)| match member.advertised {
                 Advertised::Best(_) => of.is_best(),
@@ -179,7 +196,7 @@ impl<K: Key> Group<K> {
         demarcated: bool,
         around: &mut Surroundings<'_, K>,
     ) {
-        let Some(index) = self.members.iter().position(|member| member.peer == peer) else { return };
+        let Some(index) = self.places.get(&peer).copied() else { return };
         let member = &mut self.members[index];
         // What it has been told and what is gone meanwhile may stand in a list that this one replaces.
         member.advertised.prefixes().for_each(|prefix| all.push(prefix));

@@ -137,6 +137,11 @@ impl<K: Key> Routing<K> {
         self.groups.iter().find(|group| group.advertised(peer).is_some())
     }
 
+    /// Groups in which somebody is not told of a prefix since its attributes are too long.
+    pub(super) fn groups_with_too_long(&self) -> impl Iterator<Item = &Group<K>> {
+        self.groups.iter().filter(|group| group.has_too_long())
+    }
+
     pub(super) fn advertised(&self, peer: PeerId) -> u32 {
         self.groups.iter().find_map(|group| group.advertised(peer)).unwrap_or(0)
     }

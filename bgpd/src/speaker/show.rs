@@ -142,8 +142,7 @@ impl Speaker {
 
     fn collect_withheld<K: Key>(&self, routing: &Routing<K>, asked: &Asked, into: &mut Vec<RouteStatus>) {
         let Some(peer) = asked.peer else { return };
-        let mut all = routing.withheld(peer, &self.shared);
-        all.retain(|silence| asked.has(silence.prefix));
+        let mut all = routing.withheld(peer, |prefix| asked.has(prefix), &self.shared);
         all.sort_by_key(|silence| silence.prefix);
         into.extend(all.into_iter().map(|Silence { prefix, from, attributes, reason }| {
             let read = self.shared.attributes.value(attributes).map(|set| set.read()).unwrap_or_default();

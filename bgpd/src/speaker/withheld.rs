@@ -89,11 +89,11 @@ impl ExportPolicy {
 }
 
 impl<K: Key> Routing<K> {
-    /// What `peer` is not told of what could be told: best paths, or all paths where it takes several.
-    pub(super) fn withheld(&self, peer: PeerId, shared: &Shared) -> Vec<Silence> {
+    /// What `peer` is not told of what could be told, of the prefixes that `asked` names: best paths, or all paths where it takes several.
+    pub(super) fn withheld(&self, peer: PeerId, asked: impl Fn(IpNet) -> bool, shared: &Shared) -> Vec<Silence> {
         let Some(group) = self.group_of(peer) else { return Vec::new() };
         let mut all = Vec::new();
-        for prefix in self.table.prefixes() {
+        for prefix in self.table.prefixes().filter(|prefix| asked(self.table.key(*prefix).net())) {
             let most = group.exporter().policy().paths;
             let ranked = self.table.ranked(prefix, &shared.attributes, &shared.ranks);
             let mut told = 0;
@@ -144,7 +144,9 @@ impl<K: Key> Routing<K> {
 
     /// Of how many prefixes `peer` is not told since their attributes are too long, and how long a message to it may be.
     pub(super) fn too_long(&self, peer: PeerId) -> (u64, usize) {
-        self.group_of(peer).map_or((0, MAX_MESSAGE), |group| {
+        // Asked every second of each of thousands of peers, and there is next to never one.
+        let mut groups = self.groups_with_too_long();
+        groups.find(|group| group.advertised(peer).is_some()).map_or((0, MAX_MESSAGE), |group| {
             let of_others = |prefix: &PrefixId| match group.tells_paths() {
                 true => self.table.paths(*prefix).any(|path| path.peer != peer),
                 false => self.table.best(*prefix).is_some_and(|path| path.peer != peer),

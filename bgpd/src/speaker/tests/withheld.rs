@@ -86,3 +86,28 @@ fn every_reason_has_words() {
     net.reconfigure(2, |config| config.peers.get_mut("n3").unwrap().as_override = true);
     assert_eq!(net.withheld(), ["10.3.0.0/16 from n3: the peer has told it itself"]);
 }
+
+/// What is asked every second of all peers does not look at all peers for each.
+#[test]
+#[allow(clippy::disallowed_methods)]
+fn counts_of_five_thousand_peers_of_a_group_cost_what_they_say() {
+    let mut net = Net::new(&[(1, 65001), (2, 65002), (3, 65003)], &LINE, |_, _, _| ());
+    net.settle();
+    let third = net.peer_id(2, 3);
+    let v4 = &mut net.nodes.get_mut(&2).unwrap().speaker.v4;
+    let policy = v4.policy_of(third).unwrap().clone();
+    let peers = || (1000..6000).map(PeerId);
+    for peer in peers() {
+        v4.join(peer, IpAddr::V4(address(9)), 1, policy.clone(), None);
+    }
+    let began = Instant::now();
+    let sum: u64 =
+        peers().map(|peer| net.nodes[&2].speaker.counts(peer)).map(|counts| counts.advertised + counts.too_long).sum();
+    // Unoptimised, on a busy machine; a look at all for each takes a hundred times as long.
+    assert!(sum == 0 && began.elapsed() < Duration::from_millis(700), "{:?}", began.elapsed());
+    let v4 = &mut net.nodes.get_mut(&2).unwrap().speaker.v4;
+    assert!(peers().step_by(2).all(|peer| v4.leave(peer).is_some()));
+    let left: Vec<u16> = peers().filter(|peer| v4.group_of(*peer).is_some()).map(|peer| peer.0).collect();
+    assert!(left.len() == 2500 && left.iter().all(|peer| peer % 2 == 1), "who is left is found");
+    assert!(v4.group_of(third).is_some() && v4.leave(PeerId(1000)).is_none());
+}
