@@ -3,7 +3,7 @@
 use crate::cluster::Snapshot;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Name of the file inside the state directory.
@@ -20,6 +20,8 @@ pub(super) async fn load(path: &Path) -> io::Result<Option<Snapshot>> {
 
 /// How many times as long as a write takes there is none: in a large cluster, where something changes all the time, it is megabytes.
 const PAUSE: u32 = 20;
+/// And no longer than this: one write on a disk that hung says nothing of the next, and a restart is to know what is in force.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Keeps what was read, for the next start.
 pub(super) async fn keep(path: PathBuf, mut snapshots: watch::Receiver<Option<Snapshot>>) {
@@ -33,13 +35,18 @@ pub(super) async fn keep(path: PathBuf, mut snapshots: watch::Receiver<Option<Sn
         match store_file(&path, &snapshot).await {
             Ok(()) => {
                 kept = snapshot;
-                tokio::time::sleep(began.elapsed() * PAUSE).await;
+                tokio::time::sleep(pause_after(began.elapsed())).await;
             }
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "snapshot cannot be kept; a restart will wait for the datastore")
             }
         }
     }
+}
+
+/// For how long there is no write after one that took `took`.
+fn pause_after(took: Duration) -> Duration {
+    took.saturating_mul(PAUSE).min(LONGEST)
 }
 
 /// The file as long as it is written.
@@ -54,4 +61,15 @@ async fn store_file(path: &Path, snapshot: &Option<Snapshot>) -> io::Result<()> 
     tokio::io::AsyncWriteExt::write_all(&mut file, &serde_json::to_vec(snapshot)?).await?;
     file.sync_all().await?;
     tokio::fs::rename(&new, path).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slow_write_does_not_keep_the_file_old_for_long() {
+        let pauses = [50, 1_000, 60_000].map(|took| pause_after(Duration::from_millis(took)).as_millis());
+        assert_eq!(pauses, [1_000, 20_000, 30_000]);
+    }
 }
