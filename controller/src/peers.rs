@@ -27,7 +27,7 @@ type Chosen = Vec<usize>;
 pub(crate) struct Verdict {
     /// The status that it should have.
     pub(crate) status: BGPPeerStatus,
-    /// Who has a session with it, and who should have one.
+    /// Who has a session with it, and who should have one, of those that are heard of.
     pub(crate) nodes: Nodes,
 }
 
@@ -95,19 +95,21 @@ fn verdict(
     taken: &[(&str, usize)],
     now: Timestamp,
 ) -> Verdict {
-    let all = || chosen.iter().map(|place| &nodes[*place]);
-    let has = |one: &&Candidate<'_>| is_established(one, peer.name());
-    let up: Vec<&str> = all().filter(has).map(|one| one.name).collect();
-    let down: Vec<&str> = all().filter(|one| !has(one)).map(|one| one.name).collect();
-    let judged = [accepted(peer, taken), sessions(chosen.len(), up.len(), &down)];
+    let all = chosen.iter().map(|place| &nodes[*place]);
+    let (up, down): (Vec<_>, Vec<_>) = all.partition(|one| is_established(one, peer.name()));
+    let names: Vec<&str> = down.iter().map(|one| one.name).collect();
+    let judged = [accepted(peer, taken), sessions(chosen.len(), up.len(), &names)];
     let old = peer.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let status = BGPPeerStatus {
         nodes: u32::try_from(chosen.len()).unwrap_or(u32::MAX),
         established: u32::try_from(up.len()).unwrap_or(u32::MAX),
         conditions: conditions(&judged, old, peer.metadata.generation, now),
     };
-    let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
-    Verdict { status, nodes: Nodes { up: owned(up), down: owned(down) } }
+    // Of one that is silent nobody knows whether its sessions are up: it has no news.
+    let heard = |some: Vec<&Candidate<'_>>| {
+        some.into_iter().filter(|one| !one.node.silent).map(|one| one.name.to_owned()).collect()
+    };
+    Verdict { status, nodes: Nodes { up: heard(up), down: heard(down) } }
 }
 
 /// What a node that is not heard of said last is no news.

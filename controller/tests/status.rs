@@ -227,7 +227,7 @@ fn a_peer_says_how_many_nodes_have_it_and_who_has_no_session() {
         let told = world.told.iter().filter(|one| one.regarding.name.as_deref() == Some("tor"));
         told.map(|one| format!("{} {}", one.reason, one.note)).collect()
     };
-    let came = "SessionUp session established: n2, n3, n5; 4 of 4 nodes have one".to_owned();
+    let came = "SessionUp session established: n2, n3; 4 of 4 nodes have one".to_owned();
     assert_eq!(of_tor(&world), std::slice::from_ref(&came));
     // One flaps, a minute long.
     for second in 0..60 {
@@ -239,6 +239,20 @@ fn a_peer_says_how_many_nodes_have_it_and_who_has_no_session() {
     world.pass(120);
     let lost = "SessionDown session lost: n2; 3 of 4 nodes have one; twill peers says why there".to_owned();
     assert_eq!(of_tor(&world), [came, lost], "once a minute, and what is so then");
+    // A kubelet is not heard of, and then is again: its node's sessions are what they were.
+    for (revision, ready) in [(3, "Unknown"), (4, "True")] {
+        let node = json!({"metadata": {"name": "n3", "resourceVersion": revision.to_string(), "labels": {"rack": "r2"}},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]}});
+        world.hear([Fact::node(applied(object(node)))]);
+        world.pass(120);
+        let established = if ready == "True" { 3 } else { 2 };
+        assert_eq!(
+            (&world.peer("tor")["established"], of_tor(&world).len()),
+            (&json!(established), 2),
+            "{:?}",
+            of_tor(&world)
+        );
+    }
 }
 
 #[test]
