@@ -261,7 +261,8 @@ impl Controller {
             due.extend(self.world.configurations.iter().filter_map(|(_, one)| Due::of(one, wanted(one))));
         }
         // What nodes follow is in a status, and small clusters that never had one need none.
-        let needed = || topology::needs_reflectors(self.world.nodes.len()) || topology::is_followed(&self.world);
+        let needed =
+            || topology::needs_reflectors(topology::members(&self.world)) || topology::is_followed(&self.world);
         if self.world.configurations.is_empty() && needed() {
             self.touched.configurations = true;
             if self.may_write("BGPConfiguration", "default", AT_ONCE, now.at) {

@@ -8,11 +8,12 @@
 use crate::conditions::Judged;
 use crate::reflectors::choose;
 use crate::verdicts::named;
-use crate::world::World;
+use crate::world::{Network, World};
 use std::collections::BTreeSet;
 use twill_crds::BGPConfiguration;
 use twill_crds::bgp::{NodeAsn, Topology};
 use twill_crds::topology::{MESH_BELOW, MESH_UP_TO, Retiring, Sessions};
+use twill_datastore::Key;
 
 /// Numbers of decisions that may have been given out without anybody having confirmed one: they are not given out again.
 const UNCONFIRMED: u32 = 100;
@@ -45,6 +46,16 @@ pub(crate) fn sessions(configuration: &BGPConfiguration, world: &World) -> (Sess
     (next, judged)
 }
 
+/// How many nodes take part: one that is being uninstalled, or has not begun, does not.
+#[must_use]
+pub(crate) fn members(world: &World) -> usize {
+    members_of(world).count()
+}
+
+fn members_of(world: &World) -> impl Iterator<Item = (&Key, &Network)> {
+    world.networks.iter().filter(|(key, network)| world.nodes.get(key).is_some() && !network.uninstall)
+}
+
 /// Whether nodes follow a decision of which no object tells any more: they go on with it until there is another.
 #[must_use]
 pub(crate) fn is_followed(world: &World) -> bool {
@@ -54,7 +65,7 @@ pub(crate) fn is_followed(world: &World) -> bool {
 /// What nodes say that they follow, where no object tells of it: a configuration that was made anew has no status. None: nobody follows one.
 fn followed(world: &World) -> Option<Sessions> {
     // One that is being uninstalled follows nobody any more, and is to be left without objects.
-    let networks = || world.networks.iter().filter(|(key, of)| world.nodes.get(key).is_some() && !of.uninstall);
+    let networks = || members_of(world);
     let step = networks().filter_map(|(_, network)| network.bgp.step).max();
     let reflecting = networks().filter(|(_, network)| network.bgp.reflects);
     let route_reflectors: Vec<String> = reflecting.map(|(key, _)| key.name.clone()).collect();
@@ -110,7 +121,7 @@ fn next(current: Option<Sessions>, goal: Sessions, is_new: bool) -> Sessions {
 /// Nodes that still need what retires, as far as anybody can know: one that is not heard of, is drained, or has never spoken, keeps nobody
 /// waiting.
 fn waiting(world: &World, step: u32) -> Vec<String> {
-    let needs = |(key, node): &(&twill_datastore::Key, &crate::world::Node)| {
+    let needs = |(key, node): &(&Key, &crate::world::Node)| {
         let network = world.networks.get(key).filter(|network| !node.silent && !network.drained && !network.uninstall);
         network.is_some_and(|network| !network.bgp.addresses.is_empty() && network.bgp.step != Some(step))
     };

@@ -302,12 +302,27 @@ fn a_deleted_configuration_takes_no_session_away() {
     world.forget();
     world.pass(3);
     assert_eq!(world.shown(), "Mesh ; retiring n001 n002 n003");
+}
 
-    // The end of it all.
-    (0..6).for_each(|n| world.change(n, |machine| machine.uninstall = true));
-    world.forget();
-    world.pass(3);
-    assert!(world.configuration.is_none(), "what twill uninstall deletes stays deleted");
+#[test]
+fn what_twill_uninstall_deletes_stays_deleted() {
+    for nodes in [6, 120] {
+        let mut world = World::new(Some(json!({"topology": "RouteReflector"})), nodes);
+        world.pass(20);
+        world.forget();
+        world.pass(1);
+        assert!(world.configuration.is_some(), "a decision stands: it is made again within a second");
+        (0..nodes).for_each(|n| world.change(n, |machine| machine.uninstall = true));
+        world.forget();
+        world.pass(3);
+        assert!(world.configuration.is_none(), "{nodes} nodes that uninstall");
+        for n in 0..nodes {
+            let network: NodeNetwork = object(json!({"metadata": {"name": name(n)}, "spec": {}}));
+            world.controller.hear(Fact::Network(deleted(network)));
+        }
+        world.pass(3);
+        assert!(world.configuration.is_none(), "{nodes} nodes that have uninstalled");
+    }
 }
 
 #[test]
