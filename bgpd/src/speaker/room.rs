@@ -5,7 +5,7 @@ use super::event::{Batch, Op, Output};
 use super::import::Refusal;
 use super::rejected::Entry;
 use super::routing::Routing;
-use super::state::Speaker;
+use super::state::{Session, Speaker};
 use crate::rib::{Key, PeerId, Teller};
 use crate::wire::{Families, Family};
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub(super) struct Crowd {
     forgotten: Families,
     /// Of these paths have gone since that was last looked at.
     left: Families,
+    /// Of these the peer is to be asked again when the pause is over.
+    awaited: Families,
     /// When the peer was asked again.
     asked: Option<Instant>,
 }
@@ -38,6 +40,24 @@ impl Crowd {
         if gone {
             self.left.insert(family);
         }
+    }
+
+    /// When the peer is to be asked again.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.asked.filter(|_| !self.awaited.is_empty()).map(|at| at + PAUSE)
+    }
+
+    /// Of which families the peer is to be asked again now, since some paths of them are not remembered and others have gone, `left`.
+    fn ask(&mut self, left: Families, now: Instant) -> Families {
+        let again = self.awaited.union(left).intersection(self.forgotten);
+        if again.is_empty() || self.asked.is_some_and(|at| now < at + PAUSE) {
+            self.awaited = again;
+            return Families::NONE;
+        }
+        self.awaited = Families::NONE;
+        self.asked = Some(now);
+        self.forgotten = self.forgotten.without(again);
+        again
     }
 
     /// Adds what happened in a batch.
@@ -60,21 +80,25 @@ impl Speaker {
     pub(super) fn refill(&mut self, peer: PeerId, now: Instant) {
         let Some(session) = self.sessions.get_mut(&peer) else { return };
         let left = std::mem::take(&mut session.crowd.left);
-        let (refused, forgotten) = (session.crowd.refused, session.crowd.forgotten);
-        if !left.intersection(refused).is_empty() {
+        if !left.intersection(session.crowd.refused).is_empty() {
             let batch = Batch { peer, session: session.id, ..self.refused_of(peer) };
             self.take_in(&batch);
             self.still_refused(peer);
         }
         let Some(session) = self.sessions.get_mut(&peer) else { return };
-        let again = left.intersection(forgotten);
-        let rests = session.crowd.asked.is_none_or(|at| at + PAUSE <= now);
-        if !again.is_empty() && rests && session.established.negotiated.route_refresh {
-            session.crowd.asked = Some(now);
-            session.crowd.forgotten = forgotten.without(again);
+        if session.established.negotiated.route_refresh {
             let id = session.id;
+            let again = session.crowd.ask(left, now);
             self.requests.extend(again.iter().map(|family| Output::Refresh(peer, id, family)));
         }
+    }
+
+    /// Asks those again whose pause is over.
+    pub(super) fn refill_awaited(&mut self, now: Instant) {
+        let is_due = |session: &Session| session.crowd.due().is_some_and(|at| at <= now);
+        let due: Vec<PeerId> =
+            self.sessions.iter().filter(|(_, session)| is_due(session)).map(|(peer, _)| *peer).collect();
+        due.into_iter().for_each(|peer| self.refill(peer, now));
     }
 
     /// What was refused of `peer` for want of room, and may have some now.

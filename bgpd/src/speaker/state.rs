@@ -174,7 +174,11 @@ impl Speaker {
             .chain(limit)
             .chain(self.restart.timeout())
             .chain(self.monitors.due())
-            .chain(self.sessions.values().flat_map(|session| session.refreshing.values().copied()))
+            .chain(
+                self.sessions
+                    .values()
+                    .flat_map(|session| session.refreshing.values().copied().chain(session.crowd.due())),
+            )
             .min()
     }
 
@@ -182,6 +186,7 @@ impl Speaker {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.outwait(now);
         self.outwait_refreshes(now);
+        self.refill_awaited(now);
         self.report(now);
         self.announce_withheld();
     }

@@ -220,9 +220,18 @@ fn what_was_too_much_to_remember_is_asked_for_and_not_at_every_turn() {
     net.say((1, 2), &[(names[150].as_str(), Some(130)), (names[150].as_str(), Some(131))], 0, &[]);
     net.say((1, 2), &[(names[150].as_str(), Some(2))], WITHDRAW, &[]);
     assert_eq!(net.updates[&2], 1, "not again within a minute");
+    let minute = net.now + Duration::from_secs(60);
+    assert!(net.nodes[&2].speaker.poll_timeout().is_some_and(|at| at <= minute), "it is not forgotten");
+    net.pass(59);
+    assert_eq!(net.updates[&2], 1);
+    net.pass(1);
+    assert_eq!(net.updates[&2], 2, "whatever the peer tells or not");
     net.pass(60);
+    assert_eq!(net.updates[&2], 2, "once");
+    let more: Vec<(&str, Option<u32>)> = (500..510).map(|identifier| (names[150].as_str(), Some(identifier))).collect();
+    net.say((1, 2), &more, 0, &[]);
     net.say((1, 2), &[(names[150].as_str(), Some(3))], WITHDRAW, &[]);
-    assert_eq!(net.updates[&2], 2);
+    assert_eq!(net.updates[&2], 3);
 }
 
 /// What a node does to one of the shared prefixes.
