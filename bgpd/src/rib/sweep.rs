@@ -53,6 +53,9 @@ impl<K: Key> Table<K> {
 
     /// `peer` begins to tell everything again: whether a path of its is there still is to be seen.
     pub fn doubt(&mut self, peer: PeerId) {
+        if self.received(peer) == 0 {
+            return;
+        }
         // Straight through the arena, since a peer can ask for it as often as it likes. A number that is free has a new path when it is used.
         for id in 0..self.paths.bound() {
             let path = &mut self.paths[id];

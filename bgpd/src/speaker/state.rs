@@ -12,6 +12,7 @@ use super::rejected::Rejected;
 use super::restart::Restart;
 use super::room::Crowd;
 use super::routing::{Routing, Shared};
+use super::told::Beginnings;
 use crate::fib;
 use crate::fsm::Reason;
 use crate::rib::{Attributes, PeerId, PeerRank, Source, V4, V6};
@@ -57,6 +58,8 @@ pub(super) struct Session {
     pub(super) crowd: Crowd,
     /// Families of which it tells everything again, and until when it may take (RFC 7313).
     pub(super) refreshing: BTreeMap<Family, Instant>,
+    /// How often it began to.
+    pub(super) beginnings: Beginnings,
     /// Families of which it has told anything since it last began to.
     pub(super) told: Families,
     /// Why it is about to end.
@@ -311,6 +314,7 @@ impl Speaker {
             beyond: Families::NONE,
             crowd: Crowd::default(),
             refreshing: BTreeMap::new(),
+            beginnings: Beginnings::default(),
             told: Families::NONE,
             ending: None,
         };

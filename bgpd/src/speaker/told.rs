@@ -10,6 +10,29 @@ use std::time::{Duration, Instant};
 
 /// How long a peer may take to tell everything again before what it has not told goes (RFC 7313 section 4.1).
 pub(super) const REFRESH_TIME: Duration = Duration::from_secs(600);
+/// Beginnings of which each costs a walk over the table that a peer may make at once.
+const BEGINNINGS: u32 = 4;
+/// One more after each of these.
+const BEGINNING: Duration = Duration::from_secs(1);
+
+/// Beginnings of a peer that were heeded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Beginnings {
+    /// When all of them are allowed for.
+    until: Option<Instant>,
+}
+
+impl Beginnings {
+    /// Whether one more is heeded now.
+    fn admit(&mut self, now: Instant) -> bool {
+        let until = self.until.map_or(now, |until| until.max(now)) + BEGINNING;
+        let is_heeded = until <= now + BEGINNING * BEGINNINGS;
+        if is_heeded {
+            self.until = Some(until);
+        }
+        is_heeded
+    }
+}
 
 impl Speaker {
     /// Takes a batch in, unless its session is over.
@@ -69,17 +92,31 @@ impl Speaker {
         }
     }
 
-    /// Beginning of Route Refresh (RFC 7313 section 4.1): what it does not tell until the end is gone. A second one begins anew.
+    /// Beginning of Route Refresh (RFC 7313 section 4.1): what it does not tell until the end is gone. A second one begins anew. Both ends of it are
+    /// walks over the whole table, so that of a flood most mean nothing: then what it does not tell stays, until it withdraws it.
     fn refresh_begins(&mut self, peer: PeerId, family: Family, now: Instant) {
+        let received = match family {
+            Family::Ipv4Unicast => self.v4.table.received(peer),
+            Family::Ipv6Unicast => self.v6.table.received(peer),
+        };
+        let has_nothing = received == 0 && self.rejected.count(peer) == 0;
         let Some(session) = self.sessions.get_mut(&peer) else { return };
         if !session.established.negotiated.families.contains(family) {
             return;
         }
-        let began = session.refreshing.insert(family, now + REFRESH_TIME).is_some();
-        if began && !session.told.contains(family) {
-            // All is doubted already: a flood of beginnings is no flood of walks.
+        if has_nothing {
+            session.refreshing.remove(&family);
             return;
         }
+        if let Some(until) = session.refreshing.get_mut(&family).filter(|_| !session.told.contains(family)) {
+            // All is doubted already.
+            *until = now + REFRESH_TIME;
+            return;
+        }
+        if !session.beginnings.admit(now) {
+            return;
+        }
+        session.refreshing.insert(family, now + REFRESH_TIME);
         session.told.remove(family);
         self.rejected.forget_family(peer, family);
         match family {

@@ -66,6 +66,30 @@ fn a_session_that_is_lost_in_between_takes_the_beginning_with_it() {
 }
 
 #[test]
+fn a_flood_of_refreshes_is_no_flood_of_walks() {
+    let mut net = net();
+    for _ in 0..100 {
+        net.say((1, 2), &[], 0, &[BEGIN]);
+        net.say((1, 2), &THREE, 0, &[END]);
+    }
+    net.say((1, 2), &[], 0, &[BEGIN]);
+    net.say((1, 2), &THREE[..1], 0, &[END]);
+    assert_eq!(net.has(2).len(), 3, "most of them mean nothing");
+    net.pass(1);
+    net.say((1, 2), &[], 0, &[BEGIN]);
+    net.say((1, 2), &THREE[..1], 0, &[END]);
+    assert_eq!(net.has(2), ["10.7.0.0/24"], "one a second is heeded");
+    // Who has told nothing has nothing to be walked for, and uses nothing up.
+    net.pass(10);
+    net.say((1, 2), &THREE, WITHDRAW, &[]);
+    net.reconfigure(1, |config| config.originate.clear());
+    (0..100).for_each(|_| net.say((1, 2), &[], 0, &[BEGIN, END]));
+    net.say((1, 2), &THREE, 0, &[BEGIN]);
+    net.say((1, 2), &THREE[..1], 0, &[END]);
+    assert_eq!(net.has(2), ["10.7.0.0/24"]);
+}
+
+#[test]
 fn a_peer_that_does_not_come_to_the_end_is_waited_for_ten_minutes() {
     let mut net = net();
     net.say((1, 2), &[], 0, &[BEGIN]);
