@@ -263,7 +263,7 @@ mod tests {
         let mut hidden = Hidden::default();
         for number in 0..20u8 {
             let many: Vec<String> = (0..100).map(|host| format!("10.0.{number}.{host}")).collect();
-            hidden.hear(Key::namespaced("greedy", &format!("s{number}")), &service(&many, "false"));
+            hidden.hear(Key::namespaced("greedy", format!("s{number}")), &service(&many, "false"));
         }
         hidden.hear(Key::namespaced("modest", "one"), &service(&["10.9.9.9".to_owned()], "false"));
         hidden.hear(Key::namespaced("greedy", "s99"), &service(&["10.8.8.8".to_owned()], "false"));
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(hidden.remark(), None);
         let value = "x".repeat(40_000);
         for number in 0..1000 {
-            assert!(!hidden.hear(Key::namespaced("shop", &format!("s{number}")), &service(&[], &value)));
+            assert!(!hidden.hear(Key::namespaced("shop", format!("s{number}")), &service(&[], &value)));
         }
         let remark = hidden.remark().unwrap();
         assert!(remark.starts_with("1000 Services (shop/s0, shop/s1, shop/s10, and more): "), "{remark}");
