@@ -195,7 +195,9 @@ fn disciplines_of_others_stay_with_a_limit_and_without_one() {
     let mut node = Node::new(&["10.42.0.0/16"]);
     node.start_routed(1);
     let pod = node.pod("shared");
-    let (interface, _) = add(&node, &pod, &Value::Null);
+    let netns = pod.ns.path().display().to_string();
+    let attached = node.call_with("ADD", &pod, &netns, &Value::Null);
+    let interface = interface(&attached);
     let tc = |words: String| node.ns.run(&["tc"].into_iter().chain(words.split(' ')).collect::<Vec<_>>());
     let foreign = |node: &Node| {
         let all = disciplines(node);
@@ -206,9 +208,13 @@ fn disciplines_of_others_stay_with_a_limit_and_without_one() {
     tc(format!("qdisc add dev {interface} clsact"));
     tc(format!("filter add dev {interface} ingress prio 7 protocol all u32 match u32 1 1 flowid 1:1"));
     // CHECK finds nothing, and the same ADD once more takes nothing away.
-    let netns = pod.ns.path().display().to_string();
-    let checked = node.call_with("CHECK", &pod, &netns, &Value::Null);
-    assert!(checked["error"].is_null(), "{checked}");
+    let check = |capabilities: &Value| {
+        let mut request = node.request("CHECK", &pod, &netns);
+        request["config"]["runtimeConfig"] = capabilities.clone();
+        request["config"]["prevResult"] = attached["result"].clone();
+        node.ask(&request).unwrap()
+    };
+    assert_eq!(check(&Value::Null), json!({"result": null}));
     add(&node, &pod, &Value::Null);
     assert!(foreign(&node), "{}", disciplines(&node));
     // Ours beside theirs, where there is room for both.
@@ -217,8 +223,7 @@ fn disciplines_of_others_stay_with_a_limit_and_without_one() {
     let device = interface.replace("twl", "twb");
     let filters = || node.ns.run(&["tc", "filter", "show", "dev", &interface, "ingress"]);
     assert!(foreign(&node) && filters().contains(&device), "{} {}", disciplines(&node), filters());
-    let checked = node.call_with("CHECK", &pod, &netns, &egress);
-    assert!(checked["error"].is_null(), "the slowest limit comes back as it was asked for: {checked}");
+    assert_eq!(check(&egress), json!({"result": null}), "the slowest limit comes back as it was asked for");
     add(&node, &pod, &Value::Null);
     assert!(foreign(&node) && !filters().contains(&device) && !disciplines(&node).contains(&device));
     assert_eq!(node.status().unwrap()["repairs"], 0, "{}", node.tail());
