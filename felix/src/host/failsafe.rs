@@ -208,7 +208,7 @@ mod tests {
         let listening = [22, 80, 2222, 2380, 6443, 10250].into();
         let places = ["192.0.2.1:3306", "10.96.0.1:443", "[::1]:9000"];
         let sighting = Sighting { seen: 1, by: By::Name };
-        let datastore = places.map(|at| (at.parse().unwrap(), sighting.clone())).into();
+        let datastore = places.map(|at| (at.parse().unwrap(), sighting)).into();
         let known = Known { datastore, ..Known::default() };
         let facts = Facts { listening, ssh: [2222].into(), known, ..Facts::default() };
         let own: IpAddr = "192.0.2.1".parse().unwrap();
