@@ -304,7 +304,13 @@ fn a_plugin_that_writes_much_before_it_reads_much_hangs_nobody() {
     let felix = Felix::new("{\"result\":{\"ips\":[]}}\n");
     let path = plugin(felix.directory.path(), "").with_file_name("other-ipam");
     let much = "x".repeat(300_000);
-    fs::write(&path, format!("#!/bin/sh\nprintf '{{\"ips\": [], \"more\": \"'\nhead -c 300000 /dev/zero | tr '\\0' x\nprintf '\"}}'\nexec cat >&2\n")).unwrap();
+    let script = r#"#!/bin/sh
+printf '{"ips": [], "more": "'
+head -c 300000 /dev/zero | tr '\0' x
+printf '"}'
+exec cat >&2
+"#;
+    fs::write(&path, script).unwrap();
     with_plugin_within(20.0, felix.directory.path(), "ADD", &json!(much)).unwrap();
     let (asked, _) = felix.asked();
     assert_eq!(asked["ipamResult"]["more"].as_str().map(str::len), Some(300_000));
