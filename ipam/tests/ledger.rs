@@ -212,22 +212,6 @@ fn the_store_is_for_its_owner_alone_and_for_one_process_at_a_time() {
 }
 
 #[test]
-fn a_store_rebuilt_from_the_kernel_lets_addresses_rest_that_may_just_have_been_let_go() {
-    let directory = tempfile::tempdir().unwrap();
-    let block = net("10.42.0.0/29");
-    let mut store = Store::open(directory.path(), 1_000_000).unwrap();
-    store.attach(attachment(1, "10.42.0.1".parse().unwrap())).unwrap();
-    store.rebuilt(1_000_000);
-    store.set_block(block, true).unwrap();
-    let next = |store: &Store, now| store.ledger().choose(&[block], now, COOL_DOWN, |_| false);
-    assert_eq!(next(&store, 1_000_000 + COOL_DOWN - 1), None);
-    assert_eq!(next(&store, 1_000_000 + COOL_DOWN), Some("10.42.0.2".parse().unwrap()));
-    drop(store);
-    let again = Store::open(directory.path(), 1_000_001).unwrap();
-    assert_eq!(next(&again, 1_000_000 + COOL_DOWN - 1), None, "durably");
-}
-
-#[test]
 fn what_replaces_an_attachment_lets_what_was_there_rest_in_the_same_transaction() {
     let directory = tempfile::tempdir().unwrap();
     let block = net("10.42.0.0/29");

@@ -2,7 +2,7 @@
 
 use super::{identity, lent};
 use crate::error::StoreError;
-use crate::ledger::{self, Attachment, Ledger, Sandbox};
+use crate::ledger::{Attachment, Ledger, Sandbox};
 use crate::origin::{Kind, Origin};
 use ipnet::IpNet;
 use rusqlite::{Connection, ErrorCode, Transaction, params};
@@ -45,8 +45,6 @@ pub struct Store {
     ledger: Ledger,
     idle: BTreeMap<IpAddr, u64>,
     fresh: Option<String>,
-    /// When it was rebuilt from what the kernel has.
-    rebuilt: Option<u64>,
 }
 
 /// The files of a store in a directory: the store, its companions, damaged ones that were set aside, addresses that are lent, and its identity.
@@ -141,19 +139,13 @@ impl Store {
         transaction.execute_batch(SCHEMA).map_err(fail)?;
         transaction.commit().map_err(fail)?;
         let (ledger, idle) = read(&connection, now).map_err(fail)?;
-        Ok(Self { path: path.to_owned(), connection, ledger, idle, fresh: None, rebuilt: None })
+        Ok(Self { path: path.to_owned(), connection, ledger, idle, fresh: None })
     }
 
     /// Why the store began empty, if it did. Then the caller looks into the kernel for what was attached before.
     #[must_use]
     pub fn fresh(&self) -> Option<&str> {
         self.fresh.as_deref()
-    }
-
-    /// It was rebuilt from what the kernel has, which does not know what was let go a moment ago: addresses of blocks that are taken in from
-    /// now on rest since `now`.
-    pub fn rebuilt(&mut self, now: u64) {
-        self.rebuilt = Some(now);
     }
 
     /// Who has what, and what is idle.
@@ -170,22 +162,12 @@ impl Store {
         if self.ledger.block(cidr).is_some_and(|block| block.ready == ready) {
             return Ok(());
         }
-        let since = self.rebuilt.filter(|_| self.ledger.block(cidr).is_none());
-        let resting: Vec<(IpAddr, u64)> = since.into_iter().flat_map(|since| ledger::resting(cidr, since)).collect();
         self.write(|transaction| {
-            for (address, since) in &resting {
-                let since = i64::try_from(*since).unwrap_or(i64::MAX);
-                transaction
-                    .execute("INSERT OR IGNORE INTO idle VALUES (?1, ?2)", params![address.to_string(), since])?;
-            }
             transaction.execute(
                 "INSERT INTO block VALUES (?1, ?2) ON CONFLICT DO UPDATE SET ready = ?2",
                 params![cidr.to_string(), ready],
             )
         })?;
-        for (address, since) in resting {
-            self.idle.entry(address).or_insert(since);
-        }
         self.ledger.add_block(cidr, ready, &self.idle);
         Ok(())
     }

@@ -34,9 +34,6 @@ impl Agent {
         for link in links.values().filter(|link| link.name.starts_with(WORKLOAD_PREFIX)) {
             self.adopt_link(link, &behind)?;
         }
-        if self.store.fresh().is_some() && self.store.ledger().attachments().next().is_some() {
-            self.store.rebuilt(super::milliseconds());
-        }
         let attachments: Vec<Attachment> = self.store.ledger().attachments().cloned().collect();
         for attachment in attachments {
             let Sandbox { container_id, ifname } = &attachment.sandbox;
