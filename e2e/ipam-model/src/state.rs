@@ -1,19 +1,17 @@
-//! One state of everything, what can happen in it, and what must hold.
+//! One state of everything, and what can happen in it.
 
-use crate::cluster::{Cluster, NAMES, PodObject, Version};
-use crate::machine::{COOL_DOWN, Link, Machine, QUARANTINE, TICK, sandbox};
+mod controller;
+mod holds;
+
+use crate::cluster::{Cluster, PodObject, Version};
+use crate::machine::{COOL_DOWN, Link, Machine, TICK, sandbox};
 use crate::mutants::Mutant;
+use controller::Leader;
 use ipnet::IpNet;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use twill_controller::gone::{Gone, Left, Outcome, Step};
-use twill_controller::{Fact, World};
-use twill_crds::{IPBlock, IPBlockSpec, Node, names};
-use twill_datastore::{Followed, Revision};
 
 /// What happens next. Machines by number, nodes by the number of their name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,31 +72,6 @@ pub enum Action {
     Resize,
     /// Another controller leads.
     Depose,
-}
-
-/// The controller: what it has heard, and what it is doing.
-#[derive(Clone, Debug)]
-struct Leader {
-    gone: Gone,
-    world: World,
-    heard: Arc<Cluster>,
-    at: u64,
-    /// What is being freed, and which of the calls comes next.
-    freeing: Vec<(Left, u8)>,
-}
-
-impl Leader {
-    fn new() -> Self {
-        let gone = Gone::new(Duration::from_millis(QUARANTINE));
-        Self { gone, world: World::default(), heard: Arc::default(), at: 0, freeing: Vec::new() }
-    }
-}
-
-impl Hash for Leader {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // The world is what was heard.
-        (&self.gone, &self.heard, self.at, &self.freeing).hash(state);
-    }
 }
 
 /// How often things may still happen.
@@ -441,57 +414,6 @@ impl State {
         act(Arc::make_mut(&mut self.machines[m]), Arc::make_mut(&mut self.cluster));
     }
 
-    fn control(&mut self, mutant: Option<Mutant>) {
-        let leader = Arc::make_mut(&mut self.leader);
-        let told = self.cluster.without_pods();
-        if *leader.heard != told {
-            leader.world.hear(Fact::node(synced(self.cluster.nodes.iter().map(node).collect())));
-            leader.world.hear(Fact::Block(synced(self.cluster.blocks.values().map(block).collect())));
-            leader.heard = Arc::new(told);
-        }
-        leader.at = self.now;
-        for step in leader.gone.observe(&mut leader.world, self.now) {
-            match step {
-                Step::Look { node } => {
-                    let of_node = self.cluster.pods.iter().filter(|(_, pod)| NAMES[pod.node] == node);
-                    let pods = of_node.map(|(pod, _)| pod.to_string()).filter(|_| mutant != Some(Mutant::NoLook));
-                    leader.gone.looked(&node, Some(pods.collect()), self.now);
-                }
-                Step::Free(_) if mutant == Some(Mutant::NeverFrees) => {}
-                Step::Free(left) => leader.freeing.push((left, 0)),
-                Step::Say(_) => {}
-            }
-        }
-    }
-
-    /// A get of the Node, a list of its pods, then the deletions.
-    fn act(&mut self, mutant: Option<Mutant>) {
-        let (cluster, now) = (self.cluster.clone(), self.now);
-        let leader = Arc::make_mut(&mut self.leader);
-        let Some((left, stage)) = leader.freeing.first().cloned() else { return };
-        let outcome = match stage {
-            0 if cluster.nodes.keys().any(|node| NAMES[*node] == left.node) => Some(Outcome::Back),
-            1 if mutant != Some(Mutant::NoLook) => {
-                let of_node = cluster.pods.iter().filter(|(_, pod)| NAMES[pod.node] == left.node);
-                let pods: Vec<String> = of_node.map(|(pod, _)| pod.to_string()).collect();
-                (!pods.is_empty()).then_some(Outcome::Pods(pods))
-            }
-            2 => {
-                let all = Arc::make_mut(&mut self.cluster);
-                let freed = left.blocks.iter().filter(|block| all.delete(of(block))).cloned().collect();
-                Some(Outcome::Freed(freed, false))
-            }
-            _ => None,
-        };
-        match outcome {
-            Some(outcome) => {
-                leader.gone.freed(&left.node, &outcome, now);
-                leader.freeing.remove(0);
-            }
-            None => leader.freeing[0].1 += 1,
-        }
-    }
-
     /// Everybody does what there is to do, one after the other, without pods, faults, and passing time.
     #[must_use]
     pub fn settled(mut self) -> Self {
@@ -521,105 +443,4 @@ impl State {
         self.left = left;
         self
     }
-
-    /// No address is in use twice.
-    fn check(&self, rules: &Rules) -> Result<(), String> {
-        let mut users: BTreeMap<IpAddr, usize> = BTreeMap::new();
-        for (m, machine) in self.machines.iter().enumerate().filter(|(_, one)| rules.strict || one.link != Link::Alone)
-        {
-            for held in machine.ledger.attachments().filter(|held| !machine.cut.contains_key(&held.sandbox)) {
-                if let Some(other) = users.insert(held.addresses[0], m) {
-                    return Err(format!("{} is in use on machines {other} and {m}", held.addresses[0]));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// For people.
-    pub fn blocks(&self) -> String {
-        let all = self.cluster.blocks.values().map(|one| {
-            let of = one.seen.claimant.as_deref().unwrap_or_default();
-            format!("{} of {of}{}", one.seen.cidr, if one.releasing { " (going)" } else { "" })
-        });
-        all.collect::<Vec<_>>().join(", ")
-    }
-
-    /// Whether everything that nobody needs becomes free, if nothing fails any more: all pods end, and who can act does. What is left over.
-    pub fn drained(&self, rules: &Rules) -> Result<(), String> {
-        let mut state = self.clone();
-        state.rest();
-        let rules = Rules { faults: Vec::new(), strict: false, ..rules.clone() };
-        for _ in 0..20 {
-            // Whoever acts first, acts until there is nothing to do.
-            for _ in 0..60 {
-                let next =
-                    state.actions(&rules).into_iter().find(|action| !matches!(action, Action::Bind(_) | Action::Tick));
-                let Some(action) = next else { break };
-                state.perform(action, &rules)?;
-                state.check(&rules)?;
-            }
-            if state.leftover().is_ok() {
-                return Ok(());
-            }
-            state.perform(Action::Tick, &rules)?;
-        }
-        state.leftover().map_err(|what| format!("{what}; blocks {}", state.blocks()))
-    }
-
-    /// Links are whole, pods end, their objects go, and so does whatever hinders.
-    pub fn rest(&mut self) {
-        for m in 0..self.machines.len() {
-            if self.machines[m].link != Link::Whole && !self.machines[m].off {
-                self.at_machine(Action::Heal(m), None);
-            }
-            let now = self.now;
-            self.machine(m).end_all(now);
-        }
-        self.cluster_mut().pods.clear();
-        self.left = Bounds { ticks: 0, pods: 0, faults: 0 };
-        self.let_go = Arc::default();
-        self.next_pod = 0;
-    }
-
-    fn leftover(&self) -> Result<(), String> {
-        for stored in self.cluster.blocks.values() {
-            let of = |machine: &&Arc<Machine>| {
-                machine.owner.owns(&stored.seen) && self.cluster.nodes.contains_key(&machine.name)
-            };
-            let Some(owner) = self.machines.iter().find(of) else {
-                return Err(format!("block {} of {} is never free", stored.seen.cidr, stored.seen.node));
-            };
-            let all = self.cluster.blocks.values().filter(|other| owner.owner.owns(&other.seen)).count();
-            if all > 1 {
-                return Err(format!("machine {} keeps {all} blocks, and has no pod", owner.owner.claimant));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn synced<K>(items: Vec<K>) -> Followed<K> {
-    Followed::Synced { items, revision: Revision(1) }
-}
-
-fn node((node, uid): (&usize, &u16)) -> Node {
-    Node {
-        metadata: ObjectMeta { name: Some(NAMES[*node].into()), uid: Some(uid.to_string()), ..ObjectMeta::default() },
-        ..Node::default()
-    }
-}
-
-fn block(stored: &crate::cluster::Stored) -> IPBlock {
-    let seen = stored.seen.clone();
-    let spec = IPBlockSpec { cidr: seen.cidr, node: seen.node, claimant: seen.claimant };
-    let mut block = IPBlock::new(&names::block_name(spec.cidr), spec);
-    block.metadata.uid = Some(stored.uid.to_string());
-    block.metadata.resource_version = Some(stored.revision.to_string());
-    block
-}
-
-fn of(block: &twill_controller::world::Block) -> Version {
-    let number = |text: &str| text.parse().unwrap();
-    Version { cidr: block.cidr(), uid: number(&block.version.uid), revision: number(&block.version.revision) }
 }
