@@ -260,7 +260,7 @@ async fn reads_alike<S: Strategy<Value = Value>>(store: &Datastore, kind: &Kind,
     for n in 0..40 {
         let mut object = strategy.new_tree(&mut runner).unwrap().current();
         object["metadata"]["name"] = json!(format!("o{n:02}"));
-        (object["apiVersion"], object["kind"]) = (json!("v1"), json!(kind.kind));
+        (object["apiVersion"], object["kind"]) = (json!(kind.api_version()), json!(kind.kind));
         let made = engine.create(kind, object.clone()).await.unwrap();
         if object["status"].is_object() {
             object["metadata"] = made["metadata"].clone();
