@@ -1,7 +1,7 @@
 //! The daemon: starts everything, then one loop feeds the agent.
 
 use crate::base::{Settings, skeleton};
-use crate::io::agent::{Agent, Ask, Done, ExistingConnections, Parts, Places};
+use crate::io::agent::{Agent, Ask, COOL_DOWN, Done, ExistingConnections, Parts, Places};
 use crate::io::calls::{self, Calls, Tombstones};
 use crate::io::conflist::Conflist;
 use crate::io::monitor::{self, News};
@@ -65,6 +65,9 @@ pub struct Args {
     /// Seconds before an unused block of another store is given back, for tests
     #[arg(long, env = "TWILL_QUARANTINE", default_value_t = QUARANTINE / 1000, hide = true)]
     pub quarantine: u64,
+    /// Seconds for which an address rests before another pod may have it, for tests
+    #[arg(long, env = "TWILL_COOL_DOWN", default_value_t = COOL_DOWN.as_secs(), hide = true)]
+    pub cool_down: u64,
 }
 
 /// Runs until SIGTERM, SIGINT or a request to leave. Everything in the kernel stays, unless the node's NodeNetwork asks for an
@@ -137,6 +140,7 @@ async fn serve(args: Args) -> anyhow::Result<End> {
         owner: Owner { node: node.clone(), claimant },
         boot_id,
         quarantine: Duration::from_secs(args.quarantine),
+        cool_down: Duration::from_secs(args.cool_down),
         datastore: datastore.clone(),
         store,
         rtnl,

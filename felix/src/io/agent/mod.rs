@@ -80,6 +80,8 @@ pub struct Parts {
     pub boot_id: String,
     /// How long a block of this node's name that another store claimed must look unused before it is given back.
     pub quarantine: Duration,
+    /// How long an address rests.
+    pub cool_down: Duration,
     /// The datastore.
     pub datastore: Datastore,
     /// The addresses.
@@ -104,6 +106,8 @@ pub struct Parts {
 pub struct Agent {
     node: String,
     boot_id: String,
+    /// In milliseconds.
+    cool_down: u64,
     datastore: Datastore,
     store: Store,
     rtnl: Rtnl,
@@ -165,12 +169,14 @@ impl Agent {
     /// # Errors
     /// The kernel or the store failed.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { owner, boot_id, quarantine, datastore, store, rtnl, done, events, memory, places, .. } = parts;
+        let Parts { owner, boot_id, quarantine, cool_down, datastore, store, .. } = parts;
+        let Parts { rtnl, done, events, memory, places, .. } = parts;
         let (facts, settings) = (parts.facts, parts.settings);
         let left = Tombstones::of(&places.state_dir, &places.run_dir);
         let mut agent = Self {
             node: owner.node.clone(),
             boot_id,
+            cool_down: u64::try_from(cool_down.as_millis()).unwrap_or(u64::MAX),
             datastore,
             store,
             rtnl,
@@ -427,7 +433,7 @@ impl Agent {
     }
 
     fn now(&self) -> Now {
-        Now { at: milliseconds(), cool_down: u64::try_from(COOL_DOWN.as_millis()).unwrap_or(u64::MAX) }
+        Now { at: milliseconds(), cool_down: self.cool_down }
     }
 
     /// Tries again who waits.
