@@ -19,7 +19,7 @@ pub struct Lab {
     pub name: String,
     twill: PathBuf,
     dir: PathBuf,
-    kubeconfig: Option<PathBuf>,
+    environment: Vec<(String, String)>,
 }
 
 /// `twill lab status -o json`.
@@ -156,13 +156,19 @@ impl Lab {
         let name = format!("{name}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(format!("twill-e2e-{name}"));
         fs::create_dir_all(&dir)?;
-        Ok(Self { name, twill: twill()?, dir, kubeconfig: None })
+        Ok(Self { name, twill: twill()?, dir, environment: Vec::new() })
     }
 
     /// Its commands have `$KUBECONFIG`.
     #[must_use]
-    pub fn with_kubeconfig(mut self, path: PathBuf) -> Self {
-        self.kubeconfig = Some(path);
+    pub fn with_kubeconfig(self, path: PathBuf) -> Self {
+        self.with_environment("KUBECONFIG", &path.display().to_string())
+    }
+
+    /// Its commands have a variable, and so have the daemons that they start.
+    #[must_use]
+    pub fn with_environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -180,7 +186,7 @@ impl Lab {
         let mut command = Command::new(&self.twill);
         let mut args = args.into_iter();
         command.arg("lab").args(args.next()).arg("--name").arg(&self.name).args(args);
-        command.stdin(Stdio::null()).envs(self.kubeconfig.iter().map(|path| ("KUBECONFIG", path)));
+        command.stdin(Stdio::null()).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -33,7 +33,7 @@ pub(crate) struct Container {
     pub(crate) capabilities: Value,
 }
 
-/// The runtime of node n1 of a lab.
+/// The runtime of a node of a lab.
 pub(crate) struct Runtime {
     node: String,
     /// Directory of the node's felix.
@@ -45,9 +45,14 @@ pub(crate) struct Runtime {
 pub(crate) type Outcome = Result<Value, Value>;
 
 impl Runtime {
+    /// Of node n1.
     pub(crate) fn of(lab: &Lab) -> Self {
-        let node = lab.status().unwrap().nodes.into_iter().find(|node| node.name == "n1").unwrap().netns;
-        let dir = PathBuf::from(format!("/run/twill-lab/{}/n1", lab.name));
+        Self::at(lab, "n1")
+    }
+
+    pub(crate) fn at(lab: &Lab, node: &str) -> Self {
+        let dir = PathBuf::from(format!("/run/twill-lab/{}/{node}", lab.name));
+        let node = lab.status().unwrap().nodes.into_iter().find(|one| one.name == node).unwrap().netns;
         Self { node, dir, results: Mutex::default() }
     }
 
@@ -108,15 +113,7 @@ impl Runtime {
         container: Option<&Container>,
         previous: &Value,
     ) -> Outcome {
-        let child = self.begin(command, network, plugin, container, previous);
-        let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        let value = || serde_json::from_str(&said).unwrap_or_else(|_| panic!("{command} of {plugin} printed {said:?}"));
-        match (output.status.success(), said.trim().is_empty()) {
-            (true, true) => Ok(Value::Null),
-            (true, false) => Ok(value()),
-            (false, _) => Err(value()),
-        }
+        outcome(command, self.begin(command, network, plugin, container, previous))
     }
 
     /// Starts a plugin; its whole input is written.
@@ -147,7 +144,11 @@ impl Runtime {
         let path =
             path.unwrap_or_else(|| panic!("there is no plugin {name}: apt-get install containernetworking-plugins"));
         let mut process = Command::new("ip");
-        process.args(["netns", "exec", &self.node]).arg(path);
+        process.args(["netns", "exec", &self.node]).arg(&path);
+        // Ours alone speaks with felix and with nobody else, wherever it is.
+        if name == "twill-cni" && config["ipam"].is_null() {
+            process = Command::new(&path);
+        }
         process.env("CNI_COMMAND", command).env("CNI_PATH", format!("{}:{REFERENCE}", bin.display()));
         if let Some(container) = container {
             process.env("CNI_CONTAINERID", &container.id).env("CNI_NETNS", &container.netns);
@@ -158,6 +159,20 @@ impl Runtime {
         // One that is killed does not read all of it.
         let _ = child.stdin.take().unwrap().write_all(config.to_string().as_bytes());
         child
+    }
+}
+
+/// What a plugin has come to.
+pub(crate) fn outcome(command: &str, child: Child) -> Outcome {
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let value = || {
+        serde_json::from_str(&said).unwrap_or_else(|_| panic!("{command}: {}, and it printed {said:?}", output.status))
+    };
+    match (output.status.success(), said.trim().is_empty()) {
+        (true, true) => Ok(Value::Null),
+        (true, false) => Ok(value()),
+        (false, _) => Err(value()),
     }
 }
 
