@@ -1,6 +1,5 @@
 //! Which pools a node or a pod may use, and in which order. In flow pools and labels, out flow names and ranges.
 
-use crate::claim::{PoolFull, Seen, full};
 use crate::idle::Home;
 use crate::range;
 use ipnet::IpNet;
@@ -45,10 +44,10 @@ impl Pool {
         blocks.into_iter().filter(|block| self.cidr.contains(block)).collect()
     }
 
-    /// The use of this pool, for people.
+    /// Those of `blocks` that a node would claim of it today: inside it, and of its size.
     #[must_use]
-    pub fn full(&self, known: &[Seen]) -> PoolFull {
-        full(&self.name, self.cidr, self.block_len, known)
+    pub fn current(&self, blocks: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
+        self.own(blocks.into_iter().filter(|block| block.prefix_len() == self.block_len))
     }
 
     /// How many addresses one of its blocks has.

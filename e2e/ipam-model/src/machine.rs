@@ -183,7 +183,7 @@ impl Machine {
     pub fn wants(&self) -> bool {
         let own = self.usable();
         let known = own.iter().all(|cidr| self.ledger.block(*cidr).is_some());
-        let pool = Pool { name: "p".into(), cidr: pool(), block_len: self.view.block_len };
+        let pool = self.pool();
         let usage = |now| self.ledger.usage(&own, now, COOL_DOWN);
         let few = own.is_empty() || known && warm::needs_block(usage(u64::MAX), pool.block_addresses());
         self.work.is_none()
@@ -194,6 +194,18 @@ impl Machine {
             && self.own().len() < MOST
     }
 
+    /// The block that is taken back in place of a claim.
+    fn regained(&self) -> Option<Version> {
+        let going = self.own().into_iter().filter(|cidr| self.is_releasing(*cidr));
+        let cidr = self.pool().current(going).into_iter().next()?;
+        self.view.blocks.get(&cidr).map(|stored| stored.version())
+    }
+
+    /// The pool as it is known.
+    fn pool(&self) -> Pool {
+        Pool { name: "p".into(), cidr: pool(), block_len: self.view.block_len }
+    }
+
     pub fn is_claiming(&self) -> bool {
         self.work.is_some()
     }
@@ -201,9 +213,9 @@ impl Machine {
     /// One call of a claim, which begins if none is under way.
     pub fn claim(&mut self, cluster: &mut Cluster, mutant: Option<Mutant>) {
         if self.work.is_none()
-            && let Some(going) = self.view.blocks.values().find(|one| self.owner.owns(&one.seen) && one.releasing)
+            && let Some(going) = self.regained()
         {
-            return cluster.mark(going.version(), false);
+            return cluster.mark(going, false);
         }
         let (owner, view) = (&self.owner, &self.view);
         let work = self.work.get_or_insert_with(|| {

@@ -1,6 +1,7 @@
 //! Where a pod's addresses come from. In flow pools, blocks, nodes and namespaces as they are told, and the ledger; out flows
 //! an address per family, or the block to claim or to wait for first, or why there is none.
 
+mod going;
 mod requested;
 
 pub use requested::chosen_by_another;
@@ -12,7 +13,7 @@ use twill_crds::{IPBlock, IPPool, Namespace, Node, ippool};
 use twill_datastore::{Followed, Index, Key};
 use twill_ipam::idle::Own;
 use twill_ipam::io::claimer::seen;
-use twill_ipam::{Claim, Family, Labels, Ledger, Owner, Pool, PoolFull, Seen, Step, pool, warm};
+use twill_ipam::{Family, Labels, Ledger, Owner, Pool, PoolFull, Seen, pool, warm};
 
 /// How many withheld blocks of a pool are replaced by others.
 const REPLACED: usize = 2;
@@ -227,15 +228,6 @@ impl Supply {
         wanted
     }
 
-    /// The use of a pool that has no place left.
-    #[must_use]
-    pub fn full(&self, pool: &Pool) -> Option<PoolFull> {
-        match Claim::new(&pool.name, pool.cidr, pool.block_len, &self.owner, self.seen()).step() {
-            Step::Full(full) => Some(full),
-            _ => None,
-        }
-    }
-
     fn choose_from(
         &self,
         pools: &[Pool],
@@ -243,7 +235,7 @@ impl Supply {
         now: Now,
         busy: &mut impl FnMut(IpAddr) -> bool,
     ) -> Result<Choice, NoAddress> {
-        let mut full = None;
+        let (mut full, mut going) = (None, None);
         for pool in pools {
             let own = self.own_of(pool);
             if let Some(address) = ledger.choose(&own, now.at, now.cool_down, &mut *busy) {
@@ -254,8 +246,17 @@ impl Supply {
             }
             match self.full(pool) {
                 None => return Ok(Choice::Claim(pool.clone())),
-                Some(found) => full = Some(found),
+                Some(found) => {
+                    going = going.or_else(|| Some((pool, self.going(pool)?)));
+                    full = Some(found);
+                }
             }
+        }
+        if let Some((pool, cidr)) = going {
+            let name = &pool.name;
+            return Ok(Choice::Until(format!(
+                "the last place of IPPool {name} is block {cidr}, which this node gives back; it was not free"
+            )));
         }
         full.map_or_else(|| Ok(Choice::Addresses(Vec::new())), |full| Err(full.into()))
     }
@@ -325,7 +326,7 @@ mod tests {
 
     pub(super) const NOW: Now = Now { at: 1_000_000, cool_down: 60_000 };
 
-    fn synced<K: Object>(items: Vec<serde_json::Value>) -> Index<K> {
+    pub(super) fn synced<K: Object>(items: Vec<serde_json::Value>) -> Index<K> {
         let mut index = Index::default();
         let items = items.into_iter().map(|item| serde_json::from_value(item).unwrap()).collect();
         index.apply(Followed::Synced { items, revision: Revision(1) });
@@ -340,6 +341,10 @@ mod tests {
         let name = twill_crds::names::block_name(cidr.parse().unwrap());
         json!({"apiVersion": "twill.network/v1", "kind": "IPBlock", "metadata": {"name": name},
             "spec": {"cidr": cidr, "node": node}})
+    }
+
+    pub(super) fn node(name: &str) -> serde_json::Value {
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
     }
 
     fn owner() -> Owner {
@@ -450,7 +455,7 @@ mod tests {
             own.into_iter().map(|own| (own.cidr.to_string(), own.pool.map(|home| home.current))).collect()
         };
         assert_eq!(usable(&owned), [("10.42.1.0/26".into(), None), ("10.43.0.0/28".into(), None)], "there is no Node");
-        owned.nodes = synced(vec![json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})]);
+        owned.nodes = synced(vec![node("n1")]);
         assert_eq!(usable(&owned), [("10.42.1.0/26".into(), Some(true)), ("10.43.0.0/28".into(), None)]);
         owned.giving = ["10.42.1.0/26".parse().unwrap()].into();
         assert_eq!(usable(&owned), [("10.43.0.0/28".into(), None)]);

@@ -123,10 +123,9 @@ impl Agent {
         });
     }
 
-    /// Takes back a block of this pool that is about to go. Whether there is one.
+    /// Takes back a block that is about to go and is as good as a new one of this pool. Whether there is one.
     pub(super) fn take_back(&mut self, pool: &Pool) -> bool {
-        let going = pool.own(self.supply.giving.iter().copied());
-        let Some(block) = going.iter().find_map(|cidr| self.block(*cidr)) else { return false };
+        let Some(block) = self.supply.regained(pool).and_then(|cidr| self.block(cidr)) else { return false };
         if !self.blocks.idle.marking.contains_key(&block.spec.cidr) && block.is_releasing() {
             tracing::info!(block = %block.spec.cidr, "block was to be given back, and is needed again");
             self.mark(block, false);

@@ -3,6 +3,7 @@
 use super::{Choice, NoAddress, Now, Supply};
 use ipnet::IpNet;
 use std::net::IpAddr;
+use twill_crds::IPBlock;
 use twill_ipam::{Ledger, Pool, range};
 
 impl Supply {
@@ -48,16 +49,57 @@ impl Supply {
         }
     }
 
-    /// Its block is not ours: it can be claimed if it is nobody's.
+    /// Its block is not one that gives addresses: it can be claimed if it is nobody's, or taken back.
     fn block_for(&self, address: IpAddr, pool: &Pool) -> Result<Choice, NoAddress> {
-        let other = self.blocks.iter().find(|(_, block)| block.spec.cidr.contains(&address));
-        if let Some((_, block)) = other {
-            let (cidr, node) = (block.spec.cidr, &block.spec.node);
-            let why = format!("it lies in block {cidr}, which is node {node}'s; run the pod there, or ask for another");
+        let place = IpNet::new(address, pool.block_len).map_or(pool.cidr, |net| net.trunc());
+        let only = Pool { cidr: place, ..pool.clone() };
+        let there = self.blocks.iter().map(|(_, block)| block.as_ref());
+        let there = there.filter(|block| range::overlap(block.spec.cidr, place));
+        let Some(block) = there.min_by_key(|block| (!block.spec.cidr.contains(&address), !self.owns(block))) else {
+            return Ok(Choice::Claim(only));
+        };
+        let cidr = block.spec.cidr;
+        if !self.owns(block) {
+            return Err(NoAddress::Refused(format!(
+                "{address} was asked for, and {}",
+                self.of_another(block, address)
+            )));
+        }
+        if self.regained(&only).is_some() {
+            return Ok(Choice::Claim(only));
+        }
+        if self.giving.contains(&cidr) {
+            return Ok(Choice::Until(format!(
+                "{address} was asked for, and its place is in block {cidr}, which this node gives back; it was not free"
+            )));
+        }
+        if let Some((_, other)) = self.contested().into_iter().find(|(own, _)| *own == cidr) {
+            let (other, node) = (other.cidr, other.node);
+            let why =
+                format!("its block {cidr} overlaps {other} of node {node}; delete one of the two, or ask for another");
             return Err(NoAddress::Refused(format!("{address} was asked for, and {why}")));
         }
-        let only = IpNet::new(address, pool.block_len).map_or(pool.cidr, |net| net.trunc());
-        Ok(Choice::Claim(Pool { cidr: only, ..pool.clone() }))
+        if cidr.contains(&address) {
+            return Ok(Choice::Wait(cidr));
+        }
+        let why = format!(
+            "block {cidr} of this node, which is of another size, leaves no room for its block {place}; ask for another"
+        );
+        Err(NoAddress::Refused(format!("{address} was asked for, and {why}")))
+    }
+
+    /// Why an address that is, or has its place, in somebody else's block cannot be had.
+    fn of_another(&self, block: &IPBlock, address: IpAddr) -> String {
+        let (cidr, node) = (block.spec.cidr, &block.spec.node);
+        if *node == self.owner.node {
+            return format!(
+                "it lies in block {cidr}, which another machine claimed under this node's name, or this one before it lost its disk; ask for another"
+            );
+        }
+        match cidr.contains(&address) {
+            true => format!("it lies in block {cidr}, which is node {node}'s; run the pod there, or ask for another"),
+            false => format!("block {cidr} of node {node} leaves no room for its block; ask for another"),
+        }
     }
 }
 
@@ -139,6 +181,29 @@ mod tests {
         assert!(
             matches!(claim, Choice::Claim(pool) if pool.cidr == "10.42.3.64/26".parse().unwrap() && pool.name == "p4")
         );
+    }
+
+    #[test]
+    fn a_block_of_ours_is_not_told_to_be_anothers() {
+        let p4 = || vec![pool("p4", "10.42.0.0/16")];
+        let (_d, store) = store(&[("10.42.1.0/26", true)]);
+        let ask = |supply: &Supply, address: &str| {
+            supply.choose("shop", &[address.parse().unwrap()], store.ledger(), NOW, |_| false)
+        };
+        let refused = |supply: &Supply, address: &str| ask(supply, address).unwrap_err().to_string();
+        let contested = supply(p4(), vec![block("10.42.1.0/26", "n1"), block("10.42.0.0/20", "n2")]);
+        let said = refused(&contested, "10.42.1.5");
+        assert!(said.contains("its block 10.42.1.0/26 overlaps 10.42.0.0/20 of node n2"), "{said}");
+        let mut withheld = supply(p4(), vec![block("10.42.1.0/26", "n1")]);
+        withheld.withheld = ["10.42.1.0/26".parse().unwrap()].into();
+        assert_eq!(ask(&withheld, "10.42.1.5"), Ok(Choice::Wait("10.42.1.0/26".parse().unwrap())));
+        let mut earlier = block("10.42.1.0/26", "n1");
+        earlier["spec"]["claimant"] = "another".into();
+        let said = refused(&supply(p4(), vec![earlier]), "10.42.1.5");
+        assert!(said.contains("which another machine claimed under this node's name"), "{said}");
+        let small = |node| supply(p4(), vec![block("10.42.1.0/28", node)]);
+        assert!(refused(&small("n1"), "10.42.1.40").contains("block 10.42.1.0/28 of this node"));
+        assert!(refused(&small("n2"), "10.42.1.40").contains("block 10.42.1.0/28 of node n2 leaves no room"));
     }
 
     #[test]
