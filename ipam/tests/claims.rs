@@ -37,7 +37,7 @@ fn race(url: &str, pools: &[Pool], each: usize) -> Vec<Vec<ipnet::IpNet>> {
                     let mut own = Vec::new();
                     while own.len() < each {
                         match claim(&store, &pool, &owner(&format!("n{n}")), vec![]).await {
-                            Ok(block) => own.push(block),
+                            Ok(block) => own.push(block.spec.cidr),
                             Err(ClaimError::Full(_)) => break,
                             Err(other) => panic!("{other}"),
                         }

@@ -3,8 +3,7 @@
 use crate::claim::{Claim, PoolFull, Seen, Step};
 use crate::owner::Owner;
 use crate::pool::Pool;
-use ipnet::IpNet;
-use twill_crds::{IPBlock, IPBlockSpec, names};
+use twill_crds::{IPBlock, IPBlockSpec, Object, names};
 use twill_datastore::{Datastore, Error, Filter, Key, Preconditions, Revision};
 
 /// Why no block could be claimed.
@@ -26,12 +25,15 @@ pub fn seen(block: &IPBlock) -> Seen {
 }
 
 /// Claims one block of a pool for its owner; `known` are the blocks heard of so far, stale or not. A pool that is as large as its
-/// blocks means this one block or none.
+/// blocks means this one block or none. Returns the block as it was created.
 ///
 /// # Errors
 /// [`ClaimError::Full`] names the pool and its use. After [`ClaimError::Datastore`] a block may have been created and not
 /// verified; whoever finds it later among the node's own must verify it as well.
-pub async fn claim(store: &Datastore, pool: &Pool, owner: &Owner, known: Vec<Seen>) -> Result<IpNet, ClaimError> {
+///
+/// # Panics
+/// Never: a claim stands only after its block was created.
+pub async fn claim(store: &Datastore, pool: &Pool, owner: &Owner, known: Vec<Seen>) -> Result<IPBlock, ClaimError> {
     let mut claim = Claim::new(&pool.name, pool.cidr, pool.block_len, owner, known);
     let mut created: Option<IPBlock> = None;
     loop {
@@ -55,26 +57,32 @@ pub async fn claim(store: &Datastore, pool: &Pool, owner: &Owner, known: Vec<See
             }
             Step::Delete(cidr) => {
                 tracing::info!(block = %cidr, "another block overlaps the one just created; giving it back");
-                give_back(store, created.as_ref(), cidr).await?;
+                if let Some(block) = &created {
+                    delete(store, block).await?;
+                }
                 claim.deleted();
             }
-            Step::Claimed(cidr) => return Ok(cidr),
+            Step::Claimed(_) => return Ok(created.expect("a claim stands only after its block was created")),
             Step::Full(full) => return Err(full.into()),
         }
     }
 }
 
-async fn give_back(store: &Datastore, created: Option<&IPBlock>, cidr: IpNet) -> Result<(), Error> {
-    let metadata = created.map(|block| &block.metadata);
-    let preconditions = Preconditions {
-        uid: metadata.and_then(|meta| meta.uid.clone()),
-        revision: metadata
-            .and_then(|meta| meta.resource_version.as_ref())
-            .and_then(|version| version.parse().ok())
-            .map(Revision),
-    };
-    match store.delete::<IPBlock>(&Key::cluster(names::block_name(cidr)), &preconditions).await {
-        Ok(()) | Err(Error::NotFound(_) | Error::Conflict(_)) => Ok(()),
-        Err(other) => Err(other),
+/// Deletes a block exactly as it was seen. Whether it is gone; else somebody has written it since.
+///
+/// # Errors
+/// The datastore failed.
+pub async fn delete(store: &Datastore, block: &IPBlock) -> Result<bool, Error> {
+    let preconditions = Preconditions { uid: block.metadata.uid.clone(), revision: revision(block) };
+    match store.delete::<IPBlock>(&Key::cluster(block.name()), &preconditions).await {
+        Ok(()) | Err(Error::NotFound(_)) => Ok(true),
+        Err(Error::Conflict(_)) => Ok(false),
+        Err(error) => Err(error),
     }
+}
+
+/// The revision of a block as it was read.
+#[must_use]
+pub fn revision(block: &IPBlock) -> Option<Revision> {
+    block.metadata.resource_version.as_ref()?.parse().ok().map(Revision)
 }

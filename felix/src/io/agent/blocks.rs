@@ -12,9 +12,10 @@ use crate::io::sysctl;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+use twill_crds::IPBlock;
 use twill_crds::ippool::IPBlockStatus;
-use twill_datastore::Error;
-use twill_ipam::io::claimer::{ClaimError, claim};
+use twill_datastore::{Error, Freshness, Mark, Revision, Scope};
+use twill_ipam::io::claimer::{ClaimError, claim, revision};
 use twill_ipam::{Family, Pool, range};
 
 /// Pause after a claim that failed.
@@ -30,14 +31,14 @@ pub enum Done {
         /// Name of the pool.
         pool: String,
         /// The block, or why there is none.
-        outcome: Result<IpNet, ClaimError>,
+        outcome: Result<IPBlock, ClaimError>,
     },
     /// A block of ours that had vanished was claimed again, or was not.
     Restored {
         /// The block.
         cidr: IpNet,
         /// Why not.
-        outcome: Result<IpNet, ClaimError>,
+        outcome: Result<IPBlock, ClaimError>,
     },
     /// A block of this node's name that nobody uses was given back, or was not.
     Freed {
@@ -99,8 +100,14 @@ pub(super) struct Blocks {
 struct Claiming {
     /// Range of the pool.
     pool: IpNet,
-    /// What was claimed, until it is heard of or for a while: till then the pool looks as poor as before.
-    claimed: Option<(IpNet, Instant)>,
+    /// What was claimed, until all is heard up to there: till then the pool looks as poor as before, however late the datastore's news are.
+    claimed: Option<Mark>,
+}
+
+/// What has been heard when a block that was just claimed has been; whatever became of it meanwhile.
+pub(super) fn mark_of(block: &IPBlock) -> Mark {
+    let revision = revision(block).unwrap_or_default();
+    Mark { scope: Scope::all::<IPBlock>(), revision, present: None }
 }
 
 impl Blocks {
@@ -141,10 +148,17 @@ impl Blocks {
         self.claiming.values().any(claimed) || self.lost.under_way(cidr)
     }
 
-    /// These blocks are ours.
-    fn heard(&mut self, own: &BTreeSet<IpNet>) {
-        let now = Instant::now();
-        self.claiming.retain(|_, one| one.claimed.is_none_or(|(cidr, until)| !own.contains(&cidr) && now < until));
+    /// All this has been heard.
+    fn heard(&mut self, heard: &Freshness) {
+        let is_told = |mark: &Mark| heard.reached(std::slice::from_ref(mark));
+        self.claiming.retain(|_, one| !one.claimed.as_ref().is_some_and(is_told));
+    }
+
+    /// All blocks were listed anew. What was claimed later than this list is of a datastore that has been put back to an earlier state, and is not
+    /// heard of any more.
+    pub(super) fn listed(&mut self, at: Revision) {
+        self.claiming.retain(|_, one| one.claimed.as_ref().is_none_or(|mark| mark.revision <= at));
+        self.lost.listed(at);
     }
 
     /// Blocks of this node's name that it may not use, one sentence each.
@@ -165,6 +179,8 @@ impl Agent {
     pub(super) fn take_blocks(&mut self) {
         let own = self.supply.own();
         let known: BTreeSet<IpNet> = self.store.ledger().blocks().map(|(cidr, _)| *cidr).collect();
+        self.blocks.heard(&self.heard);
+        self.blocks.lost.heard(&own, &self.heard);
         for cidr in own.difference(&known) {
             self.blocks.ready.awaits(*cidr);
             self.set_ready(*cidr, false);
@@ -172,8 +188,6 @@ impl Agent {
         for cidr in known.difference(&own) {
             self.lost(*cidr);
         }
-        self.blocks.heard(&own);
-        self.blocks.lost.heard(&own);
         self.follow_giving();
         self.blocks.contested = self
             .supply
@@ -248,15 +262,16 @@ impl Agent {
         self.retry_pending().await;
     }
 
-    fn claimed(&mut self, pool: String, outcome: Result<IpNet, ClaimError>) {
+    fn claimed(&mut self, pool: String, outcome: Result<IPBlock, ClaimError>) {
         match outcome {
-            Ok(cidr) => {
+            Ok(block) => {
+                let cidr = block.spec.cidr;
                 tracing::info!(block = %cidr, %pool, "block claimed");
                 self.blocks.refused.remove(&pool);
                 self.blocks.ready.awaits(cidr);
                 let claiming = self.blocks.claiming.get_mut(&pool);
-                claiming.into_iter().for_each(|one| one.claimed = Some((cidr, later(CLAIM_PAUSE))));
-                self.blocks.heard(&self.supply.own());
+                claiming.into_iter().for_each(|one| one.claimed = Some(mark_of(&block)));
+                self.blocks.heard(&self.heard);
             }
             Err(error) => {
                 tracing::warn!(%error, %pool, "no block claimed");
@@ -299,5 +314,55 @@ impl Agent {
                 self.faults.insert("store", error.to_string());
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use twill_crds::IPBlockSpec;
+    use twill_datastore::Followed;
+
+    fn block(cidr: &str, revision: u64) -> IPBlock {
+        let cidr = cidr.parse().unwrap();
+        let spec = IPBlockSpec { cidr, node: "n1".into(), claimant: None };
+        let mut block = IPBlock::new(&twill_crds::names::block_name(cidr), spec);
+        block.metadata.resource_version = Some(revision.to_string());
+        block
+    }
+
+    fn claimed(block: &IPBlock) -> Blocks {
+        let mut blocks = Blocks::new(Duration::ZERO);
+        let pool = "10.42.0.0/16".parse().unwrap();
+        blocks.claiming.insert("p".into(), Claiming { pool, claimed: Some(mark_of(block)) });
+        blocks
+    }
+
+    #[test]
+    fn a_pool_is_claimed_from_again_only_when_the_last_claim_has_been_heard_of() {
+        let (earlier, ours) = (block("10.42.0.0/26", 7), block("10.42.1.0/26", 9));
+        let mut heard = Freshness::of(vec![Scope::all::<IPBlock>()]);
+        let mut blocks = claimed(&ours);
+        blocks.heard(&heard);
+        for late in [Followed::Synced { items: vec![], revision: Revision(5) }, Followed::Applied(earlier, Revision(7))]
+        {
+            heard.take(&late);
+            blocks.heard(&heard);
+            assert!(blocks.claiming.contains_key("p"), "{late:?}");
+        }
+        heard.take(&Followed::Applied(ours, Revision(9)));
+        blocks.heard(&heard);
+        assert!(blocks.claiming.is_empty());
+    }
+
+    #[test]
+    fn a_claim_in_a_datastore_that_was_put_back_is_not_waited_for() {
+        let ours = block("10.42.1.0/26", 9);
+        let mut blocks = claimed(&ours);
+        blocks.listed(Revision(9));
+        assert!(blocks.claiming.contains_key("p"));
+        blocks.listed(Revision(8));
+        assert!(blocks.claiming.is_empty());
     }
 }

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use twill_crds::ippool::IPBlockStatus;
-use twill_crds::{IPBlock, Object, names};
-use twill_datastore::{Datastore, Error, Key, Preconditions, Revision};
+use twill_crds::{IPBlock, names};
+use twill_datastore::{Error, Key};
+use twill_ipam::io::claimer::delete;
 use twill_ipam::{Family, Pool, idle};
 
 /// How long a mark that was written may take to be heard of.
@@ -166,16 +167,5 @@ impl Agent {
             Ok(false) => tracing::debug!(block = %cidr, "block was written meanwhile; not given back"),
             Err(error) => tracing::warn!(%error, "{} not given back; tried again", name(cidr)),
         }
-    }
-}
-
-/// Deletes exactly what was seen. Whether it is gone.
-pub(super) async fn delete(store: &Datastore, block: &IPBlock) -> Result<bool, Error> {
-    let revision = block.meta().resource_version.as_deref().and_then(|text| text.parse().ok()).map(Revision);
-    let preconditions = Preconditions { uid: block.meta().uid.clone(), revision };
-    match store.delete::<IPBlock>(&Key::cluster(block.name()), &preconditions).await {
-        Ok(()) | Err(Error::NotFound(_)) => Ok(true),
-        Err(Error::Conflict(_)) => Ok(false),
-        Err(error) => Err(error),
     }
 }

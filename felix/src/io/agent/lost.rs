@@ -2,11 +2,13 @@
 //! deleted it and whether the Node exists: their addresses must not become anybody else's while they run. If it is another's by now,
 //! nothing is handed out of it; what becomes of its pods is `isolation`'s.
 
-use super::blocks::{CLAIM_PAUSE, Done};
+use super::blocks::{CLAIM_PAUSE, Done, mark_of};
 use super::{Agent, later, name};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+use twill_crds::IPBlock;
+use twill_datastore::{Freshness, Mark, Revision};
 use twill_ipam::io::claimer::{ClaimError, claim};
 use twill_ipam::{Fate, Pool};
 
@@ -19,8 +21,8 @@ pub(super) struct Lost {
     /// When a block may be claimed again.
     due: BTreeMap<IpNet, Instant>,
     under_way: BTreeSet<IpNet>,
-    /// Claimed again, until it is heard of or for a while.
-    returning: BTreeMap<IpNet, Instant>,
+    /// Claimed again, until all is heard up to there.
+    returning: BTreeMap<IpNet, Mark>,
     problems: BTreeMap<IpNet, String>,
 }
 
@@ -32,7 +34,7 @@ impl Lost {
 
     /// Whether any is about to be ours again.
     pub(super) fn any_returns(&self) -> bool {
-        !self.under_way.is_empty() || self.returning.values().any(|until| Instant::now() < *until)
+        !self.under_way.is_empty() || !self.returning.is_empty()
     }
 
     /// What is wrong, one sentence each.
@@ -40,11 +42,16 @@ impl Lost {
         self.problems.values().cloned()
     }
 
-    /// These blocks are ours.
-    pub(super) fn heard(&mut self, own: &BTreeSet<IpNet>) {
+    /// These blocks are ours, and all this has been heard.
+    pub(super) fn heard(&mut self, own: &BTreeSet<IpNet>, heard: &Freshness) {
         self.problems.retain(|cidr, _| !own.contains(cidr));
-        self.returning.retain(|cidr, _| !own.contains(cidr));
+        self.returning.retain(|_, mark| !heard.reached(std::slice::from_ref(mark)));
         self.due.retain(|cidr, _| !own.contains(cidr) || self.under_way.contains(cidr));
+    }
+
+    /// All blocks were listed anew, see [`super::blocks::Blocks::listed`].
+    pub(super) fn listed(&mut self, at: Revision) {
+        self.returning.retain(|_, mark| mark.revision <= at);
     }
 }
 
@@ -69,6 +76,7 @@ impl Agent {
             return;
         }
         let due = self.blocks.lost.due.get(&cidr).is_none_or(|at| Instant::now() >= *at);
+        let due = due && !self.blocks.lost.returning.contains_key(&cidr);
         if !due || !self.blocks.lost.under_way.insert(cidr) {
             return;
         }
@@ -81,14 +89,14 @@ impl Agent {
     }
 
     /// A block that had vanished was claimed again, or was not.
-    pub(super) fn restored(&mut self, cidr: IpNet, outcome: Result<IpNet, ClaimError>) {
+    pub(super) fn restored(&mut self, cidr: IpNet, outcome: Result<IPBlock, ClaimError>) {
         self.blocks.lost.under_way.remove(&cidr);
         self.blocks.lost.due.insert(cidr, later(CLAIM_PAUSE));
         match outcome {
-            Ok(_) => {
+            Ok(block) => {
                 tracing::warn!(block = %cidr, "block had vanished; claimed again");
-                self.blocks.lost.returning.insert(cidr, later(CLAIM_PAUSE));
-                self.blocks.lost.heard(&self.supply.own());
+                self.blocks.lost.returning.insert(cidr, mark_of(&block));
+                self.blocks.lost.heard(&self.supply.own(), &self.heard);
             }
             // Somebody was faster: what is heard next says who.
             Err(ClaimError::Full(_)) => tracing::warn!(block = %cidr, "block had vanished, and is another's now"),

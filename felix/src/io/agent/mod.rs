@@ -367,6 +367,9 @@ impl Agent {
             }
             Fact::Block(followed) => {
                 self.memory.hear(kind, &followed);
+                if let Followed::Synced { revision, .. } = &*followed {
+                    self.blocks.listed(*revision);
+                }
                 for change in self.supply.blocks.apply(*followed) {
                     let [old, new] = [&change.old, &change.new].map(|block| block.as_ref().map(|block| &block.spec));
                     self.nodes_untold |= old != new;

@@ -3,7 +3,6 @@
 //! during the whole quarantine is given back, and free for anybody.
 
 use super::blocks::Done;
-use super::idle::delete;
 use super::{Agent, name};
 use crate::model;
 use ipnet::IpNet;
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use twill_crds::{IPBlock, Object, Pod};
 use twill_datastore::{Datastore, Error, Filter};
 use twill_ipam::Quarantine;
+use twill_ipam::io::claimer::delete;
 
 /// What is known of them.
 #[derive(Debug)]
