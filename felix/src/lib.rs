@@ -14,6 +14,7 @@ pub mod index;
 pub mod io;
 pub mod memory;
 pub mod model;
+pub mod pace;
 pub mod refused;
 pub mod ruleset;
 pub mod trace;

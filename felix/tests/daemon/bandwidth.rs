@@ -191,6 +191,38 @@ fn limits_are_put_back_outlive_felix_and_leave_with_the_pod() {
 
 #[test]
 #[ignore = "needs root: make test"]
+fn a_limit_that_cannot_be_put_right_is_said_once_and_hinders_nothing_else() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let pod = node.pod("slow");
+    let (interface, _) = add(&node, &pod, &limits());
+    let device = interface.replace("twl", "twb");
+    node.ns.run(&["ip", "link", "del", &device]);
+    until("it is put right", SOON, || is_whole(&node, &interface));
+    // The kernel lets nobody delete the loopback interface, whatever its name is.
+    node.kill();
+    node.ns.run(&["ip", "link", "del", &device]);
+    node.ns.run(&["ip", "link", "set", "lo", "down"]);
+    node.ns.run(&["ip", "link", "set", "lo", "name", &device]);
+    node.start();
+    let problems = |node: &Node| node.status().unwrap()["problems"].to_string();
+    let told = |node: &Node| problems(node).contains(&format!("deleting interface {device}"));
+    until("it is said", 2 * SOON, || told(&node));
+    for _ in 0..3 {
+        node.ns.run(&["ip", "route", "add", "10.99.0.1", "dev", &interface, "proto", "85"]);
+        until("a route that leads to nobody goes", Duration::from_secs(12), || {
+            !node.ns.run(&["ip", "route"]).contains("10.99.0.1")
+        });
+    }
+    let said = |node: &Node| node.log_text().matches("not put right; tried again").count();
+    assert_eq!(said(&node), 1, "{}", node.tail());
+    node.ns.run(&["ip", "link", "set", &device, "name", "lo"]);
+    node.ns.run(&["ip", "link", "set", "lo", "up"]);
+    until("it is put right when it can be", Duration::from_secs(40), || is_whole(&node, &interface) && !told(&node));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
 fn disciplines_of_others_stay_with_a_limit_and_without_one() {
     let mut node = Node::new(&["10.42.0.0/16"]);
     node.start_routed(1);

@@ -47,6 +47,7 @@ use crate::io::memory::Keeper;
 use crate::io::nft::{Enforced, Table};
 use crate::io::rtnl::Rtnl;
 use crate::model::{self, PodKey};
+use crate::pace::Failing;
 use crate::workload::supply::{Now, Supply};
 use attach::Pending;
 use facts::Compiled;
@@ -146,6 +147,8 @@ pub struct Agent {
     repairs: u64,
     mtu: Option<u32>,
     faults: BTreeMap<&'static str, String>,
+    /// What of interfaces and routes cannot be put right.
+    failing: Failing,
     ipv6: bool,
     ticks: u64,
     /// Pools, blocks or nodes are others than when they were last looked at.
@@ -208,6 +211,7 @@ impl Agent {
             repairs: 0,
             mtu: None,
             faults: BTreeMap::new(),
+            failing: Failing::default(),
             ipv6: false,
             ticks: 0,
             supply_changed: false,

@@ -2,11 +2,13 @@
 
 use super::{Agent, Live};
 use crate::index::Event;
+use crate::io::link::KernelError;
 use crate::io::{link, route};
 use crate::workload::{Asked, from_alias, interface_name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Instant;
 use twill_crds::names::{IPVS_DEVICE, WORKLOAD_PREFIX};
 use twill_ipam::{Attachment, Kind, Origin, Sandbox, StoreError};
 
@@ -121,7 +123,13 @@ impl Agent {
         let outcome = self.repair_routes();
         match outcome {
             Ok(gone) => {
-                self.faults.remove("routes");
+                self.failing.forget_others();
+                match self.failing.sentence() {
+                    Some(sentence) => self
+                        .faults
+                        .insert("routes", format!("interfaces or routes are not as they should be: {sentence}")),
+                    None => self.faults.remove("routes"),
+                };
                 self.forget_vanished(gone).await;
             }
             Err(error) => {
@@ -143,46 +151,79 @@ impl Agent {
         }
     }
 
-    /// Returns the endpoints whose interface is gone.
-    fn repair_routes(&mut self) -> Result<Vec<Sandbox>, link::KernelError> {
+    /// Returns the endpoints whose interface is gone. What fails of one does not hinder the others.
+    fn repair_routes(&mut self) -> Result<Vec<Sandbox>, KernelError> {
         let links: BTreeMap<u32, link::Link> = self.named_links()?.into_iter().map(|link| (link.index, link)).collect();
         self.come_back(&links);
         let actual = route::locals(&mut self.rtnl)?;
         let mut gone = Vec::new();
-        let mut wanted = BTreeSet::new();
-        for (sandbox, live) in self.endpoints.iter().filter(|(_, live)| live.routed) {
+        let mut wanted: BTreeSet<IpAddr> = BTreeSet::new();
+        let routed = self.endpoints.iter().filter(|(_, live)| live.routed);
+        let routed: Vec<(Sandbox, Live)> = routed.map(|(sandbox, live)| (sandbox.clone(), live.clone())).collect();
+        for (sandbox, live) in routed {
             let Some(link) = links.get(&live.index).filter(|link| link.name == live.host_name) else {
-                gone.push(sandbox.clone());
+                gone.push(sandbox);
                 continue;
             };
             if !link.up {
-                link::set_up(&mut self.rtnl, link.index, &link.name)?;
+                self.attempt(&live.host_name, |agent| link::set_up(&mut agent.rtnl, link.index, &link.name));
             }
-            if self.isolation.holds(sandbox) || self.stays_closed(&live.host_name) {
+            if self.isolation.holds(&sandbox) || self.stays_closed(&live.host_name) {
                 continue;
             }
-            for address in &live.addresses {
-                wanted.insert(*address);
-                if actual.get(address) != Some(&live.index) {
-                    route::add(&mut self.rtnl, *address, live.index)?;
-                    self.repairs += 1;
-                    tracing::warn!(%address, interface = %live.host_name, "local route was missing; put back");
-                }
+            wanted.extend(&live.addresses);
+            for address in live.addresses.iter().filter(|address| actual.get(address) != Some(&live.index)) {
+                self.attempt(&address.to_string(), |agent| agent.put_back(*address, &live));
             }
         }
-        self.repair_shaping(&links)?;
+        self.repair_shaping(&links);
         // A route of ours that leads to nobody: of an attachment that ended while no felix ran, or of one that is cut off.
         let attachments = self.store.ledger().attachments().filter(|held| !self.isolation.holds(&held.sandbox));
         let held: BTreeSet<IpAddr> = attachments.flat_map(|held| held.addresses.iter().copied()).collect();
         for address in actual.keys().filter(|address| !wanted.contains(address) && !held.contains(address)) {
-            route::delete(&mut self.rtnl, *address)?;
+            self.attempt(&address.to_string(), |agent| route::delete(&mut agent.rtnl, *address));
         }
         Ok(gone)
     }
 
+    fn put_back(&mut self, address: IpAddr, live: &Live) -> Result<(), KernelError> {
+        route::add(&mut self.rtnl, address, live.index)?;
+        self.repairs += 1;
+        tracing::warn!(%address, interface = %live.host_name, "local route was missing; put back");
+        Ok(())
+    }
+
+    /// Does what may fail for this one thing alone. What fails is said once. It costs one question to the kernel and changes nothing, so it is
+    /// tried at every look; what does change something on its way is asked for with [`Self::attempt_now_and_then`].
+    fn attempt<T>(&mut self, what: &str, act: impl FnOnce(&mut Self) -> Result<T, KernelError>) -> Option<T> {
+        match act(self) {
+            Ok(done) => {
+                if self.failing.succeeded(what) {
+                    tracing::info!(%what, "put right at last");
+                }
+                Some(done)
+            }
+            Err(error) => {
+                if self.failing.failed(what, error.to_string(), Instant::now()) {
+                    tracing::warn!(%error, "not put right; tried again");
+                }
+                None
+            }
+        }
+    }
+
+    /// The same after growing pauses: the kernel tells of each change, which is a reason for the next look.
+    pub(super) fn attempt_now_and_then<T>(
+        &mut self,
+        what: &str,
+        act: impl FnOnce(&mut Self) -> Result<T, KernelError>,
+    ) -> Option<T> {
+        if self.failing.may_try(what, Instant::now()) { self.attempt(what, act) } else { None }
+    }
+
     /// All links. The table knows workloads by their names, so under another one an interface of ours would be nobody's: such a
     /// one gets its name back, or is set down and left out.
-    fn named_links(&mut self) -> Result<Vec<link::Link>, link::KernelError> {
+    fn named_links(&mut self) -> Result<Vec<link::Link>, KernelError> {
         let mut links = Vec::new();
         for mut link in link::all(&mut self.rtnl)? {
             let ours = from_alias(&link.alias);
@@ -204,7 +245,7 @@ impl Agent {
                 Err(error) => {
                     self.repairs += 1;
                     tracing::error!(%error, called = %link.name, "workload interface has another name; set down");
-                    link::set_down(&mut self.rtnl, link.index, &link.name)?;
+                    self.attempt(&name, |agent| link::set_down(&mut agent.rtnl, link.index, &link.name));
                 }
             }
         }

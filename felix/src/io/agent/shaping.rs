@@ -10,24 +10,36 @@ use std::net::IpAddr;
 
 impl Agent {
     /// Puts back limits that others removed or changed, and removes what is left of workloads that are gone.
-    pub(super) fn repair_shaping(&mut self, links: &BTreeMap<u32, Link>) -> Result<(), KernelError> {
+    pub(super) fn repair_shaping(&mut self, links: &BTreeMap<u32, Link>) {
         let limited = self.limited();
-        if !limited.is_empty() {
-            let found = shaping::Found::read(&mut self.rtnl)?;
-            for (index, name, bandwidth) in &limited {
-                let difference = found.difference(&mut self.rtnl, *index, name, Some(bandwidth))?;
-                let Some(difference) = difference.filter(|_| links.contains_key(index)) else { continue };
-                shaping::apply(&mut self.rtnl, *index, name, Some(bandwidth))?;
-                self.repairs += 1;
-                tracing::warn!(interface = %name, "{difference} was not as it should be; put right");
+        let read = |agent: &mut Self| shaping::Found::read(&mut agent.rtnl);
+        let found = if limited.is_empty() { None } else { self.attempt_now_and_then("limits", read) };
+        for found in found.iter() {
+            for (index, name, bandwidth) in limited.iter().filter(|(index, ..)| links.contains_key(index)) {
+                let what = format!("limits of {name}");
+                self.attempt_now_and_then(&what, |agent| agent.put_right(found, *index, name, bandwidth));
             }
         }
         let there: BTreeSet<&str> = links.values().map(|link| link.name.as_str()).collect();
         let orphans =
             links.values().filter_map(|link| shaping::whose(&link.name)).filter(|name| !there.contains(name.as_str()));
         for name in orphans {
-            shaping::remove(&mut self.rtnl, &name)?;
+            let what = format!("limits of {name}");
+            self.attempt_now_and_then(&what, |agent| shaping::remove(&mut agent.rtnl, &name));
         }
+    }
+
+    fn put_right(
+        &mut self,
+        found: &shaping::Found,
+        index: u32,
+        name: &str,
+        bandwidth: &Bandwidth,
+    ) -> Result<(), KernelError> {
+        let Some(difference) = found.difference(&mut self.rtnl, index, name, Some(bandwidth))? else { return Ok(()) };
+        shaping::apply(&mut self.rtnl, index, name, Some(bandwidth))?;
+        self.repairs += 1;
+        tracing::warn!(interface = %name, "{difference} was not as it should be; put right");
         Ok(())
     }
 

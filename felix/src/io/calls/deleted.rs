@@ -2,9 +2,10 @@
 
 use super::{Calls, detach};
 use crate::cni::{self, Del};
+use crate::pace::Failing;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use twill_crds::cni::{CniRequest, Generation};
 use twill_crds::names::CNI_DELETED;
 use twill_ipam::Attachment;
@@ -116,27 +117,32 @@ fn boot() -> String {
 pub async fn replay(calls: Calls, tombstones: Tombstones) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut said = String::new();
+    let mut failing = Failing::default();
     loop {
         tick.tick().await;
         let at = tombstones.clone();
         let all = tokio::task::spawn_blocking(move || at.read(OLD)).await.unwrap_or_default();
         for tombstone in all {
+            let what = tombstone.path.display().to_string();
+            if !failing.may_try(&what, Instant::now()) {
+                continue;
+            }
             match perform(&calls, &tombstone.del).await {
                 Ok(()) => {
                     let del = &tombstone.del;
                     tracing::info!(container = %del.sandbox.container_id, interface = %del.sandbox.ifname,
                         "DEL that the plugin had left was performed");
+                    failing.succeeded(&what);
                     tombstone.remove();
                 }
-                // Once, however often it is tried.
-                Err(error) if said != error.message => {
-                    tracing::warn!(%error, "DEL that the plugin had left was not performed; tried again");
-                    said = error.message;
+                Err(error) => {
+                    if failing.failed(&what, error.message.clone(), Instant::now()) {
+                        tracing::warn!(%error, path = %what, "DEL that the plugin had left was not performed; tried again");
+                    }
                 }
-                Err(_) => {}
             }
         }
+        failing.forget_others();
     }
 }
 
