@@ -411,13 +411,15 @@ impl Machine {
         cluster.mark(version, true);
     }
 
-    /// Own blocks that are given back now: marked, so withdrawn; or contested, and nobody's here.
-    pub fn going(&self) -> Vec<Version> {
+    /// Own blocks that are given back now: marked, so withdrawn; or contested, and neither anybody's here nor at rest. That felix looks twice
+    /// before is no step here: each of the two comes at any time.
+    pub fn going(&self, now: u64) -> Vec<Version> {
         if !self.heard || self.work.is_some() {
             return Vec::new();
         }
         let held = |cidr: IpNet| self.ledger.block(cidr).map_or(0, |block| block.held());
-        let contested = self.contested();
+        let rests = |cidr: IpNet| self.ledger.usage(&[cidr], now, COOL_DOWN).cooling > 0;
+        let contested = self.contested().filter(|cidr| !rests(*cidr));
         let marked = self.own().into_iter().filter(|cidr| self.is_releasing(*cidr));
         let all = marked.chain(contested).filter(|cidr| held(*cidr) == 0);
         all.filter_map(|cidr| self.view.blocks.get(&cidr)).map(|stored| stored.version()).collect()

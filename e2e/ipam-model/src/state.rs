@@ -204,7 +204,7 @@ impl State {
             if machine.surplus(self.now, rules.mutant).is_some() {
                 all.push(Action::Mark(m));
             }
-            all.extend(machine.going().into_iter().map(|version| Action::GiveBack(m, version)));
+            all.extend(machine.going(self.now).into_iter().map(|version| Action::GiveBack(m, version)));
         }
         let others = self.routes(m);
         if !machine.openable(&others, rules.mutant).is_empty() {

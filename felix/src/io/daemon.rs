@@ -324,12 +324,21 @@ impl Looks {
 
 /// All news of one moment are one look at the kernel.
 async fn tell(agent: &mut Agent, news: &mut Vec<News>, looks: &mut Looks) {
-    let mut routed = false;
+    let (mut routed, mut withdrawn) = (false, false);
     for item in news.drain(..) {
         match item {
-            News::Ours | News::Lost => looks.ask(Instant::now()),
+            News::Ours => looks.ask(Instant::now()),
             News::Unreachable => routed = true,
+            // Thousands may go at once: the next tick looks.
+            News::Withdrawn => withdrawn = true,
+            News::Lost => {
+                looks.ask(Instant::now());
+                routed = true;
+            }
         }
+    }
+    if routed || withdrawn {
+        agent.routes_changed();
     }
     if routed {
         agent.check_blocks();

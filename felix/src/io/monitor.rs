@@ -9,7 +9,7 @@ use netlink_packet_route::route::RouteProtocol;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
 use tokio::sync::mpsc::UnboundedSender;
-use twill_crds::names::{IPVS_DEVICE, RTPROT_FELIX, SHAPER_PREFIX, WORKLOAD_PREFIX};
+use twill_crds::names::{IPVS_DEVICE, RTPROT_BGPD, RTPROT_FELIX, SHAPER_PREFIX, WORKLOAD_PREFIX};
 
 /// `RTNLGRP_*` of `linux/rtnetlink.h`.
 const GROUPS: [u32; 4] = [1, 4, 7, 11];
@@ -23,6 +23,8 @@ pub enum News {
     Ours,
     /// bgpd has written the unreachable route of a block.
     Unreachable,
+    /// A route of bgpd is gone: of a block that is given back, or of one that others had a route for.
+    Withdrawn,
     /// News were lost: look again at everything.
     Lost,
 }
@@ -92,9 +94,11 @@ fn one(message: &RouteNetlinkMessage) -> Option<News> {
         RouteNetlinkMessage::NewQueueDiscipline(_)
         | RouteNetlinkMessage::DelQueueDiscipline(_)
         | RouteNetlinkMessage::DelTrafficFilter(_) => Some(News::Ours),
-        RouteNetlinkMessage::DelRoute(gone) => {
-            (gone.header.protocol == RouteProtocol::Other(RTPROT_FELIX)).then_some(News::Ours)
-        }
+        RouteNetlinkMessage::DelRoute(gone) => match gone.header.protocol {
+            RouteProtocol::Other(RTPROT_FELIX) => Some(News::Ours),
+            RouteProtocol::Other(RTPROT_BGPD) => Some(News::Withdrawn),
+            _ => None,
+        },
         _ => None,
     }
 }

@@ -4,30 +4,57 @@
 use super::{Agent, later, name};
 use crate::io::agent::Done;
 use crate::io::route;
+use crate::pace::Pace;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use twill_crds::ippool::IPBlockStatus;
 use twill_crds::{IPBlock, names};
-use twill_datastore::{Error, Key};
-use twill_ipam::io::claimer::delete;
-use twill_ipam::{Family, Pool, idle};
+use twill_datastore::{Error, Filter, Key};
+use twill_ipam::io::claimer::{delete, seen};
+use twill_ipam::{Family, Pool, Seen, idle};
 
 /// How long a mark that was written may take to be heard of.
 const HEARD: Duration = Duration::from_secs(10);
 /// How many looks in a row must find no route of bgpd for the block.
 const LOOKS: u32 = 2;
 
+/// Pauses between looks at the kernel's routes as long as bgpd has those of all blocks that go.
+const LOOK: Pace = Pace::new(Duration::from_secs(4), Duration::from_secs(60));
+
 /// What is going on with them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Idle {
+    look: Pace,
     /// What is being written of them, or was and is not heard of yet, and until when that is waited for.
     marking: BTreeMap<IpNet, (bool, Instant)>,
     /// Looks in a row without route.
     withdrawn: BTreeMap<IpNet, u32>,
     deleting: BTreeSet<IpNet>,
+    /// Looks in a row that found it contested, and that nobody has, or had a moment ago, an address of it.
+    contested: BTreeMap<IpNet, u32>,
     /// Since when nobody has had an address of it.
     empty: BTreeMap<IpNet, Instant>,
+}
+
+impl Default for Idle {
+    fn default() -> Self {
+        Self {
+            look: LOOK,
+            marking: BTreeMap::new(),
+            withdrawn: BTreeMap::new(),
+            deleting: BTreeSet::new(),
+            contested: BTreeMap::new(),
+            empty: BTreeMap::new(),
+        }
+    }
+}
+
+impl Idle {
+    /// The kernel told of routes of blocks.
+    pub(super) fn routes_changed(&mut self) {
+        self.look.reset();
+    }
 }
 
 impl Agent {
@@ -70,6 +97,7 @@ impl Agent {
                 tracing::info!(block = %cidr, "block is not needed; to be given back");
                 // Durably, before anybody hears of it. If the mark comes to nothing, it is opened again as any block.
                 self.set_ready(cidr, false);
+                self.blocks.idle.look.reset();
                 self.mark(block, true);
             }
         }
@@ -78,21 +106,27 @@ impl Agent {
 
     fn give_back_withdrawn(&mut self) {
         let marked: Vec<IPBlock> = self.supply.giving.iter().filter_map(|cidr| self.block(*cidr)).collect();
-        let marked: Vec<IPBlock> = marked.into_iter().filter(IPBlock::is_releasing).collect();
-        if marked.is_empty() {
+        let held = |cidr| self.store.ledger().block(cidr).is_some_and(|block| block.held() > 0);
+        let (held, going): (Vec<IPBlock>, Vec<IPBlock>) =
+            marked.into_iter().filter(IPBlock::is_releasing).partition(|block| held(block.spec.cidr));
+        for block in held {
+            tracing::warn!(block = %block.spec.cidr, "block was to be given back, and a pod has an address of it; kept");
+            self.mark(block, false);
+        }
+        let now = Instant::now();
+        if going.is_empty() || !self.blocks.idle.look.is_due(now) {
             return;
         }
         let routed = match route::unreachable(&mut self.rtnl) {
             Ok(routed) => routed,
             Err(error) => return tracing::warn!(%error, "routes of blocks are not known"),
         };
-        for block in marked {
+        match going.iter().all(|block| routed.contains(&block.spec.cidr)) {
+            true => self.blocks.idle.look.again(now),
+            false => self.blocks.idle.look.reset(),
+        }
+        for block in going {
             let cidr = block.spec.cidr;
-            if self.store.ledger().block(cidr).is_some_and(|block| block.held() > 0) {
-                tracing::warn!(block = %cidr, "block was to be given back, and a pod has an address of it; kept");
-                self.mark(block, false);
-                continue;
-            }
             let looks = self.blocks.idle.withdrawn.entry(cidr).or_insert(0);
             *looks = if routed.contains(&cidr) { 0 } else { *looks + 1 };
             if *looks < LOOKS || self.blocks.idle.marking.contains_key(&cidr) || !self.blocks.idle.deleting.insert(cidr)
@@ -104,16 +138,43 @@ impl Agent {
     }
 
     /// Two nodes that were killed between creating overlapping blocks and looking for such leave both: whoever has no pod in his gives it back.
+    /// One look is not enough: another's claim that found ours is about to be given back by him. Nor is it while an address rests, for its next
+    /// owner would not know of that.
     fn give_back_contested(&mut self) {
-        for (cidr, other) in self.supply.contested() {
-            let held = self.store.ledger().block(cidr).map_or(0, twill_ipam::ledger::Block::held);
-            let Some(block) = self.block(cidr).filter(|_| held == 0 && !self.blocks.unverified(cidr)) else { continue };
+        let contested: BTreeMap<IpNet, Seen> = self.supply.contested().into_iter().collect();
+        self.blocks.idle.contested.retain(|cidr, _| contested.contains_key(cidr));
+        let now = self.now();
+        for (cidr, other) in contested {
+            let usage = self.store.ledger().usage(&[cidr], now.at, now.cool_down);
+            let unused = usage.held == 0 && usage.cooling == 0 && !self.blocks.unverified(cidr);
+            let looks = self.blocks.idle.contested.entry(cidr).or_insert(0);
+            *looks = if unused { *looks + 1 } else { 0 };
+            let Some(block) = self.block(cidr).filter(|_| self.blocks.idle.contested[&cidr] >= LOOKS) else { continue };
             if self.blocks.idle.deleting.insert(cidr) {
                 tracing::warn!(block = %cidr, other = %other.cidr, node = %other.node, "block overlaps another's, and nobody has an address of it; giving it back");
                 self.set_ready(cidr, false);
-                self.delete_block(block);
+                self.delete_contested(block);
             }
         }
+    }
+
+    /// After a last look at what the datastore has now.
+    fn delete_contested(&self, block: IPBlock) {
+        let (store, done, owner) = (self.datastore.clone(), self.done.clone(), self.supply.owner().clone());
+        tokio::spawn(async move {
+            let cidr = block.spec.cidr;
+            let outcome = match store.list::<IPBlock>(&Filter::default()).await {
+                Ok(list) => {
+                    let all: Vec<Seen> = list.items.iter().map(seen).collect();
+                    match owner.contested(&all).iter().any(|(own, _)| *own == cidr) {
+                        true => delete(&store, &block).await,
+                        false => Ok(false),
+                    }
+                }
+                Err(error) => Err(error),
+            };
+            let _ = done.send(Done::GivenBack { cidr, outcome });
+        });
     }
 
     fn delete_block(&self, block: IPBlock) {
@@ -164,7 +225,9 @@ impl Agent {
         self.blocks.idle.deleting.remove(&cidr);
         match outcome {
             Ok(true) => tracing::info!(block = %cidr, "block given back"),
-            Ok(false) => tracing::debug!(block = %cidr, "block was written meanwhile; not given back"),
+            Ok(false) => {
+                tracing::debug!(block = %cidr, "block was written meanwhile, or is no longer contested; not given back")
+            }
             Err(error) => tracing::warn!(%error, "{} not given back; tried again", name(cidr)),
         }
     }

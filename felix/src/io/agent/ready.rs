@@ -4,6 +4,7 @@
 use super::{Agent, name};
 use crate::io::link::KernelError;
 use crate::io::route::{self, Learned};
+use crate::pace::Pace;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -11,9 +12,15 @@ use std::time::{Duration, Instant};
 /// How long bgpd may take to write a new block's route before the block is used without.
 const ROUTE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Pauses between looks at the kernel's routes that nobody announces: the last of a learned one may go without news.
+const LOOK: Pace = Pace::new(Duration::from_secs(1), Duration::from_secs(10));
+
 /// What blocks that are not ready wait for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Readiness {
+    look: Pace,
+    /// The blocks that the last look was for.
+    looked_for: Vec<IpNet>,
     /// Blocks without bgpd's route, since when.
     unready: BTreeMap<IpNet, Instant>,
     /// Blocks in use without bgpd's route.
@@ -22,7 +29,37 @@ pub(super) struct Readiness {
     elsewhere: BTreeMap<IpNet, Learned>,
 }
 
+impl Default for Readiness {
+    fn default() -> Self {
+        Self {
+            look: LOOK,
+            looked_for: Vec::new(),
+            unready: BTreeMap::new(),
+            without_route: BTreeSet::new(),
+            elsewhere: BTreeMap::new(),
+        }
+    }
+}
+
 impl Readiness {
+    /// Whether the kernel's routes are to be read now, for these blocks or for those that are used without. bgpd is waited for from second to
+    /// second, and no longer than [`ROUTE_PATIENCE`]; all else may last.
+    fn is_due(&mut self, waiting: &[IpNet], now: Instant) -> bool {
+        if waiting != self.looked_for {
+            self.looked_for = waiting.to_vec();
+            self.look.reset();
+        }
+        if waiting.is_empty() && self.without_route.is_empty() {
+            return false;
+        }
+        let awaits_bgpd = waiting.iter().any(|cidr| self.unready.contains_key(cidr));
+        if !awaits_bgpd && !self.look.is_due(now) {
+            return false;
+        }
+        self.look.again(now);
+        true
+    }
+
     /// A block's wait begins, unless it has begun.
     pub(super) fn awaits(&mut self, cidr: IpNet) {
         self.unready.entry(cidr).or_insert_with(Instant::now);
@@ -71,12 +108,13 @@ impl Agent {
     /// Which blocks became ready, and what follows from it.
     pub fn check_blocks(&mut self) {
         let own = self.supply.own();
-        let waiting: Vec<IpNet> =
-            self.store.ledger().blocks().filter(|(_, block)| !block.ready).map(|(cidr, _)| *cidr).collect();
-        let heard = self.heard_up_to().is_some();
-        if heard && (!waiting.is_empty() || !self.blocks.ready.without_route.is_empty()) {
+        // One that is lost becomes ready only after it is ours again, one that goes only after it was taken back.
+        let waits = |cidr: &IpNet| own.contains(cidr) && !self.supply.giving.contains(cidr);
+        let unready = self.store.ledger().blocks().filter(|(_, block)| !block.ready).map(|(cidr, _)| *cidr);
+        let waiting: Vec<IpNet> = unready.filter(waits).collect();
+        if self.heard_up_to().is_some() && self.blocks.ready.is_due(&waiting, Instant::now()) {
             match route::unreachable(&mut self.rtnl) {
-                Ok(routed) => self.take_routes(&waiting, &own, &routed.into_iter().collect()),
+                Ok(routed) => self.take_routes(&waiting, &routed.into_iter().collect()),
                 Err(error) => tracing::warn!(%error, "routes of blocks are not known"),
             }
         }
@@ -87,11 +125,15 @@ impl Agent {
         }
     }
 
-    fn take_routes(&mut self, waiting: &[IpNet], own: &BTreeSet<IpNet>, routed: &BTreeSet<IpNet>) {
+    /// The kernel told of routes of blocks, or may have told of any: the next look is due.
+    pub fn routes_changed(&mut self) {
+        self.blocks.ready.look.reset();
+        self.blocks.idle.routes_changed();
+    }
+
+    fn take_routes(&mut self, waiting: &[IpNet], routed: &BTreeSet<IpNet>) {
         self.blocks.ready.without_route.retain(|cidr| !routed.contains(cidr));
-        // One that is lost becomes ready only after it is ours again, one that goes only after it was taken back.
-        let giving = self.supply.giving.clone();
-        for cidr in waiting.iter().copied().filter(|cidr| own.contains(cidr) && !giving.contains(cidr)) {
+        for cidr in waiting.iter().copied() {
             if self.blocks.unverified(cidr) || self.is_elsewhere(cidr) {
                 // Patience is for bgpd alone: it begins when nothing else is in the way.
                 self.blocks.ready.unready.remove(&cidr);
@@ -139,5 +181,29 @@ impl Agent {
                 true
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_read_every_second_for_bgpd_and_ever_less_for_what_lasts() {
+        let (begin, block) = (Instant::now(), "10.42.0.0/26".parse().unwrap());
+        let mut ready = Readiness::default();
+        let looks = |ready: &mut Readiness, waiting: &[IpNet], from: u64, to: u64| {
+            (from..to).filter(|second| ready.is_due(waiting, begin + Duration::from_secs(*second))).count()
+        };
+        assert_eq!(looks(&mut ready, &[], 0, 60), 0, "nothing waits");
+        ready.awaits(block);
+        assert_eq!(looks(&mut ready, &[block], 60, 65), 5, "for bgpd");
+        ready.unready.remove(&block);
+        assert!(looks(&mut ready, &[block], 65, 185) <= 13, "for a route elsewhere");
+        ready.look.reset();
+        assert_eq!(looks(&mut ready, &[block], 185, 186), 1, "the kernel told of one");
+        ready.without_route.insert(block);
+        assert!((1..=9).contains(&looks(&mut ready, &[], 186, 246)), "used without");
     }
 }
