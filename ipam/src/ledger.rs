@@ -77,7 +77,7 @@ pub struct Ledger {
     attachments: BTreeMap<Sandbox, Attachment>,
 }
 
-/// Prefix lengths leave at most 4096 addresses in a block; larger ones are cut to this.
+/// Pools make blocks of at most 4096 addresses; of a larger one, made by hand, so many are given.
 const LARGEST: u128 = 1 << 16;
 
 impl Ledger {
@@ -245,12 +245,6 @@ impl Block {
         self.idle.retain(|(_, idle)| *idle != ordinal);
         self.held.insert(ordinal, sandbox.clone());
     }
-}
-
-/// All addresses of a block that can be given, as let go at one time.
-pub fn resting(cidr: IpNet, since: u64) -> impl Iterator<Item = (IpAddr, u64)> {
-    let size = u32::try_from(range::size(cidr).min(LARGEST)).unwrap_or(u32::MAX);
-    (1..size).filter_map(move |ordinal| Some((range::address(cidr, ordinal)?, since)))
 }
 
 /// Whether an address idle since then must still rest. The clock may have jumped back: then it rests.

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use twill_ipam::idle::{self, Home, Own};
-use twill_ipam::ledger;
 use twill_ipam::{Attachment, Claim, Fate, Ledger, Origin, Owner, Pool, Quarantine, Sandbox, Seen, Step, range, warm};
 
 /// The pool, of which there are two or four blocks.
@@ -18,8 +17,6 @@ pub const TICK: u64 = 300_000;
 pub const COOL_DOWN: u64 = 2 * TICK;
 /// How long a block must look unused.
 pub const QUARANTINE: u64 = 2 * TICK;
-/// Blocks that a machine claims at most.
-const MOST: usize = 2;
 
 /// What is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,8 +48,6 @@ pub struct Machine {
     /// Durable: the store of addresses; what is attached is in the kernel, too.
     pub ledger: Ledger,
     idle: BTreeMap<IpAddr, u64>,
-    /// When the store was rebuilt from the kernel.
-    rebuilt: Option<u64>,
     /// What felix and bgpd know; durable as far as it goes.
     pub view: Arc<Cluster>,
     /// Whether it was heard since felix was started.
@@ -90,7 +85,6 @@ impl Machine {
             link: Link::Whole,
             ledger: Ledger::default(),
             idle: BTreeMap::new(),
-            rebuilt: None,
             view: Arc::default(),
             heard: false,
             work: None,
@@ -148,11 +142,6 @@ impl Machine {
         let own = self.own();
         let known: BTreeSet<IpNet> = self.ledger.blocks().map(|(cidr, _)| *cidr).collect();
         for cidr in own.difference(&known) {
-            if let Some(at) = self.rebuilt {
-                for (address, since) in ledger::resting(*cidr, at) {
-                    self.idle.entry(address).or_insert(since);
-                }
-            }
             self.ledger.add_block(*cidr, false, &self.idle);
         }
         for cidr in known.difference(&own) {
@@ -179,19 +168,18 @@ impl Machine {
         }
     }
 
-    /// Whether a block would be claimed ahead of need, or taken back.
-    pub fn wants(&self) -> bool {
-        let own = self.usable();
+    /// Whether a block would be claimed, ahead of need or for a pod, or taken back; `others` are the routes of others.
+    pub fn wants(&self, now: u64, others: &[IpNet]) -> bool {
+        let hindered = |cidr: &IpNet| others.iter().any(|route| range::hinders(*route, *cidr, pool()));
+        let closed = |cidr: &IpNet| self.ledger.block(*cidr).is_some_and(|block| !block.ready);
+        let own = warm::counted(self.usable(), |cidr| closed(cidr) && hindered(cidr));
         let known = own.iter().all(|cidr| self.ledger.block(*cidr).is_some());
-        let pool = self.pool();
-        let usage = |now| self.ledger.usage(&own, now, COOL_DOWN);
-        let few = own.is_empty() || known && warm::needs_block(usage(u64::MAX), pool.block_addresses());
+        let few = warm::needs_block(self.ledger.usage(&own, now, COOL_DOWN), self.pool().block_addresses());
         self.work.is_none()
             && !self.full
             && self.heard
             && self.view.nodes.contains_key(&self.name)
-            && few
-            && self.own().len() < MOST
+            && (own.is_empty() || known && few)
     }
 
     /// The block that is taken back in place of a claim.
@@ -440,7 +428,7 @@ impl Machine {
     }
 
     /// The disk is lost; the identity comes back from interfaces if there are any.
-    pub fn wipe(&mut self, now: u64) {
+    pub fn wipe(&mut self) {
         let attachments: Vec<Attachment> = self.ledger.attachments().cloned().collect();
         if attachments.is_empty() {
             self.id.1 += 1;
@@ -448,7 +436,6 @@ impl Machine {
         }
         self.ledger = Ledger::default();
         self.idle.clear();
-        self.rebuilt = (!attachments.is_empty()).then_some(now);
         attachments.into_iter().for_each(|held| self.ledger.attach(held));
         self.view = Arc::default();
         self.crash();

@@ -190,12 +190,12 @@ impl State {
     }
 
     fn of_machine(&self, m: usize, rules: &Rules, all: &mut Vec<Action>) {
-        let machine = &self.machines[m];
+        let (machine, others) = (&self.machines[m], self.routes(m));
         if machine.hears() {
             if !machine.heard || !machine.knows(&self.cluster) {
                 all.push(Action::Hear(m));
             }
-            if machine.wants() || machine.is_claiming() {
+            if machine.wants(self.now, &others) || machine.is_claiming() {
                 all.push(Action::Claim(m));
             }
             if machine.is_freeing() {
@@ -206,7 +206,6 @@ impl State {
             }
             all.extend(machine.going(self.now).into_iter().map(|version| Action::GiveBack(m, version)));
         }
-        let others = self.routes(m);
         if !machine.openable(&others, rules.mutant).is_empty() {
             all.push(Action::Open(m));
         }
@@ -335,7 +334,7 @@ impl State {
             }
             Action::Crash(m) => self.machine(m).crash(),
             Action::Reboot(m) => self.reboot(m),
-            Action::Wipe(m) => self.machine(m).wipe(now),
+            Action::Wipe(m) => self.wipe(m),
             Action::Off(m) => {
                 self.reboot(m);
                 (self.machine(m).link, self.machine(m).off) = (Link::Alone, true);
@@ -364,6 +363,15 @@ impl State {
         let addresses = self.machine(m).end_all(now);
         self.machine(m).crash();
         self.lets_go(m, addresses);
+    }
+
+    /// With the disk goes what was let go when. Who keeps his blocks, for his pods tell his identity, may give such an address at once.
+    fn wipe(&mut self, m: usize) {
+        let machine = &self.machines[m];
+        let kept = machine.ledger.blocks().filter(|_| machine.ledger.attachments().next().is_some());
+        let lost: Vec<IpNet> = kept.map(|(cidr, _)| *cidr).collect();
+        Arc::make_mut(&mut self.let_go).retain(|address, _| !lost.iter().any(|cidr| cidr.contains(address)));
+        self.machine(m).wipe();
     }
 
     /// That an address rests is promised by the owner of its block, as long as he is registered and hears what becomes of it.

@@ -146,6 +146,20 @@ fn names_and_disk() -> Scene {
     }
 }
 
+/// One of two machines of one name is cut off before it has attached a pod; the other has it, and is about to give that machine's block back.
+fn names_and_alone() -> Scene {
+    let pod =
+        [Bind(0), Hear(0), Cut(0, Alone), Hear(1), Attach(1, 0), Report(1, 0), Hear(1), Claim(1), Claim(1), Hear(1)];
+    let quarantine = [Tick, Watch(1), Tick, Watch(1)];
+    Scene {
+        way: Some([&pod[..], &quarantine[..]].concat()),
+        faults: vec![Heal(0), Crash(1)],
+        left: (1, 2, 1),
+        strict: true,
+        ..names()
+    }
+}
+
 /// A pod has ended, and its node has a block too many, which another needs.
 fn idle() -> Scene {
     Scene {
@@ -180,6 +194,7 @@ fn a_node_deleted_while_it_lives() {
 fn two_machines_of_one_name() {
     names().holds();
     names_and_disk().holds();
+    names_and_alone().holds();
 }
 
 #[test]
@@ -197,6 +212,9 @@ fn safeguards_of_claims_and_addresses_are_missed() {
     let given_back =
         [Watch(0), Free(0), Free(0), Bind(0), Attach(1, 2), Report(1, 2), Hear(1), Claim(1), Claim(1), Hear(1)];
     names_and_disk().misses(Mutant::NoQuarantine, &given_back);
+    let given_away =
+        [Free(1), Free(1), Bind(1), Hear(2), Attach(2, 1), Report(2, 1), Hear(2), Claim(2), Claim(2), Hear(2)];
+    names_and_alone().misses(Mutant::GivesUnheard, &given_away);
 }
 
 #[test]

@@ -15,9 +15,6 @@ use twill_ipam::idle::Own;
 use twill_ipam::io::claimer::seen;
 use twill_ipam::{Family, Labels, Ledger, Owner, Pool, PoolFull, Seen, pool, warm};
 
-/// How many withheld blocks of a pool are replaced by others.
-const REPLACED: usize = 2;
-
 /// What the datastore tells about addresses.
 #[derive(Clone, Default)]
 pub struct Supply {
@@ -261,15 +258,11 @@ impl Supply {
         full.map_or_else(|| Ok(Choice::Addresses(Vec::new())), |full| Err(full.into()))
     }
 
-    /// Own blocks inside a pool that nobody contests. Those that are withheld do not count, so that others are claimed in their
-    /// place; of a few only, or somebody's wrong routes would make a node claim all there is.
+    /// Own blocks inside a pool that nobody contests, as far as they count.
     fn own_of(&self, pool: &Pool) -> Vec<IpNet> {
         let contested: BTreeSet<IpNet> = self.contested().into_iter().map(|(cidr, _)| cidr).collect();
-        let mut own = pool.own(self.own().difference(&contested).filter(|cidr| !self.giving.contains(cidr)).copied());
-        if own.iter().filter(|cidr| self.withheld.contains(cidr)).count() <= REPLACED {
-            own.retain(|cidr| !self.withheld.contains(cidr));
-        }
-        own
+        let own = self.own().into_iter().filter(|cidr| !contested.contains(cidr) && !self.giving.contains(cidr));
+        warm::counted(pool.own(own), |cidr| self.withheld.contains(cidr))
     }
 
     /// Own blocks of a family that can give addresses, the oldest first. `quiet`: for how long nobody has had an address of one.
