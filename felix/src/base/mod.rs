@@ -59,6 +59,11 @@ pub const NODES_V4: &str = "nodes4";
 /// Hash set: IPv6 addresses of all nodes.
 pub const NODES_V6: &str = "nodes6";
 
+/// Sets and maps whose keys begin with a workload's interface.
+pub const BY_INTERFACE: [&str; 5] = [KNOWN, SOURCE_V4, SOURCE_V6, FROM_POD, TO_POD];
+/// Maps that lead from ports of this node to workloads.
+pub const HOSTPORTS: [&str; 4] = [HOSTPORT_V4, HOSTPORT_V6, HOSTPORT_AT_V4, HOSTPORT_AT_V6];
+
 /// The skeleton's sets. All others are policy's.
 pub const SETS: [&str; 22] = [
     KNOWN,

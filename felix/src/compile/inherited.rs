@@ -10,8 +10,6 @@ use crate::ruleset::{Action, Chain, Key, KeyType, Name, Ruleset, Set, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// Sets whose elements are about one interface.
-const BY_INTERFACE: [&str; 5] = [base::KNOWN, base::SOURCE_V4, base::SOURCE_V6, base::FROM_POD, base::TO_POD];
 /// Sets that are neither about interfaces nor about pods.
 const OF_THE_CLUSTER: [&str; 8] = [
     base::POOLS_V4,
@@ -111,7 +109,7 @@ impl Inherited {
         if !before.data.is_empty() {
             return self.mapped(before, now);
         }
-        let by_interface = BY_INTERFACE.contains(&name.as_ref());
+        let by_interface = base::BY_INTERFACE.contains(&name.as_ref());
         let comes = |key: &Key| {
             let Some((_, about)) = key.about(&before.key) else { return false };
             if by_interface { self.attached.contains(&about) } else { self.moved.contains(&about) }

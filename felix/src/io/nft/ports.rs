@@ -3,7 +3,7 @@
 use super::Error;
 use super::actual::{self, Actual};
 use super::connection::Connection;
-use crate::base::{HOSTPORT_AT_V4, HOSTPORT_AT_V6, HOSTPORT_V4, HOSTPORT_V6};
+use crate::base::HOSTPORTS;
 use crate::model::Protocol;
 use crate::ruleset::{Key, Set, Value};
 use crate::workload::PortMapping;
@@ -21,7 +21,7 @@ pub fn left_ports() -> Result<BTreeMap<IpAddr, Vec<PortMapping>>, Error> {
 
 fn ports_of(actual: &Actual) -> BTreeMap<IpAddr, Vec<PortMapping>> {
     let mut found: BTreeMap<IpAddr, Vec<PortMapping>> = BTreeMap::new();
-    for name in [HOSTPORT_V4, HOSTPORT_V6, HOSTPORT_AT_V4, HOSTPORT_AT_V6] {
+    for name in HOSTPORTS {
         let Some(set) = actual.set(name) else { continue };
         for (address, mapping) in set.elements.iter().filter_map(|(key, value)| mapping(set, key, value)) {
             found.entry(address).or_default().push(mapping);

@@ -46,11 +46,6 @@ pub struct Compared {
     pub undisturbed: bool,
 }
 
-/// Sets and maps whose keys begin with a workload's interface.
-const BY_INTERFACE: [&str; 5] = [base::KNOWN, base::SOURCE_V4, base::SOURCE_V6, base::FROM_POD, base::TO_POD];
-/// Maps that lead from ports of this node to workloads.
-const PORTS: [&str; 4] = [base::HOSTPORT_V4, base::HOSTPORT_V6, base::HOSTPORT_AT_V4, base::HOSTPORT_AT_V6];
-
 impl Meant {
     /// What of the table differs that is about one interface, or leads to one of these addresses behind it, one sentence each. Takes time with the number of local workloads.
     ///
@@ -68,7 +63,7 @@ impl Meant {
             ours.map(|(key, value)| (key.clone(), value.clone())).collect()
         };
         let mut differences = Vec::new();
-        for name in BY_INTERFACE.into_iter().chain(PORTS).map(base::name) {
+        for name in base::BY_INTERFACE.into_iter().chain(base::HOSTPORTS).map(base::name) {
             let Some(meant) = self.ruleset.sets.get(&name) else { continue };
             let actual = actual::elements(&mut self.connection, &name, meant)?;
             let (meant, actual) = (about(&meant.elements, &meant.data), about(&actual, &meant.data));
