@@ -12,6 +12,7 @@ mod cutting;
 mod drops;
 mod facts;
 mod forecast;
+mod hear;
 mod held;
 mod host;
 mod idle;
@@ -40,7 +41,7 @@ use crate::base::{Settings, skeleton};
 use crate::compile::Compiler;
 use crate::cut::Suspects;
 use crate::host::failsafe::Facts;
-use crate::index::{Endpoint, Event};
+use crate::index::Endpoint;
 use crate::io::calls::Tombstones;
 use crate::io::heard::{Fact, scopes};
 use crate::io::memory::Keeper;
@@ -50,14 +51,13 @@ use crate::model::{self, PodKey};
 use crate::pace::Failing;
 use crate::workload::supply::{Now, Supply};
 use attach::Pending;
-use facts::Compiled;
 use ipnet::IpNet;
 use report::NOT_HEARD;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
-use twill_datastore::{Datastore, Followed, Freshness, Mark};
+use twill_datastore::{Datastore, Freshness, Mark};
 use twill_ipam::io::store::Store;
 use twill_ipam::{Owner, Sandbox};
 
@@ -332,96 +332,6 @@ impl Agent {
                 Err(sentence)
             }
         }
-    }
-
-    fn take(&mut self, fact: Fact) {
-        let kind = fact.kind();
-        match fact {
-            Fact::Pod(followed) => {
-                self.memory.hear(kind, &followed);
-                self.compiler_hears(&followed);
-            }
-            Fact::Namespace(followed) => {
-                self.memory.hear(kind, &followed);
-                self.compiler_hears(&followed);
-                self.supply.namespaces.apply(*followed);
-            }
-            Fact::NetworkPolicy(followed) => {
-                self.memory.hear(kind, &followed);
-                self.compiler_hears(&followed);
-            }
-            Fact::ClusterNetworkPolicy(followed) => {
-                self.memory.hear(kind, &followed);
-                self.compiler_hears(&followed);
-            }
-            Fact::NamespaceIsolation(followed) => {
-                self.memory.hear(kind, &followed);
-                self.compiler_hears(&followed);
-            }
-            // What is in force of them is kept in a file of its own.
-            Fact::HostPolicy(followed) => self.hear_host_policies(*followed),
-            Fact::BgpConfiguration(followed) => self.hear_bgp_configuration(*followed),
-            Fact::Node(followed) => {
-                self.memory.hear(kind, &followed);
-                self.hear_nodes(*followed);
-            }
-            Fact::Pool(followed) => {
-                self.memory.hear(kind, &followed);
-                self.hear_pools(*followed);
-            }
-            Fact::Block(followed) => {
-                self.memory.hear(kind, &followed);
-                if let Followed::Synced { revision, .. } = &*followed {
-                    self.blocks.listed(*revision);
-                }
-                for change in self.supply.blocks.apply(*followed) {
-                    let [old, new] = [&change.old, &change.new].map(|block| block.as_ref().map(|block| &block.spec));
-                    self.nodes_untold |= old != new;
-                    let gone = change.old.filter(|_| change.new.is_none());
-                    if let Some(block) = gone.filter(|block| !self.supply.owns(block)) {
-                        self.blocks.vanished(block.spec.cidr);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whether the datastore has a Node of our name, as far as it was heard.
-    pub(super) fn node_exists(&self) -> bool {
-        self.supply.nodes.get(&twill_datastore::Key::cluster(&self.node)).is_some()
-    }
-
-    fn hear_nodes(&mut self, followed: Followed<twill_crds::Node>) {
-        if !self.supply.nodes.apply(followed).is_empty() {
-            self.nodes_untold = true;
-            self.services_untold = true;
-            self.refresh_mtu();
-            self.host_hears_of_nodes();
-        }
-    }
-
-    /// The compiler hears of nodes and their blocks once a commit: blocks come one by one when a cluster starts.
-    pub(super) fn tell_nodes(&mut self) {
-        if std::mem::take(&mut self.nodes_untold) {
-            let blocks = self.supply.blocks.iter().map(|(_, block)| (block.spec.node.as_str(), block.spec.cidr));
-            let nodes = model::nodes(self.supply.nodes.iter().map(|(_, node)| &**node), blocks);
-            self.compiler.apply(Event::NodesChanged(nodes));
-        }
-    }
-
-    fn hear_pools(&mut self, followed: Followed<twill_crds::IPPool>) {
-        if self.supply.hear_pools(followed) {
-            let pool = |pool: &twill_crds::IPPool| crate::index::Pool {
-                cidr: pool.spec.cidr,
-                nat_outgoing: pool.spec.nat_outgoing,
-            };
-            self.services_untold = true;
-            self.compiler.apply(Event::PoolsChanged(self.supply.pools().iter().map(pool).collect()));
-        }
-    }
-
-    fn compiler_hears<K: Compiled>(&mut self, followed: &Followed<K>) {
-        facts::event(followed).into_iter().for_each(|event| self.compiler.apply(event));
     }
 
     /// The pod of this name, if it is the one with this UID.

@@ -1,0 +1,100 @@
+//! What was heard of the datastore, kind by kind: into the memory, the index of policy, the supply of addresses, and what follows nodes.
+
+use super::Agent;
+use super::facts::{self, Compiled};
+use crate::index::Event;
+use crate::io::heard::Fact;
+use crate::model;
+use twill_datastore::Followed;
+
+impl Agent {
+    pub(super) fn take(&mut self, fact: Fact) {
+        let kind = fact.kind();
+        match fact {
+            Fact::Pod(followed) => {
+                self.memory.hear(kind, &followed);
+                self.compiler_hears(&followed);
+            }
+            Fact::Namespace(followed) => {
+                self.memory.hear(kind, &followed);
+                self.compiler_hears(&followed);
+                self.supply.namespaces.apply(*followed);
+            }
+            Fact::NetworkPolicy(followed) => {
+                self.memory.hear(kind, &followed);
+                self.compiler_hears(&followed);
+            }
+            Fact::ClusterNetworkPolicy(followed) => {
+                self.memory.hear(kind, &followed);
+                self.compiler_hears(&followed);
+            }
+            Fact::NamespaceIsolation(followed) => {
+                self.memory.hear(kind, &followed);
+                self.compiler_hears(&followed);
+            }
+            // What is in force of them is kept in a file of its own.
+            Fact::HostPolicy(followed) => self.hear_host_policies(*followed),
+            Fact::BgpConfiguration(followed) => self.hear_bgp_configuration(*followed),
+            Fact::Node(followed) => {
+                self.memory.hear(kind, &followed);
+                self.hear_nodes(*followed);
+            }
+            Fact::Pool(followed) => {
+                self.memory.hear(kind, &followed);
+                self.hear_pools(*followed);
+            }
+            Fact::Block(followed) => {
+                self.memory.hear(kind, &followed);
+                if let Followed::Synced { revision, .. } = &*followed {
+                    self.blocks.listed(*revision);
+                }
+                for change in self.supply.blocks.apply(*followed) {
+                    let [old, new] = [&change.old, &change.new].map(|block| block.as_ref().map(|block| &block.spec));
+                    self.nodes_untold |= old != new;
+                    let gone = change.old.filter(|_| change.new.is_none());
+                    if let Some(block) = gone.filter(|block| !self.supply.owns(block)) {
+                        self.blocks.vanished(block.spec.cidr);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the datastore has a Node of our name, as far as it was heard.
+    pub(super) fn node_exists(&self) -> bool {
+        self.supply.nodes.get(&twill_datastore::Key::cluster(&self.node)).is_some()
+    }
+
+    pub(super) fn hear_nodes(&mut self, followed: Followed<twill_crds::Node>) {
+        if !self.supply.nodes.apply(followed).is_empty() {
+            self.nodes_untold = true;
+            self.services_untold = true;
+            self.refresh_mtu();
+            self.host_hears_of_nodes();
+        }
+    }
+
+    /// The compiler hears of nodes and their blocks once a commit: blocks come one by one when a cluster starts.
+    pub(super) fn tell_nodes(&mut self) {
+        if std::mem::take(&mut self.nodes_untold) {
+            let blocks = self.supply.blocks.iter().map(|(_, block)| (block.spec.node.as_str(), block.spec.cidr));
+            let nodes = model::nodes(self.supply.nodes.iter().map(|(_, node)| &**node), blocks);
+            self.compiler.apply(Event::NodesChanged(nodes));
+        }
+    }
+
+    pub(super) fn hear_pools(&mut self, followed: Followed<twill_crds::IPPool>) {
+        if self.supply.hear_pools(followed) {
+            let pool = |pool: &twill_crds::IPPool| crate::index::Pool {
+                cidr: pool.spec.cidr,
+                nat_outgoing: pool.spec.nat_outgoing,
+            };
+            self.services_untold = true;
+            self.compiler.apply(Event::PoolsChanged(self.supply.pools().iter().map(pool).collect()));
+        }
+    }
+
+    pub(super) fn compiler_hears<K: Compiled>(&mut self, followed: &Followed<K>) {
+        facts::event(followed).into_iter().for_each(|event| self.compiler.apply(event));
+    }
+}
