@@ -9,6 +9,7 @@
 
 pub mod bfd;
 pub mod bmp;
+mod bucket;
 pub mod cluster;
 pub mod config;
 pub mod fib;

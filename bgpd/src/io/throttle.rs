@@ -1,5 +1,6 @@
 //! How often a peer or a stranger can make us write a line.
 
+use crate::bucket::Bucket;
 use std::time::{Duration, Instant};
 
 /// Lines at once.
@@ -8,29 +9,26 @@ const BURST: u32 = 5;
 const REFILL: Duration = Duration::from_secs(10);
 
 /// Lines of one kind. What is left out is counted and told with the next line.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Throttle {
-    /// Lines that are used up, as of `at`.
-    used: u32,
-    at: Option<Instant>,
+    lines: Bucket,
     left_out: u64,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self { lines: Bucket::new(BURST, REFILL), left_out: 0 }
+    }
 }
 
 impl Throttle {
     /// Whether a line may be written now; then how many were left out before.
     pub(super) fn admit(&mut self, now: Instant) -> Option<u64> {
-        let at = *self.at.get_or_insert(now);
-        let refills = u32::try_from(now.saturating_duration_since(at).as_secs() / REFILL.as_secs()).unwrap_or(u32::MAX);
-        if refills > 0 {
-            self.used = self.used.saturating_sub(refills);
-            self.at = Some(now);
+        if self.lines.take(now) {
+            return Some(std::mem::take(&mut self.left_out));
         }
-        if self.used >= BURST {
-            self.left_out += 1;
-            return None;
-        }
-        self.used += 1;
-        Some(std::mem::take(&mut self.left_out))
+        self.left_out += 1;
+        None
     }
 }
 

@@ -14,6 +14,7 @@ mod own;
 mod path_attributes;
 mod plan;
 mod receive;
+mod refresh;
 mod rejected;
 mod restart;
 mod retiring;

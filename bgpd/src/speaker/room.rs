@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Pause before a peer is asked once more to tell everything because of this: one whose paths come and go would tell nothing else.
 const PAUSE: Duration = Duration::from_secs(60);
+/// One that is asked again as soon as its pause is over is left alone twice as long from then on, this long at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// Whether a peer's paths are too many, by family.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,8 +27,8 @@ pub(super) struct Crowd {
     left: Families,
     /// Of these the peer is to be asked again when the pause is over.
     awaited: Families,
-    /// When the peer was asked again.
-    asked: Option<Instant>,
+    /// When the peer was asked again, and how long it is left alone from then on.
+    asked: Option<(Instant, Duration)>,
 }
 
 impl Crowd {
@@ -44,18 +46,20 @@ impl Crowd {
 
     /// When the peer is to be asked again.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.asked.filter(|_| !self.awaited.is_empty()).map(|at| at + PAUSE)
+        self.asked.filter(|_| !self.awaited.is_empty()).map(|(at, pause)| at + pause)
     }
 
     /// Of which families the peer is to be asked again now, since some paths of them are not remembered and others have gone, `left`.
     fn ask(&mut self, left: Families, now: Instant) -> Families {
         let again = self.awaited.union(left).intersection(self.forgotten);
-        if again.is_empty() || self.asked.is_some_and(|at| now < at + PAUSE) {
+        if again.is_empty() || self.asked.is_some_and(|(at, pause)| now < at + pause) {
             self.awaited = again;
             return Families::NONE;
         }
         self.awaited = Families::NONE;
-        self.asked = Some(now);
+        let was_just_asked = |(at, pause): &(Instant, Duration)| now < *at + *pause * 2;
+        let pause = self.asked.filter(was_just_asked).map_or(PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+        self.asked = Some((now, pause));
         self.forgotten = self.forgotten.without(again);
         again
     }
@@ -69,7 +73,7 @@ impl Crowd {
 }
 
 impl Speaker {
-    /// Paths of `peer` may have gone.
+    /// Paths of `peer` have gone.
     pub(super) fn left_room(&mut self, peer: PeerId, families: Families) {
         if let Some(session) = self.sessions.get_mut(&peer) {
             session.crowd.left = session.crowd.left.union(families);

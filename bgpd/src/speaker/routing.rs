@@ -70,11 +70,19 @@ impl<K: Key> Routing<K> {
         change.is_some()
     }
 
-    /// The paths of `peer` that `refuse` names go.
-    pub(super) fn remove(&mut self, peer: PeerId, shared: &mut Shared, refuse: impl Fn(K, &Path) -> bool) {
+    /// The paths of `peer` that `refuse` names go; whether there were any.
+    pub(super) fn remove(&mut self, peer: PeerId, shared: &mut Shared, refuse: impl Fn(K, &Path) -> bool) -> bool {
         let Self { table, groups, fib, views, .. } = self;
         let (sets, ranks) = (&mut shared.attributes, &shared.ranks);
+        let before = table.received(peer);
         table.remove_where(peer, refuse, sets, ranks, |change| note(groups, fib, views, change));
+        table.received(peer) < before
+    }
+
+    /// The stale paths of `peer` go; whether there were any. Without any it costs nothing: a peer can say End-of-RIB as often as it likes.
+    pub(super) fn sweep(&mut self, peer: PeerId, shared: &mut Shared) -> bool {
+        let has_stale = self.table.fresh(peer) < self.table.received(peer);
+        has_stale && self.remove(peer, shared, |_, path| path.is_stale())
     }
 
     pub(super) fn mark_stale(&mut self, peer: PeerId, shared: &Shared) {

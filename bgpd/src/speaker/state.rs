@@ -8,11 +8,11 @@ use super::export::Provenance;
 use super::monitor::Monitors;
 use super::own::Own;
 use super::plan::{PeerChange, Plan};
+use super::refresh::Refreshes;
 use super::rejected::Rejected;
 use super::restart::Restart;
 use super::room::Crowd;
 use super::routing::{Routing, Shared};
-use super::told::Beginnings;
 use crate::fib;
 use crate::fsm::Reason;
 use crate::rib::{Attributes, PeerId, PeerRank, Source, V4, V6};
@@ -56,12 +56,8 @@ pub(super) struct Session {
     pub(super) beyond: Families,
     /// Whether it has told more paths to a prefix than are kept.
     pub(super) crowd: Crowd,
-    /// Families of which it tells everything again, and until when it may take (RFC 7313).
-    pub(super) refreshing: BTreeMap<Family, Instant>,
-    /// How often it began to.
-    pub(super) beginnings: Beginnings,
-    /// Families of which it has told anything since it last began to.
-    pub(super) told: Families,
+    /// What it has asked to hear again, or tells again.
+    pub(super) refreshes: Refreshes,
     /// Why it is about to end.
     ending: Option<Reason>,
 }
@@ -177,11 +173,7 @@ impl Speaker {
             .chain(limit)
             .chain(self.restart.timeout())
             .chain(self.monitors.due())
-            .chain(
-                self.sessions
-                    .values()
-                    .flat_map(|session| session.refreshing.values().copied().chain(session.crowd.due())),
-            )
+            .chain(self.sessions.values().flat_map(|session| [session.refreshes.due(), session.crowd.due()]).flatten())
             .min()
     }
 
@@ -313,9 +305,7 @@ impl Speaker {
             peer: config,
             beyond: Families::NONE,
             crowd: Crowd::default(),
-            refreshing: BTreeMap::new(),
-            beginnings: Beginnings::default(),
-            told: Families::NONE,
+            refreshes: Refreshes::default(),
             ending: None,
         };
         self.sessions.insert(peer, session);
@@ -381,12 +371,16 @@ impl Speaker {
 
     /// Stale paths of `peer` go.
     pub(super) fn sweep(&mut self, peer: PeerId, families: Families) {
-        if families.contains(Family::Ipv4Unicast) {
-            self.v4.remove(peer, &mut self.shared, |_, path| path.is_stale());
+        let mut gone = Families::NONE;
+        for family in families.iter() {
+            let any = match family {
+                Family::Ipv4Unicast => self.v4.sweep(peer, &mut self.shared),
+                Family::Ipv6Unicast => self.v6.sweep(peer, &mut self.shared),
+            };
+            if any {
+                gone.insert(family);
+            }
         }
-        if families.contains(Family::Ipv6Unicast) {
-            self.v6.remove(peer, &mut self.shared, |_, path| path.is_stale());
-        }
-        self.left_room(peer, families);
+        self.left_room(peer, gone);
     }
 }

@@ -231,7 +231,36 @@ fn what_was_too_much_to_remember_is_asked_for_and_not_at_every_turn() {
     let more: Vec<(&str, Option<u32>)> = (500..510).map(|identifier| (names[150].as_str(), Some(identifier))).collect();
     net.say((1, 2), &more, 0, &[]);
     net.say((1, 2), &[(names[150].as_str(), Some(3))], WITHDRAW, &[]);
+    net.pass(59);
+    assert_eq!(net.updates[&2], 2, "the pause is twice as long where the last one was used up");
+    net.pass(1);
     assert_eq!(net.updates[&2], 3);
+}
+
+#[test]
+fn who_tells_too_much_again_is_asked_once_more_only_when_something_has_gone() {
+    let mut net = Net::new(&[(1, 65001), (2, 65002)], &[(1, 2)], |me, _, peer| {
+        peer.add_path = AddPath { receive: me == 2, send: if me == 1 { 64 } else { 0 } };
+    });
+    net.settle();
+    let own = net.routes(2, RouteView::Taken, Some("n1")).remove(0);
+    let (own, identifier) = (own.prefix.to_string(), own.path_id);
+    let names: Vec<String> = (0..200u8).map(|i| format!("10.200.{i}.0/24")).collect();
+    let paths = |from: u32| -> Vec<(&str, Option<u32>)> {
+        names.iter().flat_map(|name| (from..=131).map(move |number| (name.as_str(), Some(number)))).collect()
+    };
+    net.say((1, 2), &paths(1), 0, &[Then::EndOfRib(Family::Ipv4Unicast)]);
+    net.updates.clear();
+    let first: Vec<(&str, Option<u32>)> = names.iter().map(|name| (name.as_str(), Some(1))).collect();
+    net.say((1, 2), &first, WITHDRAW, &[]);
+    assert_eq!(net.updates.remove(&2), Some(1), "asked for what is not remembered");
+    // Its answer is as much as before.
+    net.say((1, 2), &[(own.as_str(), identifier)], 0, &[Then::RefreshBegins(Family::Ipv4Unicast)]);
+    net.say((1, 2), &[(own.as_str(), identifier)], 0, &[]);
+    net.say((1, 2), &paths(2), 0, &[Then::RefreshEnds(Family::Ipv4Unicast)]);
+    net.say((1, 2), &[], 0, &[Then::EndOfRib(Family::Ipv4Unicast)]);
+    net.pass(86_400);
+    assert_eq!(net.updates.get(&2), None, "nothing has gone since");
 }
 
 /// What a node does to one of the shared prefixes.

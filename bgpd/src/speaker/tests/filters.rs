@@ -142,6 +142,8 @@ fn soft_changes_end_where_a_fresh_start_ends() {
     for step in 0..16 {
         let (import, export) = (step % 4, step / 4);
         net.reconfigure(2, |config| set(config, import, export));
+        // So often in one instant the peers do not answer.
+        net.pass(2);
         let mut fresh = Net::new(&LINE_OF_AS, &LINE, |me, _, peer| {
             if me == 2 {
                 (peer.import_filter, peer.export_filter) =

@@ -90,6 +90,28 @@ fn a_flood_of_refreshes_is_no_flood_of_walks() {
 }
 
 #[test]
+fn a_flood_of_requests_is_answered_a_few_times_and_the_last_one_too() {
+    let mut net = net();
+    let told = |net: &mut Net| net.updates.remove(&3).unwrap_or(0);
+    let ask = |net: &mut Net, count: usize| net.say((3, 2), &[], 0, &vec![Then::Refresh(Family::Ipv4Unicast); count]);
+    ask(&mut net, 1);
+    let once = told(&mut net);
+    assert!(once > 0);
+    let idle = net.nodes[&2].speaker.poll_timeout();
+    net.pass(10);
+    (0..100).for_each(|_| ask(&mut net, 1));
+    assert_eq!(told(&mut net), 4 * once);
+    ask(&mut net, 10_000);
+    assert_eq!(told(&mut net), 0);
+    let second = net.now + Duration::from_secs(1);
+    assert!(net.nodes[&2].speaker.poll_timeout().is_some_and(|at| at <= second));
+    net.pass(1);
+    assert_eq!(told(&mut net), once, "what was asked meanwhile, once");
+    net.pass(100);
+    assert_eq!((told(&mut net), net.nodes[&2].speaker.poll_timeout()), (0, idle), "nobody waits");
+}
+
+#[test]
 fn a_peer_that_does_not_come_to_the_end_is_waited_for_ten_minutes() {
     let mut net = net();
     net.say((1, 2), &[], 0, &[BEGIN]);
