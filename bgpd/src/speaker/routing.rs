@@ -202,6 +202,8 @@ impl<K: Key> Routing<K> {
     /// of which he has not heard: what he cannot take must not make anything grow.
     fn give_up_numbers(&mut self) {
         let Self { table, groups, fib, views, give_up_at } = self;
+        // Those that came back, or went with the others, are no reason to wait for more.
+        *give_up_at = (*give_up_at).min(2 * table.empty());
         if table.empty() == 0 {
             return;
         }

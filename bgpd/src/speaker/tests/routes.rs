@@ -217,6 +217,35 @@ fn what_comes_and_goes_while_a_peer_takes_nothing_makes_nothing_grow() {
 }
 
 #[test]
+fn what_a_slow_peer_once_made_us_remember_is_no_measure_for_the_next_time() {
+    let mut net = Net::new(&[(1, 65001), (2, 65002), (3, 65003)], &[(1, 2), (2, 3)], |_, _, _| ());
+    net.settle();
+    type Prefixes = std::collections::BTreeSet<ipnet::IpNet>;
+    let some = |from: u32, to: u32| -> Prefixes {
+        (from..to).map(|i| format!("11.{}.{}.0/24", i / 256, i % 256).parse().unwrap()).collect()
+    };
+    let tell = |net: &mut Net, all: &[Prefixes]| {
+        all.iter().for_each(|prefixes| net.reconfigure(1, |config| config.originate.clone_from(prefixes)));
+    };
+    // The window of a peer that takes nothing is full once it knows 28,000; then they go.
+    net.stuck = vec![(2, 3)];
+    let (none, many) = (Prefixes::new(), some(0, 20_000));
+    tell(&mut net, &[many.clone(), none.clone(), many.clone(), some(0, 28_000), none.clone()]);
+    assert!(net.nodes[&2].speaker.numbers_in_use() > 28_000);
+    net.stuck.clear();
+    net.settle();
+    // Another time it knows 5,000.
+    net.stuck = vec![(2, 3)];
+    tell(&mut net, &[many, none.clone(), some(0, 10_000), none.clone(), some(0, 5_000), none]);
+    for round in 0..200u32 {
+        let prefix = |n| format!("20.{round}.{n}.0/24").parse().unwrap();
+        tell(&mut net, &[(0..200u8).map(prefix).collect()]);
+    }
+    let numbers = net.nodes[&2].speaker.numbers_in_use();
+    assert!(numbers < 20_000, "{numbers} prefixes have numbers, and 200 are there");
+}
+
+#[test]
 fn prefixes_of_one_attribute_set_share_messages() {
     let mut net = Net::new(&[(1, 65001), (2, 65002)], &[(1, 2)], |_, _, _| ());
     net.settle();
