@@ -6,8 +6,8 @@ use super::withheld::Withheld;
 use crate::filter::{Action, Changes, Filter, Judged, Outcome, Subject};
 use crate::rib::{AttrId, Attributes, Key, Source};
 use crate::wire::{
-    self, Edits, Family, MAX_EXTENDED, NextHop, Reflection, RefreshKind, Role, RouteRefresh, TooLong, UpdateBuilder,
-    Value, encode_end_of_rib,
+    self, Edits, Family, NextHop, Reflection, RefreshKind, Role, RouteRefresh, TooLong, UpdateBuilder, Value,
+    encode_end_of_rib,
 };
 use hashbrown::{HashMap, HashTable};
 use ipnet::IpNet;
@@ -183,7 +183,7 @@ impl Exporter {
     }
 
     fn make(&mut self, outcome: &Outcome, provenance: Provenance, set: &PathAttributes) -> Exports {
-        let exported = self.policy.export(outcome, provenance, set)?;
+        let exported = self.policy.export(outcome, provenance, set, self.policy.four_octet_as)?;
         let hash = FxBuildHasher.hash_one(&exported);
         if let Some(number) = self.index.find(hash, |number| self.exported[*number as usize] == exported) {
             return Ok(*number);
@@ -278,10 +278,8 @@ impl ExportPolicy {
             Judged::Whole(outcome) => outcome,
             Judged::ByPrefix(left) => self.filter.judge_prefix(&left, prefix),
         };
-        self.export(&outcome, from, set)?;
         // Read as all of ours are, whatever the width of AS numbers on the wire.
-        let wide = Self { four_octet_as: true, max_message: MAX_EXTENDED, ..self.clone() };
-        let Exported { block, next_hop } = wide.export(&outcome, from, set)?;
+        let Exported { block, next_hop } = self.export(&outcome, from, set, true)?;
         Ok(PathAttributes { canonical: block, next_hop: Some(next_hop), zone: 0 })
     }
 
@@ -296,7 +294,15 @@ impl ExportPolicy {
         }
     }
 
-    fn export(&self, outcome: &Outcome, from: Provenance, attributes: &PathAttributes) -> Result<Exported, Withheld> {
+    /// What such a path is told as, after what the rules said of it, with AS numbers of the width that is asked for; what counts against a
+    /// message's length are those that are sent.
+    fn export(
+        &self,
+        outcome: &Outcome,
+        from: Provenance,
+        attributes: &PathAttributes,
+        four_octet_as: bool,
+    ) -> Result<Exported, Withheld> {
         if !self.tells(outcome, from) {
             return Err(self.refusal(outcome));
         }
@@ -318,6 +324,10 @@ impl ExportPolicy {
         let mut block = Vec::new();
         read.export(&edits, self.four_octet_as, &mut block);
         self.fits(&block, next_hop).map_err(Withheld::TooLong)?;
+        if four_octet_as != self.four_octet_as {
+            block.clear();
+            read.export(&edits, four_octet_as, &mut block);
+        }
         Ok(Exported { block: block.into(), next_hop })
     }
 
