@@ -47,8 +47,8 @@ pub struct BGPConfigurationSpec {
     /// Addresses of Services that nodes tell the peers of BGPPeer objects, never each other. Every node tells each range as a whole; an address in
     /// one of them whose Service wants local endpoints alone (`externalTrafficPolicy` or `internalTrafficPolicy` is `Local`) is told by nodes
     /// with a ready one. A Node with the label `node.kubernetes.io/exclude-from-external-load-balancers` tells none. Of a Service with the annotation (or label)
-    /// `twill.network/advertise: "false"` nothing is told, and ranges are told around its addresses, at most 64; nor is an address of a proxy
-    /// (`ipMode: Proxy`).
+    /// `twill.network/advertise: "false"` no address is told, unless an older Service has it, and ranges are told around them, around 64 at most;
+    /// nor is an address of a proxy (`ipMode: Proxy`) that no Service has of its own.
     #[serde(skip_serializing_if = "ServiceRanges::is_empty")]
     pub services: ServiceRanges,
     /// The TCP port on which every node's speaker listens; by default 179.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-/// Annotation, or label, of a Service: with the value `false` none of its addresses is told to peers.
+/// Annotation, or label, of a Service: with the value `false` none of its addresses is told to peers, unless an older Service has it.
 pub const ADVERTISE: &str = "twill.network/advertise";
 
 /// Ranges of each kind of address that a Service can have.

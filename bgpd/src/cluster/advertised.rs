@@ -6,7 +6,7 @@
 //! dropped in the forward hook by felix, not by an unreachable route: the kernel looks for a route before it translates what the node itself sends,
 //! so that such a route would keep the node from its own Services (`e2e/tests/root_services.rs` shows both).
 
-use super::hidden::around;
+use super::hidden::{around, ranked};
 use super::nodes::Nodes;
 use super::objects::Objects;
 use crate::filter::{Filter, Part};
@@ -52,13 +52,20 @@ impl Advertised {
         if labels.is_some_and(|labels| labels.contains_key(EXCLUDED)) {
             return result;
         }
-        let told = objects.services_here(wanted);
-        let inside = told.into_iter().filter(|net| result.ranges.iter().any(|range| range.contains(net)));
-        result.prefixes = inside.collect();
+        let services = &objects.services;
+        if !services.is_complete() {
+            // What is told is not taken back on the word of silence, and nothing is told that a Service may hide.
+            let is_inside = |net: &&IpNet| result.ranges.iter().any(|range| range.contains(*net));
+            result.prefixes = objects.told.iter().filter(is_inside).copied().collect();
+            return result;
+        }
+        let (hidden, local) = (services.hidden(), services.local());
+        let told = services.told(wanted, &hidden).into_iter();
+        result.prefixes = told.filter(|net| result.ranges.iter().any(|range| range.contains(net))).collect();
         let is_one_service =
-            |range: &IpNet| range.prefix_len() == range.max_prefix_len() && objects.services.wants_local(range.addr());
+            |range: &IpNet| range.prefix_len() == range.max_prefix_len() && local.contains(&range.addr());
         let ranges = result.ranges.iter().copied().filter(|range| !is_one_service(range));
-        let (ranges, problem) = around(ranges, &objects.hidden_services());
+        let (ranges, problem) = around(ranges, &ranked(&hidden));
         result.prefixes.extend(ranges);
         result.problems.extend(problem);
         result

@@ -1,176 +1,56 @@
 //! Addresses of Services that no peer is told: those of a Service that says so by [`ADVERTISE`], and those of a proxy, which no node answers
-//! for. Ranges are told around them. An address that several Services have is hidden while all of them say so: nobody hides what is another's.
+//! for. Ranges are told around them. An address is that of the oldest Service that has it, and this one alone says whether it is told: nobody
+//! hides what is another's, or shows it.
 
+use super::exposed::{Exposed, Kind};
 use ipnet::IpNet;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use twill_crds::Service;
 use twill_crds::services::ADVERTISE;
 use twill_datastore::Key;
 
 /// Addresses that ranges are told around, at most: each may cost as many prefixes as its range has bits to spare.
 const MOST: usize = 64;
 
-/// Services that are named in a sentence.
-const NAMED: usize = 3;
-
-/// What is known of them, by Service.
-#[derive(Debug, Default)]
-pub(super) struct Hidden {
-    of: BTreeMap<Key, Addresses>,
-    /// Services that hide an address.
-    hiders: BTreeMap<IpAddr, BTreeSet<Key>>,
-    /// How many Services have an address and do not hide it.
-    showers: BTreeMap<IpAddr, usize>,
-    /// Whose value of [`ADVERTISE`] means nothing.
-    odd: BTreeSet<Key>,
-}
-
-/// Addresses of a Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Addresses {
-    hidden: BTreeSet<IpAddr>,
-    shown: BTreeSet<IpAddr>,
-}
-
-impl Hidden {
-    /// Takes in a Service; whether that hides or shows anything.
-    pub(super) fn hear(&mut self, key: Key, service: &Service) -> bool {
-        match word(service) {
-            None | Some("true" | "false") => self.odd.remove(&key),
-            Some(_) => self.odd.insert(key.clone()),
-        };
-        self.set(key, addresses(service))
+/// The addresses that nobody is to tell, with the Service that has each.
+pub(super) fn hidden<'a>(services: impl Iterator<Item = (&'a Key, &'a Exposed)>) -> BTreeMap<IpAddr, &'a Key> {
+    let mut services: Vec<(&Key, &Exposed)> = services.collect();
+    if !services.iter().any(|(_, service)| service.hides || service.has_proxy()) {
+        // As nearly everywhere: then it does not matter whose an address is.
+        return BTreeMap::new();
     }
-
-    /// The Service is gone.
-    pub(super) fn forget(&mut self, key: &Key) -> bool {
-        self.odd.remove(key);
-        self.set(key.clone(), Addresses::default())
-    }
-
-    /// Others are gone.
-    pub(super) fn retain(&mut self, is_there: impl Fn(&Key) -> bool) -> bool {
-        let gone: Vec<Key> = self.of.keys().chain(&self.odd).filter(|key| !is_there(key)).cloned().collect();
-        gone.iter().fold(false, |any, key| self.forget(key) | any)
-    }
-
-    /// Whether this Service hides an address, whatever others do that have it.
-    pub(super) fn hides(&self, key: &Key, address: IpAddr) -> bool {
-        self.hiders.get(&address).is_some_and(|hiders| hiders.contains(key))
-    }
-
-    /// All addresses that nobody is to tell, those first that go before others where they are too many: namespaces take turns, and so do the
-    /// Services of each, so that no list is so long that another's is not heeded.
-    pub(super) fn addresses(&self) -> Vec<IpAddr> {
-        let mut of_service: BTreeMap<&Key, usize> = BTreeMap::new();
-        let hidden = self.hiders.iter().filter(|(address, _)| !self.showers.contains_key(*address));
-        let mut all: Vec<(&str, usize, &Key, IpAddr)> = hidden
-            .filter_map(|(address, hiders)| {
-                let key = hiders.first()?;
-                let turn = of_service.entry(key).or_default();
-                *turn += 1;
-                Some((key.namespace.as_str(), *turn, key, *address))
-            })
-            .collect();
-        all.sort_unstable();
-        let mut of_namespace: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut all: Vec<(usize, &str, IpAddr)> = all
-            .into_iter()
-            .map(|(namespace, _, _, address)| {
-                let turn = of_namespace.entry(namespace).or_default();
-                *turn += 1;
-                (*turn, namespace, address)
-            })
-            .collect();
-        all.sort_unstable();
-        all.into_iter().map(|(.., address)| address).collect()
-    }
-
-    /// What is odd, in one sentence. It names few and repeats no value: anybody who has a Service may write there what he likes.
-    pub(super) fn remark(&self) -> Option<String> {
-        let names: Vec<String> = self.odd.iter().take(NAMED).map(ToString::to_string).collect();
-        let (noun, more) = if self.odd.len() == 1 { ("Service", "") } else { ("Services", ", and more") };
-        let more = if self.odd.len() > NAMED { more } else { "" };
-        (!names.is_empty()).then(|| {
-            format!(
-                "{} {noun} ({}{more}): {ADVERTISE} has a value that means nothing; write \"false\" for addresses that no peer is to hear of, or \
-                 leave it out",
-                self.odd.len(),
-                names.join(", ")
-            )
-        })
-    }
-
-    fn set(&mut self, key: Key, new: Addresses) -> bool {
-        let old = self.of.remove(&key).unwrap_or_default();
-        if old == new {
-            if new != Addresses::default() {
-                self.of.insert(key, new);
-            }
-            return false;
-        }
-        let touched: BTreeSet<IpAddr> =
-            [&old, &new].into_iter().flat_map(|one| one.hidden.union(&one.shown)).copied().collect();
-        let hidden = |this: &Self| -> Vec<IpAddr> {
-            touched.iter().copied().filter(|address| this.is_hidden(*address)).collect()
-        };
-        let before = hidden(self);
-        for address in new.hidden.difference(&old.hidden) {
-            self.hiders.entry(*address).or_default().insert(key.clone());
-        }
-        for address in old.hidden.difference(&new.hidden) {
-            let hiders = self.hiders.entry(*address).or_default();
-            hiders.remove(&key);
-            if hiders.is_empty() {
-                self.hiders.remove(address);
+    services.sort_by_key(|(key, service)| (service.created.is_none(), service.created, *key));
+    let mut owners: BTreeMap<IpAddr, (&Key, bool)> = BTreeMap::new();
+    // What nodes answer for is no proxy's, whoever is older.
+    for of_proxies in [false, true] {
+        for (key, service) in &services {
+            for (address, _) in service.addresses.iter().filter(|(_, kind)| (*kind == Kind::Proxy) == of_proxies) {
+                owners.entry(*address).or_insert((*key, service.hides || of_proxies));
             }
         }
-        for address in new.shown.difference(&old.shown) {
-            *self.showers.entry(*address).or_default() += 1;
-        }
-        for address in old.shown.difference(&new.shown) {
-            let count = self.showers.entry(*address).or_default();
-            *count -= 1;
-            if *count == 0 {
-                self.showers.remove(address);
-            }
-        }
-        let changed = before != hidden(self) || old.hidden != new.hidden;
-        if new != Addresses::default() {
-            self.of.insert(key, new);
-        }
-        changed
     }
-
-    fn is_hidden(&self, address: IpAddr) -> bool {
-        self.hiders.contains_key(&address) && !self.showers.contains_key(&address)
-    }
+    owners.into_iter().filter(|(_, (_, hides))| *hides).map(|(address, (key, _))| (address, key)).collect()
 }
 
-/// What the Service says. An annotation goes before a label.
-fn word(service: &Service) -> Option<&str> {
-    let (annotations, labels) = (&service.metadata.annotations, &service.metadata.labels);
-    [annotations, labels].into_iter().flatten().find_map(|all| all.get(ADVERTISE)).map(String::as_str)
+/// Those first that go before others where they are too many: namespaces take turns, and so do the Services of each, so that no list is so
+/// long that another's is not heeded.
+pub(super) fn ranked(hidden: &BTreeMap<IpAddr, &Key>) -> Vec<IpAddr> {
+    let by_service = in_turns(hidden, |(_, key)| **key);
+    let all = in_turns(by_service, |(_, key)| key.namespace.as_str());
+    all.into_iter().map(|(address, _)| *address).collect()
 }
 
-fn addresses(service: &Service) -> Addresses {
-    let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref()?.ingress.as_ref()).flatten();
-    let (proxies, direct): (Vec<_>, Vec<_>) = ingress.partition(|ingress| ingress.ip_mode.as_deref() == Some("Proxy"));
-    let parsed = |text: &String| text.parse().ok();
-    let spec = service.spec.iter();
-    let own = spec.flat_map(|spec| {
-        let cluster = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
-        cluster.chain(spec.external_ips.iter().flatten())
-    });
-    let own: BTreeSet<IpAddr> =
-        own.chain(direct.into_iter().filter_map(|ingress| ingress.ip.as_ref())).filter_map(parsed).collect();
-    let of_proxies = proxies.into_iter().filter_map(|ingress| ingress.ip.as_ref()).filter_map(parsed);
-    match word(service) {
-        Some("false") => Addresses { hidden: own.into_iter().chain(of_proxies).collect(), shown: BTreeSet::new() },
-        // What nodes answer for besides is theirs.
-        _ => Addresses { hidden: of_proxies.filter(|address| !own.contains(address)).collect(), shown: own },
-    }
+/// The first of each, then the second of each, and so on.
+fn in_turns<T, K: Ord>(all: impl IntoIterator<Item = T>, of: impl Fn(&T) -> K) -> Vec<T> {
+    let mut turns: BTreeMap<K, usize> = BTreeMap::new();
+    let turn = |one: T| {
+        let turn = turns.entry(of(&one)).or_default();
+        *turn += 1;
+        (*turn, one)
+    };
+    let mut all: Vec<(usize, T)> = all.into_iter().map(turn).collect();
+    all.sort_by_key(|(turn, _)| *turn);
+    all.into_iter().map(|(_, one)| one).collect()
 }
 
 /// Ranges without these addresses, of which the first count most, and what is to be said if there are too many.
@@ -238,53 +118,49 @@ mod tests {
         assert_eq!(other, Some(problem), "a Service more is no other sentence");
     }
 
-    fn service(external: &[String], value: &str) -> Service {
-        let metadata = serde_json::json!({"annotations": {ADVERTISE: value}});
-        serde_json::from_value(serde_json::json!({"metadata": metadata, "spec": {"externalIPs": external}})).unwrap()
+    /// A Service of this second with these addresses, which it hides or not.
+    fn service(second: i128, addresses: &[(&str, Kind)], hides: bool) -> Exposed {
+        let addresses = addresses.iter().map(|(address, kind)| (address.parse().unwrap(), *kind)).collect();
+        Exposed { created: Some(second), addresses, hides, ..Exposed::default() }
+    }
+
+    fn hidden_of(services: &[Exposed]) -> Vec<String> {
+        let keys: Vec<Key> = (0..services.len()).map(|number| Key::namespaced("shop", format!("s{number}"))).collect();
+        hidden(keys.iter().zip(services)).keys().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn an_address_of_several_services_is_hidden_while_all_say_so() {
-        let (mut hidden, address) = (Hidden::default(), ["192.0.2.1".to_owned()]);
-        let [mine, theirs] = ["mine", "theirs"].map(|namespace| Key::namespaced(namespace, "web"));
-        assert!(!hidden.hear(mine.clone(), &service(&address, "true")));
-        assert!(hidden.hear(theirs.clone(), &service(&address, "false")), "its own endpoints do not count");
-        assert_eq!(hidden.addresses(), [] as [IpAddr; 0]);
-        assert!(hidden.hear(mine.clone(), &service(&address, "false")));
-        assert_eq!(hidden.addresses().len(), 1);
-        assert!(!hidden.hear(mine.clone(), &service(&address, "false")), "as before");
-        assert!(hidden.forget(&theirs) && hidden.addresses().len() == 1);
-        assert!(hidden.hear(mine.clone(), &service(&address, "")) && hidden.addresses().is_empty());
-        assert!(!hidden.forget(&mine) && hidden.of.is_empty() && hidden.hiders.is_empty() && hidden.showers.is_empty());
+    fn an_address_is_that_of_the_oldest_service_that_has_it() {
+        let (one, two) = (("192.0.2.1", Kind::External), ("192.0.2.2", Kind::LoadBalancer));
+        let old = |hides| service(1, &[one], hides);
+        let new = |hides| service(2, &[one, two], hides);
+        assert_eq!(hidden_of(&[new(true), old(false)]), ["192.0.2.2"], "nobody hides what is another's");
+        assert_eq!(hidden_of(&[new(false), old(true)]), ["192.0.2.1"], "nor shows it");
+        let unborn = Exposed { created: None, ..old(true) };
+        assert_eq!(hidden_of(&[unborn, new(false)]), [] as [&str; 0]);
+        assert_eq!(hidden_of(&[service(1, &[one], true), service(1, &[one], false)]), ["192.0.2.1"], "then by name");
+    }
+
+    #[test]
+    fn no_node_answers_for_a_proxy_but_for_what_another_has_of_its_own() {
+        let proxy = service(1, &[("192.0.2.1", Kind::Proxy), ("192.0.2.2", Kind::Proxy)], false);
+        let direct = service(2, &[("192.0.2.2", Kind::External)], false);
+        assert_eq!(hidden_of(&[proxy, direct]), ["192.0.2.1"]);
     }
 
     #[test]
     fn a_long_list_of_one_namespace_pushes_no_other_out() {
-        let mut hidden = Hidden::default();
-        for number in 0..20u8 {
-            let many: Vec<String> = (0..100).map(|host| format!("10.0.{number}.{host}")).collect();
-            hidden.hear(Key::namespaced("greedy", format!("s{number}")), &service(&many, "false"));
-        }
-        hidden.hear(Key::namespaced("modest", "one"), &service(&["10.9.9.9".to_owned()], "false"));
-        hidden.hear(Key::namespaced("greedy", "s99"), &service(&["10.8.8.8".to_owned()], "false"));
-        let order = hidden.addresses();
+        let many = |number: u8| -> Exposed {
+            let addresses = (0..100).map(|host| (IpAddr::from([10, 0, number, host]), Kind::External)).collect();
+            Exposed { addresses, ..service(1, &[], true) }
+        };
+        let mut services: BTreeMap<Key, Exposed> =
+            (0..20).map(|number| (Key::namespaced("greedy", format!("s{number}")), many(number))).collect();
+        services.insert(Key::namespaced("modest", "one"), service(2, &[("10.9.9.9", Kind::External)], true));
+        services.insert(Key::namespaced("greedy", "s99"), service(2, &[("10.8.8.8", Kind::External)], true));
+        let order = ranked(&hidden(services.iter()));
         assert_eq!(order.len(), 2002);
         let place = |address: &str| order.iter().position(|one| one.to_string() == address).unwrap();
         assert!(place("10.9.9.9") < 2 && place("10.8.8.8") < MOST, "{} {}", place("10.9.9.9"), place("10.8.8.8"));
-    }
-
-    #[test]
-    fn odd_values_are_one_short_sentence_without_them() {
-        let mut hidden = Hidden::default();
-        assert_eq!(hidden.remark(), None);
-        let value = "x".repeat(40_000);
-        for number in 0..1000 {
-            assert!(!hidden.hear(Key::namespaced("shop", format!("s{number}")), &service(&[], &value)));
-        }
-        let remark = hidden.remark().unwrap();
-        assert!(remark.starts_with("1000 Services (shop/s0, shop/s1, shop/s10, and more): "), "{remark}");
-        assert!(remark.len() < 300 && !remark.contains('x'), "{remark}");
-        hidden.retain(|key| key.name == "s7");
-        assert!(hidden.remark().unwrap().starts_with("1 Service (shop/s7): "));
     }
 }

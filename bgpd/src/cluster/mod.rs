@@ -6,6 +6,7 @@
 
 mod advertised;
 mod desired;
+mod exposed;
 mod filters;
 mod hidden;
 mod nodes;

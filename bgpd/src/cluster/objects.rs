@@ -1,5 +1,6 @@
 //! The objects that decide, as last heard. Only remembers.
 
+use super::desired::Desired;
 use super::filters::Rules;
 use super::nodes::Known;
 use super::passwords;
@@ -8,8 +9,6 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{NodeCondition, Secret};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
-use twill_crds::services::ServiceRanges;
 use twill_crds::topology::Sessions;
 use twill_crds::{
     BGPConfiguration, BGPFilter, BGPPeer, EndpointSlice, IPBlock, IPPool, Node, NodeNetwork, NodeNetworkSpec, Object,
@@ -61,10 +60,8 @@ pub struct Objects {
     pub(super) network: Network,
     pub(super) claimant: Claimant,
     pub(super) services: Services,
-    /// Addresses of Services that an earlier run told.
-    told: BTreeSet<IpNet>,
-    /// Those that it told nobody.
-    hidden: Vec<IpAddr>,
+    /// What an earlier run told of Services.
+    pub(super) told: BTreeSet<IpNet>,
     node: String,
     heard: Freshness,
 }
@@ -117,12 +114,9 @@ pub struct Snapshot {
     rules: Rules,
     #[serde(default)]
     network: NodeNetworkSpec,
-    /// Addresses of Services that were told, in place of all Services and their endpoints.
+    /// What was told of Services, in place of all Services and their endpoints.
     #[serde(default)]
     services: BTreeSet<IpNet>,
-    /// Those that nobody is told, those first that count most.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    hidden: Vec<IpAddr>,
 }
 
 /// What of the datastore decides on this node: all of most kinds, its own blocks and its own NodeNetwork, and the Secrets of people in Twill's
@@ -209,6 +203,7 @@ impl Objects {
     /// Nobody follows Services any more.
     pub fn forget_services(&mut self) {
         self.services = Services::of(&self.node);
+        self.told.clear();
     }
 
     /// Whether all is known of Services that is to be told of.
@@ -216,21 +211,10 @@ impl Objects {
         !self.wants_services() || self.services.is_complete()
     }
 
-    /// Addresses of Services with endpoints here. Until they were heard those of an earlier run: what is told is not taken back on the word of
-    /// silence.
-    pub(super) fn services_here(&self, ranges: &ServiceRanges) -> BTreeSet<IpNet> {
-        if self.services.is_complete() { self.services.told(ranges) } else { self.told.clone() }
-    }
-
-    /// Addresses of Services that nobody is to be told, those first that count most; until Services were heard those of an earlier run.
-    pub(super) fn hidden_services(&self) -> Vec<IpAddr> {
-        if self.services.is_complete() { self.services.hidden.addresses() } else { self.hidden.clone() }
-    }
-
     /// What is odd about Services, in one sentence. It keeps nothing from being obeyed, and so is no part of what the node reports.
     #[must_use]
     pub fn remark(&self) -> Option<String> {
-        self.services.hidden.remark()
+        self.services.remark()
     }
 
     /// Whether every kind has been heard as a whole.
@@ -251,9 +235,9 @@ impl Objects {
         self.heard.reached(marks)
     }
 
-    /// What to keep over a restart.
+    /// What to keep over a restart, with what they mean.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self, desired: &Desired) -> Snapshot {
         fn all<K: Object>(index: &Index<K>) -> Vec<K> {
             index.iter().map(|(_, object)| object.as_ref().clone()).collect()
         }
@@ -268,11 +252,7 @@ impl Objects {
             rules: self.rules.clone(),
             secrets: passwords::referred(self),
             network: self.network.spec.clone(),
-            hidden: if self.wants_services() { self.hidden_services() } else { Vec::new() },
-            services: self
-                .configurations
-                .get(&Key::cluster("default"))
-                .map_or_else(BTreeSet::new, |configuration| self.services_here(&configuration.spec.services)),
+            services: desired.speaker.shared.clone(),
         }
     }
 
@@ -300,7 +280,6 @@ impl Objects {
             claimant: Claimant::default(),
             services: Services::of(node),
             told: snapshot.services,
-            hidden: snapshot.hidden,
             node: node.to_owned(),
             heard: Freshness::of(scopes(node, namespace)),
         };

@@ -1,45 +1,36 @@
-//! Addresses of Services with endpoints on this node. In flow Services and EndpointSlices; out flow the addresses that this node is to tell
-//! by themselves, of Services that want local endpoints alone, and those that nobody is to tell ([`super::hidden`]).
+//! Services as last heard, and which of their addresses this node tells by themselves: those of Services that want local endpoints alone and have
+//! one here. In flow Services and EndpointSlices; out flow those addresses, and those that nobody is to tell ([`super::hidden`]).
 //!
-//! Only remembers, cut down to what is read: a change costs what it touches, one Service and its slices. A node counts while it has a ready
-//! endpoint; while no node has one, one that still serves though it terminates counts, as kube-proxy sends to such then (KEP-1669).
-//! A node whose last ready endpoint goes is left before that is gone, if there are others.
+//! Only remembers, cut down to what is read ([`super::exposed`]): a slice costs what it touches, its Service and the slices of that. A node counts
+//! while it has a ready endpoint; while no node has one, one that still serves though it terminates counts, as kube-proxy sends to such then
+//! (KEP-1669). A node whose last ready endpoint goes is left before that is gone, if there are others.
 
-use super::hidden::Hidden;
+use super::exposed::Exposed;
+use super::hidden::hidden;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use twill_crds::services::ServiceRanges;
+use twill_crds::services::{ADVERTISE, ServiceRanges};
 use twill_crds::{EndpointSlice, Object, Service};
 use twill_datastore::{Followed, Key};
 
 /// Label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// Kind of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Cluster,
-    External,
-    LoadBalancer,
-}
+/// Services that are named in a sentence.
+const NAMED: usize = 3;
 
 /// What is known of Services.
 #[derive(Debug, Default)]
 pub(super) struct Services {
     /// Name of this node.
     node: String,
-    /// Addresses of Services that want local endpoints alone.
-    local: BTreeMap<Key, BTreeSet<(IpAddr, Kind)>>,
+    known: BTreeMap<Key, Exposed>,
     slices: BTreeMap<Key, Slice>,
     /// Slices by the Service that they are of.
     of: BTreeMap<Key, BTreeSet<Key>>,
-    /// By address, Services with an endpoint here.
-    here: BTreeMap<(IpAddr, Kind), BTreeSet<Key>>,
-    /// By address, Services that want local endpoints alone.
-    wanted: BTreeMap<IpAddr, usize>,
-    /// Addresses that nobody is to tell.
-    pub(super) hidden: Hidden,
+    /// Services with an endpoint here that counts, by family: IPv4, IPv6.
+    here: [BTreeSet<Key>; 2],
     heard: (bool, bool),
 }
 
@@ -63,29 +54,22 @@ impl Services {
         self.heard == (true, true)
     }
 
-    /// Takes in Services; whether this node has others to tell of.
+    /// Takes in Services; whether anything that decides is other than before.
     pub(super) fn hear_services(&mut self, step: Followed<Service>) -> bool {
         match step {
             Followed::Synced { items, .. } => {
                 let first = !std::mem::replace(&mut self.heard.0, true);
-                let kept: BTreeSet<Key> = items.iter().map(key).collect();
-                let gone: Vec<Key> = self.local.keys().filter(|key| !kept.contains(key)).cloned().collect();
-                let gone = gone.into_iter().map(|key| self.set_addresses(key, BTreeSet::new()));
-                let gone = gone.fold(false, |any, one| any | one) | self.hidden.retain(|key| kept.contains(key));
-                items.iter().fold(first | gone, |any, service| self.hear(service) | any)
+                let known = items.iter().map(|service| (key(service), Exposed::of(service))).collect();
+                let before = std::mem::replace(&mut self.known, known);
+                first || before != self.known
             }
-            Followed::Applied(service, _) => self.hear(&service),
-            Followed::Deleted(service, _) => {
-                let shown = self.hidden.forget(&key(&service));
-                self.set_addresses(key(&service), BTreeSet::new()) | shown
+            Followed::Applied(service, _) => {
+                let exposed = Exposed::of(&service);
+                self.known.insert(key(&service), exposed.clone()) != Some(exposed)
             }
+            Followed::Deleted(service, _) => self.known.remove(&key(&service)).is_some(),
             Followed::Bookmark(_) => false,
         }
-    }
-
-    fn hear(&mut self, service: &Service) -> bool {
-        let hidden = self.hidden.hear(key(service), service);
-        self.set_addresses(key(service), addresses(service)) | hidden
     }
 
     /// Takes in slices; whether this node has others to tell of.
@@ -110,24 +94,43 @@ impl Services {
         }
     }
 
-    /// The addresses inside of ranges that this node tells by themselves.
-    pub(super) fn told(&self, ranges: &ServiceRanges) -> BTreeSet<IpNet> {
-        let range = |kind: Kind| match kind {
-            Kind::Cluster => &ranges.cluster_ips,
-            Kind::External => &ranges.external_ips,
-            Kind::LoadBalancer => &ranges.load_balancer_ips,
-        };
-        let inside = |(address, kind): &&(IpAddr, Kind)| range(*kind).iter().any(|range| range.contains(address));
-        let shown = |((address, _), services): &(&(IpAddr, Kind), &BTreeSet<Key>)| {
-            services.iter().any(|service| !self.hidden.hides(service, *address))
-        };
-        let here = self.here.iter().filter(|(address, _)| inside(address));
-        here.filter(shown).map(|((address, _), _)| IpNet::from(*address)).collect()
+    /// The addresses that nobody is to tell, with the Service that has each.
+    pub(super) fn hidden(&self) -> BTreeMap<IpAddr, &Key> {
+        hidden(self.known.iter())
     }
 
-    /// Whether a Service wants local endpoints alone for this address.
-    pub(super) fn wants_local(&self, address: IpAddr) -> bool {
-        self.wanted.contains_key(&address)
+    /// The addresses inside of ranges that this node tells by themselves, but for those that are hidden.
+    pub(super) fn told(&self, ranges: &ServiceRanges, hidden: &BTreeMap<IpAddr, &Key>) -> BTreeSet<IpNet> {
+        let mut told = BTreeSet::new();
+        for (key, service) in self.known.iter().filter(|(_, service)| !service.hides) {
+            let here = service.local().filter(|(address, _)| self.here[usize::from(address.is_ipv6())].contains(key));
+            let inside = here.filter(|(address, kind)| kind.is_inside(ranges, *address));
+            told.extend(
+                inside.map(|(address, _)| address).filter(|address| !hidden.contains_key(address)).map(IpNet::from),
+            );
+        }
+        told
+    }
+
+    /// The addresses for which a Service wants local endpoints alone.
+    pub(super) fn local(&self) -> BTreeSet<IpAddr> {
+        self.known.values().flat_map(Exposed::local).map(|(address, _)| address).collect()
+    }
+
+    /// What is odd, in one sentence. It names few and repeats no value: anybody who has a Service may write there what he likes.
+    pub(super) fn remark(&self) -> Option<String> {
+        let odd: Vec<&Key> = self.known.iter().filter(|(_, service)| service.is_odd).map(|(key, _)| key).collect();
+        let names: Vec<String> = odd.iter().take(NAMED).map(ToString::to_string).collect();
+        let (noun, more) = if odd.len() == 1 { ("Service", "") } else { ("Services", ", and more") };
+        let more = if odd.len() > NAMED { more } else { "" };
+        (!names.is_empty()).then(|| {
+            format!(
+                "{} {noun} ({}{more}): {ADVERTISE} has a value that means nothing; write \"false\" for addresses that no peer is to hear of, or \
+                 leave it out",
+                odd.len(),
+                names.join(", ")
+            )
+        })
     }
 
     fn read(&self, slice: &EndpointSlice) -> Option<Slice> {
@@ -149,32 +152,6 @@ impl Services {
             read.serving_here |= here && serving;
         }
         Some(read)
-    }
-
-    fn set_addresses(&mut self, service: Key, new: BTreeSet<(IpAddr, Kind)>) -> bool {
-        let old = self.local.get(&service).cloned().unwrap_or_default();
-        if old == new {
-            return false;
-        }
-        new.iter().for_each(|(address, _)| *self.wanted.entry(*address).or_default() += 1);
-        for (address, _) in &old {
-            let count = self.wanted.entry(*address).or_default();
-            *count -= 1;
-            if *count == 0 {
-                self.wanted.remove(address);
-            }
-        }
-        for address in old.difference(&new) {
-            self.leave(&service, address);
-        }
-        if new.is_empty() {
-            self.local.remove(&service);
-        } else {
-            self.local.insert(service.clone(), new);
-        }
-        self.judge(&service);
-        // Also where there is no endpoint here: a range of this one address is told by nobody then.
-        true
     }
 
     fn set_slice(&mut self, name: Key, new: Option<Slice>) -> bool {
@@ -201,57 +178,21 @@ impl Services {
         services.iter().fold(false, |any, service| self.judge(service) | any)
     }
 
-    /// Whether this node has endpoints for the addresses of a Service; says whether that is news.
+    /// Whether this node has endpoints of a Service that count; says whether that is news of one that wants local endpoints alone.
     fn judge(&mut self, service: &Key) -> bool {
-        let Some(addresses) = self.local.get(service).cloned() else { return false };
-        let counts = |v6: bool| {
-            let slices = self.of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name));
-            let slices: Vec<&Slice> = slices.filter(|slice| slice.v6 == v6).collect();
-            let ready: usize = slices.iter().map(|slice| slice.ready).sum();
-            slices.iter().any(|slice| if ready > 0 { slice.ready_here } else { slice.serving_here })
-        };
-        let here = [counts(false), counts(true)];
+        let slices = self.of.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name));
+        let slices: Vec<&Slice> = slices.collect();
         let mut changed = false;
-        for address in addresses {
-            changed |= match here[usize::from(address.0.is_ipv6())] {
-                true => self.here.entry(address).or_default().insert(service.clone()),
-                false => self.leave(service, &address),
-            };
+        for (v6, here) in [false, true].into_iter().zip(&mut self.here) {
+            let of_family = || slices.iter().filter(|slice| slice.v6 == v6);
+            let ready: usize = of_family().map(|slice| slice.ready).sum();
+            let counts = of_family().any(|slice| if ready > 0 { slice.ready_here } else { slice.serving_here });
+            changed |= if counts { here.insert(service.clone()) } else { here.remove(service) };
         }
-        changed
-    }
-
-    fn leave(&mut self, service: &Key, address: &(IpAddr, Kind)) -> bool {
-        let Some(services) = self.here.get_mut(address) else { return false };
-        let left = services.remove(service);
-        if services.is_empty() {
-            self.here.remove(address);
-        }
-        left
+        changed && self.known.get(service).is_some_and(|service| service.local().next().is_some())
     }
 }
 
 fn key<K: Object>(object: &K) -> Key {
     Key::namespaced(object.namespace(), object.name())
-}
-
-/// Its addresses, if it wants local endpoints alone: of the cluster's by either policy, of the others by that about traffic from outside.
-fn addresses(service: &Service) -> BTreeSet<(IpAddr, Kind)> {
-    let mut found = BTreeSet::new();
-    let Some(spec) = &service.spec else { return found };
-    let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
-    let (outside, inside) = (is_local(&spec.external_traffic_policy), is_local(&spec.internal_traffic_policy));
-    let mut add = |text: &str, kind: Kind| found.extend(text.parse::<IpAddr>().ok().map(|address| (address, kind)));
-    if outside || inside {
-        let all = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
-        all.for_each(|text| add(text, Kind::Cluster));
-    }
-    if outside {
-        spec.external_ips.iter().flatten().for_each(|text| add(text, Kind::External));
-        let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref()?.ingress.as_ref());
-        // One that is a proxy hands connections on to nodes' own addresses.
-        let direct = ingress.flatten().filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
-        direct.filter_map(|ingress| ingress.ip.as_ref()).for_each(|text| add(text, Kind::LoadBalancer));
-    }
-    found
 }

@@ -44,8 +44,9 @@ fn at_scale_an_event_that_is_about_no_node_costs_a_part_of_one_that_is() {
             objects.apply(block(&format!("10.42.{round}.0/26"), own, round));
             drop(desired(own, &objects));
         });
-        let (wanted, snapshot) = (desired(own, &objects), objects.snapshot());
-        let of_snapshot = time(|_| drop(objects.snapshot()));
+        let wanted = desired(own, &objects);
+        let snapshot = objects.snapshot(&wanted);
+        let of_snapshot = time(|_| drop(objects.snapshot(&wanted)));
         let octets = serde_json::to_vec(&snapshot).unwrap().len();
         let of_file = time(|_| drop(serde_json::to_vec(&snapshot)));
         let plan = Plan::first(wanted.speaker.clone());

@@ -141,7 +141,7 @@ fn a_service_that_is_not_to_be_told_is_told_by_nobody() {
         }
     }
     // A restart knows it before it has heard of any Service.
-    let again = Objects::remembered("a1", "twill-system", objects.snapshot());
+    let again = Objects::remembered("a1", "twill-system", snapshot_of(&objects));
     assert_eq!(told(&again), closed);
     objects = with(objects, [web("annotations", "true", "Local")]);
     assert_eq!((told(&objects), desired("a1", &objects).problems), (open.map(str::to_owned).to_vec(), vec![]));
@@ -184,7 +184,7 @@ fn what_one_service_says_of_an_address_counts_for_that_one_alone() {
     );
     assert_eq!(told(&objects), ["192.0.2.0/24"], "nor do its endpoints bring anything");
     objects = with(objects, [web("mine", "false")]);
-    assert_eq!(told(&objects).len(), 8, "both say so");
+    assert_eq!(told(&objects).len(), 8, "whose it is says so");
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn after_a_restart_what_was_told_is_told_until_services_were_heard() {
         with(objects, [local("web", "10.96.0.8", "198.51.100.8"), slice("web-1", "web", &[("a1", true, true)])]);
     let before = told(&objects);
     assert_eq!(before.len(), 7);
-    let text = serde_json::to_string(&objects.snapshot()).unwrap();
+    let text = serde_json::to_string(&snapshot_of(&objects)).unwrap();
     let mut again = Objects::remembered("a1", "twill-system", serde_json::from_str(&text).unwrap());
     assert_eq!(told(&again), before);
     assert!(!desired("a1", &again).speaker.complete, "nothing goes on the word of a snapshot");
@@ -235,6 +235,23 @@ fn after_a_restart_what_was_told_is_told_until_services_were_heard() {
     again.apply(slices);
     assert_eq!(told(&again), AGGREGATES);
     assert!(desired("a1", &again).speaker.complete);
+}
+
+#[test]
+fn before_services_were_heard_a_new_node_tells_nothing_that_one_of_them_may_hide() {
+    let mut objects = with(cluster(), [ranges()]);
+    assert!(told(&objects).is_empty() && !desired("a1", &objects).speaker.complete);
+    let [services, slices] = synced();
+    objects.apply(services);
+    assert!(told(&objects).is_empty(), "their endpoints are not known yet");
+    objects.apply(slices);
+    assert_eq!(told(&objects), AGGREGATES);
+    // Nobody follows them for a while: what was known before counts no more.
+    let kept = snapshot_of(&objects);
+    for mut objects in [objects, Objects::remembered("a1", "twill-system", kept)] {
+        objects.forget_services();
+        assert!(told(&objects).is_empty());
+    }
 }
 
 /// What a node tells, from all objects as they are now.

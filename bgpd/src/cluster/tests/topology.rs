@@ -131,7 +131,7 @@ fn a_decision_holds_until_there_is_another_whatever_becomes_of_the_object() {
     )));
     assert_eq!(lone(&objects), ["a2"], "deleted");
     assert_eq!(desired("a1", &objects).speaker.step, Some(3));
-    let kept: Snapshot = serde_json::from_value(serde_json::to_value(objects.snapshot()).unwrap()).unwrap();
+    let kept: Snapshot = serde_json::from_value(serde_json::to_value(snapshot_of(&objects)).unwrap()).unwrap();
     assert_eq!(lone(&Objects::remembered("a1", "twill-system", kept)), ["a2"], "over a restart");
     objects.apply(configuration(json!({"topology": "RouteReflector"})));
     assert_eq!(lone(&objects), ["a2"], "made anew, and not judged yet");
@@ -139,7 +139,7 @@ fn a_decision_holds_until_there_is_another_whatever_becomes_of_the_object() {
     assert_eq!(lone(&objects), ["a2", "b1"]);
 
     // A release before this one kept the object alone.
-    let mut older = serde_json::to_value(with(cluster(), [reflected()]).snapshot()).unwrap();
+    let mut older = serde_json::to_value(snapshot_of(&with(cluster(), [reflected()]))).unwrap();
     older.as_object_mut().unwrap().remove("decided");
     let older: Snapshot = serde_json::from_value(older).unwrap();
     assert_eq!(lone(&Objects::remembered("a1", "twill-system", older)), ["a2"]);

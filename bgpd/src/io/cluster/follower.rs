@@ -209,7 +209,8 @@ impl Follower {
         }
         if changed || self.asked.is_none() {
             self.hand_over(desired(&self.node, &self.objects)).await;
-            self.outlets.snapshots.send_replace(Some(self.objects.snapshot()));
+            let snapshot = self.current.as_deref().map(|current| self.objects.snapshot(current));
+            self.outlets.snapshots.send_replace(snapshot);
         }
         let remark = self.objects.remark();
         self.outlets.state.send_if_modified(|state| {

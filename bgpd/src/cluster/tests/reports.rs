@@ -1,0 +1,59 @@
+//! What NodeNetwork says of the node.
+
+use super::*;
+
+#[test]
+fn a_report_changes_only_with_what_it_says() {
+    let desired = desired("a1", &cluster());
+    let at = |second: i64| Timestamp::from_second(second).unwrap();
+    let observed = Observed { peers: 2, established: 2, ..Observed::default() };
+    let first = report(&desired, &observed, &BgpState::default(), at(1));
+    assert_eq!(report(&desired, &observed, &first, at(2)), first);
+    assert_eq!(first.tunnel_addresses, ["10.42.7.0".parse::<IpAddr>().unwrap()]);
+    assert!(first.conditions.iter().all(|condition| condition.status == "True"));
+    let text = "IPPool default: no".to_owned();
+    let fib =
+        fib::Status { problems: vec![fib::Problem { condition: fib::Condition::Tunnel, text }], ..Default::default() };
+    let bad = report(&desired, &Observed { established: 1, fib, ..observed }, &first, at(3));
+    let changed: Vec<(&str, &str)> =
+        bad.conditions.iter().filter(|c| c.status == "False").map(|c| (c.type_.as_str(), c.message.as_str())).collect();
+    let wanted =
+        [("TunnelHealthy", "IPPool default: no"), ("SessionsEstablished", "1 of 2 sessions is not established")];
+    assert_eq!(changed, wanted);
+    for (old, new) in first.conditions.iter().zip(&bad.conditions) {
+        assert_eq!(old.last_transition_time == new.last_transition_time, old.status == new.status, "{}", new.type_);
+    }
+}
+
+#[test]
+fn a_condition_that_says_much_is_no_longer_than_the_api_server_takes() {
+    let length = |count: usize| {
+        let mut long = desired("a1", &cluster());
+        long.problems = vec!["é".repeat(count)];
+        let state = report(&long, &Observed::default(), &BgpState::default(), Timestamp::UNIX_EPOCH);
+        let ready = state.conditions.into_iter().find(|condition| condition.type_ == "BGPReady").unwrap();
+        (ready.message.chars().count(), ready.message.ends_with("..."))
+    };
+    assert_eq!([length(100), length(32_768), length(32_769)], [(100, false), (32_768, false), (32_768, true)]);
+}
+
+#[test]
+fn a_report_names_the_peers_that_are_down_also_those_that_cannot_be() {
+    let tor = |name: &str, address: &str| peer(name, json!({"remote": {"address": address}, "asn": "external"}));
+    let far = peer(
+        "far",
+        json!({"remote": {"address": "172.31.9.1"}, "asn": 1, "nodeSelector": {"matchLabels": {"rack": "b"}}}),
+    );
+    // One is of a family that the node has no address of, one has the name of a node and its own address, one is the node itself.
+    let more =
+        [tor("six", "fd31::1"), tor("b1", "172.31.1.1"), tor("self", "172.31.1.11"), tor("up", "172.31.1.2"), far];
+    let desired = desired("a1", &with(cluster(), more));
+    assert_eq!(desired.speaker.peers["b1"].address, "172.31.1.1".parse::<IpAddr>().unwrap());
+    let down = |up: &[&str]| {
+        let up = up.iter().map(|name| (*name).to_owned()).collect();
+        let observed = Observed { up, ..Observed::default() };
+        report(&desired, &observed, &BgpState::default(), Timestamp::UNIX_EPOCH).peers_down.unwrap()
+    };
+    assert_eq!(down(&["up", "a2"]), ["b1", "six"]);
+    assert_eq!(down(&["up", "b1", "b1/172.31.2.11"]), ["six"]);
+}
