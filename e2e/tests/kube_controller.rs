@@ -3,7 +3,7 @@
 //! 1. Of two one leads. What a deleted node left is freed after the quarantine, unless a pod names it or it comes back; the pool says so.
 //! 2. The leader is killed: the other takes over. The API server is gone for longer than the Lease: nobody leads, then one does.
 //! 3. It chooses who reflects, waits for what nodes say before it takes sessions away, and replaces one that is cordoned. In a cluster of more
-//!    than 110 nodes without a BGPConfiguration it makes one.
+//!    than 110 nodes that take part it makes a BGPConfiguration where there is none.
 //! 4. The controller lacks no right that it asks for, and watches no pods.
 #![allow(clippy::unwrap_used)]
 
@@ -197,11 +197,16 @@ fn node(name: &str) -> String {
     format!("---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n")
 }
 
+/// A node that takes part.
+fn member(name: &str) -> String {
+    node(name)
+        + &format!("---\napiVersion: twill.network/v1\nkind: NodeNetwork\nmetadata: {{name: {name}}}\nspec: {{}}\n")
+}
+
 /// A node with what its daemons made.
 fn populated(n: usize, name: &str) -> String {
     let at = n * 16;
-    node(name)
-        + &format!("---\napiVersion: twill.network/v1\nkind: NodeNetwork\nmetadata: {{name: {name}}}\nspec: {{}}\n")
+    member(name)
         + &format!(
             "---\napiVersion: twill.network/v1\nkind: IPBlock\nmetadata: {{name: 10-42-0-{at}-28}}\n\
              spec: {{cidr: 10.42.0.{at}/28, node: {name}, claimant: {name}}}\n"
@@ -302,18 +307,12 @@ fn reflectors_are_chosen_and_nothing_goes_before_nodes_say_that_it_may() {
     let cluster = Cluster::new();
     let controller = cluster.controller("a");
     until("it leads", || controller.leads());
-    let many: String = (0..111).map(|n| node(&format!("large-{n:03}"))).collect();
+    let many: String = (0..111).map(|n| member(&format!("large-{n:03}"))).collect();
     cluster.server.apply(&many).unwrap();
     let sessions = || cluster.get(&["bgpconfigurations"])["items"][0]["status"]["sessions"].clone();
     until("a large cluster has a configuration, and nobody can reflect", || sessions()["topology"] == "Mesh");
-    cluster.delete(&["nodes", "--all"]);
-    let nodes: String = (0..5)
-        .map(|n| {
-            let network =
-                format!("apiVersion: twill.network/v1\nkind: NodeNetwork\nmetadata: {{name: r{n}}}\nspec: {{}}\n");
-            node(&format!("r{n}")) + "---\n" + &network
-        })
-        .collect();
+    cluster.delete(&["nodes,nodenetworks", "--all"]);
+    let nodes: String = (0..5).map(|n| member(&format!("r{n}"))).collect();
     cluster.server.apply(&nodes).unwrap();
     (0..5).for_each(|n| reports(&cluster, n, Some(1)));
     let reflect = [

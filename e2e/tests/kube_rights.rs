@@ -375,6 +375,28 @@ fn taken_and_back(cluster: &Cluster, time: u64) {
     until("all is as before", || cluster.lab.probe(&["--to", "default/a"]).unwrap().differences == 0);
 }
 
+/// Nodes tell routers of Services, which they follow for that; and a BGPConfiguration that is deleted comes again, since nodes follow what it said.
+fn told_and_configured(cluster: &Cluster) {
+    let patch = |spec: &Value| {
+        let spec = json!({"spec": spec}).to_string();
+        cluster.kubectl(&["patch", "bgpconfiguration", "default", "--type=merge", "--patch", &spec]);
+    };
+    let range = "198.51.100.0/24";
+    patch(&json!({"services": {"externalIPs": [range]}}));
+    until("the router hears of Services", || {
+        !cluster.lab.exec("tor-r1", &["ip", "route", "show", range]).unwrap().is_empty()
+    });
+    let follows = |network: &Value| network["status"]["bgp"]["step"].is_u64();
+    until("nodes follow a decision", || cluster.items(&["nodenetworks"]).iter().all(follows));
+    let before = cluster.get(&["bgpconfiguration", "default"]);
+    cluster.kubectl(&["delete", "bgpconfiguration", "default"]);
+    until("the controller makes one", || !cluster.items(&["bgpconfigurations"]).is_empty());
+    patch(&before["spec"]);
+    until("it is as before", || {
+        cluster.get(&["bgpconfiguration", "default"])["status"]["sessions"]["topology"] == "Fabric"
+    });
+}
+
 /// Twill leaves n2, by its own daemons.
 fn uninstalled(cluster: &Cluster) {
     assert!(!cluster.blocks("n2").is_empty());
@@ -391,6 +413,7 @@ fn each_component_lives_with_its_own_rights_and_uses_all_of_them() {
     daily_life(&cluster);
     taken_and_back(&cluster, 1);
     taken_and_back(&cluster, 2);
+    told_and_configured(&cluster);
     uninstalled(&cluster);
     cluster.end_controller();
     let requests = cluster.requests();
