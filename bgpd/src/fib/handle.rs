@@ -1,6 +1,6 @@
 //! The handle that feeds the FIB's thread, and what comes back from it.
 
-use super::{Change, Config};
+use super::{Change, Config, Hosts};
 use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
 use std::sync::Arc;
@@ -62,6 +62,8 @@ pub enum Command {
 pub enum Feedback {
     /// Next hops that are tracked and whose state is new.
     NextHops(Vec<(ScopedAddr, Reach)>),
+    /// Workloads outside of our blocks are others than before, or are all now.
+    Hosts(Hosts),
     /// The status changed.
     Status(Status),
 }

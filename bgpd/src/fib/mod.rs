@@ -2,10 +2,11 @@
 //!
 //! In flow what the RIB chose ([`Change`]), what the cluster or the file says ([`Config`]) and what the kernel
 //! has; out flow desired tunnel devices, neighbours and routes, their difference to the kernel's, and a sentence for
-//! everything that cannot be installed. This module is pure; [`crate::io::netlink`] reads and writes the
+//! everything that cannot be installed; and which workloads have addresses outside of our blocks ([`Hosts`]). This module is pure; [`crate::io::netlink`] reads and writes the
 //! kernel on a thread of its own, which the [`Fib`] handle feeds.
 
 mod handle;
+pub mod hosts;
 pub mod resolve;
 pub mod route;
 pub mod table;
@@ -13,6 +14,7 @@ pub mod tunnel;
 pub mod world;
 
 pub use handle::{Command, Condition, Feedback, Fib, HopState, Problem, Reach, RouteState, Status, Waiting};
+pub use hosts::Hosts;
 
 use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
@@ -40,7 +42,7 @@ pub struct Config {
     /// Whether this is all that there is: false while it comes from a snapshot of an earlier run; nothing is removed
     /// from the kernel on its word then.
     pub complete: bool,
-    /// Prefixes of our own that get an unreachable route.
+    /// Prefixes of our own that get an unreachable route: this node's blocks.
     pub own: BTreeSet<IpNet>,
     /// Ranges of Services, which every node handles itself: no learned route leads into them.
     pub services: Vec<IpNet>,

@@ -7,7 +7,7 @@ use super::resolve::{Outcome, Refusal, Resolver};
 use super::route::{Forward, Found, Step};
 use super::tunnel::{self, Failure, Failures};
 use super::world::World;
-use super::{Change, Condition, Config, HopState, Problem, Reach, RouteState, Status};
+use super::{Change, Condition, Config, HopState, Hosts, Problem, Reach, RouteState, Status};
 use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -38,6 +38,8 @@ pub struct Table {
     refused: BTreeMap<(IpNet, u32), String>,
     devices: Failures,
     tracked: BTreeMap<ScopedAddr, Tracked>,
+    /// As last told.
+    hosts: Option<Hosts>,
     repairs: u64,
 }
 
@@ -66,10 +68,12 @@ pub struct Repairs {
 }
 
 impl Table {
-    /// Replaces the configuration. True if table, protocol or metric are others, so that the kernel must be read again.
+    /// Replaces the configuration. True if the kernel must be read again: table, protocol or metric are others, or pools and blocks, outside of
+    /// which workloads are followed.
     pub fn configure(&mut self, config: Config) -> bool {
-        let moved = (self.config.table, self.config.protocol, self.config.metric)
-            != (config.table, config.protocol, config.metric);
+        let read =
+            |config: &Config| (config.table, config.protocol, config.metric, config.pools.clone(), config.own.clone());
+        let moved = read(&self.config) != read(&config);
         if self.config == config {
             return false;
         }
@@ -277,6 +281,16 @@ impl Table {
             }
         }
         changes
+    }
+
+    /// Workloads outside of our blocks, if that is new since the last call.
+    pub fn host_changes(&mut self) -> Option<Hosts> {
+        let now = Hosts::of(&self.config, &self.world);
+        if self.hosts.as_ref() == Some(&now) {
+            return None;
+        }
+        self.hosts = Some(now.clone());
+        Some(now)
     }
 
     /// State of some prefixes.

@@ -1,6 +1,7 @@
 //! What the kernel has that is not ours: links, addresses, neighbours of the tunnel device, and routes by which a next
 //! hop can be resolved. Only remembers; read as a whole by a dump.
 
+use super::hosts::HostRoute;
 use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,8 @@ pub struct World {
     pub neighbours: BTreeMap<IpAddr, [u8; 6]>,
     /// Routes of others.
     pub routes: Foreign,
+    /// felix's routes to single addresses.
+    pub hosts: BTreeSet<HostRoute>,
 }
 
 /// One link.

@@ -58,7 +58,7 @@ impl SpeakerHandle {
         let (status_sender, status) = watch::channel(fib::Status::default());
         let tell = move |feedback| match feedback {
             Feedback::Status(status) => drop(status_sender.send_replace(status)),
-            hops_changed => drop(hops.send(hops_changed)),
+            of_routes => drop(hops.send(of_routes)),
         };
         let (fib, kernel, adopted) = match install.map(|config| netlink::start(config, tell)).transpose()? {
             Some((fib, Some(learned))) => (Some(fib), session::Forwarding::Adopted, Some(learned)),

@@ -111,15 +111,20 @@ impl Rib {
     }
 
     fn hear(&mut self, feedback: Feedback) {
-        if let Feedback::NextHops(hops) = feedback {
-            let cost = |reach| match reach {
-                Reach::Unreachable => None,
-                Reach::Reachable { cost } => Some(cost),
-            };
-            let costs: Vec<(ScopedAddr, Option<u32>)> =
-                hops.into_iter().map(|(address, reach)| (address, cost(reach))).collect();
-            self.speaker.handle(Event::Costs(costs), Instant::now());
-        }
+        let cost = |reach| match reach {
+            Reach::Unreachable => None,
+            Reach::Reachable { cost } => Some(cost),
+        };
+        let event = match feedback {
+            Feedback::NextHops(hops) => {
+                let costs: Vec<(ScopedAddr, Option<u32>)> =
+                    hops.into_iter().map(|(address, reach)| (address, cost(reach))).collect();
+                Event::Costs(costs)
+            }
+            Feedback::Hosts(hosts) => Event::Hosts(hosts),
+            Feedback::Status(_) => return,
+        };
+        self.speaker.handle(event, Instant::now());
     }
 
     fn flush(&mut self, now: Instant) {

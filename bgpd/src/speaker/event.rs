@@ -4,6 +4,7 @@ use super::monitor::StationEvent;
 use super::path_attributes::{Link, PathAttributes};
 use super::plan::Plan;
 use crate::bmp::Opening;
+use crate::fib::Hosts;
 use crate::fsm::Reason;
 use crate::rib::{PeerId, V4, V6};
 use crate::scoped::ScopedAddr;
@@ -41,6 +42,8 @@ pub enum Event {
     Written(PeerId, SessionId, usize),
     /// Interior costs of next hops, none where nothing leads there.
     Costs(Vec<(ScopedAddr, Option<u32>)>),
+    /// Workloads that the kernel has outside of our blocks.
+    Hosts(Hosts),
 }
 
 /// How a session ended.

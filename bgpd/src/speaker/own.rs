@@ -1,4 +1,5 @@
-//! Prefixes of our own. In flows what is configured; out flow announcements and withdrawals in our own name.
+//! Prefixes of our own. In flow what is configured and which workloads the kernel has outside of our blocks; out flow announcements and
+//! withdrawals in our own name.
 //!
 //! Where they are exclusive, as a node's blocks are, a new one that a peer still tells has an owner that does not know yet that it is
 //! not his any more: it is announced when the last such path is gone. One that was announced stays so, whoever else tells it.
@@ -7,6 +8,7 @@ use super::config::Config;
 use super::path_attributes::PathAttributes;
 use super::routing::{Routing, Shared};
 use super::state::Speaker;
+use crate::fib::Hosts;
 use crate::rib::{AttrId, Key, PeerId};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
@@ -20,12 +22,22 @@ pub(super) struct Own {
     withheld: BTreeSet<IpNet>,
     /// Prefixes to which the kernel has a learned route of an earlier run: somebody told them then, and may be about to tell them again.
     adopted: BTreeSet<IpNet>,
+    /// Workloads outside of our blocks. They are here, whoever else tells them: none is withheld.
+    hosts: Hosts,
+}
+
+impl Own {
+    /// Of a speaker whose routes go into the kernel, if `install`: nothing else says which workloads are there.
+    pub(super) fn of(install: bool) -> Self {
+        Self { hosts: Hosts { complete: !install, ..Hosts::default() }, ..Self::default() }
+    }
 }
 
 impl Speaker {
     /// These prefixes are ours, and no others.
     pub(super) fn originate(&mut self, config: &Config) {
-        let originate: &BTreeSet<IpNet> = &config.originate.union(&config.shared).copied().collect();
+        let all = config.originate.iter().chain(&config.shared).chain(&self.own.hosts.prefixes);
+        let originate: &BTreeSet<IpNet> = &all.copied().collect();
         self.own.withheld.retain(|net| originate.contains(net));
         let gone: Vec<IpNet> = self.own.announced.difference(originate).copied().collect();
         for net in gone {
@@ -35,12 +47,26 @@ impl Speaker {
         }
         let new: Vec<IpNet> = originate.difference(&self.own.announced).copied().collect();
         for net in new {
-            if config.exclusive && !config.shared.contains(&net) && self.is_elsewhere(net) {
+            let is_exclusive = config.exclusive && config.originate.contains(&net);
+            if is_exclusive && self.is_elsewhere(net) {
                 self.own.withheld.insert(net);
             } else {
                 self.announce_own(net);
             }
         }
+    }
+
+    /// The kernel has these workloads outside of our blocks.
+    pub(super) fn host(&mut self, hosts: Hosts) {
+        self.own.hosts = hosts;
+        if let Some(plan) = self.plan.clone() {
+            self.originate(&plan.config);
+        }
+    }
+
+    /// Whether everything of our own is known that an earlier run may have told.
+    pub(super) fn knows_hosts(&self) -> bool {
+        self.own.hosts.complete
     }
 
     /// The kernel has learned routes to these prefixes from an earlier run.

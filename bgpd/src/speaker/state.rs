@@ -81,7 +81,7 @@ impl Speaker {
             v6: Routing::new(install),
             sessions: BTreeMap::new(),
             restarting: BTreeMap::new(),
-            own: Own::default(),
+            own: Own::of(install),
             rejected: Rejected::default(),
             requests: Vec::new(),
             restart: Restart::new(restarting, now),
@@ -116,6 +116,7 @@ impl Speaker {
                     *outstanding = outstanding.saturating_sub(octets);
                 }
             }
+            Event::Hosts(hosts) => self.host(hosts),
             Event::Costs(costs) => {
                 for (address, cost) in costs {
                     self.unsettled.remove(&address);
@@ -132,7 +133,7 @@ impl Speaker {
     /// Builds what can be sent now.
     pub fn flush(&mut self, now: Instant, out: &mut Vec<Output>) {
         // What was told last cannot be chosen, and so not told on, before it is known whether its next hop can be reached.
-        let held = self.restart.held(now, self.unsettled.is_empty());
+        let held = self.restart.held(now, self.unsettled.is_empty() && self.knows_hosts());
         out.append(&mut self.requests);
         self.v4.flush(held, &mut self.shared, out);
         self.v6.flush(held, &mut self.shared, out);

@@ -1,6 +1,7 @@
 //! rtnetlink messages as the FIB's words.
 
 use crate::fib::Config;
+use crate::fib::hosts::HostRoute;
 use crate::fib::route::{Forward, Found, Hop, Tunnel};
 use crate::fib::world::{ForeignRoute, Link, LinkKind, Way};
 use ipnet::IpNet;
@@ -16,22 +17,29 @@ use netlink_packet_route::route::{
     RouteNextHopFlags, RouteType, RouteVia,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use twill_crds::names::{METRIC_UNREACHABLE, RTPROT_FELIX};
+use twill_crds::names::{METRIC_LOCAL_V4, METRIC_LOCAL_V6, METRIC_UNREACHABLE, RTPROT_FELIX};
 
 /// A route of the table, or nothing if it is of no interest.
 pub(crate) enum Route {
     Ours(Found),
     Foreign(ForeignRoute),
+    /// felix's, to a workload.
+    Host(HostRoute),
 }
 
 pub(crate) fn route(payload: &[u8], config: &Config) -> Option<Route> {
     // A look at `struct rtmsg` first: most of a table can be left out before it is taken apart.
-    let &[family, _, source_length, tos, _, protocol, _, kind] = payload.first_chunk::<8>()?;
+    let &[family, length, source_length, tos, _, protocol, _, kind] = payload.first_chunk::<8>()?;
     let ours = protocol == config.protocol;
-    if source_length != 0 || tos != 0 || (protocol == RTPROT_FELIX && !ours) {
+    let felix = protocol == RTPROT_FELIX && !ours;
+    let kind = RouteType::from(kind);
+    let v6 = AddressFamily::from(family) == AddressFamily::Inet6;
+    if source_length != 0 || tos != 0 {
         return None;
     }
-    let kind = RouteType::from(kind);
+    if felix && (kind != RouteType::Unicast || length != if v6 { 128 } else { 32 }) {
+        return None;
+    }
     if !matches!(kind, RouteType::Unicast | RouteType::Unreachable | RouteType::BlackHole | RouteType::Prohibit) {
         return None;
     }
@@ -45,17 +53,18 @@ pub(crate) fn route(payload: &[u8], config: &Config) -> Option<Route> {
         return None;
     }
     let destination = attributes.iter().find_map(|a| if let RouteAttribute::Destination(d) = a { ip(d) } else { None });
-    let unspecified = if AddressFamily::from(family) == AddressFamily::Inet6 {
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-    } else {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-    };
+    let unspecified = if v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
     let prefix = IpNet::new(destination.unwrap_or(unspecified), message.header.destination_prefix_length).ok()?;
     if matches!(prefix, IpNet::V6(net) if net.addr().is_unicast_link_local() || net.addr().is_multicast()) {
         return None;
     }
     let metric =
         attributes.iter().find_map(|a| if let RouteAttribute::Priority(p) = a { Some(*p) } else { None }).unwrap_or(0);
+    if felix {
+        let link = hop(&message.attributes, None).map(|hop| hop.link)?;
+        let is_local = metric == if v6 { METRIC_LOCAL_V6 } else { METRIC_LOCAL_V4 };
+        return is_local.then_some(Route::Host(HostRoute { net: prefix, link }));
+    }
     if !ours {
         return Some(Route::Foreign(ForeignRoute { prefix, metric, ways: ways(kind, &message) }));
     }

@@ -38,11 +38,13 @@ impl Kernel {
         let mut world = self.links()?;
         let mut found = Vec::new();
         for v6 in [false, true] {
-            let (foreign, ours) = self.routes(config, v6)?;
-            for route in foreign {
-                world.routes.insert(route);
+            for route in self.routes(config, v6)? {
+                match route {
+                    Route::Ours(route) => found.push(route),
+                    Route::Foreign(route) => world.routes.insert(route),
+                    Route::Host(route) => drop(world.hosts.insert(route)),
+                }
             }
-            found.extend(ours);
         }
         Ok((world, found))
     }
@@ -50,7 +52,7 @@ impl Kernel {
     /// Reads links, addresses and neighbours; the routes of others are taken over from `known`.
     pub(crate) fn read_devices(&mut self, known: &World) -> io::Result<World> {
         let mut world = self.links()?;
-        world.routes = known.routes.clone();
+        (world.routes, world.hosts) = (known.routes.clone(), known.hosts.clone());
         Ok(world)
     }
 
@@ -109,22 +111,16 @@ impl Kernel {
         Ok(world)
     }
 
-    fn routes(&mut self, config: &Config, v6: bool) -> io::Result<(Vec<crate::fib::world::ForeignRoute>, Vec<Found>)> {
-        let mut result = (Vec::new(), Vec::new());
+    fn routes(&mut self, config: &Config, v6: bool) -> io::Result<Vec<Route>> {
+        let mut result = Vec::new();
         for _ in 0..DUMP_TRIES {
-            result = (Vec::new(), Vec::new());
+            result.clear();
             let mut message = RouteMessage::default();
             message.header.address_family = encode::family(v6);
             message.header.table = u8::try_from(config.table).unwrap_or_default();
             message.attributes.push(RouteAttribute::Table(config.table));
-            let consistent =
-                self.requests.dump(RouteNetlinkMessage::GetRoute(message), |_, body| {
-                    match decode::route(body, config) {
-                        Some(Route::Ours(route)) => result.1.push(route),
-                        Some(Route::Foreign(route)) => result.0.push(route),
-                        None => {}
-                    }
-                });
+            let request = RouteNetlinkMessage::GetRoute(message);
+            let consistent = self.requests.dump(request, |_, body| result.extend(decode::route(body, config)));
             match consistent {
                 Ok(true) => break,
                 Ok(false) => {}

@@ -3,8 +3,10 @@
 use super::decode;
 use super::socket::{enlarge, messages, retry};
 use crate::fib::Config;
+use crate::fib::hosts::{HostRoute, is_outside};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use socket2::{SockFilter, SockRef};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use twill_crds::names::{RTPROT_FELIX, WORKLOAD_PREFIX};
@@ -35,6 +37,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) config: &'a Config,
     /// Index of the VXLAN device, whose neighbours are ours.
     pub(crate) vxlan: Option<u32>,
+    /// felix's routes to single addresses.
+    pub(crate) hosts: &'a BTreeSet<HostRoute>,
 }
 
 impl Monitor {
@@ -93,9 +97,11 @@ impl Judge<'_> {
     fn event(&self, kind: u16, body: &[u8]) -> Option<&'static str> {
         match kind {
             NEW_LINK | DEL_LINK => {
-                // Pods come and go all the time, and no route of ours leads over their links.
+                // Pods come and go all the time, and no route of ours leads over their links. But IPv4 routes go with them without a word.
                 let link = decode::link(body)?;
-                (!link.name.starts_with(WORKLOAD_PREFIX)).then_some("a link changed")
+                let is_told = |route: &HostRoute| route.link == link.index && is_outside(self.config, route.net);
+                let matters = !link.name.starts_with(WORKLOAD_PREFIX) || self.hosts.iter().any(is_told);
+                matters.then_some("a link changed")
             }
             NEW_ADDRESS | DEL_ADDRESS => {
                 let (_, net) = decode::address(body)?;
@@ -114,8 +120,12 @@ impl Judge<'_> {
     /// From `struct rtmsg` alone: a flushed table of 100,000 routes is 100,000 events.
     fn route(&self, kind: u16, body: &[u8]) -> Option<&'static str> {
         let &[_, _, _, _, table, protocol, ..] = body.first_chunk::<8>()?;
-        if table == LOCAL_TABLE || (protocol == RTPROT_FELIX && protocol != self.config.protocol) {
+        if table == LOCAL_TABLE {
             return None;
+        }
+        if protocol == RTPROT_FELIX && protocol != self.config.protocol {
+            let Some(decode::Route::Host(route)) = decode::route(body, self.config) else { return None };
+            return is_outside(self.config, route.net).then_some("a workload outside of our blocks came or went");
         }
         match (protocol == self.config.protocol, kind) {
             (true, DEL_ROUTE) => Some("a route of ours was removed"),

@@ -57,6 +57,7 @@ impl Node {
 }
 
 mod link_local;
+mod workloads;
 
 fn change(prefix: &str, hops: &[&str]) -> Change {
     Change {

@@ -155,6 +155,9 @@ impl Worker {
             if !changes.is_empty() {
                 (self.feedback)(Feedback::NextHops(changes));
             }
+            if let Some(hosts) = self.table.host_changes() {
+                (self.feedback)(Feedback::Hosts(hosts));
+            }
         }
         for (prefixes, reply) in std::mem::take(&mut self.shows) {
             reply(self.table.show(&prefixes));
@@ -322,7 +325,7 @@ impl Worker {
             Command::Configure(config) => {
                 self.work = Work { routes: true, devices: true, reach: true };
                 if self.table.configure(*config) {
-                    self.observe("table, protocol or metric changed");
+                    self.observe("the configuration changed");
                 }
             }
             // From here on the next ones may wait, so that there is something to write when these are.
@@ -357,5 +360,6 @@ impl Worker {
 }
 
 fn judge(table: &Table) -> Judge<'_> {
-    Judge { config: table.config(), vxlan: table.world().link(VXLAN_DEVICE).map(|link| link.index) }
+    let vxlan = table.world().link(VXLAN_DEVICE).map(|link| link.index);
+    Judge { config: table.config(), vxlan, hosts: &table.world().hosts }
 }

@@ -2,6 +2,7 @@
 
 mod add_path;
 mod filters;
+mod hosts;
 mod leaving;
 mod limits;
 mod monitor;

@@ -27,7 +27,7 @@ fn paths_of_a_peer_that_restarts_stay_until_it_is_back_or_its_time_is_over() {
 
 impl Net {
     /// The speaker of a node is killed and started again; its kernel goes on forwarding.
-    fn restart(&mut self, id: u8) {
+    pub(super) fn restart(&mut self, id: u8) {
         let others: Vec<u8> = self.nodes.keys().copied().filter(|other| *other != id).collect();
         for other in others {
             if self.negotiated.contains_key(&(id, other)) {
@@ -71,6 +71,7 @@ fn end_of_rib_waits_until_what_the_last_peer_told_can_be_told_on() {
     let now = net.now;
     let node = net.nodes.get_mut(&2).unwrap();
     node.speaker = Speaker::new(true, true, now);
+    node.speaker.handle(Event::Hosts(crate::fib::Hosts { complete: true, ..Default::default() }), now);
     node.speaker.handle(Event::Plan(Arc::clone(&node.plan)), now);
     net.connect(1, 2);
     net.connect(2, 3);
