@@ -16,15 +16,21 @@ pub(crate) struct Nodes {
     pub(crate) down: BTreeSet<String>,
 }
 
-/// What was told of each peer.
+/// What people know of the peers' sessions.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions(BTreeMap<String, Told>);
+pub(crate) struct Sessions {
+    /// By the BGPPeer's name.
+    told: BTreeMap<String, Told>,
+}
 
+/// What people know of one peer's.
 #[derive(Debug)]
 struct Told {
+    /// A peer of the same name that was made anew is another one.
     uid: Option<String>,
-    nodes: Nodes,
-    /// When.
+    /// By node, whether it has a session: as was told last, or as it was seen first.
+    has_session: BTreeMap<String, bool>,
+    /// When something was told last.
     at: Option<u64>,
     /// Something is to be told when the pause is over.
     waits: bool,
@@ -33,38 +39,41 @@ struct Told {
 impl Sessions {
     /// Peers that are not there any more are forgotten.
     pub(crate) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
-        self.0.retain(|name, _| is_there(name));
+        self.told.retain(|name, _| is_there(name));
     }
 
     /// Whether [`Sessions::observe`] has something to tell at `now` of what it knows already.
     pub(crate) fn is_due(&self, now: u64) -> bool {
-        self.0.values().any(|told| told.waits && !told.rests(now))
+        self.told.values().any(|told| told.waits && !told.rests(now))
     }
 
     /// These nodes have a session with the peer, or have not; what is to be told of it. What is seen first is no news, be it of a peer or a node.
     pub(crate) fn observe(&mut self, peer: &BGPPeer, nodes: Nodes, now: u64) -> Vec<Occurrence> {
         let uid = peer.metadata.uid.clone();
-        let known = self.0.get_mut(peer.name()).filter(|told| told.uid == uid);
+        let (has, all) = (nodes.up.len(), nodes.up.len() + nodes.down.len());
+        let seen = |(nodes, up): (BTreeSet<String>, bool)| nodes.into_iter().map(move |node| (node, up));
+        let seen: BTreeMap<String, bool> = [(nodes.up, true), (nodes.down, false)].into_iter().flat_map(seen).collect();
+        let known = self.told.get_mut(peer.name()).filter(|told| told.uid == uid);
         let Some(told) = known else {
-            self.0.insert(peer.name().to_owned(), Told { uid, nodes, at: None, waits: false });
+            self.told.insert(peer.name().to_owned(), Told { uid, has_session: seen, at: None, waits: false });
             return Vec::new();
         };
-        let lost: Vec<String> = told.nodes.up.intersection(&nodes.down).cloned().collect();
-        let came: Vec<String> = told.nodes.down.intersection(&nodes.up).cloned().collect();
+        let turned = |up: bool| -> Vec<String> {
+            let turned = seen.iter().filter(|(node, now)| **now == up && told.has_session.get(*node) == Some(&!up));
+            turned.map(|(node, _)| node.clone()).collect()
+        };
+        let (lost, came) = (turned(false), turned(true));
         let is_new = !lost.is_empty() || !came.is_empty();
         told.waits = is_new && told.rests(now);
         if told.waits {
             // Nodes that came or went meanwhile are known at once.
-            let Nodes { up, down } = &mut told.nodes;
-            up.retain(|node| nodes.up.contains(node) || nodes.down.contains(node));
-            down.retain(|node| nodes.up.contains(node) || nodes.down.contains(node));
-            let is_known = |node: &&String| !up.contains(*node) && !down.contains(*node);
-            let more: Vec<String> = nodes.down.iter().filter(is_known).cloned().collect();
-            down.extend(more);
+            told.has_session.retain(|node, _| seen.contains_key(node));
+            for (node, up) in seen {
+                told.has_session.entry(node).or_insert(up);
+            }
             return Vec::new();
         }
-        let (has, all) = (nodes.up.len(), nodes.up.len() + nodes.down.len());
-        told.nodes = nodes;
+        told.has_session = seen;
         if is_new {
             told.at = Some(now);
         }
