@@ -11,7 +11,8 @@ pub(crate) mod schemas;
 mod structural;
 
 use crate::{
-    BGPConfiguration, BGPFilter, BGPPeer, HostPolicy, IPBlock, IPPool, NamespaceIsolation, NodeNetwork, Object,
+    BGPConfiguration, BGPFilter, BGPPeer, HostPolicy, IPBlock, IPPool, IPReservation, NamespaceIsolation, NodeNetwork,
+    Object,
 };
 use kube::CustomResourceExt;
 use rules::Placed;
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Value> {
     vec![
         definition::<IPPool>(&rules::pool()),
         definition::<IPBlock>(&rules::block()),
+        definition::<IPReservation>(&rules::ip_reservation()),
         definition::<BGPConfiguration>(&rules::bgp_configuration()),
         definition::<BGPPeer>(&rules::bgp_peer()),
         definition::<BGPFilter>(&rules::bgp_filter()),

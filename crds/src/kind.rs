@@ -32,7 +32,7 @@ impl Kind {
     pub fn is_optional(&self) -> bool {
         self.group == crate::names::POLICY_GROUP
             || (self.group == crate::names::GROUP
-                && ["NamespaceIsolation", "HostPolicy", "BGPFilter"].contains(&self.kind.as_ref()))
+                && ["NamespaceIsolation", "HostPolicy", "BGPFilter", "IPReservation"].contains(&self.kind.as_ref()))
     }
 }
 
@@ -78,6 +78,7 @@ macro_rules! object {
 
 object!(crate::IPPool, crate::names::GROUP, crate::names::VERSION, "IPPool", "ippools", false);
 object!(crate::IPBlock, crate::names::GROUP, crate::names::VERSION, "IPBlock", "ipblocks", false);
+object!(crate::IPReservation, crate::names::GROUP, crate::names::VERSION, "IPReservation", "ipreservations", false);
 object!(
     crate::BGPConfiguration,
     crate::names::GROUP,

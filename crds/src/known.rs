@@ -9,6 +9,7 @@ type Row = (&'static str, &'static str, &'static str, &'static str, bool, &'stat
 const KINDS: &[Row] = &[
     (names::GROUP, names::VERSION, "IPPool", "ippools", false, &["pool"]),
     (names::GROUP, names::VERSION, "IPBlock", "ipblocks", false, &["block"]),
+    (names::GROUP, names::VERSION, "IPReservation", "ipreservations", false, &["ipres"]),
     (names::GROUP, names::VERSION, "BGPConfiguration", "bgpconfigurations", false, &["bgpconfig"]),
     (names::GROUP, names::VERSION, "BGPPeer", "bgppeers", false, &["peer"]),
     (names::GROUP, names::VERSION, "BGPFilter", "bgpfilters", false, &["bgpfilter"]),
@@ -120,6 +121,7 @@ mod tests {
         }
         check::<crate::IPPool>();
         check::<crate::IPBlock>();
+        check::<crate::IPReservation>();
         check::<crate::BGPConfiguration>();
         check::<crate::BGPPeer>();
         check::<crate::NodeNetwork>();

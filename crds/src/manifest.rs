@@ -168,6 +168,7 @@ fn check(kind: &Kind, value: &Value) -> Result<(), Problem> {
     match (kind.group.as_ref(), kind.kind.as_ref()) {
         (names::GROUP, "IPPool") => no_unknown_field::<crate::IPPool>(value)?,
         (names::GROUP, "IPBlock") => no_unknown_field::<crate::IPBlock>(value)?,
+        (names::GROUP, "IPReservation") => no_unknown_field::<crate::IPReservation>(value)?,
         (names::GROUP, "BGPConfiguration") => no_unknown_field::<crate::BGPConfiguration>(value)?,
         (names::GROUP, "BGPPeer") => no_unknown_field::<crate::BGPPeer>(value)?,
         (names::GROUP, "BGPFilter") => no_unknown_field::<crate::BGPFilter>(value)?,

@@ -13,6 +13,7 @@ mod metadata;
 mod pod;
 mod policy;
 pub(crate) mod pool;
+mod reservation;
 mod selector;
 
 pub use filter::rules as filter_rules;
@@ -81,6 +82,7 @@ pub(crate) fn admit_fields(kind: &Kind, object: &mut Value, old: Option<&Value>)
             let block = ours(object)?;
             pool::block(&block, object["spec"]["cidr"].as_str().unwrap_or_default(), stored::<IPBlock>(old).as_ref())
         }
+        (names::GROUP, "IPReservation") => reservation::check(&ours(object)?),
         (names::GROUP, "BGPConfiguration") => bgp::configuration(&ours(object)?),
         (names::GROUP, "BGPPeer") => bgp::peer(&ours(object)?),
         (names::GROUP, "BGPFilter") => filter::check(&ours(object)?),

@@ -104,6 +104,7 @@ fn an_operator_sees_what_matters() {
         object("IPPool", "rack-1", json!({"cidr": "10.60.0.0/16", "encapsulation": {"protocol": "VXLAN"}})),
         object("IPBlock", "10-60-0-0-26", json!({"cidr": "10.60.0.0/26", "node": "n1"})),
         object("IPBlock", "10-60-0-64-26", json!({"cidr": "10.60.0.64/26", "node": "n2"})),
+        object("IPReservation", "gateways", json!({"reservedCIDRs": ["10.60.0.0/28"]})),
         object("BGPConfiguration", "default", json!({})),
         object("BGPPeer", "tor", json!({"remote": {"address": "172.31.1.1"}, "asn": "external"})),
         object("NodeNetwork", "n1", json!({})),
@@ -137,13 +138,14 @@ fn an_operator_sees_what_matters() {
     };
     assert_eq!(row(&["pool"]), ["rack-1", "10.60.0.0/16", "VXLAN", "false", "false", "2", "7", "True"]);
     assert_eq!(row(&["block", "--field-selector=spec.node=n2"]), ["10-60-0-64-26", "10.60.0.64/26", "n2", "7"]);
+    assert_eq!(row(&["ipres"]), ["gateways", r#"["10.60.0.0/28"]"#]);
     assert_eq!(row(&["bgpconfig"]), ["default", "64512", "Auto", "179"]);
     assert_eq!(row(&["peer"]), ["tor", "172.31.1.1", "external", "4", "3"]);
     assert_eq!(row(&["nodenet"]), ["n1", "172.31.1.11", "64512", "True", "True", "True"]);
     assert_eq!(row(&["nsiso"]), ["tenants", r#"["Ingress","Egress"]"#, r#"["SameNamespace","DNS"]"#]);
     assert_eq!(row(&["hostpol"]), ["nodes", "1000", r#"["Ingress"]"#, "[]", "SelfTest"]);
     let all = cluster.succeeds(&["get", "twill", "-o", "name"], "");
-    assert_eq!(all.lines().count(), 8, "the category has every kind: {all}");
+    assert_eq!(all.lines().count(), 9, "the category has every kind: {all}");
 
     for definition in definitions::all() {
         let kind = definition["spec"]["names"]["plural"].as_str().unwrap();

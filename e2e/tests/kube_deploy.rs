@@ -215,6 +215,7 @@ fn each_account_may_do_what_its_code_does_and_not_more() {
         "hostpolicies",
         "ippools",
         "ipblocks",
+        "ipreservations",
         "bgppeers",
         "bgpfilters",
         "bgpconfigurations",

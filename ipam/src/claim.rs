@@ -6,6 +6,7 @@
 
 use crate::owner::Owner;
 use crate::range;
+use crate::reservation::Reserved;
 use ipnet::IpNet;
 
 /// A block as the datastore has it.
@@ -39,8 +40,9 @@ pub enum Step {
 /// A pool without a place for a further block.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "IPPool {pool} ({cidr}) is full: {taken} of its {total} blocks of /{block_len} are claimed{}; add an IPPool, or remove \
+    "IPPool {pool} ({cidr}) is full: {taken} of its {total} blocks of /{block_len} are claimed{}{}; add an IPPool, or remove \
      nodes or pods that no longer need theirs",
+    kept(*.reserved),
     holders(.idle)
 )]
 pub struct PoolFull {
@@ -54,8 +56,14 @@ pub struct PoolFull {
     pub taken: u128,
     /// Blocks that the pool has room for.
     pub total: u128,
+    /// Blocks of which every address is reserved, and that nobody has claimed.
+    pub reserved: u128,
     /// Nodes that hold idle blocks, most first: name, idle blocks, blocks; five at most.
     pub idle: Vec<(String, usize, usize)>,
+}
+
+fn kept(reserved: u128) -> String {
+    if reserved == 0 { String::new() } else { format!(", {reserved} more wholly reserved by IPReservations") }
 }
 
 fn holders(idle: &[(String, usize, usize)]) -> String {
@@ -75,6 +83,8 @@ pub struct Claim {
     owner: Owner,
     /// Ranges that are no longer a choice, ordered: claimed by anybody, or tried in vain.
     taken: Vec<(u128, u128)>,
+    /// Places that are wholly reserved.
+    reserved: Vec<(u128, u128)>,
     known: Vec<Seen>,
     next: Next,
 }
@@ -93,10 +103,26 @@ impl Claim {
     pub fn new(pool: &str, cidr: IpNet, block_len: u8, owner: &Owner, known: Vec<Seen>) -> Self {
         let taken =
             known.iter().filter(|seen| range::overlap(seen.cidr, cidr)).map(|seen| range::span(seen.cidr)).collect();
-        let mut claim =
-            Self { pool: pool.to_owned(), cidr, block_len, owner: owner.clone(), taken, known, next: Next::Choose };
+        let (pool, owner, reserved) = (pool.to_owned(), owner.clone(), Vec::new());
+        let mut claim = Self { pool, cidr, block_len, owner, taken, reserved, known, next: Next::Choose };
         claim.taken.sort_unstable();
         claim
+    }
+
+    /// The same without places of which no pod could have an address.
+    #[must_use]
+    pub fn beside(mut self, reserved: &Reserved) -> Self {
+        self.reserved = reserved.places(self.cidr, self.block_len);
+        self.taken.extend(&self.reserved);
+        self.taken.sort_unstable();
+        self.taken.dedup();
+        self
+    }
+
+    /// For whom.
+    #[must_use]
+    pub fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     /// What to do now. Asking twice changes nothing.
@@ -192,7 +218,12 @@ impl Claim {
     }
 
     fn full(&self) -> PoolFull {
-        full(&self.pool, self.cidr, self.block_len, &self.known)
+        let full = full(&self.pool, self.cidr, self.block_len, &self.known);
+        let width = 1u128.checked_shl(u32::from(self.cidr.max_prefix_len() - self.block_len)).unwrap_or(u128::MAX);
+        let places: u128 = self.reserved.iter().map(|(first, last)| (last - first) / width + 1).sum();
+        let inside = |(first, last): (u128, u128)| self.reserved.iter().any(|(from, to)| *from <= first && last <= *to);
+        let claimed = self.known.iter().filter(|seen| self.cidr.contains(&seen.cidr) && inside(range::span(seen.cidr)));
+        PoolFull { reserved: places.saturating_sub(claimed.count() as u128), ..full }
     }
 }
 
@@ -214,7 +245,15 @@ pub fn full(pool: &str, cidr: IpNet, block_len: u8, known: &[Seen]) -> PoolFull 
     idle.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     idle.truncate(5);
     let total = range::blocks(cidr, block_len);
-    PoolFull { pool: pool.to_owned(), cidr, block_len, taken: (inside.len() as u128).min(total), total, idle }
+    PoolFull {
+        pool: pool.to_owned(),
+        cidr,
+        block_len,
+        taken: (inside.len() as u128).min(total),
+        total,
+        reserved: 0,
+        idle,
+    }
 }
 
 /// FNV-1a with a final mix: stable between releases, which the start of the search need not be but may as well.
@@ -324,6 +363,25 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("idle ones are held by n3 2 of its 2, n1 1 of its 1;"), "{text}");
+    }
+
+    #[test]
+    fn what_is_wholly_reserved_is_not_claimed_and_a_full_pool_says_so() {
+        let spec = twill_crds::IPReservationSpec { reserved_cidrs: vec![net("10.42.0.0/25"), net("10.42.0.128/28")] };
+        let reserved = Reserved::new(&[twill_crds::IPReservation::new("r", spec)]);
+        let known = vec![seen("10.42.0.64/26", "n2", Some(1))];
+        let mut claim = Claim::new("p", net("10.42.0.0/24"), 26, &owner("n1"), known).beside(&reserved);
+        let mut found = BTreeSet::new();
+        while let Step::Create(block) = claim.step() {
+            found.insert(block.to_string());
+            claim.taken(block);
+        }
+        assert_eq!(found, ["10.42.0.128/26".to_owned(), "10.42.0.192/26".into()].into());
+        let Step::Full(full) = claim.step() else { panic!() };
+        assert!(
+            full.to_string().contains("1 of its 4 blocks of /26 are claimed, 1 more wholly reserved by IPReservations"),
+            "{full}"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::origin::{Kind, Origin};
 use crate::range;
+use crate::reservation::Reserved;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -166,6 +167,19 @@ impl Ledger {
             sum.held += block.held.len();
         }
         sum
+    }
+
+    /// The same without what is reserved: that is neither free nor anybody's.
+    #[must_use]
+    pub fn usage_beside(&self, reserved: &Reserved, choice: &[IpNet], now: u64, cool_down: u64) -> Use {
+        let usage = self.usage(choice, now, cool_down);
+        let touched = choice.iter().filter(|cidr| reserved.count(**cidr) > 0);
+        let idle = touched.filter_map(|cidr| Some((*cidr, self.blocks.get(cidr)?))).flat_map(|(cidr, block)| {
+            let rested = block.idle.iter().take_while(|(since, _)| !cooling(*since, now, cool_down));
+            rested.filter_map(move |(_, ordinal)| range::address(cidr, *ordinal))
+        });
+        let kept = idle.filter(|address| reserved.has(*address)).count();
+        Use { free: usage.free.saturating_sub(kept), ..usage }
     }
 
     /// Takes a block in, with the times since which some of its addresses are idle. Attachments known before take their

@@ -13,6 +13,7 @@ pub mod owner;
 pub mod pool;
 pub mod quarantine;
 pub mod range;
+pub mod reservation;
 pub mod warm;
 
 pub use claim::{Claim, PoolFull, Seen, Step};
@@ -22,3 +23,4 @@ pub use origin::{Kind, Origin};
 pub use owner::{Fate, Owner};
 pub use pool::{Family, Labels, Pool};
 pub use quarantine::Quarantine;
+pub use reservation::Reserved;

@@ -28,6 +28,7 @@ pub(super) fn of(kind: &Kind) -> &'static [Column] {
             ("TOPOLOGY", |o| text(o, "/spec/topology")),
             ("PORT", |o| text(o, "/spec/listenPort")),
         ],
+        "IPReservation" => &[("RANGES", |o| list(o, "/spec/reservedCIDRs", ""))],
         "NodeNetwork" => &[
             ("ADDRESSES", |o| list(o, "/status/bgp/addresses", "")),
             ("AS", |o| text(o, "/status/bgp/asn")),

@@ -30,6 +30,7 @@ pub(super) fn of(kind: &Kind) -> Value {
             ("Claimant", "string", ".spec.claimant", true),
             ("Releasing", "boolean", ".status.releasing", true),
         ],
+        "IPReservation" => &[("Ranges", "string", ".spec.reservedCIDRs", false)],
         "BGPConfiguration" => &[
             ("AS", "string", ".spec.asn", false),
             ("Topology", "string", ".spec.topology", false),

@@ -8,6 +8,7 @@ mod filter;
 mod host;
 mod isolation;
 mod pools;
+mod reservation;
 mod selectors;
 
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ pub(super) use filter::bgp_filter;
 pub(super) use host::host_policy;
 pub(super) use isolation::namespace_isolation;
 pub(super) use pools::pool;
+pub(super) use reservation::ip_reservation;
 
 /// A rule as a kind's schema carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

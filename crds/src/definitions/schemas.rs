@@ -31,6 +31,9 @@ pub(crate) const PEER_RANGES: usize = 32;
 const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?\
                          [A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
 
+/// How many ranges an IPReservation names at most.
+pub(crate) const RESERVED_RANGES: usize = 64;
+
 /// A range of addresses.
 pub(crate) fn range(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": RANGE_LENGTH})
@@ -39,6 +42,11 @@ pub(crate) fn range(_: &mut SchemaGenerator) -> Schema {
 /// Ranges of a peer.
 pub(crate) fn ranges(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "maxItems": PEER_RANGES, "items": range(generator)})
+}
+
+/// Ranges of an IPReservation.
+pub(crate) fn reserved_ranges(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "maxItems": RESERVED_RANGES, "items": range(generator)})
 }
 
 /// A label selector, with what absence means to our kinds; Kubernetes' own text says the opposite.

@@ -156,6 +156,7 @@ fn every_rule_is_shown_to_refuse_and_to_accept() {
     let kinds = [
         rules::pool(),
         rules::block(),
+        rules::ip_reservation(),
         rules::bgp_configuration(),
         rules::bgp_peer(),
         rules::bgp_filter(),
@@ -252,6 +253,7 @@ fn all_engines_fill_in_the_same_defaults() {
         let seen = |object: Value| match &*case.kind {
             "IPPool" => json!(serde_json::from_value::<IPPool>(object).unwrap()),
             "IPBlock" => json!(serde_json::from_value::<IPBlock>(object).unwrap()),
+            "IPReservation" => json!(serde_json::from_value::<IPReservation>(object).unwrap()),
             "BGPConfiguration" => json!(serde_json::from_value::<BGPConfiguration>(object).unwrap()),
             "BGPPeer" => json!(serde_json::from_value::<BGPPeer>(object).unwrap()),
             "BGPFilter" => json!(serde_json::from_value::<BGPFilter>(object).unwrap()),
@@ -296,6 +298,8 @@ fn nothing_that_a_program_writes_is_pruned() {
     check::<IPPool>(&make("IPPool", &pool, &status));
     let block = json!({"cidr": "10.0.0.0/26", "node": "n1", "claimant": "c"});
     check::<IPBlock>(&make("IPBlock", &block, &json!({"used": 3})));
+    let reservation = json!({"reservedCIDRs": ["10.0.0.0/28", "fd42::7/128"]});
+    check::<IPReservation>(&make("IPReservation", &reservation, &Value::Null));
     for asn in [json!(1), json!({"nodeLabel": "asn"})] {
         let station = json!({"address": "10.0.0.9", "port": 11019});
         let written: BGPConfiguration = make("BGPConfiguration", &json!({"asn": asn, "bmp": [station]}), &Value::Null);

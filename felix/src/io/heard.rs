@@ -3,8 +3,8 @@
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use twill_crds::{
-    BGPConfiguration, ClusterNetworkPolicy, HostPolicy, IPBlock, IPPool, Namespace, NamespaceIsolation, NetworkPolicy,
-    Node, Object, Pod,
+    BGPConfiguration, ClusterNetworkPolicy, HostPolicy, IPBlock, IPPool, IPReservation, Namespace, NamespaceIsolation,
+    NetworkPolicy, Node, Object, Pod,
 };
 use twill_datastore::{Datastore, Filter, Followed, Freshness, Key, Scope, follow};
 
@@ -27,6 +27,8 @@ pub enum Fact {
     ClusterNetworkPolicy(Box<Followed<ClusterNetworkPolicy>>),
     /// About namespaces that are closed.
     NamespaceIsolation(Box<Followed<NamespaceIsolation>>),
+    /// About addresses that are not handed out.
+    Reservation(Box<Followed<IPReservation>>),
     /// About interfaces of nodes.
     HostPolicy(Box<Followed<HostPolicy>>),
     /// About the fabric.
@@ -46,6 +48,7 @@ impl Fact {
             Self::Block(f) => matches!(**f, Followed::Bookmark(_)),
             Self::ClusterNetworkPolicy(f) => matches!(**f, Followed::Bookmark(_)),
             Self::NamespaceIsolation(f) => matches!(**f, Followed::Bookmark(_)),
+            Self::Reservation(f) => matches!(**f, Followed::Bookmark(_)),
             Self::HostPolicy(f) => matches!(**f, Followed::Bookmark(_)),
             Self::BgpConfiguration(f) => matches!(**f, Followed::Bookmark(_)),
         }
@@ -63,8 +66,9 @@ impl Fact {
             Self::Block(_) => 5,
             Self::ClusterNetworkPolicy(_) => 6,
             Self::NamespaceIsolation(_) => 7,
-            Self::HostPolicy(_) => 8,
-            Self::BgpConfiguration(_) => 9,
+            Self::Reservation(_) => 8,
+            Self::HostPolicy(_) => 9,
+            Self::BgpConfiguration(_) => 10,
         }
     }
 
@@ -79,6 +83,7 @@ impl Fact {
             Self::Block(f) => freshness.take(f),
             Self::ClusterNetworkPolicy(f) => freshness.take(f),
             Self::NamespaceIsolation(f) => freshness.take(f),
+            Self::Reservation(f) => freshness.take(f),
             Self::HostPolicy(f) => freshness.take(f),
             Self::BgpConfiguration(f) => freshness.take(f),
         };
@@ -97,20 +102,22 @@ pub fn scopes() -> Vec<Scope> {
         Scope::all::<IPBlock>(),
         Scope::all::<ClusterNetworkPolicy>(),
         Scope::all::<NamespaceIsolation>(),
+        Scope::all::<IPReservation>(),
         Scope::all::<HostPolicy>(),
         Scope::all::<BGPConfiguration>(),
     ]
 }
 
-/// That of which an ADD must know everything until its start: the pod, its namespace, and the policies that can select it.
+/// That of which an ADD must know everything until its start: the pod, its namespace, the policies that can select it, and what is reserved.
 #[must_use]
-pub fn scopes_of(pod: &Key) -> [Scope; 5] {
+pub fn scopes_of(pod: &Key) -> [Scope; 6] {
     [
         Scope::object::<Pod>(pod),
         Scope::object::<Namespace>(&Key::cluster(&pod.namespace)),
         Scope::namespace::<NetworkPolicy>(&pod.namespace),
         Scope::all::<ClusterNetworkPolicy>(),
         Scope::all::<NamespaceIsolation>(),
+        Scope::all::<IPReservation>(),
     ]
 }
 
@@ -126,6 +133,7 @@ pub fn follow_all(store: &Datastore) -> mpsc::Receiver<Fact> {
     spawn(store, &sender, Fact::Block);
     spawn(store, &sender, Fact::ClusterNetworkPolicy);
     spawn(store, &sender, Fact::NamespaceIsolation);
+    spawn(store, &sender, Fact::Reservation);
     spawn(store, &sender, Fact::HostPolicy);
     spawn(store, &sender, Fact::BgpConfiguration);
     receiver

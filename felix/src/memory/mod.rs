@@ -9,12 +9,13 @@ use crate::model;
 use serde_json::json;
 use std::collections::BTreeMap;
 use twill_crds::{
-    ClusterNetworkPolicy, IPBlock, IPPool, Kind, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod,
+    ClusterNetworkPolicy, IPBlock, IPPool, IPReservation, Kind, Namespace, NamespaceIsolation, NetworkPolicy, Node,
+    Object, Pod,
 };
 use twill_datastore::{Followed, Key};
 
 /// How many kinds are kept; their numbers are those of [`crate::io::heard::Fact::kind`].
-pub const KINDS: usize = 8;
+pub const KINDS: usize = 9;
 
 const POD: usize = 0;
 const NAMESPACE: usize = 1;
@@ -24,6 +25,7 @@ const POOL: usize = 4;
 const BLOCK: usize = 5;
 const CLUSTER_NETWORK_POLICY: usize = 6;
 const NAMESPACE_ISOLATION: usize = 7;
+const RESERVATION: usize = 8;
 
 /// An object of which something is kept.
 pub trait Kept: Object {
@@ -82,6 +84,14 @@ impl Kept for IPPool {
 impl Kept for IPBlock {
     fn line(&self) -> String {
         let kept = json!({"name": self.metadata.name, "uid": self.metadata.uid});
+        typed(&Self::kind(), &kept, &json!(self.spec))
+    }
+}
+
+impl Kept for IPReservation {
+    fn line(&self) -> String {
+        let meta = &self.metadata;
+        let kept = json!({"name": meta.name, "uid": meta.uid, "creationTimestamp": meta.creation_timestamp});
         typed(&Self::kind(), &kept, &json!(self.spec))
     }
 }
@@ -156,6 +166,8 @@ pub struct Remembered {
     pub cluster_policies: Vec<ClusterNetworkPolicy>,
     /// What closes namespaces.
     pub isolations: Vec<NamespaceIsolation>,
+    /// What is not handed out.
+    pub reservations: Vec<IPReservation>,
 }
 
 impl Remembered {
@@ -174,6 +186,7 @@ impl Remembered {
             BLOCK => self.blocks.push(serde_json::from_str(line).map_err(wrong)?),
             CLUSTER_NETWORK_POLICY => self.cluster_policies.push(serde_json::from_str(line).map_err(wrong)?),
             NAMESPACE_ISOLATION => self.isolations.push(serde_json::from_str(line).map_err(wrong)?),
+            RESERVATION => self.reservations.push(serde_json::from_str(line).map_err(wrong)?),
             other => return Err(format!("{key}: there is no kind {other}")),
         }
         Ok(())

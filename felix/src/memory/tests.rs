@@ -48,6 +48,9 @@ fn every_kind_comes_back_with_what_felix_reads_of_it() {
         "spec": {"cidr": "10.42.0.0/26", "node": "n1", "claimant": "c"}, "status": {"used": 7}}));
     let isolation: NamespaceIsolation = object(json!({"metadata": {"name": "tenants", "uid": "c"},
         "spec": {"namespaceSelector": {"matchLabels": {"tier": "gold"}}, "allow": ["DNS"], "dns": {"addresses": ["fd00::53"]}}}));
+    let reservation: IPReservation =
+        object(json!({"metadata": {"name": "gateways", "uid": "d", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"reservedCIDRs": ["10.42.0.0/28"]}}));
     let mut back = Remembered::default();
     let name = |name: &str| Key::cluster(name);
     back.read(NAMESPACE, name("shop"), &namespace.line()).unwrap();
@@ -56,6 +59,8 @@ fn every_kind_comes_back_with_what_felix_reads_of_it() {
     back.read(POOL, name("p4"), &pool.line()).unwrap();
     back.read(BLOCK, name("10-42-0-0-26"), &block.line()).unwrap();
     back.read(NAMESPACE_ISOLATION, name("tenants"), &isolation.line()).unwrap();
+    back.read(RESERVATION, name("gateways"), &reservation.line()).unwrap();
+    assert_eq!(json!(back.reservations), json!([reservation]));
     assert_eq!(model::namespace_isolation(&back.isolations[0]), model::namespace_isolation(&isolation));
     assert_eq!(model::namespace_labels(&back.namespaces[0]), model::namespace_labels(&namespace));
     assert_eq!(model::network_policy(&back.policies[0]), model::network_policy(&policy));

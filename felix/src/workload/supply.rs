@@ -3,6 +3,7 @@
 
 mod going;
 mod requested;
+mod reserved;
 mod told;
 
 pub use requested::chosen_by_another;
@@ -10,10 +11,10 @@ pub use requested::chosen_by_another;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use twill_crds::{IPBlock, IPPool, Namespace, Node};
+use twill_crds::{IPBlock, IPPool, IPReservation, Namespace, Node};
 use twill_datastore::{Index, Key};
 use twill_ipam::idle::Own;
-use twill_ipam::{Family, Labels, Ledger, Owner, Pool, PoolFull, pool, warm};
+use twill_ipam::{Family, Labels, Ledger, Owner, Pool, PoolFull, Reserved, pool, warm};
 
 /// What the datastore tells about addresses.
 #[derive(Clone, Default)]
@@ -24,6 +25,9 @@ pub struct Supply {
     pools: Index<IPPool>,
     accepted: Vec<IPPool>,
     rejected: Vec<String>,
+    /// Reservations, see [`Supply::hear_reservations`].
+    reservations: Index<IPReservation>,
+    reserved: Reserved,
     /// Blocks of all nodes.
     pub blocks: Index<IPBlock>,
     /// Own blocks of which nothing may be handed out, because others still have a route for them.
@@ -144,7 +148,7 @@ impl Supply {
             for pool in &pools {
                 let own = self.own_of(pool);
                 has_any |= !own.is_empty();
-                let few = warm::needs_block(ledger.usage(&own, now.at, now.cool_down), pool.block_addresses());
+                let few = warm::needs_block(self.usage(ledger, &own, now), pool.block_addresses());
                 // A block that the ledger has not taken in yet counts as empty.
                 let known = own.iter().all(|cidr| ledger.block(*cidr).is_some());
                 if !own.is_empty() && known && few && self.full(pool).is_none() {
@@ -168,7 +172,8 @@ impl Supply {
         let (mut full, mut going) = (None, None);
         for pool in pools {
             let own = self.own_of(pool);
-            if let Some(address) = ledger.choose(&own, now.at, now.cool_down, &mut *busy) {
+            let taken = |address| self.reserved.has(address) || busy(address);
+            if let Some(address) = ledger.choose(&own, now.at, now.cool_down, taken) {
                 return Ok(Choice::Addresses(vec![address]));
             }
             if let Some(waiting) = own.iter().find(|cidr| ledger.block(**cidr).is_none_or(|block| !block.ready)) {
@@ -217,7 +222,7 @@ impl Supply {
         let of = |cidr| Own {
             cidr,
             pool: pool::home(&self.accepted, &node, cidr).filter(|_| exists),
-            usage: ledger.usage(&[cidr], now.at, now.cool_down),
+            usage: self.usage(ledger, &[cidr], now),
             quiet: quiet(cidr),
         };
         own.into_iter().map(|block| of(block.spec.cidr)).collect()

@@ -34,12 +34,22 @@ pub fn seen(block: &IPBlock) -> Seen {
 /// # Panics
 /// Never: a claim stands only after its block was created.
 pub async fn claim(store: &Datastore, pool: &Pool, owner: &Owner, known: Vec<Seen>) -> Result<IPBlock, ClaimError> {
-    let mut claim = Claim::new(&pool.name, pool.cidr, pool.block_len, owner, known);
+    perform(store, Claim::new(&pool.name, pool.cidr, pool.block_len, owner, known)).await
+}
+
+/// Performs a claim.
+///
+/// # Errors
+/// As [`claim`].
+///
+/// # Panics
+/// As [`claim`].
+pub async fn perform(store: &Datastore, mut claim: Claim) -> Result<IPBlock, ClaimError> {
     let mut created: Option<IPBlock> = None;
     loop {
         match claim.step() {
             Step::Create(cidr) => {
-                let Owner { node, claimant } = owner.clone();
+                let Owner { node, claimant } = claim.owner().clone();
                 let spec = IPBlockSpec { cidr, node, claimant: Some(claimant) };
                 let block = IPBlock::new(&names::block_name(cidr), spec);
                 match store.create(&block).await {

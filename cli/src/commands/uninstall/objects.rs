@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use twill_crds::{
-    BGPConfiguration, BGPFilter, BGPPeer, HostPolicy, IPBlock, IPPool, Kind, NamespaceIsolation, NodeNetwork,
-    NodeNetworkSpec, Object,
+    BGPConfiguration, BGPFilter, BGPPeer, HostPolicy, IPBlock, IPPool, IPReservation, Kind, NamespaceIsolation,
+    NodeNetwork, NodeNetworkSpec, Object,
 };
 use twill_datastore::{Datastore, Error, Filter, Key, Preconditions, Revision};
 
@@ -96,6 +96,7 @@ pub(super) async fn forget_all(store: &Datastore) -> Result<usize, Error> {
     for kind in [
         IPPool::kind(),
         IPBlock::kind(),
+        IPReservation::kind(),
         BGPPeer::kind(),
         BGPFilter::kind(),
         BGPConfiguration::kind(),

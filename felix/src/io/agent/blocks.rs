@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use twill_crds::IPBlock;
 use twill_crds::ippool::IPBlockStatus;
 use twill_datastore::{Error, Freshness, Mark, Revision, Scope};
-use twill_ipam::io::claimer::{ClaimError, claim, revision};
+use twill_ipam::io::claimer::{ClaimError, perform, revision};
 use twill_ipam::{Family, Pool, range};
 
 /// Pause after a claim that failed.
@@ -233,10 +233,9 @@ impl Agent {
             return;
         }
         self.blocks.claiming.insert(pool.name.clone(), Claiming { pool: pool.cidr, claimed: None });
-        let (store, owner, known) = (self.datastore.clone(), self.supply.owner().clone(), self.supply.seen());
-        let done = self.done.clone();
+        let (store, done, claim) = (self.datastore.clone(), self.done.clone(), self.supply.claim(&pool));
         tokio::spawn(async move {
-            let outcome = claim(&store, &pool, &owner, known).await;
+            let outcome = perform(&store, claim).await;
             let _ = done.send(Done::Claimed { pool: pool.name, outcome });
         });
     }

@@ -43,6 +43,10 @@ impl Agent {
                 self.memory.hear(kind, &followed);
                 self.hear_pools(*followed);
             }
+            Fact::Reservation(followed) => {
+                self.memory.hear(kind, &followed);
+                self.supply.hear_reservations(*followed);
+            }
             Fact::Block(followed) => {
                 self.memory.hear(kind, &followed);
                 if let Followed::Synced { revision, .. } = &*followed {

@@ -14,7 +14,9 @@ use crate::memory::Remembered;
 use crate::ruleset::{Delta, Ruleset};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use twill_crds::{ClusterNetworkPolicy, IPBlock, IPPool, Namespace, NamespaceIsolation, NetworkPolicy, Node, Pod};
+use twill_crds::{
+    ClusterNetworkPolicy, IPBlock, IPPool, IPReservation, Namespace, NamespaceIsolation, NetworkPolicy, Node, Pod,
+};
 use twill_datastore::{Followed, Revision};
 
 /// What felix goes on with.
@@ -47,8 +49,8 @@ impl Recall {
 impl Agent {
     /// Goes on with what an earlier felix heard, until the datastore has been heard whole.
     pub fn remember(&mut self, remembered: Remembered) {
-        let Remembered { identity, pods, namespaces, policies, nodes, pools, blocks, cluster_policies, isolations } =
-            remembered;
+        let Remembered { identity, pods, namespaces, policies, nodes, pools, blocks, .. } = remembered;
+        let (cluster_policies, isolations) = (remembered.cluster_policies, remembered.isolations);
         fn all<K>(items: Vec<K>) -> Followed<K> {
             Followed::Synced { items, revision: Revision::default() }
         }
@@ -60,6 +62,7 @@ impl Agent {
         self.supply.namespaces.apply(all(namespaces));
         self.hear_nodes(all(nodes));
         self.hear_pools(all(pools));
+        self.supply.hear_reservations(all(remembered.reservations));
         self.supply.blocks.apply(all(blocks));
         self.nodes_untold = true;
         self.before = Some(identity);
@@ -128,6 +131,9 @@ impl Agent {
         }
         if !self.heard.has::<IPPool>() {
             self.hear_pools(none());
+        }
+        if !self.heard.has::<IPReservation>() {
+            self.supply.hear_reservations(none());
         }
         if !self.heard.has::<IPBlock>() {
             self.supply.blocks.apply(none());

@@ -18,13 +18,13 @@ use twill_datastore::Key;
 pub const NAME: &str = "felix.db";
 
 /// Raised with every change of the tables or of the lines; a file of another release's is as good as none.
-const SCHEMA: i64 = 3;
+const SCHEMA: i64 = 4;
 const TABLES: &str = "
     CREATE TABLE line (kind INTEGER NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, line TEXT NOT NULL,
         digest INTEGER NOT NULL, PRIMARY KEY (kind, namespace, name)) STRICT, WITHOUT ROWID;
     CREATE TABLE state (only INTEGER PRIMARY KEY CHECK (only = 1), identity TEXT NOT NULL, lines INTEGER NOT NULL,
         sum INTEGER NOT NULL) STRICT;
-    PRAGMA user_version = 3;
+    PRAGMA user_version = 4;
 ";
 /// Larger logs are cut after a checkpoint.
 const LOG: i64 = 4 << 20;

@@ -3,7 +3,7 @@
 
 use super::Supply;
 use ipnet::IpNet;
-use twill_ipam::{Claim, Pool, PoolFull, Step};
+use twill_ipam::{Pool, PoolFull, Step};
 
 impl Supply {
     /// The block to take back in place of a claim of this pool: one that the node would claim today. A block of another size would be
@@ -24,7 +24,7 @@ impl Supply {
         if self.regained(pool).is_some() {
             return None;
         }
-        match Claim::new(&pool.name, pool.cidr, pool.block_len, &self.owner, self.seen()).step() {
+        match self.claim(pool).step() {
             Step::Full(full) => Some(full),
             _ => None,
         }

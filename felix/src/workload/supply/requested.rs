@@ -23,6 +23,9 @@ impl Supply {
         let Some(pool) = pools.iter().find(|pool| pool.cidr.contains(&address)) else {
             return refused("no IPPool that this pod may use on this node contains it".to_owned());
         };
+        if let Some(why) = self.withholds(address) {
+            return refused(why);
+        }
         let own = self.own_of(pool);
         let Some(cidr) = own.into_iter().find(|cidr| cidr.contains(&address)) else {
             return self.block_for(address, pool);
