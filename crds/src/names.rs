@@ -66,6 +66,11 @@ pub const BGP_PORT: u16 = 179;
 /// Hold time in seconds that a speaker proposes unless configured otherwise (RFC 4271 section 10).
 pub const HOLD_TIME: u16 = 90;
 
+/// Annotation of a Pod or a Namespace: a JSON list of IPPools, the only ones that may give IPv4 addresses, the first to be used first.
+pub const IPV4_POOLS: &str = "twill.network/ipv4-pools";
+/// The same of IPv6.
+pub const IPV6_POOLS: &str = "twill.network/ipv6-pools";
+
 /// Directory of the sockets of a node's daemons.
 pub const RUN_DIR: &str = "/run/twill";
 /// Directory of what a node's daemons keep over a restart.

@@ -88,6 +88,24 @@ pub fn eligible<'a>(
     found.into_iter().map(|(_, pool)| pool).collect()
 }
 
+/// Why a pool gives no address to a pod, if so, in words that follow its name.
+#[must_use]
+pub fn hindrance(pool: &IPPool, node: &Labels, namespace: &Labels) -> Option<&'static str> {
+    let spec = &pool.spec;
+    let selects = |selector, labels| selector::matches_or_absent(selector, labels);
+    if spec.disabled {
+        Some("is disabled")
+    } else if !selects(spec.node_selector.as_ref(), node) {
+        Some("does not select the node (nodeSelector)")
+    } else if !selects(spec.namespace_selector.as_ref(), namespace) {
+        Some("does not select the namespace (namespaceSelector)")
+    } else if spec.block_prefix_len() >= spec.cidr.max_prefix_len() {
+        Some("has blocks of one address, which no pod gets (blockSize)")
+    } else {
+        None
+    }
+}
+
 /// The pool that a block lies in, and whether a node with these labels would claim the block today.
 #[must_use]
 pub fn home<'a>(pools: impl IntoIterator<Item = &'a IPPool>, node: &Labels, block: IpNet) -> Option<Home> {

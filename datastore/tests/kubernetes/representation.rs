@@ -137,7 +137,7 @@ async fn the_end_of_a_watch_is_understood_in_protobuf() {
 /// What of a document followers read: fields of objects, and of those in lists.
 fn read_of(kind: &str) -> Value {
     let metadata = json!({"name": 1, "namespace": 1, "uid": 1, "resourceVersion": 1, "generation": 1,
-        "creationTimestamp": 1, "deletionTimestamp": 1, "labels": 1});
+        "creationTimestamp": 1, "deletionTimestamp": 1, "labels": 1, "annotations": {"twill.network/ipv4-pools": 1}});
     let container = json!([{"restartPolicy": 1, "ports": [{"name": 1, "containerPort": 1, "protocol": 1}]}]);
     match kind {
         "Pod" => json!({"apiVersion": 1, "kind": 1, "metadata": metadata,
@@ -214,7 +214,7 @@ fn pod() -> impl Strategy<Value = Value> {
         |(labels, containers, inits, addresses, phase, [placed, host])| {
             let (containers, inits) = (named(containers, 'c'), named(inits, 'i'));
             let node = if placed { json!("n1") } else { json!(null) };
-            json!({"metadata": {"namespace": "default", "labels": labels, "annotations": {"a": "b"}},
+            json!({"metadata": {"namespace": "default", "labels": labels, "annotations": {"a": "b", "twill.network/ipv4-pools": "[]"}},
                 "spec": {"nodeName": node, "hostNetwork": host, "containers": containers, "initContainers": inits},
                 "status": {"phase": phase, "podIP": addresses.first().map(|a| a["ip"].clone()), "podIPs": addresses}})
         },
@@ -248,7 +248,8 @@ fn slice() -> impl Strategy<Value = Value> {
 }
 
 fn namespace() -> impl Strategy<Value = Value> {
-    labels().prop_map(|labels| json!({"metadata": {"labels": labels}}))
+    let annotations = json!({"a": "b", "twill.network/ipv4-pools": "[]"});
+    labels().prop_map(move |labels| json!({"metadata": {"labels": labels, "annotations": annotations}}))
 }
 
 /// Makes objects out of a strategy, and each again with the status of another: what whoever reads whole documents sees of

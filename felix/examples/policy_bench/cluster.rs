@@ -60,6 +60,7 @@ impl Size {
             labels: labels(&[("app", &format!("app{app}")), ("pod-template-hash", "5d8f"), ("tier", "web")]),
             node: "n".into(),
             host_network: false,
+            pools: None,
             completed: false,
             addresses: std::iter::once(address).collect(),
             ports: [NamedPort { name: "web".into(), protocol: Protocol::TCP, port: 8080 }].into(),

@@ -8,6 +8,7 @@ mod record;
 use crate::model;
 use serde_json::json;
 use std::collections::BTreeMap;
+use twill_crds::names::{IPV4_POOLS, IPV6_POOLS};
 use twill_crds::{
     ClusterNetworkPolicy, IPBlock, IPPool, IPReservation, Kind, Namespace, NamespaceIsolation, NetworkPolicy, Node,
     Object, Pod,
@@ -42,7 +43,10 @@ impl Kept for Pod {
 impl Kept for Namespace {
     fn line(&self) -> String {
         let meta = &self.metadata;
-        json!({"metadata": {"name": meta.name, "labels": meta.labels}}).to_string()
+        let ours = |key: &str| [IPV4_POOLS, IPV6_POOLS].contains(&key);
+        let kept = meta.annotations.iter().flatten().filter(|(key, _)| ours(key));
+        let annotations: BTreeMap<&str, &str> = kept.map(|(key, text)| (key.as_str(), text.as_str())).collect();
+        json!({"metadata": {"name": meta.name, "labels": meta.labels, "annotations": annotations}}).to_string()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A pod as one line of text. Its own form and not the API's: a hundred thousand are read within a second.
 
 use crate::model::{NamedPort, Pod, PodKey, Protocol};
+use crate::workload::supply::PoolNames;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -26,6 +27,9 @@ struct Record<'a> {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ports: Vec<(String, u8, u16)>,
     created: i128,
+    /// Annotations that name pools, of IPv4 and of IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pools: Option<[Option<String>; 2]>,
 }
 
 /// A pod's line.
@@ -39,6 +43,7 @@ pub(super) fn write(pod: &Pod) -> String {
         addresses: pod.addresses.iter().copied().collect(),
         ports: pod.ports.iter().map(|port| (port.name.clone(), port.protocol.0, port.port)).collect(),
         created: pod.created,
+        pools: pod.pools.as_ref().map(|names| [names.v4.clone(), names.v6.clone()]),
     };
     serde_json::to_string(&record).expect("text, numbers and maps with text as keys can always be written")
 }
@@ -57,6 +62,7 @@ pub(super) fn read(key: &Key, line: &str) -> Result<Pod, serde_json::Error> {
         addresses: record.addresses.into_iter().collect(),
         ports: record.ports.into_iter().map(port).collect(),
         created: record.created,
+        pools: record.pools.map(|[v4, v6]| Box::new(PoolNames { v4, v6 })),
     })
 }
 

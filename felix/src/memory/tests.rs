@@ -12,6 +12,7 @@ fn pod(probe: u32) -> Pod {
     object(json!({
         "metadata": {"name": "web", "namespace": "shop", "uid": "u1", "resourceVersion": probe.to_string(),
             "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"app": "web", "quote": "\"ü\\"},
+            "annotations": {"twill.network/ipv4-pools": "[\"a\"]", "probe": probe.to_string()},
             "managedFields": [{"manager": "kubelet", "time": format!("2026-01-01T00:00:{probe:02}Z")}]},
         "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i",
             "ports": [{"name": "http", "containerPort": 80}, {"name": "dns", "containerPort": 53, "protocol": "UDP"}]}]},
@@ -34,7 +35,8 @@ fn a_pod_comes_back_as_policy_reads_it_and_a_heartbeat_changes_no_line() {
 
 #[test]
 fn every_kind_comes_back_with_what_felix_reads_of_it() {
-    let namespace: Namespace = object(json!({"metadata": {"name": "shop", "uid": "x", "labels": {"tier": "gold"}}}));
+    let namespace: Namespace = object(json!({"metadata": {"name": "shop", "uid": "x",
+        "labels": {"tier": "gold"}, "annotations": {"twill.network/ipv6-pools": "[]", "large": "x"}}}));
     let spec = json!({"podSelector": {"matchLabels": {"a": "b"}}, "policyTypes": ["Ingress"],
         "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}], "ports": [{"port": "http"}]}]});
     let policy: NetworkPolicy =
@@ -63,6 +65,8 @@ fn every_kind_comes_back_with_what_felix_reads_of_it() {
     assert_eq!(json!(back.reservations), json!([reservation]));
     assert_eq!(model::namespace_isolation(&back.isolations[0]), model::namespace_isolation(&isolation));
     assert_eq!(model::namespace_labels(&back.namespaces[0]), model::namespace_labels(&namespace));
+    let annotations = back.namespaces[0].metadata.annotations.as_ref().unwrap();
+    assert_eq!(json!(annotations), json!({"twill.network/ipv6-pools": "[]"}));
     assert_eq!(model::network_policy(&back.policies[0]), model::network_policy(&policy));
     assert_eq!(model::Node::read(&back.nodes[0]), model::Node::read(&node));
     assert_eq!(back.nodes[0].metadata.labels, node.metadata.labels);

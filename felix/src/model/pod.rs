@@ -1,6 +1,7 @@
 //! What policy needs to know of pods, namespaces and nodes.
 
 use super::{Few, Labels, Protocol};
+use crate::workload::supply::PoolNames;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +56,8 @@ pub struct Pod {
     pub ports: Few<NamedPort>,
     /// When it was created, in nanoseconds since 1970.
     pub created: i128,
+    /// The pools that it asks for; few pods do.
+    pub pools: Option<Box<PoolNames>>,
 }
 
 impl Pod {
@@ -77,6 +80,7 @@ impl Pod {
             addresses: status.map(addresses).unwrap_or_default(),
             ports: spec.map(ports).unwrap_or_default(),
             created: meta.creation_timestamp.as_ref().map_or(0, |t| t.0.as_nanosecond()),
+            pools: meta.annotations.as_ref().and_then(|all| PoolNames::read(|key| all.get(key))).map(Box::new),
         }
     }
 

@@ -2,10 +2,12 @@
 //! an address per family, or the block to claim or to wait for first, or why there is none.
 
 mod going;
+mod named;
 mod requested;
 mod reserved;
 mod told;
 
+pub use named::{PoolNames, Whom};
 pub use requested::chosen_by_another;
 
 use ipnet::IpNet;
@@ -99,14 +101,13 @@ impl Supply {
         &self.owner
     }
 
-    /// What can be done for a pod in this namespace on this node: an address of every family for which it has a pool; of those that are
-    /// `asked` for, this one.
+    /// What can be done for a pod on this node: an address of every family for which it has a pool; of those that are `asked` for, this one.
     ///
     /// # Errors
     /// There is no pool, or all are full.
     pub fn choose(
         &self,
-        namespace: &str,
+        whom: Whom<'_>,
         asked: &[IpAddr],
         ledger: &Ledger,
         now: Now,
@@ -114,7 +115,7 @@ impl Supply {
     ) -> Result<Choice, NoAddress> {
         let mut addresses = Vec::new();
         for family in [Family::V4, Family::V6] {
-            let pools = self.pools_for(Some(namespace), family);
+            let pools = self.pools_of(whom, family)?;
             if let Some(address) = asked.iter().find(|address| Family::of((**address).into()) == family) {
                 match self.requested(*address, &pools, ledger, now, &mut busy)? {
                     Choice::Addresses(found) => addresses.extend(found),
@@ -131,7 +132,7 @@ impl Supply {
             }
         }
         if addresses.is_empty() {
-            let (namespace, node, pools) = (namespace.to_owned(), self.owner.node.clone(), self.pools.len());
+            let (namespace, node, pools) = (whom.namespace.to_owned(), self.owner.node.clone(), self.pools.len());
             return Err(NoAddress::NoPool { namespace, node, pools });
         }
         Ok(Choice::Addresses(addresses))
@@ -233,16 +234,16 @@ impl Supply {
         node.and_then(|node| node.metadata.labels.clone()).unwrap_or_default()
     }
 
+    fn namespace_labels(&self, name: &str) -> Labels {
+        let object = self.namespaces.get(&Key::cluster(name));
+        let mut labels = object.and_then(|object| object.metadata.labels.clone()).unwrap_or_default();
+        labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
+        labels
+    }
+
     fn pools_for(&self, namespace: Option<&str>, family: Family) -> Vec<Pool> {
-        let labels = |labels: Option<&Labels>| labels.cloned().unwrap_or_default();
-        let node = self.node_labels();
-        let namespace = namespace.map(|name| {
-            let object = self.namespaces.get(&Key::cluster(name));
-            let mut labels = labels(object.and_then(|object| object.metadata.labels.as_ref()));
-            labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
-            labels
-        });
-        pool::eligible(&self.accepted, family, &node, namespace.as_ref())
+        let namespace = namespace.map(|name| self.namespace_labels(name));
+        pool::eligible(&self.accepted, family, &self.node_labels(), namespace.as_ref())
     }
 }
 
@@ -255,6 +256,7 @@ mod tests {
     use twill_datastore::{Followed, Revision};
     use twill_ipam::io::store::Store;
 
+    pub(super) const SHOP: Whom<'_> = Whom { namespace: "shop", pod: "cart", pools: None };
     pub(super) const NOW: Now = Now { at: 1_000_000, cool_down: 60_000 };
 
     pub(super) fn synced<K: Object>(items: Vec<serde_json::Value>) -> Index<K> {
@@ -299,7 +301,7 @@ mod tests {
     }
 
     fn choose(supply: &Supply, store: &Store) -> Result<Choice, NoAddress> {
-        supply.choose("shop", &[], store.ledger(), NOW, |_| false)
+        supply.choose(SHOP, &[], store.ledger(), NOW, |_| false)
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod owners;
 mod ownership;
 mod recall;
 mod refused;
+mod reserved;
 mod restart;
 mod verbs;
 mod world;

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use twill_crds::Kind;
+use twill_crds::{Kind, names};
 
 /// A kind of which followers read a part.
 #[derive(Debug)]
@@ -89,6 +89,9 @@ struct ObjectMeta {
     #[prost(btree_map = "string, string", tag = "11")]
     #[serde(skip_serializing_if = "is_default", deserialize_with = "or_default")]
     labels: BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "12")]
+    #[serde(skip_serializing_if = "none_is_ours", serialize_with = "ours", deserialize_with = "or_default")]
+    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
@@ -287,6 +290,19 @@ impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self { seconds: jiff::Timestamp::deserialize(deserializer)?.as_second() })
     }
+}
+
+/// Of annotations, which may be large, only those of Twill's own domain are kept.
+fn is_ours(key: &str) -> bool {
+    key.split_once('/').is_some_and(|(domain, _)| domain == names::GROUP)
+}
+
+fn none_is_ours(annotations: &BTreeMap<String, String>) -> bool {
+    !annotations.keys().any(|key| is_ours(key))
+}
+
+fn ours<S: Serializer>(annotations: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(annotations.iter().filter(|(key, _)| is_ours(key)))
 }
 
 /// Go writes what is empty in several ways, or not at all.

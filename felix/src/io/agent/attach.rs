@@ -4,7 +4,7 @@ use super::{Agent, Live, later, milliseconds, namesakes};
 use crate::cni::{Add, Failure, Reason};
 use crate::index::Event;
 use crate::io::{calls, conntrack, route};
-use crate::workload::supply::{Choice, NoAddress, chosen_by_another};
+use crate::workload::supply::{Choice, NoAddress, Whom, chosen_by_another};
 use crate::workload::{Plan, interface_name};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -219,6 +219,9 @@ impl Agent {
         let now = self.now();
         let told: Vec<IpAddr> =
             if away { self.compiler.pods().flat_map(namesakes::addresses).collect() } else { Vec::new() };
+        // What is lent to another plugin's interface may be of a pod that was not heard of.
+        let pools = self.pod_of(&add.namespace, &add.pod, &add.uid).and_then(|pod| pod.pools.clone());
+        let whom = Whom { namespace: &add.namespace, pod: &add.pod, pools: pools.as_deref() };
         let without = held.map(|held| self.store.ledger().without(&held.sandbox, now.at));
         let ledger = without.as_ref().unwrap_or(self.store.ledger());
         let own = held.map(|held| held.addresses.as_slice()).unwrap_or_default();
@@ -234,7 +237,7 @@ impl Agent {
             }
         };
         let choice = match add.given.as_slice() {
-            [] => self.supply.choose(&add.namespace, &add.runtime_config.ips, ledger, now, busy),
+            [] => self.supply.choose(whom, &add.runtime_config.ips, ledger, now, busy),
             given => chosen_by_another(given, ledger, busy),
         };
         if let Some(error) = broken {

@@ -34,7 +34,7 @@ impl Supply {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::tests::{NOW, block, node, pool, store, supply, synced};
+    use super::super::tests::{NOW, SHOP, block, node, pool, store, supply, synced};
     use super::super::{Choice, NoAddress};
     use super::*;
     use twill_ipam::{Family, idle};
@@ -51,10 +51,10 @@ mod tests {
     fn a_block_of_a_full_pool_is_taken_back_when_there_is_need() {
         let supply = giving("10.42.1.0/26");
         let (_d, store) = store(&[("10.42.1.0/26", false)]);
-        let choice = supply.choose("shop", &[], store.ledger(), NOW, |_| false);
+        let choice = supply.choose(SHOP, &[], store.ledger(), NOW, |_| false);
         assert!(matches!(&choice, Ok(Choice::Claim(pool)) if supply.regained(pool) == Some(pool.cidr)), "{choice:?}");
         assert_eq!(supply.wanted(store.ledger(), NOW).len(), 1, "ahead of need, too");
-        let asked = supply.choose("shop", &["10.42.1.7".parse().unwrap()], store.ledger(), NOW, |_| false);
+        let asked = supply.choose(SHOP, &["10.42.1.7".parse().unwrap()], store.ledger(), NOW, |_| false);
         assert!(matches!(&asked, Ok(Choice::Claim(pool)) if supply.regained(pool) == Some(pool.cidr)), "{asked:?}");
     }
 
@@ -64,7 +64,7 @@ mod tests {
         let mut supply = giving(old);
         let (_d, store) = store(&[(old, true)]);
         for asked in [vec![], vec!["10.42.1.7".parse().unwrap()], vec!["10.42.1.40".parse().unwrap()]] {
-            let choice = supply.choose("shop", &asked, store.ledger(), NOW, |_| false);
+            let choice = supply.choose(SHOP, &asked, store.ledger(), NOW, |_| false);
             assert!(matches!(&choice, Ok(Choice::Until(what)) if what.contains(old)), "{choice:?}");
         }
         assert!(supply.wanted(store.ledger(), NOW).is_empty());
@@ -80,7 +80,7 @@ mod tests {
     fn a_full_pool_of_others_stays_full() {
         let full = supply(vec![pool("p4", "10.42.1.0/26")], vec![block("10.42.1.0/26", "n2")]);
         let (_d, store) = store(&[]);
-        let choice = full.choose("shop", &[], store.ledger(), NOW, |_| false);
+        let choice = full.choose(SHOP, &[], store.ledger(), NOW, |_| false);
         assert!(matches!(choice, Err(NoAddress::Full(_))));
     }
 }

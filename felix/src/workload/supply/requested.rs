@@ -134,7 +134,7 @@ pub fn chosen_by_another(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::tests::{NOW, block, pool, store, supply};
+    use super::super::tests::{NOW, SHOP, block, pool, store, supply};
     use super::*;
     use twill_ipam::{Attachment, Sandbox};
 
@@ -164,7 +164,7 @@ mod tests {
         store.attach(attachment("10.42.1.7")).unwrap();
         let ask = |asked: &[&str]| {
             let asked: Vec<IpAddr> = asked.iter().map(|text| text.parse().unwrap()).collect();
-            supply.choose("shop", &asked, store.ledger(), NOW, |address| address.to_string() == "10.42.1.9")
+            supply.choose(SHOP, &asked, store.ledger(), NOW, |address| address.to_string() == "10.42.1.9")
         };
         let both = |four: &str, six: &str| Ok(Choice::Addresses(vec![four.parse().unwrap(), six.parse().unwrap()]));
         assert_eq!(ask(&["10.42.1.33"]), both("10.42.1.33", "fd42::41"));
@@ -191,7 +191,7 @@ mod tests {
         let p4 = || vec![pool("p4", "10.42.0.0/16")];
         let (_d, store) = store(&[("10.42.1.0/26", true)]);
         let ask = |supply: &Supply, address: &str| {
-            supply.choose("shop", &[address.parse().unwrap()], store.ledger(), NOW, |_| false)
+            supply.choose(SHOP, &[address.parse().unwrap()], store.ledger(), NOW, |_| false)
         };
         let refused = |supply: &Supply, address: &str| ask(supply, address).unwrap_err().to_string();
         let contested = supply(p4(), vec![block("10.42.1.0/26", "n1"), block("10.42.0.0/20", "n2")]);

@@ -38,7 +38,7 @@ impl Supply {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::tests::{NOW, block, pool, store, supply};
+    use super::super::tests::{NOW, SHOP, block, pool, store, supply};
     use super::super::{Choice, NoAddress};
     use super::*;
     use serde_json::json;
@@ -56,11 +56,11 @@ mod tests {
     fn what_is_reserved_is_not_given_asked_for_or_not_until_it_is_reserved_no_more() {
         let mut supply = supply(vec![pool("p4", "10.42.0.0/24")], vec![block("10.42.0.0/26", "n1")]);
         let (_d, store) = store(&[("10.42.0.0/26", true)]);
-        let first = |supply: &Supply| supply.choose("shop", &[], store.ledger(), NOW, |_| false);
+        let first = |supply: &Supply| supply.choose(SHOP, &[], store.ledger(), NOW, |_| false);
         let given = |text: &str| Ok(Choice::Addresses(vec![text.parse().unwrap()]));
         reserve(&mut supply, &["10.42.0.0/29"]);
         assert_eq!(first(&supply), given("10.42.0.8"));
-        let asked = supply.choose("shop", &["10.42.0.3".parse().unwrap()], store.ledger(), NOW, |_| false);
+        let asked = supply.choose(SHOP, &["10.42.0.3".parse().unwrap()], store.ledger(), NOW, |_| false);
         let Err(NoAddress::Refused(said)) = asked else { panic!("{asked:?}") };
         assert!(said.starts_with("10.42.0.3 was asked for, and IPReservation gateways keeps it"), "{said}");
         reserve(&mut supply, &[]);
@@ -73,12 +73,12 @@ mod tests {
         let (_d, store) = store(&[("10.42.0.0/26", true)]);
         reserve(&mut supply, &["10.42.0.0/26", "10.42.0.64/26", "10.42.0.128/26"]);
         assert!(warm::needs_block(supply.usage(store.ledger(), &["10.42.0.0/26".parse().unwrap()], NOW), 64));
-        let choice = supply.choose("shop", &[], store.ledger(), NOW, |_| false);
+        let choice = supply.choose(SHOP, &[], store.ledger(), NOW, |_| false);
         let Ok(Choice::Claim(pool)) = choice else { panic!("{choice:?}") };
         assert_eq!(supply.claim(&pool).step(), twill_ipam::Step::Create("10.42.0.192/26".parse().unwrap()));
         assert_eq!(supply.wanted(store.ledger(), NOW).len(), 1);
         reserve(&mut supply, &["10.42.0.0/24"]);
-        let none = supply.choose("shop", &[], store.ledger(), NOW, |_| false).unwrap_err().to_string();
+        let none = supply.choose(SHOP, &[], store.ledger(), NOW, |_| false).unwrap_err().to_string();
         assert!(none.contains("3 more wholly reserved by IPReservations"), "{none}");
         assert!(supply.wanted(store.ledger(), NOW).is_empty());
         assert_eq!(supply.usable(Family::V4, store.ledger(), NOW, |_| 0)[0].usage, Use::default());
