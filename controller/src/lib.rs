@@ -7,6 +7,7 @@
 pub mod conditions;
 pub mod exodus;
 pub mod gone;
+mod holders;
 pub mod io;
 pub mod leftovers;
 mod peers;

@@ -5,6 +5,7 @@
 
 use crate::conditions::{ACCEPTED, OWN_ACCEPTED, held};
 use crate::gone::{Gone, Left, Outcome, Step, Word};
+use crate::holders::Holders;
 use crate::leftovers::{Deletions, without_pool, without_pool_sentence};
 use crate::peers::Verdict;
 use crate::sessions::Sessions;
@@ -18,8 +19,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use twill_crds::{
-    BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, NamespaceIsolation, NetworkPolicy,
-    Node, Object, names,
+    BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, IPReservation, NamespaceIsolation,
+    NetworkPolicy, Node, Object, names,
 };
 use twill_datastore::Key;
 use twill_datastore::event::{Occurrence, Severity, reference};
@@ -54,6 +55,8 @@ pub enum Action {
     Free(Left),
     /// Write the status of an object, unless that has changed meanwhile; then tell these.
     Write(Written, Vec<Occurrence>),
+    /// Look once more at the node of who has the addresses of this reservation, and free them of it.
+    Release(Box<IPReservation>),
     /// Make the configuration that holds without one, so that it has a status.
     Configure,
     /// Tell people.
@@ -65,6 +68,7 @@ pub enum Action {
 #[allow(missing_docs)] // Each is of the kind that it is named after.
 pub enum Written {
     Pool(Box<IPPool>),
+    Reservation(Box<IPReservation>),
     Peer(Box<BGPPeer>),
     Filter(Box<BGPFilter>),
     ClusterPolicy(Box<ClusterNetworkPolicy>),
@@ -77,6 +81,7 @@ impl Written {
     fn of(&self) -> (&'static str, &str) {
         match self {
             Self::Pool(pool) => ("IPPool", pool.name()),
+            Self::Reservation(one) => (IPReservation::KIND, one.name()),
             Self::Peer(peer) => ("BGPPeer", peer.name()),
             Self::Filter(filter) => (BGPFilter::KIND, filter.name()),
             Self::ClusterPolicy(policy) => (ClusterNetworkPolicy::KIND, policy.name()),
@@ -93,6 +98,7 @@ pub struct Controller {
     /// What has changed since it was last judged; also what was or is still to be written.
     touched: Touched,
     gone: Gone,
+    holders: Holders,
     deletions: Deletions,
     written: Writes,
     sessions: Sessions,
@@ -114,6 +120,7 @@ impl Controller {
             world: World::default(),
             touched: Touched::default(),
             gone: Gone::new(quarantine),
+            holders: Holders::new(u64::try_from(quarantine.as_millis()).unwrap_or(u64::MAX)),
             deletions: Deletions::default(),
             written: Writes::default(),
             sessions: Sessions::default(),
@@ -168,6 +175,8 @@ impl Controller {
                 steps.into_iter().partition(|step| matches!(step, Step::Say(_)));
             actions.extend(words.into_iter().chain(work.into_iter().take(MOST)).map(action));
         }
+        let orphaned = self.holders.observe(&self.world, now.at);
+        actions.extend(orphaned.into_iter().map(|one| Action::Release(Box::new(one))));
         if touched.pools || touched.blocks || touched.nodes {
             self.plan_pools(now, &mut actions);
         }
@@ -252,6 +261,9 @@ impl Controller {
             let wanted = |isolation: &NamespaceIsolation| verdicts::isolation(isolation, now.wall);
             due.extend(judged_anew(&mut self.settled_isolations, &self.world.isolations, wanted));
         }
+        if touched.reservations {
+            due.extend(verdicts::reservations(&self.world, now.wall).filter_map(|(one, wanted)| Due::of(one, wanted)));
+        }
         if touched.filters || touched.peers {
             let wanted = |filter: &BGPFilter| verdicts::filter(filter, &self.world, now.wall);
             due.extend(self.world.filters.iter().filter_map(|(_, filter)| Due::of(filter, wanted(filter))));
@@ -273,6 +285,7 @@ impl Controller {
             match &written {
                 Written::ClusterPolicy(_) => self.touched.cluster_policies = true,
                 Written::Isolation(_) => self.touched.isolations = true,
+                Written::Reservation(_) => self.touched.reservations = true,
                 Written::Filter(_) => self.touched.filters = true,
                 _ => self.touched.configurations = true,
             }
@@ -346,8 +359,10 @@ impl Controller {
         let policies = world.cluster_policies.iter().map(|(_, policy)| one(policy));
         let isolations = world.isolations.iter().map(|(_, isolation)| one(isolation));
         let filters = world.filters.iter().map(|(_, filter)| one(filter));
+        let reservations = world.reservations.iter().map(|(_, reservation)| one(reservation));
         policies
             .chain(isolations)
+            .chain(reservations)
             .chain(filters)
             .chain(world.configurations.iter().map(|(_, configuration)| one(configuration)))
     }

@@ -9,9 +9,12 @@ use jiff::Timestamp;
 use twill_crds::bgp::BGPConfigurationStatus;
 use twill_crds::bgp_filter::BGPFilterStatus;
 use twill_crds::cluster_network_policy::ClusterNetworkPolicyStatus;
+use twill_crds::ip_reservation::{self, IPReservationStatus};
 use twill_crds::namespace_isolation::NamespaceIsolationStatus;
 use twill_crds::validate::admit;
-use twill_crds::{BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, NamespaceIsolation, Object};
+use twill_crds::{
+    BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPReservation, NamespaceIsolation, Object,
+};
 use twill_felix::model;
 
 /// Names in a message.
@@ -36,6 +39,23 @@ pub fn isolation(isolation: &NamespaceIsolation, now: Timestamp) -> NamespaceIso
     let judged = [accepted(isolation, &model::namespace_isolation(isolation).problems)];
     let old = isolation.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     NamespaceIsolationStatus { conditions: conditions(&judged, old, isolation.metadata.generation, now) }
+}
+
+/// The statuses of IPReservations: of those that keep the same addresses, or are for the same pod, the oldest counts. Who has the addresses is
+/// the nodes' to say.
+pub fn reservations(world: &World, now: Timestamp) -> impl Iterator<Item = (&IPReservation, IPReservationStatus)> {
+    let all: Vec<&IPReservation> = world.reservations.iter().map(|(_, one)| one).collect();
+    let (_, rejected) = ip_reservation::accepted(&all);
+    all.into_iter().map(move |one| {
+        let mut judged = accepted(one, &[]);
+        let why = rejected.iter().find(|(other, _)| other.name() == one.name()).filter(|_| judged.holds);
+        if let Some((_, why)) = why {
+            judged = Judged::new(IPReservation::ACCEPTED, false, "Duplicate", why.clone());
+        }
+        let old = one.status.clone().unwrap_or_default();
+        let conditions = conditions(&[judged], &old.conditions, one.metadata.generation, now);
+        (one, IPReservationStatus { conditions, ..old })
+    })
 }
 
 /// The status of a BGPFilter.

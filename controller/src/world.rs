@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use twill_crds::node_network::BgpState;
 use twill_crds::{
-    BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, NamespaceIsolation, NetworkPolicy,
-    NodeNetwork, Object,
+    BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, IPReservation, NamespaceIsolation,
+    NetworkPolicy, NodeNetwork, Object,
 };
 use twill_datastore::{Followed, Key, Preconditions, Revision};
 use twill_ipam::{Labels, Seen};
@@ -23,6 +23,8 @@ pub enum Fact {
     Block(Followed<IPBlock>),
     /// About pools.
     Pool(Followed<IPPool>),
+    /// About reservations.
+    Reservation(Followed<IPReservation>),
     /// About peers.
     Peer(Followed<BGPPeer>),
     /// About filters.
@@ -130,6 +132,8 @@ pub struct World {
     pub blocks: Known<Block>,
     /// Pools.
     pub pools: Known<IPPool>,
+    /// Reservations.
+    pub reservations: Known<IPReservation>,
     /// Peers.
     pub peers: Known<BGPPeer>,
     /// Filters.
@@ -154,6 +158,7 @@ pub struct Touched {
     pub networks: bool,
     pub blocks: bool,
     pub pools: bool,
+    pub reservations: bool,
     pub peers: bool,
     pub filters: bool,
     pub policies: bool,
@@ -168,6 +173,7 @@ impl std::ops::BitOrAssign for Touched {
         self.networks |= more.networks;
         self.blocks |= more.blocks;
         self.pools |= more.pools;
+        self.reservations |= more.reservations;
         self.peers |= more.peers;
         self.filters |= more.filters;
         self.policies |= more.policies;
@@ -185,6 +191,7 @@ impl World {
             Fact::Network(_) => Touched { networks: true, ..Touched::default() },
             Fact::Block(_) => Touched { blocks: true, ..Touched::default() },
             Fact::Pool(_) => Touched { pools: true, ..Touched::default() },
+            Fact::Reservation(_) => Touched { reservations: true, ..Touched::default() },
             Fact::Peer(_) => Touched { peers: true, ..Touched::default() },
             Fact::Filter(_) => Touched { filters: true, ..Touched::default() },
             Fact::Policy(_) => Touched { policies: true, ..Touched::default() },
@@ -211,6 +218,7 @@ impl World {
             Fact::Network(told) => self.networks.apply(told, network),
             Fact::Block(told) => self.blocks.apply(told, block),
             Fact::Pool(told) => self.pools.apply(told, Clone::clone),
+            Fact::Reservation(told) => self.reservations.apply(told, Clone::clone),
             Fact::Peer(told) => self.peers.apply(told, Clone::clone),
             Fact::Filter(told) => self.filters.apply(told, Clone::clone),
             Fact::Policy(told) => self.policies.apply(told, policy),
@@ -227,6 +235,7 @@ impl World {
             && self.networks.synced
             && self.blocks.synced
             && self.pools.synced
+            && self.reservations.synced
             && self.peers.synced
             && self.filters.synced
             && self.policies.synced

@@ -6,8 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use twill_crds::bgp::BGPConfigurationStatus;
 use twill_crds::bgp_filter::BGPFilterStatus;
 use twill_crds::cluster_network_policy::ClusterNetworkPolicyStatus;
+use twill_crds::ip_reservation::IPReservationStatus;
 use twill_crds::namespace_isolation::NamespaceIsolationStatus;
-use twill_crds::{BGPConfiguration, BGPFilter, ClusterNetworkPolicy, NamespaceIsolation, Object};
+use twill_crds::{BGPConfiguration, BGPFilter, ClusterNetworkPolicy, IPReservation, NamespaceIsolation, Object};
 use twill_datastore::event::Occurrence;
 
 /// A kind whose status the controller writes.
@@ -81,6 +82,7 @@ macro_rules! status {
 
 status!(ClusterNetworkPolicy, ClusterNetworkPolicyStatus, ClusterPolicy, OWN_ACCEPTED);
 status!(BGPFilter, BGPFilterStatus, Filter, ACCEPTED);
+status!(IPReservation, IPReservationStatus, Reservation, ACCEPTED);
 status!(NamespaceIsolation, NamespaceIsolationStatus, Isolation, ACCEPTED);
 status!(
     BGPConfiguration,

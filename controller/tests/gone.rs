@@ -153,7 +153,7 @@ impl Model {
                     self.controller.looked(&node, Some(pods), self.now);
                 }
                 Action::Free(left) => self.free(&left),
-                Action::Tell(_) | Action::Write(..) | Action::Configure => {}
+                Action::Tell(_) | Action::Write(..) | Action::Release(_) | Action::Configure => {}
             }
         }
         let again = self.controller.plan(now(self.now));

@@ -44,7 +44,7 @@ impl World {
                         self.writes += 1;
                     }
                     Action::Look { node } => self.controller.looked(&node, Some(Vec::new()), self.at),
-                    Action::Free(_) | Action::Configure => {}
+                    Action::Free(_) | Action::Release(_) | Action::Configure => {}
                     Action::Tell(occurrence) => self.told.push(occurrence),
                 }
             }
@@ -79,6 +79,7 @@ fn stored(written: Written, at: u64) -> Fact {
         Written::Peer(peer) => Fact::Peer(now(*peer, at)),
         Written::Filter(filter) => Fact::Filter(now(*filter, at)),
         Written::ClusterPolicy(policy) => Fact::ClusterPolicy(now(*policy, at)),
+        Written::Reservation(one) => Fact::Reservation(now(*one, at)),
         Written::Isolation(isolation) => Fact::isolation(now(*isolation, at)),
         Written::Configuration(configuration) => Fact::Configuration(now(*configuration, at)),
     }
@@ -416,4 +417,25 @@ fn a_bgp_configuration_says_which_nodes_have_the_as_that_it_gives_them() {
     world.pass(10);
     assert_eq!(conditions(&status(&world)), ["Accepted=True/Valid", "Applied=False/NoASN", "Converged=True/Mesh"]);
     assert!(message(&status(&world), "Applied").contains("Node n1: metadata.labels: there is no asn"));
+}
+
+#[test]
+fn of_two_reservations_for_one_pod_the_older_counts_and_its_holder_stays_as_its_node_wrote_it() {
+    let reservation = |name: &str, second: u32| {
+        let metadata =
+            json!({"name": name, "uid": name, "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z")});
+        let one = json!({"apiVersion": "twill.network/v1", "kind": "IPReservation", "metadata": metadata,
+            "spec": {"addresses": ["10.0.0.7"], "pod": {"namespace": "shop", "name": "db-0"}},
+            "status": {"holder": {"node": "n1", "podUID": "u"}}});
+        Fact::Reservation(applied(serde_json::from_value(one).unwrap()))
+    };
+    let mut world = World::new([reservation("old", 1), reservation("young", 2)]);
+    world.pass(1);
+    let status = |name: &str| {
+        let known = world.controller.world().reservations.iter().find(|(key, _)| key.name == name);
+        json!(known.unwrap().1.status)
+    };
+    assert_eq!(conditions(&status("old")), ["Accepted=True/Valid"]);
+    assert_eq!(conditions(&status("young")), ["Accepted=False/Duplicate"]);
+    assert_eq!(status("old")["holder"], json!({"node": "n1", "podUID": "u"}));
 }

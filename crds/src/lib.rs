@@ -34,7 +34,7 @@ pub use bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec};
 pub use bgp_filter::{BGPFilter, BGPFilterSpec};
 pub use cluster_network_policy::ClusterNetworkPolicy;
 pub use host_policy::{HostPolicy, HostPolicySpec};
-pub use ip_reservation::{IPReservation, IPReservationSpec};
+pub use ip_reservation::{IPReservation, IPReservationSpec, PodReference};
 pub use ippool::{Encapsulation, IPBlock, IPBlockSpec, IPPool, IPPoolSpec, Protocol, When};
 pub use kind::{Kind, Object};
 pub use namespace_isolation::{NamespaceIsolation, NamespaceIsolationSpec};

@@ -104,7 +104,7 @@ fn an_operator_sees_what_matters() {
         object("IPPool", "rack-1", json!({"cidr": "10.60.0.0/16", "encapsulation": {"protocol": "VXLAN"}})),
         object("IPBlock", "10-60-0-0-26", json!({"cidr": "10.60.0.0/26", "node": "n1"})),
         object("IPBlock", "10-60-0-64-26", json!({"cidr": "10.60.0.64/26", "node": "n2"})),
-        object("IPReservation", "gateways", json!({"reservedCIDRs": ["10.60.0.0/28"]})),
+        object("IPReservation", "gateways", json!({"addresses": ["10.60.0.7"], "pod": {"namespace": "shop", "name": "db-0"}})),
         object("BGPConfiguration", "default", json!({})),
         object("BGPPeer", "tor", json!({"remote": {"address": "172.31.1.1"}, "asn": "external"})),
         object("NodeNetwork", "n1", json!({})),
@@ -123,6 +123,7 @@ fn an_operator_sees_what_matters() {
         json!({"conditions": [condition("Ready")], "blocks": {"total": 1024, "claimed": 2}, "addresses": {"used": 7}}),
     );
     report("block", "10-60-0-64-26", json!({"used": 7}));
+    report("ipres", "gateways", json!({"holder": {"node": "n1", "podUID": "u"}}));
     report("peer", "tor", json!({"nodes": 4, "established": 3}));
     let bgp = json!({"addresses": ["172.31.1.11"], "asn": 64512, "conditions": [condition("BGPReady")]});
     let felix = json!({"conditions": [condition("NetworkReady"), condition("PolicySynced")]});
@@ -138,7 +139,7 @@ fn an_operator_sees_what_matters() {
     };
     assert_eq!(row(&["pool"]), ["rack-1", "10.60.0.0/16", "VXLAN", "false", "false", "2", "7", "True"]);
     assert_eq!(row(&["block", "--field-selector=spec.node=n2"]), ["10-60-0-64-26", "10.60.0.64/26", "n2", "7"]);
-    assert_eq!(row(&["ipres"]), ["gateways", r#"["10.60.0.0/28"]"#]);
+    assert_eq!(row(&["ipres"]), ["gateways", r#"["10.60.0.7"]"#, "shop", "db-0", "n1"]);
     assert_eq!(row(&["bgpconfig"]), ["default", "64512", "Auto", "179"]);
     assert_eq!(row(&["peer"]), ["tor", "172.31.1.1", "external", "4", "3"]);
     assert_eq!(row(&["nodenet"]), ["n1", "172.31.1.11", "64512", "True", "True", "True"]);

@@ -79,6 +79,14 @@ spec:
   ingress: [{action: Deny, from: [{namespaces: {}}]}]
 ";
 
+/// Kept for one of the pods of [`daily_life`], whose felix says that it has it.
+const KEPT: &str = "---
+apiVersion: twill.network/v1
+kind: IPReservation
+metadata: {name: kept}
+spec: {addresses: [10.42.0.250], pod: {namespace: default, name: more3}}
+";
+
 /// What a component may do: a verb on a resource (`GROUP/RESOURCE`, `GROUP/RESOURCE/SUBRESOURCE`), of some names only if there are any.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Grant {
@@ -318,8 +326,9 @@ fn daily_life(cluster: &Cluster) {
     let lab = &cluster.lab;
     let before = cluster.blocks("n1").len();
     let pods: String = (0..4).map(|n| pod(&format!("more{n}"), "n1")).collect();
-    lab.apply(&pods).unwrap();
+    lab.apply(&[KEPT, &pods].concat()).unwrap();
     assert!(cluster.blocks("n1").len() > before, "another block is claimed");
+    assert_eq!(cluster.get(&["ipreservation", "kept"])["status"]["holder"]["node"], "n1");
     lab.apply(&only("guard", "b", "a")).unwrap();
     let probe = lab.probe(&["--to", "default/b"]).unwrap();
     assert!(probe.differences == 0 && probe.cells.iter().any(|cell| cell.observed == "denied"), "{:?}", probe.cells);

@@ -57,12 +57,12 @@ pub struct PoolFull {
     /// Blocks that the pool has room for.
     pub total: u128,
     /// Blocks of which every address is reserved, and that nobody has claimed.
-    pub reserved: u128,
+    pub reserved: u64,
     /// Nodes that hold idle blocks, most first: name, idle blocks, blocks; five at most.
     pub idle: Vec<(String, usize, usize)>,
 }
 
-fn kept(reserved: u128) -> String {
+fn kept(reserved: u64) -> String {
     if reserved == 0 { String::new() } else { format!(", {reserved} more wholly reserved by IPReservations") }
 }
 
@@ -223,7 +223,8 @@ impl Claim {
         let places: u128 = self.reserved.iter().map(|(first, last)| (last - first) / width + 1).sum();
         let inside = |(first, last): (u128, u128)| self.reserved.iter().any(|(from, to)| *from <= first && last <= *to);
         let claimed = self.known.iter().filter(|seen| self.cidr.contains(&seen.cidr) && inside(range::span(seen.cidr)));
-        PoolFull { reserved: places.saturating_sub(claimed.count() as u128), ..full }
+        let reserved = u64::try_from(places.saturating_sub(claimed.count() as u128)).unwrap_or(u64::MAX);
+        PoolFull { reserved, ..full }
     }
 }
 
@@ -367,7 +368,10 @@ mod tests {
 
     #[test]
     fn what_is_wholly_reserved_is_not_claimed_and_a_full_pool_says_so() {
-        let spec = twill_crds::IPReservationSpec { reserved_cidrs: vec![net("10.42.0.0/25"), net("10.42.0.128/28")] };
+        let spec = twill_crds::IPReservationSpec {
+            reserved_cidrs: vec![net("10.42.0.0/25"), net("10.42.0.128/28")],
+            ..Default::default()
+        };
         let reserved = Reserved::new(&[twill_crds::IPReservation::new("r", spec)]);
         let known = vec![seen("10.42.0.64/26", "n2", Some(1))];
         let mut claim = Claim::new("p", net("10.42.0.0/24"), 26, &owner("n1"), known).beside(&reserved);

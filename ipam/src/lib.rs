@@ -5,6 +5,7 @@
 
 pub mod claim;
 pub mod error;
+pub mod holder;
 pub mod idle;
 pub mod io;
 pub mod ledger;

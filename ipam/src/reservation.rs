@@ -1,4 +1,4 @@
-//! Which addresses are reserved. In flow IPReservations, out flow answers about one address, one block, or one pool's blocks.
+//! Which addresses are reserved, for whomever. In flow IPReservations, out flow answers about one address, one block, or one pool's blocks.
 
 use crate::range;
 use ipnet::IpNet;
@@ -20,7 +20,11 @@ impl Reserved {
     pub fn new<'a>(reservations: impl IntoIterator<Item = &'a IPReservation>) -> Self {
         let mut ranges: Vec<(IpNet, String)> = reservations
             .into_iter()
-            .flat_map(|one| one.spec.reserved_cidrs.iter().map(|cidr| (cidr.trunc(), one.name().to_owned())))
+            .flat_map(|one| {
+                let kept = one.spec.addresses.iter().map(|address| IpNet::from(*address));
+                let all = one.spec.reserved_cidrs.iter().map(IpNet::trunc).chain(kept);
+                all.map(|cidr| (cidr, one.name().to_owned()))
+            })
             .collect();
         ranges.sort();
         let runs = [false, true].map(|v6| {
@@ -114,7 +118,7 @@ mod tests {
     fn reserved(all: &[(&str, &[&str])]) -> Reserved {
         let make = |(name, cidrs): &(&str, &[&str])| {
             let reserved_cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
-            IPReservation::new(name, IPReservationSpec { reserved_cidrs })
+            IPReservation::new(name, IPReservationSpec { reserved_cidrs, ..Default::default() })
         };
         Reserved::new(&all.iter().map(make).collect::<Vec<_>>())
     }

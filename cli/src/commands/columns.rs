@@ -28,7 +28,12 @@ pub(super) fn of(kind: &Kind) -> &'static [Column] {
             ("TOPOLOGY", |o| text(o, "/spec/topology")),
             ("PORT", |o| text(o, "/spec/listenPort")),
         ],
-        "IPReservation" => &[("RANGES", |o| list(o, "/spec/reservedCIDRs", ""))],
+        "IPReservation" => &[
+            ("RANGES", |o| list(o, "/spec/reservedCIDRs", "")),
+            ("ADDRESSES", |o| list(o, "/spec/addresses", "")),
+            ("POD", |o| text(o, "/spec/pod/name")),
+            ("NODE", |o| text(o, "/status/holder/node")),
+        ],
         "NodeNetwork" => &[
             ("ADDRESSES", |o| list(o, "/status/bgp/addresses", "")),
             ("AS", |o| text(o, "/status/bgp/asn")),

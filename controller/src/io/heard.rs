@@ -16,6 +16,7 @@ pub fn follow_all(store: &Datastore) -> BoxStream<'static, Vec<Fact>> {
         one(store, Fact::Network),
         one(store, Fact::Block),
         one(store, Fact::Pool),
+        one(store, Fact::Reservation),
         one(store, Fact::Peer),
         one(store, Fact::Filter),
         one(store, Fact::Policy),

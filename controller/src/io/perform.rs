@@ -2,7 +2,9 @@
 
 use crate::gone::{Left, Outcome};
 use crate::world::Block;
-use twill_crds::{BGPConfiguration, BGPConfigurationSpec, IPBlock, Node, NodeNetwork, Object, Pod, names};
+use twill_crds::{
+    BGPConfiguration, BGPConfigurationSpec, IPBlock, IPReservation, Node, NodeNetwork, Object, Pod, names,
+};
 use twill_datastore::{Datastore, Error, Filter, Key};
 
 /// The pods that name a node, as the datastore has them now. Also those that have ended: who ended them may have had no word from the
@@ -46,6 +48,22 @@ pub async fn free(store: &Datastore, left: &Left) -> Outcome {
         tracing::info!(node = %left.node, blocks = freed.len(), network, "freed what a deleted node left");
     }
     Outcome::Freed(freed, network)
+}
+
+/// The last look at a holder's node, then its end, if nobody has written the reservation meanwhile.
+pub async fn release(store: &Datastore, mut reservation: IPReservation) {
+    let Some(node) = reservation.holder().map(|holder| holder.node.clone()) else { return };
+    match still_gone(store, &node).await {
+        Ok(None) => {}
+        Ok(Some(hindrance)) => {
+            return tracing::info!(?hindrance, %node, "addresses that are kept are not freed of their holder");
+        }
+        Err(error) => return tracing::warn!(%error, %node, "addresses that are kept are not freed of their holder now"),
+    }
+    reservation.status.get_or_insert_default().holder = None;
+    if write(store, &reservation).await == Wrote::Stored {
+        tracing::info!(reservation = %reservation.name(), %node, "freed addresses that are kept of a holder on a deleted node");
+    }
 }
 
 async fn still_gone(store: &Datastore, node: &str) -> Result<Option<Outcome>, Error> {

@@ -85,6 +85,7 @@ impl Term {
             Action::Write(written, tells) => {
                 let wrote = match &written {
                     Written::Pool(pool) => perform::write(&self.store, pool.as_ref()).await,
+                    Written::Reservation(one) => perform::write(&self.store, one.as_ref()).await,
                     Written::Peer(peer) => perform::write(&self.store, peer.as_ref()).await,
                     Written::Filter(filter) => perform::write(&self.store, filter.as_ref()).await,
                     Written::ClusterPolicy(policy) => perform::write(&self.store, policy.as_ref()).await,
@@ -96,6 +97,7 @@ impl Term {
                     self.tell_all(&tells).await;
                 }
             }
+            Action::Release(reservation) => perform::release(&self.store, *reservation).await,
             Action::Configure => perform::configure(&self.store).await,
             Action::Tell(occurrence) => self.tell(&occurrence).await,
         }

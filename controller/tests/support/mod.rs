@@ -93,6 +93,7 @@ pub fn synced(controller: &mut Controller) {
         Fact::Policy(none()),
         Fact::ClusterPolicy(none()),
         Fact::isolation(none()),
+        Fact::Reservation(none()),
         Fact::Configuration(none()),
     ] {
         controller.hear(fact);

@@ -30,7 +30,14 @@ pub(super) fn of(kind: &Kind) -> Value {
             ("Claimant", "string", ".spec.claimant", true),
             ("Releasing", "boolean", ".status.releasing", true),
         ],
-        "IPReservation" => &[("Ranges", "string", ".spec.reservedCIDRs", false)],
+        "IPReservation" => &[
+            ("Ranges", "string", ".spec.reservedCIDRs", false),
+            ("Addresses", "string", ".spec.addresses", false),
+            ("Namespace", "string", ".spec.pod.namespace", false),
+            ("Pod", "string", ".spec.pod.name", false),
+            ("Node", "string", ".status.holder.node", false),
+            ("Accepted", "string", ".status.conditions[?(@.type==\"Accepted\")].status", true),
+        ],
         "BGPConfiguration" => &[
             ("AS", "string", ".spec.asn", false),
             ("Topology", "string", ".spec.topology", false),

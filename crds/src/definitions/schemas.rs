@@ -49,6 +49,11 @@ pub(crate) fn reserved_ranges(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "maxItems": RESERVED_RANGES, "items": range(generator)})
 }
 
+/// Addresses that are kept for a pod, one of each family.
+pub(crate) fn kept_addresses(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "maxItems": 2, "items": {"type": "string", "maxLength": ADDRESS_LENGTH}})
+}
+
 /// A label selector, with what absence means to our kinds; Kubernetes' own text says the opposite.
 pub(crate) fn selector(_: &mut SchemaGenerator) -> Schema {
     selector_of(SELECTOR_LABELS, SELECTOR_EXPRESSIONS, SELECTOR_VALUES)

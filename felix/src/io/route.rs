@@ -85,14 +85,26 @@ pub(crate) fn is_unreachable(message: &RouteMessage) -> bool {
         && message.attributes.contains(&RouteAttribute::Priority(METRIC_UNREACHABLE))
 }
 
-/// Whether the node still has the address: its own, or a host route to it.
+/// Whether the node still has the address: its own, or a host route to it; `learned` ones may lead to it, where the address is known to be ours.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn in_use(rtnl: &mut Rtnl, address: IpAddr) -> Result<bool, KernelError> {
-    let host = |net: IpNet| net.prefix_len() == net.max_prefix_len();
-    Ok(lookup(rtnl, address)?
-        .is_some_and(|found| found.header.kind == RouteType::Local || destination(&found).is_some_and(host)))
+pub fn in_use(rtnl: &mut Rtnl, address: IpAddr, learned: bool) -> Result<bool, KernelError> {
+    Ok(lookup(rtnl, address)?.is_some_and(|found| {
+        let counts = !(learned && is_learned(&found));
+        found.header.kind == RouteType::Local || counts && destination(&found).is_some_and(is_host)
+    }))
+}
+
+fn is_host(net: IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
+}
+
+/// Whether this is a route that bgpd has learned.
+fn is_learned(message: &RouteMessage) -> bool {
+    message.header.protocol == RouteProtocol::Other(RTPROT_BGPD)
+        && message.header.kind == RouteType::Unicast
+        && message.attributes.contains(&RouteAttribute::Priority(METRIC_LEARNED))
 }
 
 /// The route by which the kernel sends to an address; none if there is none, or an unreachable one: the block's own.
@@ -117,6 +129,14 @@ fn lookup(rtnl: &mut Rtnl, address: IpAddr) -> Result<Option<RouteMessage>, Kern
     }
 }
 
+/// Whether the node sends to this address by a route that bgpd has learned, of whatever length.
+///
+/// # Errors
+/// What the kernel said.
+pub fn leads_elsewhere(rtnl: &mut Rtnl, address: IpAddr) -> Result<bool, KernelError> {
+    Ok(lookup(rtnl, address)?.is_some_and(|found| is_learned(&found)))
+}
+
 /// A route that bgpd has learned from somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Learned {
@@ -126,19 +146,18 @@ pub struct Learned {
     pub next_hop: Option<IpAddr>,
 }
 
-/// The first learned route for this block or for a part of it. The kernel is asked for every address, because its table may hold
+/// The first learned route for this block or for a part of it, but for addresses that are `kept` for a pod elsewhere. The kernel is asked for every address, because its table may hold
 /// any number of other routes.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn learned(rtnl: &mut Rtnl, block: IpNet) -> Result<Option<Learned>, KernelError> {
+pub fn learned(rtnl: &mut Rtnl, block: IpNet, kept: impl Fn(IpAddr) -> bool) -> Result<Option<Learned>, KernelError> {
     for ordinal in 0..u32::try_from(range::size(block)).unwrap_or(u32::MAX) {
         let Some(address) = range::address(block, ordinal) else { break };
         let Some(found) = lookup(rtnl, address)? else { continue };
-        let ours = found.header.protocol == RouteProtocol::Other(RTPROT_BGPD)
-            && found.header.kind == RouteType::Unicast
-            && found.attributes.contains(&RouteAttribute::Priority(METRIC_LEARNED));
-        let prefix = destination(&found).filter(|prefix| ours && block.contains(prefix));
+        let counts =
+            |prefix: &IpNet| is_learned(&found) && block.contains(prefix) && !(is_host(*prefix) && kept(address));
+        let prefix = destination(&found).filter(counts);
         if let Some(prefix) = prefix {
             return Ok(Some(Learned { prefix, next_hop: next_hop(&found.attributes) }));
         }

@@ -96,12 +96,20 @@ impl Kept for IPReservation {
     fn line(&self) -> String {
         let meta = &self.metadata;
         let kept = json!({"name": meta.name, "uid": meta.uid, "creationTimestamp": meta.creation_timestamp});
-        typed(&Self::kind(), &kept, &json!(self.spec))
+        let mut line = object(&Self::kind(), &kept, &json!(self.spec));
+        if let Some(holder) = self.holder() {
+            line["status"] = json!({"holder": holder});
+        }
+        line.to_string()
     }
 }
 
 fn typed(kind: &Kind, metadata: &serde_json::Value, spec: &serde_json::Value) -> String {
-    json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": metadata, "spec": spec}).to_string()
+    object(kind, metadata, spec).to_string()
+}
+
+fn object(kind: &Kind, metadata: &serde_json::Value, spec: &serde_json::Value) -> serde_json::Value {
+    json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": metadata, "spec": spec})
 }
 
 /// What is to be kept of one kind, since it was last written.

@@ -50,9 +50,11 @@ fn every_kind_comes_back_with_what_felix_reads_of_it() {
         "spec": {"cidr": "10.42.0.0/26", "node": "n1", "claimant": "c"}, "status": {"used": 7}}));
     let isolation: NamespaceIsolation = object(json!({"metadata": {"name": "tenants", "uid": "c"},
         "spec": {"namespaceSelector": {"matchLabels": {"tier": "gold"}}, "allow": ["DNS"], "dns": {"addresses": ["fd00::53"]}}}));
-    let reservation: IPReservation =
-        object(json!({"metadata": {"name": "gateways", "uid": "d", "creationTimestamp": "2026-01-01T00:00:00Z"},
-        "spec": {"reservedCIDRs": ["10.42.0.0/28"]}}));
+    let reservation: IPReservation = object(
+        json!({"metadata": {"name": "gateways", "uid": "d", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"reservedCIDRs": ["10.42.0.0/28"], "addresses": ["10.42.1.1"], "pod": {"namespace": "shop", "name": "db-0"}},
+        "status": {"holder": {"node": "n1", "podUID": "u"}}}),
+    );
     let mut back = Remembered::default();
     let name = |name: &str| Key::cluster(name);
     back.read(NAMESPACE, name("shop"), &namespace.line()).unwrap();

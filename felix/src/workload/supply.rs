@@ -2,6 +2,7 @@
 //! an address per family, or the block to claim or to wait for first, or why there is none.
 
 mod going;
+mod kept;
 mod named;
 mod requested;
 mod reserved;
@@ -115,6 +116,14 @@ impl Supply {
     ) -> Result<Choice, NoAddress> {
         let mut addresses = Vec::new();
         for family in [Family::V4, Family::V6] {
+            match self.kept(whom, family, asked, ledger, &mut busy)? {
+                Some(Choice::Addresses(found)) => {
+                    addresses.extend(found);
+                    continue;
+                }
+                Some(other) => return Ok(other),
+                None => {}
+            }
             let pools = self.pools_of(whom, family)?;
             if let Some(address) = asked.iter().find(|address| Family::of((**address).into()) == family) {
                 match self.requested(*address, &pools, ledger, now, &mut busy)? {
@@ -256,7 +265,7 @@ mod tests {
     use twill_datastore::{Followed, Revision};
     use twill_ipam::io::store::Store;
 
-    pub(super) const SHOP: Whom<'_> = Whom { namespace: "shop", pod: "cart", pools: None };
+    pub(super) const SHOP: Whom<'_> = Whom { namespace: "shop", pod: "cart", pools: None, kept: None };
     pub(super) const NOW: Now = Now { at: 1_000_000, cool_down: 60_000 };
 
     pub(super) fn synced<K: Object>(items: Vec<serde_json::Value>) -> Index<K> {

@@ -35,10 +35,10 @@ fn two_pods_of_one_node_reach_each_other_over_both_families() {
                 let made = link::create(&mut rtnl, plan, &netns).unwrap();
                 assert_eq!((made.mtu, made.alias.as_str()), (1400, plan.alias.as_str()));
                 for address in &plan.addresses {
-                    assert!(!route::in_use(&mut rtnl, *address).unwrap());
+                    assert!(!route::in_use(&mut rtnl, *address, false).unwrap());
                     route::add(&mut rtnl, *address, made.index).unwrap();
                     route::add(&mut rtnl, *address, made.index).unwrap();
-                    assert!(route::in_use(&mut rtnl, *address).unwrap());
+                    assert!(route::in_use(&mut rtnl, *address, false).unwrap());
                 }
                 assert_eq!(link::by_name(&mut rtnl, &plan.host_name).unwrap(), Some(made));
             }
@@ -80,7 +80,7 @@ fn an_address_of_a_block_is_free_and_one_of_the_node_is_in_use() {
         .unwrap()
         .run(|| {
             let mut rtnl = Rtnl::open().unwrap();
-            let mut used = |text: &str| route::in_use(&mut rtnl, text.parse().unwrap()).unwrap();
+            let mut used = |text: &str| route::in_use(&mut rtnl, text.parse().unwrap(), false).unwrap();
             assert!(used("10.42.0.9"));
             assert!(!used("10.42.0.10"));
             assert!(!used("fd42::5"));

@@ -35,6 +35,7 @@ fn felix_process() {
 }
 
 pub struct Node {
+    pub name: &'static str,
     pub ns: Ns,
     pub directory: tempfile::TempDir,
     pub state: PathBuf,
@@ -73,9 +74,24 @@ impl Node {
 
     /// `own` is the datastore's URL for the test, `url` for felix.
     fn of(directory: tempfile::TempDir, own: &str, url: String, pools: &[&str]) -> Self {
+        let node = Self::bare(directory, own, url, "n1", "172.31.1.11");
+        node.create::<Namespace>(json!({"metadata": {"name": "shop"}}));
+        for (n, cidr) in pools.iter().enumerate() {
+            node.create::<IPPool>(json!({"metadata": {"name": format!("pool{n}")}, "spec": {"cidr": cidr}}));
+        }
+        node
+    }
+
+    /// Another node of the same cluster, on no network with it.
+    pub fn beside(&self, name: &'static str) -> Self {
+        let url = format!("sqlite:{}/cluster/cluster.db", self.directory.path().display());
+        Self::bare(tempfile::tempdir().unwrap(), &url, url.clone(), name, "172.31.1.12")
+    }
+
+    fn bare(directory: tempfile::TempDir, own: &str, url: String, name: &'static str, address: &str) -> Self {
         let ns = Ns::new("node");
         ns.run(&["ip", "link", "add", "up0", "mtu", "1450", "type", "veth", "peer", "name", "up1"]);
-        ns.run(&["ip", "addr", "add", "172.31.1.11/24", "dev", "up0"]);
+        ns.run(&["ip", "addr", "add", &format!("{address}/24"), "dev", "up0"]);
         ns.run(&["ip", "link", "set", "up0", "up"]);
         ns.run(&["ip", "link", "set", "up1", "up"]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -84,6 +100,7 @@ impl Node {
         let (boot_id, quarantine, conflists, more_args) = ("boot-1", 900, None, Vec::new());
         let (resolver, felix) = (None, None);
         let node = Self {
+            name,
             ns,
             directory,
             state,
@@ -98,13 +115,9 @@ impl Node {
             felix,
         };
         node.create::<NodeObject>(json!({
-            "metadata": {"name": "n1"},
-            "status": {"addresses": [{"type": "InternalIP", "address": "172.31.1.11"}]},
+            "metadata": {"name": name},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]},
         }));
-        node.create::<Namespace>(json!({"metadata": {"name": "shop"}}));
-        for (n, cidr) in pools.iter().enumerate() {
-            node.create::<IPPool>(json!({"metadata": {"name": format!("pool{n}")}, "spec": {"cidr": cidr}}));
-        }
         node
     }
 
@@ -188,7 +201,7 @@ impl Node {
     pub fn pod(&self, name: &str) -> Attached {
         let pod = self.create::<Pod>(json!({
             "metadata": {"name": name, "namespace": "shop", "labels": {"app": name}},
-            "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]},
+            "spec": {"nodeName": self.name, "containers": [{"name": "c", "image": "i"}]},
         }));
         Attached { ns: Ns::new(name), name: name.to_owned(), uid: pod.metadata.uid.unwrap() }
     }
@@ -204,8 +217,13 @@ impl Node {
     /// Starts felix, and plays bgpd: every block of the node gets its unreachable route.
     pub fn start_routed(&mut self, families: usize) {
         self.start();
-        until("a block per family", Duration::from_secs(30), || self.list::<IPBlock>().len() >= families);
+        until("a block per family", Duration::from_secs(30), || {
+            self.list::<IPBlock>().iter().filter(|block| block.spec.node == self.name).count() >= families
+        });
         for block in self.list::<IPBlock>() {
+            if block.spec.node != self.name {
+                continue;
+            }
             let cidr = block.spec.cidr.to_string();
             self.ns.run(&["ip", "route", "replace", "unreachable", &cidr, "proto", "84", "metric", "4096"]);
         }
@@ -276,7 +294,7 @@ impl Node {
         assert!(self.felix.is_none());
         let run = self.directory.path().display().to_string();
         let state = self.state.display().to_string();
-        let line = ["felix", "--node", "n1", "--datastore", &self.url, "--run-dir", &run, "--state-dir", &state];
+        let line = ["felix", "--node", self.name, "--datastore", &self.url, "--run-dir", &run, "--state-dir", &state];
         let quarantine = self.quarantine.to_string();
         let mut line: Vec<&str> =
             line.into_iter().chain(["--boot-id", self.boot_id, "--quarantine", &quarantine]).collect();

@@ -1,5 +1,6 @@
 //! Addresses that IPReservations keep, and pools that annotations name.
 
+use crate::node::Attached;
 use crate::node::Node;
 use crate::world::until;
 use serde_json::{Value, json};
@@ -59,7 +60,7 @@ fn a_pod_or_its_namespace_names_the_pools_of_its_addresses() {
         let object = json!({"metadata": {"name": name, "namespace": "shop", "annotations": {"twill.network/ipv4-pools": pools}},
             "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
         let uid = node.create::<Pod>(object).metadata.uid.unwrap();
-        crate::node::Attached { uid, ..pod }
+        Attached { uid, ..pod }
     };
     assert!(node.add(&node.pod("plain"))[0].starts_with("10.42.0."));
     // A block of that pool is claimed for it; nobody plays bgpd for that, so it is used without a route after a while.
@@ -79,4 +80,98 @@ fn a_pod_or_its_namespace_names_the_pools_of_its_addresses() {
     node.put_in_cluster::<IPPool>("pool1", json!({"cidr": "10.43.0.0/24", "disabled": true}));
     let (_, said) = refused(&node.cni("ADD", &node.pod("last")));
     assert!(said.contains("of Namespace shop leaves no IPPool on node n1: pool1 is disabled"), "{said}");
+}
+
+/// Who has the addresses of the one reservation: node and UID.
+fn holder(node: &Node) -> Option<(String, String)> {
+    let held = node.list::<IPReservation>()[0].holder().cloned();
+    held.map(|holder| (holder.node, holder.pod_uid))
+}
+
+fn routed(node: &Node, address: &str) -> bool {
+    !node.ns.run(&["ip", "route", "show", "proto", "85", &format!("{address}/32")]).is_empty()
+}
+
+/// A pod of the same name comes, as a StatefulSet makes one after the other.
+fn next_of(node: &Node, old: &Attached) -> Attached {
+    node.delete_in_shop::<Pod>(&old.name);
+    node.pod(&old.name)
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn an_address_that_is_kept_for_a_pod_follows_it_to_another_node_and_two_never_have_it() {
+    let mut one = Node::new(&["10.42.0.0/16"]);
+    let mut two = one.beside("n2");
+    one.start_routed(1);
+    two.start_routed(1);
+    let block = one.list::<IPBlock>().into_iter().find(|block| block.spec.node == "n1").unwrap().spec.cidr;
+    let address = twill_ipam::range::address(block, 1).unwrap().to_string();
+    let spec = json!({"addresses": [address], "pod": {"namespace": "shop", "name": "db-0"}});
+    one.create::<IPReservation>(json!({"metadata": {"name": "db"}, "spec": spec}));
+    // It would be the first of the block; now it is nobody else's.
+    let other = one.pod("web");
+    assert_ne!(one.add(&other), [address.as_str()]);
+    let first = one.pod("db-0");
+    assert_eq!(one.add(&first), [address.as_str()]);
+    assert_eq!(holder(&one), Some(("n1".into(), first.uid.clone())));
+    assert!(other.ns.pings(&address));
+
+    // Its successor runs elsewhere while the node has it: not before the old one has ended. The address is in the node's block.
+    let of_one = ["ip", "route", "add", &block.to_string(), "via", "172.31.1.11", "proto", "84", "metric", "512"];
+    two.ns.run(&of_one);
+    let second = next_of(&two, &first);
+    let (code, said) = refused(&two.cni("ADD", &second));
+    assert!(code == 11 && said.contains("IPReservation db keeps addresses for this pod"), "{code} {said}");
+    assert!(routed(&one, &address) && !routed(&two, &address));
+    one.del(&first);
+    assert_eq!(two.add(&second), [address.as_str()]);
+    assert_eq!(holder(&two), Some(("n2".into(), second.uid.clone())));
+    assert!(routed(&two, &address) && !routed(&one, &address));
+    // It stays, although it lies in the other node's block, which does not hand it out.
+    assert!(two.ns.pings(&address));
+    assert!(!one.add(&one.pod("late")).contains(&address));
+
+    // Its node dies with it: the pod is gone, but as long as its route is there, so may be the machine.
+    two.kill();
+    let third = next_of(&one, &second);
+    one.ns.run(&["ip", "route", "add", &format!("{address}/32"), "via", "172.31.1.12", "proto", "84", "metric", "512"]);
+    let (code, said) = refused(&one.cni("ADD", &third));
+    assert!(code == 11 && said.contains("node n2 has them") && said.contains("still routed to that node"), "{said}");
+    one.ns.run(&["ip", "route", "del", &format!("{address}/32"), "proto", "84", "metric", "512"]);
+    assert_eq!(one.add(&third), [address.as_str()]);
+    assert_eq!(holder(&one), Some(("n1".into(), third.uid.clone())));
+    // The machine was only cut off: what it still has is closed, and its route goes.
+    two.start();
+    until("its old pod is cut off", Duration::from_secs(10), || !routed(&two, &address));
+    assert!(routed(&one, &address) && one.ns.pings(&address));
+    assert_eq!(holder(&one), Some(("n1".into(), third.uid)));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn the_holder_goes_with_the_pod_also_if_felix_was_killed_in_between() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let spec = json!({"addresses": ["10.42.77.7"], "pod": {"namespace": "shop", "name": "db-0"}});
+    node.create::<IPReservation>(json!({"metadata": {"name": "db"}, "spec": spec}));
+    let first = node.pod("db-0");
+    assert_eq!(node.add(&first), ["10.42.77.7"], "it need not lie in any block");
+    node.del(&first);
+    until("nobody holds it", Duration::from_secs(5), || holder(&node).is_none());
+    // The same pod's next sandbox.
+    assert_eq!(node.add(&first), ["10.42.77.7"]);
+    assert_eq!(holder(&node), Some(("n1".into(), first.uid.clone())));
+    // Written, and killed before anything of it was here, or after nothing was any more.
+    node.del(&first);
+    until("nobody holds it", Duration::from_secs(5), || holder(&node).is_none());
+    node.kill();
+    let mut reservation = node.list::<IPReservation>().remove(0);
+    reservation.status.get_or_insert_default().holder =
+        Some(twill_crds::ip_reservation::Holder { node: "n1".into(), pod_uid: first.uid.clone() });
+    node.update_status(&reservation);
+    node.start();
+    assert!(holder(&node).is_some(), "its pod may come yet");
+    node.delete_in_shop::<Pod>("db-0");
+    until("nobody holds it", Duration::from_secs(15), || holder(&node).is_none());
 }

@@ -38,8 +38,15 @@ pub(super) struct Pending {
     reply: oneshot::Sender<Result<Prepared, Failure>>,
 }
 
+impl Pending {
+    /// Whether it is for the pod with this UID.
+    pub(super) fn is_of(&self, uid: &str) -> bool {
+        self.add.uid == uid
+    }
+}
+
 /// What an ADD waits for.
-enum Wait {
+pub(super) enum Wait {
     /// One sentence without its end: "… within 10 s".
     For(String),
     Never(Failure),
@@ -216,12 +223,13 @@ impl Agent {
     ///
     /// `held` is what the sandbox has, which ends in the same transaction; if there is nothing to give, it stays as it is.
     fn allocate(&mut self, add: &Add, away: bool, held: Option<&Attachment>) -> Result<Attachment, Wait> {
+        let kept = self.kept_for(add, away)?;
         let now = self.now();
         let told: Vec<IpAddr> =
             if away { self.compiler.pods().flat_map(namesakes::addresses).collect() } else { Vec::new() };
         // What is lent to another plugin's interface may be of a pod that was not heard of.
         let pools = self.pod_of(&add.namespace, &add.pod, &add.uid).and_then(|pod| pod.pools.clone());
-        let whom = Whom { namespace: &add.namespace, pod: &add.pod, pools: pools.as_deref() };
+        let whom = Whom { namespace: &add.namespace, pod: &add.pod, pools: pools.as_deref(), kept: kept.as_deref() };
         let without = held.map(|held| self.store.ledger().without(&held.sandbox, now.at));
         let ledger = without.as_ref().unwrap_or(self.store.ledger());
         let own = held.map(|held| held.addresses.as_slice()).unwrap_or_default();
@@ -229,8 +237,9 @@ impl Agent {
             |address| !away || ledger.block_of(address).is_some_and(|cidr| told.iter().any(|told| cidr.contains(told)));
         let (rtnl, mut broken) = (&mut self.rtnl, None);
         // An address that the node still has, whatever the store says, is not given to anybody.
-        let busy = |address| match route::in_use(rtnl, address) {
-            Ok(used) => used && !own.contains(&address) || !spoken_for(address),
+        let is_kept = |address| kept.as_ref().is_some_and(|one| one.spec.addresses.contains(&address));
+        let busy = |address| match route::in_use(rtnl, address, is_kept(address)) {
+            Ok(used) => used && !own.contains(&address) || !is_kept(address) && !spoken_for(address),
             Err(error) => {
                 broken = Some(error);
                 true
@@ -313,6 +322,9 @@ impl Agent {
         let isolated = self.close(sandbox, &held).await?;
         let released = self.store.release(sandbox, milliseconds()).map_err(|error| store_failed(&error))?;
         // Of one that was cut off they are forgotten already; those that there are now are of the address's new owner.
+        if let Some(released) = &released {
+            self.kept_ended(&released.uid);
+        }
         released.filter(|_| !isolated).into_iter().for_each(forget_connections);
         Ok(())
     }

@@ -63,6 +63,13 @@ pub enum Done {
         /// Whether it is gone; else it is no longer as it was seen.
         outcome: Result<bool, Error>,
     },
+    /// Who has addresses that are kept for a pod was looked at and written, or why not.
+    Kept {
+        /// Name of the IPReservation.
+        name: String,
+        /// How it went.
+        outcome: Result<super::Kept, Error>,
+    },
     /// The datastore said which it is, or why it does not.
     Identified(Result<String, Error>),
     /// Live connections were looked at, or why they were not, and whose they are.
@@ -248,6 +255,7 @@ impl Agent {
             Done::Freed { cidr, uid, outcome } => self.freed(cidr, &uid, outcome),
             Done::Marked { cidr, outcome } => self.marked(cidr, outcome),
             Done::GivenBack { cidr, outcome } => self.given_back(cidr, outcome),
+            Done::Kept { name, outcome } => self.kept(name, outcome),
             Done::Identified(identity) => self.identified(identity),
             Done::Looked(outcome) => return self.looked(outcome).await,
             Done::LookDue => return self.look_due(),

@@ -37,8 +37,9 @@ impl Isolation {
 impl Agent {
     /// Who must be cut off now. The table follows with the next commit, routes after it.
     pub(super) fn isolate(&mut self) {
-        let blocks = self.supply.seen();
+        let blocks = [self.supply.seen(), self.supply.kept_here(self.store.ledger())].concat();
         let mut taken = self.supply.owner().cut_off(&self.isolation.taken, &blocks, self.store.ledger());
+        taken.extend(self.moved_on());
         taken.retain(|sandbox, _| !self.stays_open(&interface_name(&sandbox.container_id, &sandbox.ifname)));
         if taken.keys().eq(self.isolation.taken.keys()) {
             self.isolation.taken = taken;

@@ -17,6 +17,7 @@ mod held;
 mod host;
 mod idle;
 mod isolation;
+mod keeping;
 mod look;
 mod lost;
 mod namesakes;
@@ -34,6 +35,7 @@ pub use blocks::Done;
 pub use calls::MeantAttachment;
 pub use cutting::ExistingConnections;
 pub use host::Places;
+pub use keeping::Kept;
 pub use look::Look;
 pub use report::Conditions;
 
@@ -139,6 +141,7 @@ pub struct Agent {
     reached: Vec<(Vec<Mark>, oneshot::Sender<()>)>,
     blocks: blocks::Blocks,
     isolation: isolation::Isolation,
+    keeping: keeping::Keeping,
     cutting: cutting::Cutting,
     host: host::Host,
     denied: drops::Denied,
@@ -203,6 +206,7 @@ impl Agent {
             reached: Vec::new(),
             blocks: blocks::Blocks::new(quarantine),
             isolation: isolation::Isolation::default(),
+            keeping: keeping::Keeping::default(),
             cutting: cutting::Cutting::default(),
             host: host::Host::new(places, facts),
             denied: drops::Denied::default(),
@@ -380,6 +384,7 @@ impl Agent {
                 self.take_blocks();
                 self.watch_namesakes();
                 self.give_back_idle();
+                self.give_up_kept();
             }
             self.repair().await;
             self.collect().await;

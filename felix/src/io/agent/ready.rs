@@ -155,7 +155,9 @@ impl Agent {
 
     /// A route that somebody else has for this block, for a part of it, or for a larger block that it was a part of.
     pub(super) fn elsewhere(&mut self, cidr: IpNet) -> Result<Option<Learned>, KernelError> {
-        if let Some(learned) = route::learned(&mut self.rtnl, cidr)? {
+        let (rtnl, supply) = (&mut self.rtnl, &self.supply);
+        // Who has an address that is kept for a pod may be anywhere, and tells of it as long as it does.
+        if let Some(learned) = route::learned(rtnl, cidr, |address| supply.holders(address).next().is_some())? {
             return Ok(Some(learned));
         }
         let pool = self.supply.pools().iter().map(|pool| pool.spec.cidr).find(|pool| pool.contains(&cidr));

@@ -5,7 +5,7 @@
 use super::{NoAddress, Supply};
 use std::fmt;
 use twill_crds::names::{IPV4_POOLS, IPV6_POOLS};
-use twill_crds::{IPPool, Object};
+use twill_crds::{IPPool, IPReservation, Object};
 use twill_datastore::Key;
 use twill_ipam::{Family, Pool, pool};
 
@@ -27,6 +27,8 @@ pub struct Whom<'a> {
     pub pod: &'a str,
     /// What the Pod asks for.
     pub pools: Option<&'a PoolNames>,
+    /// What is kept for it, which this node holds.
+    pub kept: Option<&'a IPReservation>,
 }
 
 impl PoolNames {
@@ -150,7 +152,7 @@ mod tests {
     /// The pod's IPv4 address, or why it has none.
     fn given(supply: &Supply, store: &twill_ipam::io::store::Store, pod: Option<&str>) -> Result<String, String> {
         let names = PoolNames { v4: pod.map(str::to_owned), v6: None };
-        let whom = Whom { namespace: "shop", pod: "cart", pools: Some(&names) };
+        let whom = Whom { namespace: "shop", pod: "cart", pools: Some(&names), kept: None };
         match supply.choose(whom, &[], store.ledger(), NOW, |_| false) {
             Ok(Choice::Addresses(found)) => {
                 assert_eq!(found[1].to_string(), "fd42::1", "the other family is as ever");

@@ -29,6 +29,13 @@ impl Supply {
     /// Why nobody gets this address, if it is reserved; the end of a sentence.
     pub(super) fn withholds(&self, address: IpAddr) -> Option<String> {
         let (range, name) = self.reserved.by(address)?;
+        let kept = self.reservation(name).filter(|one| one.spec.addresses.contains(&address));
+        if let Some(pod) = kept.and_then(|one| one.spec.pod.as_ref()) {
+            return Some(format!(
+                "IPReservation {name} keeps it for pod {}/{}; ask for another",
+                pod.namespace, pod.name
+            ));
+        }
         Some(format!(
             "IPReservation {name} keeps it from pods ({range}); ask for another, or take it out of that IPReservation"
         ))

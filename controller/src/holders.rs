@@ -1,0 +1,81 @@
+//! Addresses that are kept for a pod, and whose holder's node is gone: nobody there gives them up any more. In flows what is known and the time;
+//! out flow reservations to be looked at once more, consistently, and freed of their holder.
+//!
+//! Whoever wants such addresses passes over the holder himself once its pod is gone and nothing is routed to its node; this is for the route that
+//! somebody still tells of, and for reservations that nobody asks for.
+
+use crate::exodus::exodus;
+use crate::world::World;
+use std::collections::{BTreeMap, BTreeSet};
+use twill_crds::{IPReservation, Object};
+use twill_ipam::Quarantine;
+
+/// What was observed of such holders.
+#[derive(Debug)]
+pub(crate) struct Holders {
+    quarantine: Quarantine,
+    /// Those that were handed out to be freed: if one is still there, its time begins anew.
+    tried: BTreeSet<String>,
+}
+
+impl Holders {
+    /// `length` in milliseconds.
+    pub(crate) fn new(length: u64) -> Self {
+        // With none at all one look would do.
+        Self { quarantine: Quarantine::new(length.max(1)), tried: BTreeSet::new() }
+    }
+
+    /// Takes in what there is now. Returns those whose node was gone for the whole time.
+    pub(crate) fn observe(&mut self, world: &World, now: u64) -> Vec<IPReservation> {
+        let silent: Vec<&str> =
+            world.networks.iter().map(|(key, _)| key.name.as_str()).filter(|name| !world.has_node(name)).collect();
+        let doubted = exodus(world.nodes.len(), &silent).is_some();
+        let mut all = BTreeMap::new();
+        for (_, reservation) in world.reservations.iter() {
+            let Some(holder) = reservation.holder().filter(|holder| !world.has_node(&holder.node)) else { continue };
+            let uid = reservation.meta().uid.as_deref().unwrap_or_default();
+            all.insert(format!("{uid}/{}/{}", holder.node, holder.pod_uid), reservation);
+        }
+        let tried = std::mem::take(&mut self.tried);
+        let seen = all.keys().map(|key| (key.clone(), doubted || tried.contains(key))).collect();
+        self.tried = self.quarantine.observe(now, &seen).into_iter().collect();
+        self.tried.iter().filter_map(|key| Some((*all.get(key)?).clone())).collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::world::Fact;
+    use serde_json::json;
+    use twill_datastore::{Followed, Revision};
+
+    fn world(nodes: &[&str]) -> World {
+        let mut world = World::default();
+        let make = |name: &&str| serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        let revision = Revision(1);
+        world.hear(Fact::node(Followed::Synced { items: nodes.iter().map(make).collect(), revision }));
+        let one = json!({"apiVersion": "twill.network/v1", "kind": "IPReservation", "metadata": {"name": "db", "uid": "r"},
+            "spec": {"addresses": ["10.0.0.7"], "pod": {"namespace": "shop", "name": "db-0"}},
+            "status": {"holder": {"node": "n1", "podUID": "u"}}});
+        let items = vec![serde_json::from_value(one).unwrap()];
+        world.hear(Fact::Reservation(Followed::Synced { items, revision }));
+        world
+    }
+
+    #[test]
+    fn a_holder_is_freed_whose_node_was_gone_for_the_whole_time() {
+        let (here, gone) = (world(&["n1", "n2"]), world(&["n2"]));
+        let mut holders = Holders::new(100);
+        assert!(holders.observe(&here, 0).is_empty());
+        assert!(holders.observe(&gone, 50).is_empty());
+        assert!(holders.observe(&gone, 149).is_empty());
+        // Back for a moment is gone anew.
+        assert!(holders.observe(&here, 149).is_empty());
+        assert!(holders.observe(&gone, 150).is_empty());
+        assert_eq!(holders.observe(&gone, 250).len(), 1);
+        assert!(holders.observe(&gone, 251).is_empty(), "what could not be freed waits again");
+        assert_eq!(holders.observe(&gone, 351).len(), 1);
+    }
+}

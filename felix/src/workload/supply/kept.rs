@@ -1,0 +1,225 @@
+//! Addresses that an IPReservation keeps for one pod, which has them on whatever node it runs.
+
+use super::{Choice, NoAddress, Supply, Whom};
+use ipnet::IpNet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use twill_crds::ip_reservation::{Holder, accepted};
+use twill_crds::{IPReservation, Object};
+use twill_ipam::{Family, Ledger, Seen};
+
+impl Supply {
+    /// What is kept for a pod: of several reservations that which counts.
+    #[must_use]
+    pub fn kept_for(&self, namespace: &str, pod: &str) -> Option<Arc<IPReservation>> {
+        let all: Vec<&IPReservation> = self.reservations.iter().map(|(_, one)| one.as_ref()).collect();
+        let (counts, _) = accepted(&all);
+        let is_for = |one: &&&IPReservation| {
+            one.spec.pod.as_ref().is_some_and(|for_| for_.namespace == namespace && for_.name == pod)
+        };
+        counts.iter().find(is_for).map(|one| Arc::new((**one).clone()))
+    }
+
+    /// Reservations whose holder bears this node's name.
+    #[must_use]
+    pub fn held_here(&self) -> Vec<Arc<IPReservation>> {
+        let here = |one: &&Arc<IPReservation>| one.holder().is_some_and(|holder| holder.node == self.owner.node);
+        self.reservations.iter().map(|(_, one)| one).filter(here).cloned().collect()
+    }
+
+    /// A reservation as it was heard of last.
+    #[must_use]
+    pub fn reservation(&self, name: &str) -> Option<&Arc<IPReservation>> {
+        self.reservations.get(&twill_datastore::Key::cluster(name))
+    }
+
+    /// Whether an address lies in a block of this node's name.
+    #[must_use]
+    pub fn is_in_block_of(&self, address: IpAddr, node: &str) -> bool {
+        self.blocks.iter().any(|(_, block)| block.spec.node == node && block.spec.cidr.contains(&address))
+    }
+
+    /// All that keep an address for a pod of which this is one: as the datastore says, who has it.
+    pub fn holders(&self, address: IpAddr) -> impl Iterator<Item = &Holder> {
+        let keeps = move |one: &&Arc<IPReservation>| one.spec.addresses.contains(&address);
+        self.reservations.iter().map(|(_, one)| one).filter(keeps).filter_map(|one| one.holder())
+    }
+
+    /// What an attachment of this node has by a reservation, as blocks of its own: it lies in another's, or in none.
+    #[must_use]
+    pub fn kept_here(&self, ledger: &Ledger) -> Vec<Seen> {
+        let own = &self.owner;
+        let has = |address: &IpAddr, uid: &str| ledger.holder(*address).is_some_and(|held| held.uid == uid);
+        let of = |one: Arc<IPReservation>| {
+            let uid = one.holder().map(|holder| holder.pod_uid.clone()).unwrap_or_default();
+            let here = one.spec.addresses.iter().copied().filter(|address| has(address, &uid)).collect::<Vec<_>>();
+            here.into_iter().map(|address| Seen {
+                cidr: IpNet::from(address),
+                node: own.node.clone(),
+                claimant: Some(own.claimant.clone()),
+                used: None,
+            })
+        };
+        self.held_here().into_iter().flat_map(of).collect()
+    }
+
+    /// Whether an address can be kept for anybody.
+    ///
+    /// # Errors
+    /// [`NoAddress::Refused`]: it lies in no pool, or begins a block.
+    pub fn keepable(&self, reservation: &str, address: IpAddr) -> Result<(), NoAddress> {
+        let refused =
+            |why: &str| Err(NoAddress::Refused(format!("IPReservation {reservation} keeps {address}, and {why}")));
+        let Some(pool) = self.accepted.iter().find(|pool| pool.spec.cidr.contains(&address)) else {
+            return refused("no IPPool contains it; keep an address of a pool, or create the pool");
+        };
+        let begins = IpNet::new(address, pool.spec.block_prefix_len()).is_ok_and(|block| block.network() == address);
+        if begins || self.blocks.iter().any(|(_, block)| block.spec.cidr.network() == address) {
+            return refused("it is the first address of a block, which no pod gets; keep another");
+        }
+        Ok(())
+    }
+
+    /// The address of a family that is kept for a pod, whose node holds the reservation; none if none is.
+    pub(super) fn kept(
+        &self,
+        whom: Whom<'_>,
+        family: Family,
+        asked: &[IpAddr],
+        ledger: &Ledger,
+        busy: &mut impl FnMut(IpAddr) -> bool,
+    ) -> Result<Option<Choice>, NoAddress> {
+        let of_family = |address: &&IpAddr| Family::of(IpNet::from(**address)) == family;
+        let Some(reservation) = whom.kept else { return Ok(None) };
+        let Some(address) = reservation.spec.addresses.iter().find(of_family).copied() else { return Ok(None) };
+        let name = reservation.name();
+        self.keepable(name, address)?;
+        if let Some(other) = asked.iter().find(of_family).filter(|asked| **asked != address) {
+            let why = format!("IPReservation {name} keeps {address} for this pod; ask for that, or for none");
+            return Err(NoAddress::Refused(format!("{other} was asked for, and {why}")));
+        }
+        if let Some(holder) = ledger.holder(address) {
+            return Ok(Some(Choice::Until(format!(
+                "IPReservation {name} keeps {address} for this pod, and pod {}/{} has it here (container {}): its DEL did not come",
+                holder.namespace, holder.pod, holder.sandbox.container_id
+            ))));
+        }
+        if busy(address) {
+            return Ok(Some(Choice::Until(format!(
+                "IPReservation {name} keeps {address} for this pod, and an interface or a route of this node still has it; it was not free"
+            ))));
+        }
+        Ok(Some(Choice::Addresses(vec![address])))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::tests::{NOW, SHOP, block, pool, store, supply};
+    use super::*;
+    use serde_json::json;
+    use twill_datastore::{Followed, Revision};
+
+    fn reservation(name: &str, addresses: &[&str], pod: &str, holder: Option<(&str, &str)>) -> IPReservation {
+        let holder = holder.map(|(node, uid)| json!({"node": node, "podUID": uid}));
+        serde_json::from_value(json!({"apiVersion": "twill.network/v1", "kind": "IPReservation",
+            "metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"addresses": addresses, "pod": {"namespace": "shop", "name": pod}}, "status": {"holder": holder}}))
+        .unwrap()
+    }
+
+    fn world(items: Vec<IPReservation>) -> Supply {
+        let pools = vec![pool("p4", "10.42.0.0/16"), pool("p6", "fd42::/112")];
+        let blocks = vec![block("10.42.1.0/26", "n1"), block("10.42.2.0/26", "n2"), block("fd42::40/122", "n1")];
+        let mut supply = supply(pools, blocks);
+        supply.hear_reservations(Followed::Synced { items, revision: Revision(1) });
+        supply
+    }
+
+    #[test]
+    fn a_pod_has_what_is_kept_for_it_wherever_that_lies_and_nobody_else_has() {
+        let supply = world(vec![
+            reservation("far", &["10.42.2.7"], "db-0", None),
+            reservation("near", &["10.42.1.1"], "db-1", None),
+            reservation("nowhere", &["10.42.9.9", "fd42::55"], "db-2", None),
+        ]);
+        let (_d, store) = store(&[("10.42.1.0/26", true), ("fd42::40/122", true)]);
+        let given = |pod: &str| {
+            let kept = supply.kept_for("shop", pod);
+            let whom = Whom { pod, kept: kept.as_deref(), ..SHOP };
+            let Ok(Choice::Addresses(found)) = supply.choose(whom, &[], store.ledger(), NOW, |_| false) else {
+                panic!()
+            };
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(given("db-0"), ["10.42.2.7", "fd42::41"]);
+        assert_eq!(given("db-1"), ["10.42.1.1", "fd42::41"]);
+        assert_eq!(given("db-2"), ["10.42.9.9", "fd42::55"]);
+        assert_eq!(given("other"), ["10.42.1.2", "fd42::41"], "what is kept is passed over");
+        let asked = |address: &str| supply.choose(SHOP, &[address.parse().unwrap()], store.ledger(), NOW, |_| false);
+        assert!(asked("10.42.1.1").unwrap_err().to_string().contains("IPReservation near keeps it for pod shop/db-1"));
+    }
+
+    #[test]
+    fn what_nobody_can_have_is_refused_and_what_somebody_has_is_waited_for() {
+        let mut supply = world(vec![reservation("r", &["10.42.1.9"], "cart", None)]);
+        let (_d, mut store) = store(&[("10.42.1.0/26", true), ("fd42::40/122", true)]);
+        let kept = |supply: &Supply, store: &twill_ipam::io::store::Store, busy: bool, asked: &[IpAddr]| {
+            let kept = supply.kept_for("shop", "cart");
+            supply.choose(Whom { kept: kept.as_deref(), ..SHOP }, asked, store.ledger(), NOW, |_| busy)
+        };
+        assert!(matches!(kept(&supply, &store, true, &[]), Ok(Choice::Until(what)) if what.contains("still has it")));
+        let other = ["10.42.1.10".parse().unwrap()];
+        let said = kept(&supply, &store, false, &other).unwrap_err().to_string();
+        assert!(said.contains("keeps 10.42.1.9 for this pod; ask for that"), "{said}");
+        store
+            .attach(twill_ipam::Attachment {
+                sandbox: twill_ipam::Sandbox { container_id: "c1".into(), ifname: "eth0".into() },
+                namespace: "shop".into(),
+                pod: "old".into(),
+                uid: "u0".into(),
+                netns: String::new(),
+                boot_id: String::new(),
+                addresses: vec!["10.42.1.9".parse().unwrap()],
+                origin: Default::default(),
+                asked: String::new(),
+            })
+            .unwrap();
+        assert!(
+            matches!(kept(&supply, &store, false, &[]), Ok(Choice::Until(what)) if what.contains("pod shop/old has it here"))
+        );
+        for (address, says) in [("192.0.2.1", "no IPPool contains it"), ("10.42.5.64", "first address of a block")] {
+            let items = vec![reservation("r", &[address], "cart", None)];
+            supply.hear_reservations(Followed::Synced { items, revision: Revision(2) });
+            let said = kept(&supply, &store, false, &[]).unwrap_err().to_string();
+            assert!(said.starts_with(&format!("IPReservation r keeps {address}")) && said.contains(says), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_a_pod_here_has_by_a_reservation_counts_as_ours_in_anothers_block() {
+        let held = |holder| world(vec![reservation("far", &["10.42.2.7"], "db-0", Some(holder))]);
+        let (_d, mut store) = store(&[]);
+        store
+            .attach(twill_ipam::Attachment {
+                sandbox: twill_ipam::Sandbox { container_id: "c1".into(), ifname: "eth0".into() },
+                namespace: "shop".into(),
+                pod: "db-0".into(),
+                uid: "u0".into(),
+                netns: String::new(),
+                boot_id: String::new(),
+                addresses: vec!["10.42.2.7".parse().unwrap()],
+                origin: Default::default(),
+                asked: String::new(),
+            })
+            .unwrap();
+        let cut = |supply: &Supply| {
+            let blocks = [supply.seen(), supply.kept_here(store.ledger())].concat();
+            !supply.owner().cut_off(&Default::default(), &blocks, store.ledger()).is_empty()
+        };
+        assert!(!cut(&held(("n1", "u0"))));
+        assert!(cut(&held(("n2", "u1"))), "it went on to another node");
+        assert!(cut(&held(("n1", "u1"))));
+    }
+}
