@@ -41,20 +41,31 @@ impl Process {
         if self.runs() {
             let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
         }
-        if !until(Duration::from_secs(5), || !self.runs()) {
+        if !until(Duration::from_secs(5), || !self.runs() && !self.lingers()) {
             bail!("process {} does not go away after SIGKILL", self.pid);
         }
         Ok(())
+    }
+
+    /// Whether threads of it are still on their way out. Its first one may be a zombie before them, and until the last one has gone its sockets
+    /// answer and its locks hold.
+    fn lingers(&self) -> bool {
+        let threads = || fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().count();
+        stat(self.pid).is_some_and(|(_, start_time)| start_time == self.start_time) && threads() > 1
     }
 }
 
 /// Start time of a process that is neither gone nor a zombie.
 fn alive(pid: i32) -> Option<u64> {
+    stat(pid).filter(|(state, _)| !matches!(state.as_str(), "Z" | "X" | "x")).map(|(_, start_time)| start_time)
+}
+
+/// State and start time of a process.
+fn stat(pid: i32) -> Option<(String, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may hold anything.
     let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ');
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X" | "x") { None } else { fields.nth(18)?.parse().ok() }
+    Some((fields.next()?.to_owned(), fields.nth(18)?.parse().ok()?))
 }
 
 /// Polls until `done` or the limit; says which.
