@@ -45,13 +45,11 @@ pub(crate) fn sweep(world: &World, every: usize) {
                 _ if every == 1 => &BOTH[..],
                 _ => &BOTH[n / every % 2..][..1],
             };
-            ways.iter().all(|then| match sweep.one(during, *n, *then) {
-                Some(point) => {
-                    *points.entry(point).or_default() += 1;
-                    false
-                }
-                None => true,
-            })
+            // All of them, and it went through if in none it was killed.
+            let killed = ways.iter().filter_map(|then| sweep.one(during, *n, *then)).collect::<Vec<_>>();
+            let went_through = killed.is_empty();
+            killed.into_iter().for_each(|point| *points.entry(point).or_default() += 1);
+            went_through
         });
         let killed: usize = points.values().sum();
         println!(
