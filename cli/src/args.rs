@@ -155,6 +155,29 @@ pub(crate) enum Ipam {
         #[command(flatten)]
         output: Output,
     },
+    /// Look for what is wrong with blocks and addresses, one sentence each; exit 2 if anything is and was not repaired.
+    Check {
+        /// Free the blocks of nodes that are gone, as the controller does: after the whole quarantine, if nothing speaks for them in it.
+        #[arg(long)]
+        repair: bool,
+        /// How long a node must be gone and named by no Pod before its blocks are freed.
+        #[arg(long, requires = "repair", default_value = "15m", value_parser = duration)]
+        quarantine: Duration,
+        #[command(flatten)]
+        store: Store,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Say which blocks would become free if which pods were restarted, fewest pods first.
+    Defrag {
+        /// Print the plan; nothing is restarted.
+        #[arg(long, required = true)]
+        plan: bool,
+        #[command(flatten)]
+        store: Store,
+        #[command(flatten)]
+        output: Output,
+    },
     /// List the addresses in use on this node, as its own store has them.
     Local {
         #[command(flatten)]

@@ -215,3 +215,27 @@ fn the_definitions_of_our_kinds_in_every_form() {
     assert_eq!(table.lines().count(), of_yaml.len() + 1, "{table}");
     assert!(table.contains("ippools") && table.contains("twill.network/v1"), "{table}");
 }
+
+#[test]
+fn what_a_gone_node_left_is_found_and_freed_after_the_whole_quarantine() {
+    let directory = applied();
+    let block = "
+apiVersion: twill.network/v1
+kind: IPBlock
+metadata: {name: 10-42-0-0-26}
+spec: {cidr: 10.42.0.0/26, node: n9}
+";
+    std::fs::write(directory.path().join("block.yaml"), block).unwrap();
+    assert_eq!(run(directory.path(), &["ipam", "check"]).0, 0);
+    assert_eq!(run(directory.path(), &["apply", "-f", "block.yaml"]).0, 0);
+    let (code, out, _) = run(directory.path(), &["ipam", "check"]);
+    assert!(code == 2 && out.contains("IPBlock 10.42.0.0/26") && out.contains("there is no such Node"), "{code} {out}");
+    let began = std::time::Instant::now();
+    let (code, out, err) = run(directory.path(), &["ipam", "check", "--repair", "--quarantine", "2s", "-o", "json"]);
+    let said: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out} {err}"));
+    assert_eq!((code, &said["findings"]), (0, &serde_json::json!([])), "{said}");
+    assert_eq!(said["repaired"], serde_json::json!(["IPBlock 10.42.0.0/26 of node n9 freed"]));
+    assert!(began.elapsed() >= std::time::Duration::from_secs(2));
+    assert_eq!(run(directory.path(), &["ipam", "check", "--quarantine", "2s"]).0, 3, "--quarantine without --repair");
+    assert_eq!(run(directory.path(), &["ipam", "defrag"]).0, 3, "--plan is all there is");
+}

@@ -1,5 +1,9 @@
 //! `twill ipam`: pools, blocks and addresses, as the datastore has them; `local` as this node's felix has them.
 
+mod check;
+mod defrag;
+mod repair;
+
 use crate::args::{Ipam, Node};
 use crate::commands::exit;
 use crate::io::control::ask;
@@ -8,12 +12,14 @@ use crate::output::{Format, print, print_line, print_table, print_value};
 use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::process::ExitCode;
 use twill_crds::control::FelixRequest;
 use twill_crds::names::FELIX_SOCKET;
-use twill_crds::{IPBlock, IPPool, Object, Pod, ippool};
+use twill_crds::{IPBlock, IPPool, IPReservation, NodeNetwork, Object, Pod, ippool};
 use twill_datastore::{Datastore, Filter};
+use twill_ipam::Reserved;
 
 const FIELDS: [&str; 5] = ["address", "namespace", "pod", "container_id", "ifname"];
 const HEADER: [&str; 5] = ["ADDRESS", "NAMESPACE", "POD", "CONTAINER", "INTERFACE"];
@@ -28,10 +34,18 @@ pub(crate) fn run(command: Ipam) -> anyhow::Result<ExitCode> {
         Ipam::Who { address, store, output } => with_store(&store.datastore, async |store| {
             let owner = World::read(&store).await?.who(address);
             let text = |field: &Option<String>| field.clone().unwrap_or_else(|| "-".to_owned());
-            let row = [&owner.pod, &owner.node, &owner.block, &owner.pool].map(text);
+            let row = [&owner.pod, &owner.node, &owner.block, &owner.pool, &owner.reservation].map(text);
             let row = [vec![address.to_string()], row.to_vec()].concat();
-            print(output.output, &owner, &["ADDRESS", "POD", "NODE", "BLOCK", "POOL"], [row])?;
+            print(output.output, &owner, &["ADDRESS", "POD", "NODE", "BLOCK", "POOL", "RESERVED BY"], [row])?;
             Ok(exit(owner.pod.is_some() || owner.node.is_some()))
+        }),
+        Ipam::Check { repair, quarantine, store, output } => with_store(&store.datastore, async |store| {
+            let freed = if repair { repair::run(&store, quarantine).await? } else { Vec::new() };
+            check::run(&World::read(&store).await?, freed, output.output)
+        }),
+        Ipam::Defrag { store, output, .. } => with_store(&store.datastore, async |store| {
+            defrag::run(&World::read(&store).await?, output.output)?;
+            Ok(ExitCode::SUCCESS)
         }),
         Ipam::Local { node, output } => local(&node, output.output),
     }
@@ -53,12 +67,15 @@ fn show(format: Format, pools: &[PoolUse], blocks: &[BlockUse]) -> anyhow::Resul
         let share = format!("{}/{}", pool.used, pool.total);
         let state = pool.rejected.clone().unwrap_or_else(|| if pool.disabled { "disabled" } else { "in use" }.into());
         let (size, blocks) = (format!("/{}", pool.block_size), pool.blocks.to_string());
-        vec![pool.name.clone(), pool.cidr.to_string(), size, share, blocks, pool.free_blocks.to_string(), state]
+        let (cidr, reserved) = (pool.cidr.to_string(), pool.reserved.to_string());
+        vec![pool.name.clone(), cidr, size, share, reserved, blocks, pool.free_blocks.to_string(), state]
     });
-    print_table(&["POOL", "CIDR", "BLOCK", "USED/TOTAL", "BLOCKS", "FREE BLOCKS", "STATE"], rows)?;
+    print_table(&["POOL", "CIDR", "BLOCK", "USED/TOTAL", "RESERVED", "BLOCKS", "FREE BLOCKS", "STATE"], rows)?;
     print_line("")?;
-    let rows = blocks.iter().map(|block| vec![block.cidr.to_string(), block.node.clone(), block.used.to_string()]);
-    print_table(&["BLOCK", "NODE", "USED"], rows)
+    let row = |block: &BlockUse| {
+        vec![block.cidr.to_string(), block.node.clone(), block.used.to_string(), block.reserved.to_string()]
+    };
+    print_table(&["BLOCK", "NODE", "USED", "RESERVED"], blocks.iter().map(row))
 }
 
 /// What addresses depend on.
@@ -67,6 +84,11 @@ struct World {
     blocks: Vec<IPBlock>,
     /// Pods that have an address of their own, and the address.
     addresses: Vec<(IpAddr, Pod)>,
+    /// UIDs of all pods.
+    uids: BTreeSet<String>,
+    reservations: Vec<IPReservation>,
+    nodes: Vec<twill_crds::Node>,
+    networks: Vec<NodeNetwork>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,6 +99,8 @@ struct PoolUse {
     block_size: u8,
     used: usize,
     total: u128,
+    /// Addresses that IPReservations keep from pods, whether or not one has them.
+    reserved: u128,
     blocks: usize,
     free_blocks: u128,
     disabled: bool,
@@ -89,6 +113,7 @@ struct BlockUse {
     cidr: IpNet,
     node: String,
     used: usize,
+    reserved: u128,
 }
 
 #[derive(Debug, Default, PartialEq, Serialize)]
@@ -97,6 +122,8 @@ struct Owner {
     node: Option<String>,
     block: Option<String>,
     pool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reservation: Option<String>,
 }
 
 impl World {
@@ -106,12 +133,20 @@ impl World {
         Ok(Self {
             pools: store.list(&all).await?.items,
             blocks: store.list(&all).await?.items,
+            uids: pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect(),
             addresses: pods.into_iter().flat_map(own_addresses).collect(),
+            reservations: store.list(&all).await?.items,
+            nodes: store.list(&all).await?.items,
+            networks: store.list(&all).await?.items,
         })
     }
 
+    fn reserved(&self) -> Reserved {
+        Reserved::new(&self.reservations)
+    }
+
     fn pools(&self) -> Vec<PoolUse> {
-        let (_, rejected) = ippool::accepted(&self.pools);
+        let (reserved, (_, rejected)) = (self.reserved(), ippool::accepted(&self.pools));
         let reason = |name: &str| rejected.iter().find(|(pool, _)| pool.name() == name).map(|(_, why)| why.clone());
         let of = |pool: &IPPool| {
             let (cidr, size) = (pool.spec.cidr, pool.spec.block_prefix_len());
@@ -123,6 +158,7 @@ impl World {
                 block_size: size,
                 used: self.used(cidr),
                 total: 1u128.checked_shl(u32::from(cidr.max_prefix_len() - cidr.prefix_len())).unwrap_or(u128::MAX),
+                reserved: reserved.count(cidr),
                 blocks,
                 free_blocks: room.saturating_sub(blocks as u128),
                 disabled: pool.spec.disabled,
@@ -134,9 +170,10 @@ impl World {
 
     /// The blocks by address.
     fn shares(&self) -> Vec<BlockUse> {
+        let reserved = self.reserved();
         let of = |block: &IPBlock| {
             let cidr = block.spec.cidr;
-            BlockUse { cidr, node: block.spec.node.clone(), used: self.used(cidr) }
+            BlockUse { cidr, node: block.spec.node.clone(), used: self.used(cidr), reserved: reserved.count(cidr) }
         };
         let mut shares: Vec<BlockUse> = self.blocks.iter().map(of).collect();
         shares.sort_by_key(|share| share.cidr);
@@ -158,6 +195,7 @@ impl World {
                 .or_else(|| block.map(|block| block.spec.node.clone())),
             block: block.map(|block| block.spec.cidr.to_string()),
             pool: pool.map(|pool| pool.name().to_owned()),
+            reservation: self.reserved().by(address).map(|(_, name)| name.to_owned()),
         }
     }
 }
@@ -203,6 +241,13 @@ mod tests {
                     .unwrap(),
             ],
             addresses: pods.into_iter().flat_map(own_addresses).collect(),
+            reservations: vec![
+                serde_json::from_value(object("IPReservation", "r", json!({"reservedCIDRs": ["10.0.0.0/28"]})))
+                    .unwrap(),
+            ],
+            uids: BTreeSet::new(),
+            nodes: Vec::new(),
+            networks: Vec::new(),
         }
     }
 
@@ -210,7 +255,7 @@ mod tests {
     fn use_counts_pods_that_hold_an_address() {
         let pools = world().pools();
         assert_eq!((pools[0].used, pools[0].total, pools[0].blocks, pools[0].free_blocks), (1, 256, 1, 3));
-        assert_eq!(world().shares()[0].used, 1);
+        assert_eq!((world().shares()[0].used, world().shares()[0].reserved, pools[0].reserved), (1, 16, 16));
     }
 
     #[test]
@@ -221,9 +266,11 @@ mod tests {
             node: node.map(Into::into),
             block: block.map(Into::into),
             pool: pool.map(Into::into),
+            reservation: None,
         };
-        assert_eq!(who("10.0.0.1"), owner(Some("a/web"), Some("n1"), Some("10.0.0.0/26"), Some("p")));
-        assert_eq!(who("10.0.0.2"), owner(None, Some("n1"), Some("10.0.0.0/26"), Some("p")));
+        let reserved = |owner| Owner { reservation: Some("r".into()), ..owner };
+        assert_eq!(who("10.0.0.1"), reserved(owner(Some("a/web"), Some("n1"), Some("10.0.0.0/26"), Some("p"))));
+        assert_eq!(who("10.0.0.2"), reserved(owner(None, Some("n1"), Some("10.0.0.0/26"), Some("p"))));
         assert_eq!(who("10.0.0.200"), owner(None, None, None, Some("p")));
         assert_eq!(who("fd00::1"), Owner::default());
     }
