@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Addresses that pods do not get, and those that one pod gets.
@@ -46,7 +47,7 @@ pub struct IPReservationSpec {
 }
 
 /// A pod by its name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodReference {
     /// Its namespace.
@@ -101,11 +102,17 @@ pub fn accepted<'a>(reservations: &[&'a IPReservation]) -> (Vec<&'a IPReservatio
         (time.is_none(), time, one.metadata.name.as_deref())
     });
     let (mut accepted, mut rejected) = (Vec::<&IPReservation>::new(), Vec::new());
+    let (mut addresses, mut pods) = (BTreeMap::new(), BTreeMap::new());
     for candidate in by_age {
-        match accepted.iter().find_map(|older| collision(candidate, older)) {
-            Some(why) => rejected.push((candidate, why)),
-            None => accepted.push(candidate),
+        let same_address = candidate.spec.addresses.iter().find_map(|address| addresses.get(address)).copied();
+        let older = same_address.or_else(|| pods.get(&candidate.spec.pod).copied());
+        if let Some(why) = older.and_then(|older| collision(candidate, older)) {
+            rejected.push((candidate, why));
+            continue;
         }
+        addresses.extend(candidate.spec.addresses.iter().map(|address| (*address, candidate)));
+        pods.insert(&candidate.spec.pod, candidate);
+        accepted.push(candidate);
     }
     (accepted, rejected)
 }

@@ -31,6 +31,7 @@ pub struct Supply {
     /// Reservations, see [`Supply::hear_reservations`].
     reservations: Index<IPReservation>,
     reserved: Reserved,
+    kept: kept::Kept,
     /// Blocks of all nodes.
     pub blocks: Index<IPBlock>,
     /// Own blocks of which nothing may be handed out, because others still have a route for them.

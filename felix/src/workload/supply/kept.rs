@@ -2,22 +2,42 @@
 
 use super::{Choice, NoAddress, Supply, Whom};
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use twill_crds::ip_reservation::{Holder, accepted};
-use twill_crds::{IPReservation, Object};
+use twill_crds::{IPReservation, Object, PodReference};
 use twill_ipam::{Family, Ledger, Seen};
+
+/// Names of reservations that keep addresses for a pod.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    /// That which counts.
+    by_pod: BTreeMap<PodReference, String>,
+    /// All of them.
+    by_address: BTreeMap<IpAddr, Vec<String>>,
+}
+
+impl Kept {
+    pub(super) fn new(all: &[&IPReservation]) -> Self {
+        let (counts, _) = accepted(all);
+        let by_pod = counts.iter().filter_map(|one| Some((one.spec.pod.clone()?, one.name().to_owned()))).collect();
+        let mut by_address: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
+        for one in all {
+            for address in &one.spec.addresses {
+                by_address.entry(*address).or_default().push(one.name().to_owned());
+            }
+        }
+        Self { by_pod, by_address }
+    }
+}
 
 impl Supply {
     /// What is kept for a pod: of several reservations that which counts.
     #[must_use]
     pub fn kept_for(&self, namespace: &str, pod: &str) -> Option<Arc<IPReservation>> {
-        let all: Vec<&IPReservation> = self.reservations.iter().map(|(_, one)| one.as_ref()).collect();
-        let (counts, _) = accepted(&all);
-        let is_for = |one: &&&IPReservation| {
-            one.spec.pod.as_ref().is_some_and(|for_| for_.namespace == namespace && for_.name == pod)
-        };
-        counts.iter().find(is_for).map(|one| Arc::new((**one).clone()))
+        let pod = PodReference { namespace: namespace.to_owned(), name: pod.to_owned() };
+        self.reservation(self.kept.by_pod.get(&pod)?).cloned()
     }
 
     /// Reservations whose holder bears this node's name.
@@ -41,8 +61,8 @@ impl Supply {
 
     /// All that keep an address for a pod of which this is one: as the datastore says, who has it.
     pub fn holders(&self, address: IpAddr) -> impl Iterator<Item = &Holder> {
-        let keeps = move |one: &&Arc<IPReservation>| one.spec.addresses.contains(&address);
-        self.reservations.iter().map(|(_, one)| one).filter(keeps).filter_map(|one| one.holder())
+        let names = self.kept.by_address.get(&address).into_iter().flatten();
+        names.filter_map(|name| self.reservation(name)?.holder())
     }
 
     /// What an attachment of this node has by a reservation, as blocks of its own: it lies in another's, or in none.

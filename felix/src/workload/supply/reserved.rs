@@ -1,5 +1,6 @@
 //! What IPReservations keep from pods.
 
+use super::kept::Kept;
 use super::{Now, Supply};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -11,7 +12,9 @@ impl Supply {
     /// Takes in what is told about reservations.
     pub fn hear_reservations(&mut self, followed: Followed<IPReservation>) {
         if !self.reservations.apply(followed).is_empty() {
-            self.reserved = Reserved::new(self.reservations.iter().map(|(_, one)| one.as_ref()));
+            let all: Vec<&IPReservation> = self.reservations.iter().map(|(_, one)| one.as_ref()).collect();
+            self.kept = Kept::new(&all);
+            self.reserved = Reserved::new(all);
         }
     }
 
