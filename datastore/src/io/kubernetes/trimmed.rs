@@ -231,7 +231,7 @@ struct EndpointSlice {
     #[prost(message, required, tag = "1")]
     metadata: ObjectMeta,
     #[prost(message, repeated, tag = "2")]
-    #[serde(deserialize_with = "or_default")]
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "or_default")]
     endpoints: Vec<Endpoint>,
     #[prost(string, tag = "4")]
     address_type: String,
