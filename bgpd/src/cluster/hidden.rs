@@ -1,6 +1,7 @@
 //! Addresses of Services that no peer is told: those of a Service that says so by [`ADVERTISE`], and those of a proxy, which no node answers
-//! for. Ranges are told around them. An address is that of the oldest Service that has it, and this one alone says whether it is told: nobody
-//! hides what is another's, or shows it.
+//! for. Ranges are told around them. An address is that of the oldest Service that has it by the word of the cluster (its own, or a load balancer's),
+//! else by a proxy's, else by `externalIPs`, which anybody may write; and this one alone says whether it is told: nobody hides what is another's, or
+//! shows it.
 
 use super::exposed::{Exposed, Kind};
 use ipnet::IpNet;
@@ -21,11 +22,10 @@ pub(super) fn hidden<'a>(services: impl Iterator<Item = (&'a Key, &'a Exposed)>)
     }
     services.sort_by_key(|(key, service)| (service.created.is_none(), service.created, *key));
     let mut owners: BTreeMap<IpAddr, (&Key, bool)> = BTreeMap::new();
-    // What nodes answer for is no proxy's, whoever is older.
-    for of_proxies in [false, true] {
+    for kinds in [&[Kind::Cluster, Kind::LoadBalancer][..], &[Kind::Proxy], &[Kind::External]] {
         for (key, service) in &services {
-            for (address, _) in service.addresses.iter().filter(|(_, kind)| (*kind == Kind::Proxy) == of_proxies) {
-                owners.entry(*address).or_insert((*key, service.hides || of_proxies));
+            for (address, kind) in service.addresses.iter().filter(|(_, kind)| kinds.contains(kind)) {
+                owners.entry(*address).or_insert((*key, service.hides || *kind == Kind::Proxy));
             }
         }
     }
@@ -142,10 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn no_node_answers_for_a_proxy_but_for_what_another_has_of_its_own() {
-        let proxy = service(1, &[("192.0.2.1", Kind::Proxy), ("192.0.2.2", Kind::Proxy)], false);
-        let direct = service(2, &[("192.0.2.2", Kind::External)], false);
-        assert_eq!(hidden_of(&[proxy, direct]), ["192.0.2.1"]);
+    fn what_the_cluster_gave_goes_before_a_proxys_and_what_anybody_may_write_goes_last() {
+        let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        let proxy = service(1, &all.map(|address| (address, Kind::Proxy)), false);
+        let direct = service(2, &[(all[1], Kind::LoadBalancer), (all[2], Kind::External)], false);
+        assert_eq!(hidden_of(&[proxy, direct]), [all[0], all[2]]);
+        let squatter = service(1, &all.map(|address| (address, Kind::External)), true);
+        let given = service(2, &[(all[0], Kind::LoadBalancer), (all[1], Kind::Cluster)], false);
+        assert_eq!(hidden_of(&[squatter, given]), [all[2]]);
     }
 
     #[test]

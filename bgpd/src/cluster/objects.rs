@@ -214,6 +214,11 @@ impl Objects {
     /// What is odd about Services, in one sentence. It keeps nothing from being obeyed, and so is no part of what the node reports.
     #[must_use]
     pub fn remark(&self) -> Option<String> {
+        if self.wants_services() && !self.services.is_complete() {
+            let unheard = "bgpd has not heard all Services and EndpointSlices yet, and tells of none that it did not tell before; if it stays so, \
+                           its log says why they cannot be listed";
+            return Some(unheard.to_owned());
+        }
         self.services.remark()
     }
 

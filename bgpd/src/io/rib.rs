@@ -75,8 +75,10 @@ impl Rib {
                 wake = Some(wake.map_or(soon, |wake| wake.min(soon)));
             }
             tokio::select! {
-                count = commands.recv_many(&mut batch, QUEUE) => if count == 0 { return },
+                // What the kernel told goes before a configuration that waited for it.
+                biased;
                 Some(feedback) = feedback.recv() => self.hear(feedback),
+                count = commands.recv_many(&mut batch, QUEUE) => if count == 0 { return },
                 () = super::sleep_until(wake) => {}
             }
             let now = Instant::now();

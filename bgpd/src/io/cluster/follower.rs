@@ -259,8 +259,10 @@ impl Follower {
             self.speaker.announce_leaving().await;
         }
         let wanted = Arc::new(wanted);
-        // The unreachable route first: what is advertised must not loop.
         self.fib.configure(wanted.fib.clone());
+        if self.current.as_ref().is_none_or(|old| old.fib.own != wanted.fib.own) {
+            self.settled().await;
+        }
         if self.current.as_ref().is_none_or(|old| old.speaker != wanted.speaker) {
             self.speaker.reconfigure(wanted.speaker.clone()).await;
         }
@@ -271,5 +273,17 @@ impl Follower {
         });
         self.outlets.desired.send_replace(Some(wanted.clone()));
         self.current = Some(wanted);
+    }
+
+    /// Waits until the kernel has what it was configured with, and the speaker has been told what workloads are outside of the blocks. The
+    /// unreachable route is there before a block is told, so that nothing goes round; and workloads of a block that is lost are told
+    /// before it is withdrawn, so that its next owner sees at every moment that somebody has addresses of it.
+    async fn settled(&self) {
+        let (done, settled) = oneshot::channel();
+        // Fails only if the FIB's thread has panicked; then its status says so.
+        self.fib.settle(move |_| {
+            let _ = done.send(());
+        });
+        let _ = settled.await;
     }
 }
