@@ -169,6 +169,11 @@ impl Compiler {
         self.index.problems()
     }
 
+    /// The live pods that have an address, here or by their status: more than one if something is wrong.
+    pub fn claimants(&self, address: IpAddr) -> impl Iterator<Item = &Pod> {
+        self.index.claimants(address)
+    }
+
     /// The pod of this name, as it was told.
     #[must_use]
     pub fn pod(&self, key: &PodKey) -> Option<&Pod> {

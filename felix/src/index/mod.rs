@@ -194,6 +194,11 @@ impl Index {
         self.pods.get(&self.owners.owner(address)?).map(AsRef::as_ref)
     }
 
+    /// The pods that claim an address, its owner last.
+    pub(crate) fn claimants(&self, address: IpAddr) -> impl Iterator<Item = &Pod> {
+        self.owners.claimants(address).map(AsRef::as_ref)
+    }
+
     /// The pod of an interface here, if the interface is open.
     pub(crate) fn behind(&self, ifname: &str) -> Option<(&PodKey, ItemId)> {
         self.live(ifname).map(|(endpoint, id)| (&endpoint.pod, id))

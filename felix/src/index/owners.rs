@@ -96,6 +96,11 @@ impl Owners {
         self.claims.get(&address)?.last().map(|claim| claim.id)
     }
 
+    /// The pods that claim an address, its owner last.
+    pub(crate) fn claimants(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Pod>> {
+        self.claims.get(&address).into_iter().flat_map(|claims| claims.iter()).map(|claim| &claim.pod)
+    }
+
     /// One sentence for each address that several live pods claim.
     pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
         self.contested.iter().filter_map(|address| {
@@ -131,6 +136,7 @@ mod tests {
         assert_eq!(owners.claim(1, &[(address(), claim(1, false))].into()), [1].into());
         assert_eq!(owners.claim(2, &[(address(), claim(2, false))].into()), [1, 2].into());
         assert_eq!(owner(&owners), [2]);
+        assert!(owners.claimants(address()).map(|pod| pod.created).eq([1, 2]));
         assert_eq!(owners.problems().count(), 1);
         assert_eq!(owners.claim(1, &BTreeMap::new()), [].into());
         assert_eq!(owner(&owners), [2]);
@@ -145,6 +151,7 @@ mod tests {
         assert_eq!(owner(&owners), [1]);
         assert_eq!(owners.claim(1, &BTreeMap::new()), [1, 2].into());
         assert_eq!(owner(&owners), [2]);
+        assert!(owners.claimants(address()).map(|pod| pod.created).eq([2]));
         owners.claim(2, &BTreeMap::new());
         assert!(owners.claims.is_empty() && owners.claimed.is_empty());
     }

@@ -97,12 +97,9 @@ impl Agent {
     /// A pod elsewhere that got the address before it was reserved keeps it.
     fn refuse_in_use(&self, name: &str, address: IpAddr, add: &Add) -> Result<(), Failure> {
         let is_other = |pod: &&crate::model::Pod| {
-            pod.is_governed()
-                && pod.node != self.node
-                && pod.addresses.contains(&address)
-                && (pod.key.namespace != add.namespace || pod.key.name != add.pod)
+            pod.node != self.node && (pod.key.namespace != add.namespace || pod.key.name != add.pod)
         };
-        let Some(pod) = self.compiler.pods().find(is_other) else { return Ok(()) };
+        let Some(pod) = self.compiler.claimants(address).find(is_other) else { return Ok(()) };
         let message = format!(
             "IPReservation {name} keeps {address} for this pod, and pod {} on node {} has it since before; delete that pod, so that it comes \
              back with another",
