@@ -2,56 +2,99 @@
 
 use crate::range;
 use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use twill_crds::{IPReservation, Object};
 
-/// All reserved addresses.
+/// All reserved addresses. A reservation that comes or goes costs what it reserves itself, and the run of addresses that it is a part of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reserved {
-    /// Each range with the name of its reservation, as they are written.
-    ranges: Vec<(IpNet, String)>,
-    /// First and last of each run of reserved addresses, ordered, none touching another; IPv4, then IPv6.
-    runs: [Vec<(u128, u128)>; 2],
+    /// Names of the reservations of each range.
+    ranges: BTreeMap<IpNet, BTreeSet<String>>,
+    /// First and last of each run of reserved addresses, none touching another; IPv4, then IPv6.
+    runs: [BTreeMap<u128, u128>; 2],
 }
 
 impl Reserved {
     /// What these reserve.
     #[must_use]
     pub fn new<'a>(reservations: impl IntoIterator<Item = &'a IPReservation>) -> Self {
-        let mut ranges: Vec<(IpNet, String)> = reservations
-            .into_iter()
-            .flat_map(|one| {
-                let kept = one.spec.addresses.iter().map(|address| IpNet::from(*address));
-                let all = one.spec.reserved_cidrs.iter().map(IpNet::trunc).chain(kept);
-                all.map(|cidr| (cidr, one.name().to_owned()))
-            })
-            .collect();
-        ranges.sort();
-        let runs = [false, true].map(|v6| {
-            let spans =
-                ranges.iter().filter(|(cidr, _)| cidr.addr().is_ipv6() == v6).map(|(cidr, _)| range::span(*cidr));
-            merged(spans.collect())
-        });
-        Self { ranges, runs }
+        let mut all = Self::default();
+        reservations.into_iter().for_each(|one| all.add(one));
+        all
+    }
+
+    /// Takes in a reservation.
+    pub fn add(&mut self, one: &IPReservation) {
+        for cidr in ranges(one) {
+            let names = self.ranges.entry(cidr).or_default();
+            names.insert(one.name().to_owned());
+            if names.len() == 1 {
+                self.join(cidr);
+            }
+        }
+    }
+
+    /// Forgets a reservation, given as it was taken in.
+    pub fn remove(&mut self, one: &IPReservation) {
+        for cidr in ranges(one) {
+            let Some(names) = self.ranges.get_mut(&cidr) else { continue };
+            names.remove(one.name());
+            if names.is_empty() {
+                self.ranges.remove(&cidr);
+                self.part(cidr);
+            }
+        }
+    }
+
+    /// Adds a range to the runs, as one with those that it touches.
+    fn join(&mut self, cidr: IpNet) {
+        let (mut first, mut last) = range::span(cidr);
+        let runs = &mut self.runs[family(cidr.addr())];
+        while let Some((from, to)) = runs.range(..=last.saturating_add(1)).next_back().map(|(from, to)| (*from, *to)) {
+            if to.saturating_add(1) < first {
+                break;
+            }
+            runs.remove(&from);
+            (first, last) = (first.min(from), last.max(to));
+        }
+        runs.insert(first, last);
+    }
+
+    /// Makes the run anew that a range was a part of, of the ranges that are left in it.
+    fn part(&mut self, cidr: IpNet) {
+        let runs = &mut self.runs[family(cidr.addr())];
+        let Some((first, last)) = runs.range(..=range::span(cidr).0).next_back().map(|(from, to)| (*from, *to)) else {
+            return;
+        };
+        runs.remove(&first);
+        let whole = IpNet::new_assert(cidr.addr(), 0).trunc();
+        let Some(from) = range::block_at(whole, first, cidr.max_prefix_len()) else { return };
+        // The widest range at an address comes before the others there.
+        let from = IpNet::new_assert(from.addr(), 0);
+        let inside = self.ranges.range(from..).map(|(cidr, _)| *cidr);
+        let left: Vec<IpNet> =
+            inside.take_while(|one| family(one.addr()) == family(cidr.addr()) && range::span(*one).0 <= last).collect();
+        left.into_iter().for_each(|one| self.join(one));
     }
 
     /// The reservation that an address is kept by, and its range, the narrowest if there are several; for sentences.
     #[must_use]
     pub fn by(&self, address: IpAddr) -> Option<(IpNet, &str)> {
-        if !self.has(address) {
-            return None;
-        }
-        let around = self.ranges.iter().filter(|(cidr, _)| cidr.contains(&address));
-        around.max_by_key(|(cidr, _)| cidr.prefix_len()).map(|(cidr, name)| (*cidr, name.as_str()))
+        let most = IpNet::from(address).prefix_len();
+        let around = (0..=most).rev().filter_map(|len| IpNet::new(address, len).ok());
+        around.filter_map(|cidr| self.ranges.get_key_value(&cidr.trunc())).find_map(|(cidr, names)| {
+            let name = names.first()?;
+            Some((*cidr, name.as_str()))
+        })
     }
 
     /// Whether an address is reserved.
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
         let number = range::number(address);
-        let runs = &self.runs[usize::from(address.is_ipv6())];
-        let after = runs.partition_point(|(first, _)| *first <= number);
-        after.checked_sub(1).is_some_and(|at| runs[at].1 >= number)
+        let before = self.runs[family(address)].range(..=number).next_back();
+        before.is_some_and(|(_, last)| *last >= number)
     }
 
     /// How many addresses of a range are reserved.
@@ -88,24 +131,21 @@ impl Reserved {
     /// The parts of runs that lie in a range.
     fn inside(&self, cidr: IpNet) -> impl Iterator<Item = (u128, u128)> + use<'_> {
         let (first, last) = range::span(cidr);
-        let runs = &self.runs[usize::from(cidr.addr().is_ipv6())];
-        let from = runs.partition_point(|(_, to)| *to < first);
-        let touching = runs[from..].iter().take_while(move |(from, _)| *from <= last);
-        touching.map(move |(from, to)| ((*from).max(first), (*to).min(last)))
+        let runs = &self.runs[family(cidr.addr())];
+        let from = runs.range(..first).next_back().filter(|(_, to)| **to >= first);
+        from.into_iter().chain(runs.range(first..=last)).map(move |(from, to)| ((*from).max(first), (*to).min(last)))
     }
 }
 
-/// Spans that are ordered by their first address, with those that touch as one.
-fn merged(mut spans: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
-    spans.sort_unstable();
-    let mut runs: Vec<(u128, u128)> = Vec::new();
-    for (first, last) in spans {
-        match runs.last_mut() {
-            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
-            _ => runs.push((first, last)),
-        }
-    }
-    runs
+/// What one reservation reserves, for whomever.
+fn ranges(one: &IPReservation) -> impl Iterator<Item = IpNet> {
+    let kept = one.spec.addresses.iter().map(|address| IpNet::from(*address));
+    one.spec.reserved_cidrs.iter().map(IpNet::trunc).chain(kept)
+}
+
+/// Where the runs of an address's family are.
+fn family(address: IpAddr) -> usize {
+    usize::from(address.is_ipv6())
 }
 
 #[cfg(test)]
@@ -155,6 +195,38 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever came and went before, it is the same as if only what is left had come.
+        #[test]
+        fn what_is_left_is_what_counts(
+            steps in proptest::collection::vec((0usize..4, proptest::collection::vec((0u8..32, 26u8..=32, any::<bool>()), 0..4)), 0..24),
+        ) {
+            let mut known: BTreeMap<usize, IPReservation> = BTreeMap::new();
+            let mut all = Reserved::default();
+            for (name, ranges) in steps {
+                let cidr = |(at, len, v6): (u8, u8, bool)| match v6 {
+                    false => IpNet::new(IpAddr::from([255, 255, 255, 224 + at]), len).unwrap(),
+                    true => IpNet::new(IpAddr::from([0, 0, 0, 0, 0, 0, 0, u16::from(at)]), 96 + len).unwrap(),
+                };
+                let spec = IPReservationSpec { reserved_cidrs: ranges.into_iter().map(cidr).collect(), ..Default::default() };
+                let one = IPReservation::new(&name.to_string(), spec);
+                if let Some(old) = known.remove(&name) {
+                    all.remove(&old);
+                }
+                all.add(&one);
+                known.insert(name, one);
+                prop_assert_eq!(&all, &Reserved::new(known.values()));
+                let around = |n: u8| {
+                    let address = IpAddr::from([255, 255, 255, n]);
+                    let cidrs = known.values().flat_map(|one| &one.spec.reserved_cidrs);
+                    (address, cidrs.filter(|cidr| cidr.contains(&address)).map(IpNet::prefix_len).max())
+                };
+                for (address, longest) in (0..=255).map(around) {
+                    prop_assert_eq!(all.has(address), longest.is_some());
+                    prop_assert_eq!(all.by(address).map(|(cidr, _)| cidr.prefix_len()), longest);
+                }
+            }
+        }
+
         /// The places left out are exactly the blocks that are covered.
         #[test]
         fn places_are_the_covered_blocks(

@@ -8,6 +8,7 @@ mod requested;
 mod reserved;
 mod told;
 
+pub use kept::is_had_here;
 pub use named::{PoolNames, Whom};
 pub use requested::chosen_by_another;
 

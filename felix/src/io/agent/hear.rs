@@ -45,7 +45,7 @@ impl Agent {
             }
             Fact::Reservation(followed) => {
                 self.memory.hear(kind, &followed);
-                self.supply.hear_reservations(*followed);
+                self.supply_changed |= self.supply.hear_reservations(*followed);
             }
             Fact::Block(followed) => {
                 self.memory.hear(kind, &followed);

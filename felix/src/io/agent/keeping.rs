@@ -7,6 +7,7 @@ use crate::cni::{Add, Failure, Reason};
 use crate::io::agent::Done;
 use crate::io::calls;
 use crate::io::route;
+use crate::workload::supply::is_had_here;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -74,10 +75,7 @@ impl Agent {
             self.refuse_in_use(&name, *address, add)?;
             // While it has it the holder must be its own.
             if let Some(held) = self.store.ledger().holder(*address).filter(|held| held.uid != add.uid) {
-                return Err(Wait::For(format!(
-                    "IPReservation {name} keeps {address} for this pod, and pod {}/{} has it here (container {}); it was not released",
-                    held.namespace, held.pod, held.sandbox.container_id
-                )));
+                return Err(Wait::For(is_had_here(&name, *address, held)));
             }
         }
         let is_settled = self.keeping.is_settled(&kept);

@@ -237,8 +237,7 @@ impl Agent {
         for fact in facts.drain(..) {
             fact.note(&mut self.heard);
             self.supply_changed |=
-                matches!(fact, Fact::Block(_) | Fact::Pool(_) | Fact::Node(_) | Fact::Reservation(_))
-                    && !fact.is_bookmark();
+                matches!(fact, Fact::Block(_) | Fact::Pool(_) | Fact::Node(_)) && !fact.is_bookmark();
             self.take(fact);
         }
         self.settle().await;

@@ -2,34 +2,70 @@
 
 use super::{Choice, NoAddress, Supply, Whom};
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use twill_crds::ip_reservation::{Holder, accepted};
 use twill_crds::{IPReservation, Object, PodReference};
-use twill_ipam::{Family, Ledger, Seen};
+use twill_ipam::{Attachment, Family, Ledger, Seen};
 
-/// Names of reservations that keep addresses for a pod.
+/// Names of reservations that keep addresses for a pod. Which of several counts is decided when it is asked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept {
-    /// That which counts.
-    by_pod: BTreeMap<PodReference, String>,
-    /// All of them.
-    by_address: BTreeMap<IpAddr, Vec<String>>,
+    by_pod: BTreeMap<PodReference, BTreeSet<String>>,
+    by_address: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// Those whose holder bears this node's name.
+    held_here: BTreeSet<String>,
 }
 
 impl Kept {
-    pub(super) fn new(all: &[&IPReservation]) -> Self {
-        let (counts, _) = accepted(all);
-        let by_pod = counts.iter().filter_map(|one| Some((one.spec.pod.clone()?, one.name().to_owned()))).collect();
-        let mut by_address: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
-        for one in all {
-            for address in &one.spec.addresses {
-                by_address.entry(*address).or_default().push(one.name().to_owned());
-            }
+    /// Takes in what a reservation keeps.
+    pub(super) fn add(&mut self, one: &IPReservation) {
+        if let Some(pod) = &one.spec.pod {
+            self.by_pod.entry(pod.clone()).or_default().insert(one.name().to_owned());
         }
-        Self { by_pod, by_address }
+        for address in &one.spec.addresses {
+            self.by_address.entry(*address).or_default().insert(one.name().to_owned());
+        }
     }
+
+    /// Forgets what a reservation keeps, given as it was taken in.
+    pub(super) fn remove(&mut self, one: &IPReservation) {
+        if let Some(pod) = &one.spec.pod {
+            take_out(&mut self.by_pod, pod, one.name());
+        }
+        for address in &one.spec.addresses {
+            take_out(&mut self.by_address, address, one.name());
+        }
+    }
+
+    /// Takes in who holds a reservation.
+    pub(super) fn hold(&mut self, name: &str, holder: Option<&Holder>, node: &str) {
+        if holder.is_some_and(|holder| holder.node == node) {
+            self.held_here.insert(name.to_owned());
+        } else {
+            self.held_here.remove(name);
+        }
+    }
+}
+
+fn take_out<K: Ord>(names: &mut BTreeMap<K, BTreeSet<String>>, key: &K, name: &str) {
+    if let Some(left) = names.get_mut(key) {
+        left.remove(name);
+        if left.is_empty() {
+            names.remove(key);
+        }
+    }
+}
+
+/// That the attachment of another pod, or of another container of this one, has what is kept; a sentence without its end.
+#[must_use]
+pub fn is_had_here(reservation: &str, address: IpAddr, held: &Attachment) -> String {
+    format!(
+        "IPReservation {reservation} keeps {address} for this pod, and pod {}/{} has it here (container {}), whose DEL did not come; it was not \
+         released",
+        held.namespace, held.pod, held.sandbox.container_id
+    )
 }
 
 impl Supply {
@@ -37,14 +73,31 @@ impl Supply {
     #[must_use]
     pub fn kept_for(&self, namespace: &str, pod: &str) -> Option<Arc<IPReservation>> {
         let pod = PodReference { namespace: namespace.to_owned(), name: pod.to_owned() };
-        self.reservation(self.kept.by_pod.get(&pod)?).cloned()
+        let rivals = self.rivals(self.kept.by_pod.get(&pod)?);
+        let rivals: Vec<&IPReservation> =
+            rivals.into_iter().filter_map(|name| Some(&**self.reservation(name)?)).collect();
+        let counts = accepted(&rivals).0.into_iter().find(|one| one.spec.pod.as_ref() == Some(&pod))?;
+        self.reservation(counts.name()).cloned()
+    }
+
+    /// These reservations and all on which it depends whether they count: those that keep the same address, or are for the same pod, and those
+    /// on which it depends for them.
+    fn rivals<'a>(&'a self, names: &'a BTreeSet<String>) -> BTreeSet<&'a str> {
+        let mut found = BTreeSet::new();
+        let mut next: Vec<&str> = names.iter().map(String::as_str).collect();
+        while let Some(name) = next.pop() {
+            let Some(one) = self.reservation(name).filter(|_| found.insert(name)) else { continue };
+            let of_pod = one.spec.pod.as_ref().and_then(|pod| self.kept.by_pod.get(pod));
+            let of_addresses = one.spec.addresses.iter().filter_map(|address| self.kept.by_address.get(address));
+            next.extend(of_pod.into_iter().chain(of_addresses).flatten().map(String::as_str));
+        }
+        found
     }
 
     /// Reservations whose holder bears this node's name.
     #[must_use]
     pub fn held_here(&self) -> Vec<Arc<IPReservation>> {
-        let here = |one: &&Arc<IPReservation>| one.holder().is_some_and(|holder| holder.node == self.owner.node);
-        self.reservations.iter().map(|(_, one)| one).filter(here).cloned().collect()
+        self.kept.held_here.iter().filter_map(|name| self.reservation(name).cloned()).collect()
     }
 
     /// A reservation as it was heard of last.
@@ -119,10 +172,7 @@ impl Supply {
             return Err(NoAddress::Refused(format!("{other} was asked for, and {why}")));
         }
         if let Some(holder) = ledger.holder(address) {
-            return Ok(Some(Choice::Until(format!(
-                "IPReservation {name} keeps {address} for this pod, and pod {}/{} has it here (container {}): its DEL did not come",
-                holder.namespace, holder.pod, holder.sandbox.container_id
-            ))));
+            return Ok(Some(Choice::Until(is_had_here(name, address, holder))));
         }
         if busy(address) {
             return Ok(Some(Choice::Until(format!(
@@ -182,6 +232,51 @@ mod tests {
     }
 
     #[test]
+    fn what_counts_for_a_pod_is_the_same_whatever_came_and_went_and_who_holds_it_changes_nothing_else() {
+        let make = |name: &str, second: u32, addresses: &[&str], pod: &str, holder: Option<(&str, &str)>| {
+            let mut one = reservation(name, addresses, pod, holder);
+            let time = json!(format!("2026-01-01T00:00:{second:02}Z"));
+            one.metadata.creation_timestamp = Some(serde_json::from_value(time).unwrap());
+            one
+        };
+        let put = |one: &IPReservation| Followed::Applied(one.clone(), Revision(1));
+        let taken = |one: &IPReservation| Followed::Deleted(one.clone(), Revision(1));
+        // A chain: each keeps what the next one does, or is for its pod.
+        let a = make("a", 1, &["10.42.1.1"], "p", None);
+        let b = make("b", 2, &["10.42.1.1", "fd42::41"], "q", None);
+        let c = make("c", 3, &["10.42.1.3", "fd42::41"], "r", None);
+        let d = make("d", 4, &["10.42.1.4"], "r", None);
+        let held = make("d", 4, &["10.42.1.4"], "r", Some(("n1", "u")));
+        let older = make("d", 0, &["10.42.1.4"], "r", None);
+        let moved = make("a", 1, &["10.42.1.9"], "s", None);
+        let mut supply = world(Vec::new());
+        // What is told, whether that reserves anything else, what counts for p, q, r and s, and what this node holds.
+        let steps = [
+            (put(&d), true, "..d.", ""),
+            (put(&c), true, "..c.", ""),
+            (put(&b), true, ".bd.", ""),
+            (put(&a), true, "a.c.", ""),
+            (put(&held), false, "a.c.", "d"),
+            (put(&make("d", 4, &["10.42.1.4"], "r", Some(("n2", "u")))), false, "a.c.", ""),
+            // Made anew before this was heard.
+            (put(&older), false, "a.d.", ""),
+            (put(&held), false, "a.c.", "d"),
+            (put(&moved), true, ".bda", "d"),
+            (taken(&b), true, "..ca", "d"),
+            (taken(&c), true, "..da", "d"),
+            (Followed::Synced { items: vec![a, c], revision: Revision(2) }, true, "a.c.", ""),
+        ];
+        for (n, (told, changes, counts, here)) in steps.into_iter().enumerate() {
+            assert_eq!(supply.hear_reservations(told), changes, "step {n}");
+            let name = |pod| supply.kept_for("shop", pod).map_or(".".to_owned(), |one| one.name().to_owned());
+            assert_eq!(["p", "q", "r", "s"].map(name).concat(), counts, "step {n}");
+            assert_eq!(supply.held_here().iter().map(|one| one.name()).collect::<String>(), here, "step {n}");
+            let all: Vec<&IPReservation> = supply.reservations.iter().map(|(_, one)| &**one).collect();
+            assert_eq!(supply.reserved, twill_ipam::Reserved::new(all), "step {n}");
+        }
+    }
+
+    #[test]
     fn what_nobody_can_have_is_refused_and_what_somebody_has_is_waited_for() {
         let mut supply = world(vec![reservation("r", &["10.42.1.9"], "cart", None)]);
         let (_d, mut store) = store(&[("10.42.1.0/26", true), ("fd42::40/122", true)]);
@@ -194,7 +289,7 @@ mod tests {
         let said = kept(&supply, &store, false, &other).unwrap_err().to_string();
         assert!(said.contains("keeps 10.42.1.9 for this pod; ask for that"), "{said}");
         store
-            .attach(twill_ipam::Attachment {
+            .attach(Attachment {
                 sandbox: twill_ipam::Sandbox { container_id: "c1".into(), ifname: "eth0".into() },
                 namespace: "shop".into(),
                 pod: "old".into(),
@@ -222,7 +317,7 @@ mod tests {
         let held = |holder| world(vec![reservation("far", &["10.42.2.7"], "db-0", Some(holder))]);
         let (_d, mut store) = store(&[]);
         store
-            .attach(twill_ipam::Attachment {
+            .attach(Attachment {
                 sandbox: twill_ipam::Sandbox { container_id: "c1".into(), ifname: "eth0".into() },
                 namespace: "shop".into(),
                 pod: "db-0".into(),

@@ -1,21 +1,34 @@
 //! What IPReservations keep from pods.
 
-use super::kept::Kept;
 use super::{Now, Supply};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use twill_crds::IPReservation;
 use twill_datastore::Followed;
-use twill_ipam::{Claim, Ledger, Pool, Reserved, Use};
+use twill_ipam::{Claim, Ledger, Pool, Use};
 
 impl Supply {
-    /// Takes in what is told about reservations.
-    pub fn hear_reservations(&mut self, followed: Followed<IPReservation>) {
-        if !self.reservations.apply(followed).is_empty() {
-            let all: Vec<&IPReservation> = self.reservations.iter().map(|(_, one)| one.as_ref()).collect();
-            self.kept = Kept::new(&all);
-            self.reserved = Reserved::new(all);
+    /// Takes in what is told about reservations. Each costs what it keeps itself, however many there are. Tells whether anything else is
+    /// reserved now: who holds it is no matter for that.
+    pub fn hear_reservations(&mut self, followed: Followed<IPReservation>) -> bool {
+        let mut changed = false;
+        for change in self.reservations.apply(followed) {
+            let [old, new] = [change.old.as_deref(), change.new.as_deref()];
+            self.kept.hold(&change.key.name, new.and_then(IPReservation::holder), &self.owner.node);
+            if old.map(|one| &one.spec) == new.map(|one| &one.spec) {
+                continue;
+            }
+            changed = true;
+            if let Some(old) = old {
+                self.kept.remove(old);
+                self.reserved.remove(old);
+            }
+            if let Some(new) = new {
+                self.kept.add(new);
+                self.reserved.add(new);
+            }
         }
+        changed
     }
 
     /// A claim of a block of this pool.
