@@ -10,6 +10,7 @@ pub mod gone;
 mod holders;
 pub mod io;
 pub mod leftovers;
+mod orphans;
 mod peers;
 pub mod plan;
 pub mod policies;

@@ -7,6 +7,7 @@ use crate::conditions::{ACCEPTED, OWN_ACCEPTED, held};
 use crate::gone::{Gone, Left, Outcome, Step, Word};
 use crate::holders::Holders;
 use crate::leftovers::{Deletions, without_pool, without_pool_sentence};
+use crate::orphans::Orphans;
 use crate::peers::Verdict;
 use crate::sessions::Sessions;
 use crate::settled::{Settled, Writes};
@@ -31,7 +32,7 @@ pub(crate) const SOON: u64 = 5_000;
 pub(crate) const LATER: u64 = 30_000;
 /// The same, if nodes follow it.
 pub(crate) const AT_ONCE: u64 = 1_000;
-/// Looks and deletions at once; the rest comes next, so that a thousand deleted nodes are no flood.
+/// Looks, deletions and releases at once; the rest comes next, so that a thousand deleted nodes are no flood.
 const MOST: usize = 100;
 
 /// The time.
@@ -99,6 +100,7 @@ pub struct Controller {
     touched: Touched,
     gone: Gone,
     holders: Holders,
+    orphans: Orphans,
     deletions: Deletions,
     written: Writes,
     sessions: Sessions,
@@ -121,6 +123,7 @@ impl Controller {
             touched: Touched::default(),
             gone: Gone::new(quarantine),
             holders: Holders::new(u64::try_from(quarantine.as_millis()).unwrap_or(u64::MAX)),
+            orphans: Orphans::default(),
             deletions: Deletions::default(),
             written: Writes::default(),
             sessions: Sessions::default(),
@@ -176,6 +179,7 @@ impl Controller {
             actions.extend(words.into_iter().chain(work.into_iter().take(MOST)).map(action));
         }
         let orphaned = self.holders.observe(&self.world, now.at);
+        let orphaned = self.orphans.next(orphaned, &self.world, MOST);
         actions.extend(orphaned.into_iter().map(|one| Action::Release(Box::new(one))));
         if touched.pools || touched.blocks || touched.nodes {
             self.plan_pools(now, &mut actions);
