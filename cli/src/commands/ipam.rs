@@ -2,6 +2,7 @@
 
 mod check;
 mod defrag;
+mod places;
 mod repair;
 
 use crate::args::{Ipam, Node};

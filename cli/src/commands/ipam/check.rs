@@ -1,9 +1,9 @@
 //! `twill ipam check`: what is wrong with pools, blocks and addresses, as the datastore has them, one sentence each.
 
 use super::World;
+use super::places::{Keeping, Places};
 use crate::commands::{counted, exit};
 use crate::output::{Format, print_line, print_table, print_value};
-use ipnet::IpNet;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -47,8 +47,9 @@ pub(super) fn findings(world: &World) -> Vec<Finding> {
     found.extend(owners(world));
     found.extend(overlaps(world));
     found.extend(shared(world));
-    found.extend(misplaced(world));
-    found.extend(reserved(world));
+    let places = Places::new(world);
+    found.extend(misplaced(world, &places));
+    found.extend(reserved(world, &places));
     found.extend(reservations(world));
     found
 }
@@ -152,20 +153,19 @@ fn shared(world: &World) -> Vec<Finding> {
 }
 
 /// Pods whose address lies in no block, or in another node's. One outside every pool is of an address plugin that is not Twill's.
-fn misplaced(world: &World) -> Vec<Finding> {
+fn misplaced(world: &World, places: &Places<'_>) -> Vec<Finding> {
     let in_pool = |address: &IpAddr| world.pools.iter().any(|pool| pool.spec.cidr.contains(address));
+    let is_held = |address, pod| matches!(places.keeping(address, pod), Some(Keeping::Holds | Keeping::Lost(..)));
     let mut found = Vec::new();
-    for (address, pod) in
-        world.addresses.iter().filter(|(address, pod)| in_pool(address) && !is_kept(world, *address, pod))
-    {
+    for (address, pod) in world.addresses.iter().filter(|(address, pod)| in_pool(address) && !is_held(*address, pod)) {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
-        let around: Vec<&IPBlock> = world.blocks.iter().filter(|block| block.spec.cidr.contains(address)).collect();
-        let finding = match around.first() {
+        let mut around = places.around(*address).peekable();
+        let finding = match around.peek().copied() {
             None => format!(
                 "has {address}, which lies in no IPBlock; node {node} claims it again within seconds if its felix runs (twill status there); \
                  if that does not help, restart the pod"
             ),
-            Some(block) if around.iter().all(|block| block.spec.node != node) => format!(
+            Some(block) if around.all(|block| block.spec.node != node) => format!(
                 "runs on node {node} and has {address}, which lies in {} of node {}, so it is cut off; restart the pod",
                 of(block),
                 block.spec.node
@@ -177,26 +177,35 @@ fn misplaced(world: &World) -> Vec<Finding> {
     found
 }
 
-fn reserved(world: &World) -> Vec<Finding> {
+/// Pods whose address is reserved, and not for them, or not in their hands.
+fn reserved(world: &World, places: &Places<'_>) -> Vec<Finding> {
     let reserved = world.reserved();
-    let others = world.addresses.iter().filter(|(address, pod)| !is_kept(world, *address, pod));
-    let kept = others.filter_map(|(address, pod)| Some((address, pod, reserved.by(*address)?)));
-    let finding = |(address, pod, (range, name)): (&IpAddr, &Pod, (IpNet, &str))| Finding {
-        object: format!("Pod {}", called(pod)),
-        finding: format!(
-            "has {address}, which IPReservation {name} reserves since ({range}); it keeps it until it ends: restart it, or take the address \
-             out of that IPReservation"
-        ),
-    };
-    kept.map(finding).collect()
-}
-
-/// Whether a reservation keeps the address for this very pod.
-fn is_kept(world: &World, address: IpAddr, pod: &Pod) -> bool {
-    let is_for = |one: &IPReservation| {
-        one.spec.pod.as_ref().is_some_and(|of| of.namespace == pod.namespace() && of.name == pod.name())
-    };
-    world.reservations.iter().any(|one| is_for(one) && one.spec.addresses.contains(&address))
+    let mut found = Vec::new();
+    for (address, pod) in &world.addresses {
+        let finding = match places.keeping(*address, pod) {
+            Some(Keeping::Holds) => continue,
+            Some(Keeping::Lost(one, holder)) => format!(
+                "has {address}, which IPReservation {} keeps and node {} holds for a pod with UID {}, so it is cut off; restart the pod",
+                one.name(),
+                holder.node,
+                holder.pod_uid
+            ),
+            Some(Keeping::Unheld(one)) => format!(
+                "has {address}, which IPReservation {} keeps for it since, and is not its holder, so it has it only in a block of its node; \
+                 restart the pod",
+                one.name()
+            ),
+            None => {
+                let Some((range, name)) = reserved.by(*address) else { continue };
+                format!(
+                    "has {address}, which IPReservation {name} reserves since ({range}); it keeps it until it ends: restart it, or take the \
+                     address out of that IPReservation"
+                )
+            }
+        };
+        found.push(Finding { object: format!("Pod {}", called(pod)), finding });
+    }
+    found
 }
 
 /// Reservations that do not count, and those whose holder is no Pod any more.
@@ -210,13 +219,15 @@ fn reservations(world: &World) -> Vec<Finding> {
             finding: format!("keeps nothing for its pod: {why}"),
         })
         .collect();
+    let nodes: BTreeSet<&str> = world.nodes.iter().map(Object::name).collect();
     for one in &world.reservations {
         let Some(holder) = one.holder().filter(|holder| !world.uids.contains(&holder.pod_uid)) else { continue };
         let node = &holder.node;
-        let finding = if world.nodes.iter().any(|known| known.name() == node) {
+        let finding = if nodes.contains(node.as_str()) {
             format!(
-                "is held by node {node} for a pod with UID {}, which is gone; that node gives it up within seconds if its felix runs, and any \
-                 other takes it once nothing is routed there: twill status on {node}",
+                "is held by node {node} for a pod with UID {}, which is gone; that node gives it up when the pod's container has ended, and any \
+                 other takes it once nothing is routed there; if it stays, see on {node} whether felix runs (twill status) and which container \
+                 has the address (twill ipam local), and remove that one's sandbox (crictl rmp)",
                 holder.pod_uid
             )
         } else {
@@ -343,14 +354,12 @@ mod tests {
             &["Pod a/two has 10.0.0.33, which IPReservation r reserves since (10.0.0.32/28)"],
         );
         found(|w| w.reservations.push(kept("u")), &[]);
-        let moved = |w: &mut World| {
-            w.reservations.push(kept("u"));
-            w.addresses.extend(pod("db-0", "n1", "10.0.0.70"));
-        };
-        found(moved, &[]);
         found(
             |w| w.reservations.push(kept("gone")),
-            &["IPReservation db is held by node n1 for a pod with UID gone, which is gone"],
+            &[
+                "IPReservation db is held by node n1 for a pod with UID gone, which is gone; that node gives it up when the pod's container has \
+                 ended",
+            ],
         );
         found(
             |w| w.reservations.extend([kept("u"), IPReservation { metadata: meta("db2"), ..kept("u") }]),
@@ -358,5 +367,44 @@ mod tests {
                 "IPReservation db2 keeps nothing for its pod: spec.addresses: the older IPReservation db keeps 10.0.0.70",
             ],
         );
+    }
+
+    #[test]
+    fn a_kept_address_is_rightly_had_only_by_the_pod_that_holds_it() {
+        let found = |holder: Option<&str>, uid: &str, address: &str| {
+            let mut one = kept(holder.unwrap_or_default());
+            if holder.is_none() {
+                one.status = None;
+            }
+            one.spec.addresses = vec![address.parse().unwrap()];
+            let mut moved = pod("db-0", "n1", address);
+            moved.iter_mut().for_each(|(_, pod)| pod.metadata.uid = Some(uid.to_owned()));
+            after(|w| {
+                w.uids.insert(uid.to_owned());
+                w.reservations.push(one);
+                w.addresses.extend(moved);
+            })
+        };
+        // In n2's block, and in n1's own.
+        let (far, near) = ("10.0.0.70", "10.0.0.7");
+        assert_eq!(found(Some("v"), "v", far), [""; 0]);
+        assert_eq!(found(Some("v"), "v", near), [""; 0]);
+        for address in [far, near] {
+            assert_eq!(
+                found(Some("u"), "v", address),
+                [format!(
+                    "Pod a/db-0 has {address}, which IPReservation db keeps and node n1 holds for a pod with UID u, so it is cut off; restart the pod"
+                )]
+            );
+        }
+        let unheld = |address: &str| {
+            format!(
+                "Pod a/db-0 has {address}, which IPReservation db keeps for it since, and is not its holder, so it has it only in a block of its \
+                 node; restart the pod"
+            )
+        };
+        assert_eq!(found(None, "v", near), [unheld(near)]);
+        let cut_off = "Pod a/db-0 runs on node n1 and has 10.0.0.70, which lies in IPBlock 10.0.0.64/26 of node n2, so it is cut off; restart the pod";
+        assert_eq!(found(None, "v", far), [cut_off.to_owned(), unheld(far)]);
     }
 }

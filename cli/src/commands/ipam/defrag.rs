@@ -6,7 +6,8 @@ use crate::output::{Format, print, print_line};
 use ipnet::IpNet;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use twill_crds::{IPBlock, Object};
+use std::net::IpAddr;
+use twill_crds::{IPBlock, IPReservation, Object, Pod, PodReference, ip_reservation};
 use twill_ipam::{Labels, Reserved, idle::Home, pool, range};
 
 /// A block that would become free.
@@ -21,11 +22,17 @@ pub(super) struct Freed {
     because: String,
 }
 
+/// Addresses that are kept for a pod, by reservations that count.
+type Kept<'a> = BTreeMap<IpAddr, &'a PodReference>;
+
 /// A block with what the plan needs of it.
 struct Held<'a> {
     block: &'a IPBlock,
     home: Home,
+    /// Pods that have an address of it, and come back with another.
     pods: BTreeSet<String>,
+    /// A pod of its node has an address of it that is kept for the pod, and comes back with that.
+    pinned: bool,
     /// Addresses that pods can have of it.
     room: u128,
 }
@@ -51,9 +58,15 @@ pub(super) fn run(world: &World, format: Format) -> anyhow::Result<()> {
 /// The fewest pods first. Each step counts on those before it, so a plan that is followed in part is right as far as it was followed.
 pub(super) fn plan(world: &World) -> Vec<Freed> {
     let reserved = world.reserved();
+    let reservations: Vec<&IPReservation> = world.reservations.iter().collect();
+    let (counting, _) = ip_reservation::accepted(&reservations);
+    let mut kept = Kept::new();
+    for one in counting {
+        kept.extend(one.spec.addresses.iter().filter_map(|address| Some((*address, one.spec.pod.as_ref()?))));
+    }
     let mut nodes: BTreeMap<(&str, bool), Vec<Held<'_>>> = BTreeMap::new();
     for block in &world.blocks {
-        let Some(held) = held(world, &reserved, block) else { continue };
+        let Some(held) = held(world, &reserved, &kept, block) else { continue };
         nodes.entry((&block.spec.node, block.spec.cidr.addr().is_ipv6())).or_default().push(held);
     }
     let mut plan: Vec<Freed> = nodes.into_values().flat_map(of_node).collect();
@@ -62,17 +75,24 @@ pub(super) fn plan(world: &World) -> Vec<Freed> {
 }
 
 /// None: the block's node or pool is not there; that is for `twill ipam check`.
-fn held<'a>(world: &World, reserved: &Reserved, block: &'a IPBlock) -> Option<Held<'a>> {
+fn held<'a>(world: &World, reserved: &Reserved, kept: &Kept<'_>, block: &'a IPBlock) -> Option<Held<'a>> {
     let cidr = block.spec.cidr;
     let node = world.nodes.iter().find(|node| node.name() == block.spec.node)?;
     let labels: Labels = node.metadata.labels.clone().unwrap_or_default();
     let home = pool::home(&world.pools, &labels, cidr)?;
     let inside = world.addresses.iter().filter(|(address, _)| cidr.contains(address));
-    let pods = inside.map(|(_, pod)| format!("{}/{}", pod.namespace(), pod.name())).collect();
+    let comes_back = |(address, pod): &&(IpAddr, Pod)| {
+        kept.get(address).is_some_and(|of| of.namespace == pod.namespace() && of.name == pod.name())
+    };
+    let (stay, go): (Vec<_>, Vec<_>) = inside.partition(comes_back);
+    // Elsewhere it has it whoever has the block.
+    let is_here = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(&block.spec.node);
+    let pinned = stay.iter().any(|(_, pod)| is_here(pod));
+    let pods = go.into_iter().map(|(_, pod)| format!("{}/{}", pod.namespace(), pod.name())).collect();
     // Ordinal 0 is nobody's.
     let first = u128::from(!reserved.has(cidr.network()));
     let room = range::size(cidr).saturating_sub(reserved.count(cidr)).saturating_sub(first);
-    Some(Held { block, home, pods, room })
+    Some(Held { block, home, pods, pinned, room })
 }
 
 /// Of one node's blocks of one family those that go when they are empty ([`twill_ipam::idle`]): not the oldest for all namespaces, of which the
@@ -89,7 +109,8 @@ fn of_node(mut blocks: Vec<Held<'_>>) -> Vec<Freed> {
     for held in blocks.iter().filter(|held| held.home.current) {
         *room.entry(held.home.name.clone()).or_default() += held.free();
     }
-    for held in blocks.iter().filter(|held| !held.pods.is_empty() && Some(held.block.spec.cidr) != tunnel) {
+    let can_go = |held: &&Held<'_>| !held.pods.is_empty() && !held.pinned && Some(held.block.spec.cidr) != tunnel;
+    for held in blocks.iter().filter(can_go) {
         let because = if !held.home.current {
             // The last block that a node has stays.
             if !replaced {
@@ -187,5 +208,27 @@ mod tests {
         world.pools.push(object("q", 0, json!({"cidr": "10.1.0.0/24"})));
         world.blocks.push(object("b", 9, json!({"cidr": "10.1.0.0/26", "node": "n1"})));
         assert_eq!(planned(&world), [("10.0.0.0/29".to_owned(), 1), ("10.0.0.8/29".to_owned(), 3)]);
+    }
+
+    #[test]
+    fn a_pod_that_comes_back_with_its_address_frees_nothing_where_it_runs() {
+        let keeps = |pod: &str| {
+            let spec = json!({"addresses": ["10.0.0.17"], "pod": {"namespace": "a", "name": pod}});
+            object::<IPReservation>("kept", 0, spec)
+        };
+        let mut pinned = world(&[2, 2, 1]);
+        pinned.reservations = vec![keeps("p2-0")];
+        assert_eq!(planned(&pinned), [("10.0.0.8/29".to_owned(), 2)]);
+        // Who has what is kept for another comes back without it.
+        let mut another = world(&[2, 2, 1]);
+        another.reservations = vec![keeps("other")];
+        assert_eq!(planned(&another), [("10.0.0.16/29".to_owned(), 1)]);
+        // It runs elsewhere, and has its address there whoever has the block.
+        let mut elsewhere = world(&[3, 3, 2]);
+        elsewhere.reservations = vec![keeps("p2-0")];
+        let moved = elsewhere.addresses.iter_mut().find(|(_, pod)| pod.name() == "p2-0").unwrap();
+        moved.1.spec.as_mut().unwrap().node_name = Some("n2".to_owned());
+        let freed = plan(&elsewhere);
+        assert_eq!(freed.iter().map(|one| one.pods.join(" ")).collect::<Vec<_>>(), ["a/p2-1"]);
     }
 }
