@@ -72,15 +72,23 @@ pub struct IPReservationStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// A pod on its node.
+/// A pod on its node, and what it has there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Holder {
     /// Name of the Node.
     pub node: String,
+    /// Identity of the machine, as in `spec.claimant` of its IPBlocks: another may be registered under the same name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub claimant: Option<String>,
     /// UID of the Pod.
     #[serde(rename = "podUID")]
     pub pod_uid: String,
+    /// The addresses that it has, or is about to get. They are its own until it has ended, also if `spec.addresses` changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "written::addresses")]
+    #[schemars(schema_with = "schemas::held_addresses")]
+    pub addresses: Vec<IpAddr>,
 }
 
 impl IPReservation {

@@ -87,10 +87,11 @@ impl Owner {
         cut
     }
 
-    /// Every address lies in a block that is ours and ready.
+    /// Every address lies in a block that is ours and ready, or is ours alone, by a reservation.
     fn is_whole(&self, blocks: &[Seen], ledger: &Ledger, held: &Attachment) -> bool {
         let own: BTreeSet<IpNet> = blocks.iter().filter(|block| self.owns(block)).map(|block| block.cidr).collect();
-        let ready = |cidr: &&IpNet| ledger.block(**cidr).is_some_and(|block| block.ready);
+        let is_one = |cidr: &IpNet| cidr.prefix_len() == cidr.max_prefix_len();
+        let ready = |cidr: &&IpNet| is_one(cidr) || ledger.block(**cidr).is_some_and(|block| block.ready);
         held.addresses.iter().all(|address| own.iter().filter(ready).any(|cidr| cidr.contains(address)))
     }
 
@@ -199,5 +200,8 @@ mod tests {
         assert_eq!(owner().cut_off(&cut, std::slice::from_ref(&ours), &ledger), cut, "ours, and not ready");
         ledger.add_block(ours.cidr, true, &BTreeMap::new());
         assert!(owner().cut_off(&cut, &[ours], &ledger).is_empty());
+        // By a reservation, in a block that is another's and stays so.
+        let (kept, others) = (block("10.42.0.1/32", "n1", Some("a")), block("10.42.0.0/29", "n2", None));
+        assert!(owner().cut_off(&cut, &[others, kept], &ledger).is_empty());
     }
 }

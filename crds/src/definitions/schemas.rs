@@ -54,6 +54,11 @@ pub(crate) fn kept_addresses(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "maxItems": 2, "items": {"type": "string", "maxLength": ADDRESS_LENGTH}})
 }
 
+/// Addresses that a pod has of those: of an edited list it may still have the earlier ones, too.
+pub(crate) fn held_addresses(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": {"type": "string", "maxLength": ADDRESS_LENGTH}})
+}
+
 /// A label selector, with what absence means to our kinds; Kubernetes' own text says the opposite.
 pub(crate) fn selector(_: &mut SchemaGenerator) -> Schema {
     selector_of(SELECTOR_LABELS, SELECTOR_EXPRESSIONS, SELECTOR_VALUES)

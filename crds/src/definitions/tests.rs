@@ -299,7 +299,7 @@ fn nothing_that_a_program_writes_is_pruned() {
     let block = json!({"cidr": "10.0.0.0/26", "node": "n1", "claimant": "c"});
     check::<IPBlock>(&make("IPBlock", &block, &json!({"used": 3})));
     let reservation = json!({"reservedCIDRs": ["10.0.0.0/28", "fd42::7/128"], "addresses": ["10.0.1.1"], "pod": {"namespace": "a", "name": "b"}});
-    let status = json!({"holder": {"node": "n1", "podUID": "u"}, "conditions": conditions});
+    let status = json!({"holder": {"node": "n1", "claimant": "c", "podUID": "u", "addresses": ["10.42.3.7"]}, "conditions": conditions});
     check::<IPReservation>(&make("IPReservation", &reservation, &status));
     for asn in [json!(1), json!({"nodeLabel": "asn"})] {
         let station = json!({"address": "10.0.0.9", "port": 11019});

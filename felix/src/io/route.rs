@@ -10,7 +10,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use twill_crds::names::{
     METRIC_LEARNED, METRIC_LOCAL_V4, METRIC_LOCAL_V6, METRIC_UNREACHABLE, RTPROT_BGPD, RTPROT_FELIX,
 };
@@ -129,12 +129,15 @@ fn lookup(rtnl: &mut Rtnl, address: IpAddr) -> Result<Option<RouteMessage>, Kern
     }
 }
 
-/// Whether the node sends to this address by a route that bgpd has learned, of whatever length.
+/// The route by which the node sends to this address, of whatever length, if bgpd has learned it.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn leads_elsewhere(rtnl: &mut Rtnl, address: IpAddr) -> Result<bool, KernelError> {
-    Ok(lookup(rtnl, address)?.is_some_and(|found| is_learned(&found)))
+pub fn leads_elsewhere(rtnl: &mut Rtnl, address: IpAddr) -> Result<Option<IpNet>, KernelError> {
+    // The kernel leaves the destination of a default route out.
+    let any = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let found = lookup(rtnl, address)?.filter(is_learned);
+    Ok(found.and_then(|found| destination(&found).or_else(|| IpNet::new(any, 0).ok())))
 }
 
 /// A route that bgpd has learned from somebody.

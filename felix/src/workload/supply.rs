@@ -2,6 +2,7 @@
 //! an address per family, or the block to claim or to wait for first, or why there is none.
 
 mod going;
+mod held;
 mod kept;
 mod named;
 mod requested;
@@ -33,6 +34,7 @@ pub struct Supply {
     reservations: Index<IPReservation>,
     reserved: Reserved,
     kept: kept::Kept,
+    held: held::Held,
     /// Blocks of all nodes.
     pub blocks: Index<IPBlock>,
     /// Own blocks of which nothing may be handed out, because others still have a route for them.

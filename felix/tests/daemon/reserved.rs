@@ -3,6 +3,7 @@
 use crate::node::Attached;
 use crate::node::Node;
 use crate::world::until;
+use k8s_openapi::api::events::v1::Event;
 use serde_json::{Value, json};
 use std::time::Duration;
 use twill_crds::{IPBlock, IPPool, IPReservation, Namespace, Pod};
@@ -145,6 +146,14 @@ fn an_address_that_is_kept_for_a_pod_follows_it_to_another_node_and_two_never_ha
     two.start();
     until("its old pod is cut off", Duration::from_secs(10), || !routed(&two, &address));
     assert!(routed(&one, &address) && one.ns.pings(&address));
+    let note = format!("IPReservation db ({address}) is node n1's now");
+    until("people are told which reservation took it", Duration::from_secs(10), || {
+        let events = one.list::<Event>();
+        events.iter().any(|event| {
+            event.regarding.as_ref().is_some_and(|about| about.kind.as_deref() == Some("IPReservation"))
+                && event.note.as_deref().is_some_and(|said| said.starts_with(&note))
+        })
+    });
     assert_eq!(holder(&one), Some(("n1".into(), third.uid)));
 }
 
@@ -167,11 +176,98 @@ fn the_holder_goes_with_the_pod_also_if_felix_was_killed_in_between() {
     until("nobody holds it", Duration::from_secs(5), || holder(&node).is_none());
     node.kill();
     let mut reservation = node.list::<IPReservation>().remove(0);
-    reservation.status.get_or_insert_default().holder =
-        Some(twill_crds::ip_reservation::Holder { node: "n1".into(), pod_uid: first.uid.clone() });
+    reservation.status.get_or_insert_default().holder = Some(twill_crds::ip_reservation::Holder {
+        node: "n1".into(),
+        pod_uid: first.uid.clone(),
+        ..Default::default()
+    });
     node.update_status(&reservation);
     node.start();
     assert!(holder(&node).is_some(), "its pod may come yet");
     node.delete_in_shop::<Pod>("db-0");
     until("nobody holds it", Duration::from_secs(15), || holder(&node).is_none());
+    // That nobody is said to have it does not mean that nobody has.
+    let next = node.pod("db-0");
+    let route = ["10.42.77.7/32", "via", "172.31.1.12", "proto", "84", "metric", "512"];
+    node.ns.run(&[&["ip", "route", "add"], &route[..]].concat());
+    let (code, said) = refused(&node.cni("ADD", &next));
+    assert!(code == 11 && said.contains("an address is still routed to another node"), "{code} {said}");
+    node.ns.run(&[&["ip", "route", "del"], &route[..]].concat());
+    // Nor does a missing route where bgpd has not written its own.
+    let own = node.ns.run(&["ip", "route", "show", "type", "unreachable", "proto", "84"]);
+    let own: Vec<&str> = own.split_whitespace().filter(|word| word.contains('/')).collect();
+    own.iter().for_each(|cidr| drop(node.ns.run(&["ip", "route", "del", "unreachable", cidr, "metric", "4096"])));
+    let (code, said) = refused(&node.cni("ADD", &next));
+    assert!(code == 11 && said.contains("bgpd has not written the routes"), "{code} {said}");
+    let put = |cidr: &&str| node.ns.run(&["ip", "route", "add", "unreachable", cidr, "proto", "84", "metric", "4096"]);
+    own.iter().for_each(|cidr| drop(put(cidr)));
+    assert_eq!(node.add(&next), ["10.42.77.7"]);
+}
+
+/// The addresses that the holder of the one reservation is said to have.
+fn named(node: &Node) -> Vec<String> {
+    let all = node.list::<IPReservation>();
+    let holder = all.first().and_then(IPReservation::holder);
+    holder.into_iter().flat_map(|holder| &holder.addresses).map(ToString::to_string).collect()
+}
+
+fn kept_for_db(addresses: &[&str]) -> Value {
+    json!({"addresses": addresses, "pod": {"namespace": "shop", "name": "db-0"}})
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn an_edit_takes_no_address_away_and_what_a_pod_has_already_is_written_down() {
+    let mut one = Node::new(&["10.42.0.0/16"]);
+    let mut two = one.beside("n2");
+    one.start_routed(1);
+    two.start_routed(1);
+    let (db, web) = (one.pod("db-0"), two.pod("web"));
+    let (had, innocent) = (one.add(&db).remove(0), two.add(&web));
+    // Pinned to what it has.
+    one.create::<IPReservation>(json!({"metadata": {"name": "db"}, "spec": kept_for_db(&[&had])}));
+    until("its holder is written", Duration::from_secs(15), || named(&one) == [had.as_str()]);
+    assert_eq!(holder(&one), Some(("n1".into(), db.uid.clone())));
+    // To what another pod has.
+    two.report(&web, &innocent);
+    one.put_in_cluster::<IPReservation>("db", kept_for_db(&[&innocent[0]]));
+    // Who has attached a pod since has heard of it.
+    one.add(&one.pod("a"));
+    two.add(&two.pod("b"));
+    assert!(routed(&two, &innocent[0]) && two.ns.pings(&innocent[0]), "nobody has taken it");
+    assert!(routed(&one, &had) && one.ns.pings(&had));
+    let next = next_of(&one, &db);
+    one.del(&db);
+    let (code, said) = refused(&one.cni("ADD", &next));
+    assert!(code == 103 && said.contains("pod shop/web on node n2 has it since before"), "{code} {said}");
+    assert!(routed(&two, &innocent[0]));
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_reservation_that_is_made_again_gives_the_pod_its_address_back_once_the_blocks_owner_has_heard() {
+    let mut one = Node::new(&["10.42.0.0/16"]);
+    let mut two = one.beside("n2");
+    one.start_routed(1);
+    two.start_routed(1);
+    let block = one.list::<IPBlock>().into_iter().find(|block| block.spec.node == "n1").unwrap().spec.cidr;
+    let address = twill_ipam::range::address(block, 9).unwrap().to_string();
+    let reserve = || {
+        one.create::<IPReservation>(json!({"metadata": {"name": "db"}, "spec": kept_for_db(&[&address])}));
+    };
+    reserve();
+    let first = one.pod("db-0");
+    assert_eq!(one.add(&first), [address.as_str()]);
+    one.del(&first);
+    until("nobody holds it", Duration::from_secs(15), || holder(&one).is_none());
+    let second = next_of(&two, &first);
+    assert_eq!(two.add(&second), [address.as_str()], "it was held before, so the block's owner knows");
+    one.delete::<IPReservation>("db");
+    until("it is cut off", Duration::from_secs(15), || !routed(&two, &address));
+    reserve();
+    until("it is open again", Duration::from_secs(90), || routed(&two, &address));
+    assert_eq!((holder(&two), named(&two)), (Some(("n2".into(), second.uid)), vec![address.clone()]));
+    assert!(two.ns.pings(&address));
+    let log = two.log_text();
+    assert!(log.contains("cut off no more"), "{log}");
 }

@@ -277,7 +277,7 @@ mod tests {
         let mut kept: IPReservation =
             object("db", json!({"addresses": ["10.0.0.70"], "pod": {"namespace": "a", "name": "db-0"}}));
         kept.status.get_or_insert_default().holder =
-            Some(ip_reservation::Holder { node: "n1".into(), pod_uid: uid.into() });
+            Some(ip_reservation::Holder { node: "n1".into(), pod_uid: uid.into(), ..Default::default() });
         kept
     }
 

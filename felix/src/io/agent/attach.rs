@@ -235,18 +235,22 @@ impl Agent {
         let own = held.map(|held| held.addresses.as_slice()).unwrap_or_default();
         let spoken_for =
             |address| !away || ledger.block_of(address).is_some_and(|cidr| told.iter().any(|told| cidr.contains(told)));
-        let (rtnl, mut broken) = (&mut self.rtnl, None);
+        let (rtnl, supply, mut broken) = (&mut self.rtnl, &self.supply, None);
         // An address that the node still has, whatever the store says, is not given to anybody.
         let is_kept = |address| kept.as_ref().is_some_and(|one| one.spec.addresses.contains(&address));
+        // What a pod somewhere has by a reservation is its own, whatever that says by now.
+        let is_held = |address| !is_kept(address) && supply.holders(address).next().is_some();
         let busy = |address| match route::in_use(rtnl, address, is_kept(address)) {
-            Ok(used) => used && !own.contains(&address) || !is_kept(address) && !spoken_for(address),
+            Ok(used) => {
+                (used || is_held(address)) && !own.contains(&address) || !is_kept(address) && !spoken_for(address)
+            }
             Err(error) => {
                 broken = Some(error);
                 true
             }
         };
         let choice = match add.given.as_slice() {
-            [] => self.supply.choose(whom, &add.runtime_config.ips, ledger, now, busy),
+            [] => supply.choose(whom, &add.runtime_config.ips, ledger, now, busy),
             given => chosen_by_another(given, ledger, busy),
         };
         if let Some(error) = broken {

@@ -5,6 +5,9 @@ use super::facts::{self, Compiled};
 use crate::index::Event;
 use crate::io::heard::Fact;
 use crate::model;
+use std::net::IpAddr;
+use std::time::Instant;
+use twill_crds::IPReservation;
 use twill_datastore::Followed;
 
 impl Agent {
@@ -45,6 +48,8 @@ impl Agent {
             }
             Fact::Reservation(followed) => {
                 self.memory.hear(kind, &followed);
+                self.keeping.hear(&followed, Instant::now());
+                self.supply_changed |= self.is_of_ours(&followed);
                 self.supply_changed |= self.supply.hear_reservations(*followed);
             }
             Fact::Block(followed) => {
@@ -62,6 +67,13 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// Whether somebody holds an address that an attachment of this node has.
+    fn is_of_ours(&self, followed: &Followed<IPReservation>) -> bool {
+        let Followed::Applied(one, _) = followed else { return false };
+        let has = |address: &IpAddr| self.store.ledger().holder(*address).is_some();
+        one.holder().is_some_and(|holder| holder.addresses.iter().any(has))
     }
 
     /// Whether the datastore has a Node of our name, as far as it was heard.

@@ -9,7 +9,7 @@ use crate::workload::interface_name;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use twill_crds::{IPBlock, Pod, names};
+use twill_crds::{IPReservation, Object, Pod, names};
 use twill_datastore::Key;
 use twill_datastore::event::{Occurrence, Severity, reference};
 use twill_ipam::{Attachment, Sandbox, Seen};
@@ -93,7 +93,7 @@ impl Agent {
     pub(super) fn isolation_problems(&self) -> Vec<String> {
         let mut by_block: BTreeMap<String, (&Seen, Vec<String>)> = BTreeMap::new();
         for (held, block) in self.isolated() {
-            let entry = by_block.entry(name(block.cidr)).or_insert_with(|| (block, Vec::new()));
+            let entry = by_block.entry(self.taker(block)).or_insert_with(|| (block, Vec::new()));
             entry.1.push(self.described(held, block));
         }
         let sentence = |(what, (block, pods)): (String, (&Seen, Vec<String>))| {
@@ -105,6 +105,23 @@ impl Agent {
             )
         };
         by_block.into_iter().map(sentence).collect()
+    }
+
+    /// What took an address: a block, or a reservation that keeps it for a pod.
+    fn taker(&self, block: &Seen) -> String {
+        let address = block.cidr.addr();
+        match self.reservation_of(block) {
+            Some(reservation) => format!("IPReservation {} ({address})", reservation.name()),
+            None if block.cidr.prefix_len() == block.cidr.max_prefix_len() => format!("address {address}"),
+            None => name(block.cidr),
+        }
+    }
+
+    fn reservation_of(&self, block: &Seen) -> Option<&std::sync::Arc<IPReservation>> {
+        let is_one = block.cidr.prefix_len() == block.cidr.max_prefix_len();
+        let mut holders = self.supply.holders(block.cidr.addr()).filter(|_| is_one);
+        let (name, _) = holders.find(|(_, holder)| holder.node == block.node && holder.claimant == block.claimant)?;
+        self.supply.reservation(name)
     }
 
     fn described(&self, held: &Attachment, block: &Seen) -> String {
@@ -148,14 +165,13 @@ impl Agent {
                 self.tell(reference(&Pod { metadata: meta, ..Pod::default() }), note);
             }
         }
-        let named = |what: &String| {
-            new.iter().filter_map(|s| self.isolation.taken.get(s)).any(|b| what.starts_with(&name(b.cidr)))
-        };
-        for note in self.isolation_problems().into_iter().filter(named) {
-            let taken = self.isolation.taken.values().find(|block| note.starts_with(&name(block.cidr)));
-            let key = taken.map(|block| Key::cluster(names::block_name(block.cidr)));
-            let block: Option<&std::sync::Arc<IPBlock>> = key.and_then(|key| self.supply.blocks.get(&key));
-            block.into_iter().for_each(|block| self.tell(reference(block.as_ref()), note.clone()));
+        let new = || new.iter().filter_map(|sandbox| self.isolation.taken.get(sandbox));
+        for note in self.isolation_problems() {
+            let Some(taken) = new().find(|block| note.starts_with(&self.taker(block))) else { continue };
+            let block = self.supply.blocks.get(&Key::cluster(names::block_name(taken.cidr)));
+            let regarding = self.reservation_of(taken).map(|one| reference(one.as_ref()));
+            let regarding = regarding.or_else(|| block.map(|block| reference(block.as_ref())));
+            regarding.into_iter().for_each(|regarding| self.tell(regarding, note.clone()));
         }
     }
 

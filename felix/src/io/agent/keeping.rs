@@ -1,6 +1,8 @@
 //! Addresses that are kept for one pod ([`twill_ipam::holder`]): which node has them is written into the IPReservation before anything of this
 //! node has them, and taken back after nothing has. One write of a reservation at a time, and the next is decided on only when that was heard of.
 
+mod known;
+
 use super::attach::Wait;
 use super::{Agent, later};
 use crate::cni::{Add, Failure, Reason};
@@ -14,8 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use twill_crds::ip_reservation::Holder;
 use twill_crds::{IPReservation, Object, Pod};
-use twill_datastore::{Datastore, Error, Filter};
-use twill_ipam::holder::{self, Next, Signs};
+use twill_datastore::{Datastore, Error, Filter, Followed};
+use twill_ipam::holder::{self, Hindrance, Next, Signs};
 use twill_ipam::{Kind, Sandbox, Seen};
 
 /// Pause before a holder that was in the way is looked at again.
@@ -32,6 +34,8 @@ pub(super) struct Keeping {
     waits: BTreeMap<String, (String, Instant)>,
     /// UIDs of pods that had addresses here and have them no more.
     ended: BTreeSet<String>,
+    /// Since when addresses are known to be kept.
+    known: known::Known,
 }
 
 /// How a look at a holder, and the write after it, went.
@@ -41,11 +45,26 @@ pub enum Kept {
     Written(u64),
     /// Somebody wrote it meanwhile, or deleted it.
     Changed,
-    /// The holder is in the way: what was seen of it.
-    InTheWay(Holder, &'static str),
+    /// The holder, or nobody is said to be one, and what is in the way.
+    InTheWay(Option<Holder>, Hindrance),
 }
 
 impl Keeping {
+    /// Takes in what is told about reservations. What was written later than a list is of a datastore that has been put back to an earlier state,
+    /// and is not heard of any more.
+    pub(super) fn hear(&mut self, followed: &Followed<IPReservation>, now: Instant) {
+        if let Followed::Synced { items, revision } = followed {
+            let names: BTreeSet<&str> = items.iter().map(Object::name).collect();
+            self.written.retain(|name, at| *at <= revision.0 && names.contains(name.as_str()));
+            self.waits.retain(|name, _| names.contains(name.as_str()));
+        }
+        if let Followed::Deleted(gone, _) = followed {
+            self.written.remove(gone.name());
+            self.waits.remove(gone.name());
+        }
+        self.known.hear(followed, now);
+    }
+
     /// Nothing of ours is on the way to it.
     fn is_settled(&self, reservation: &IPReservation) -> bool {
         let written = self.written.get(reservation.name());
@@ -60,7 +79,7 @@ impl Agent {
             return Ok(None);
         }
         let Some(kept) = self.supply.kept_for(&add.namespace, &add.pod) else { return Ok(None) };
-        let (name, me) = (kept.name().to_owned(), Holder { node: self.node.clone(), pod_uid: add.uid.clone() });
+        let (name, me) = (kept.name().to_owned(), self.holder_of(&kept, &add.uid, &kept.spec.addresses));
         // Another interface of the same container has others.
         let second = |held: &twill_ipam::Attachment| {
             held.sandbox.container_id == add.sandbox.container_id && held.sandbox != add.sandbox
@@ -77,9 +96,12 @@ impl Agent {
             if let Some(held) = self.store.ledger().holder(*address).filter(|held| held.uid != add.uid) {
                 return Err(Wait::For(is_had_here(&name, *address, held)));
             }
+            if let Some(why) = self.held_by_another(&name, *address, &me) {
+                return Err(Wait::For(why));
+            }
         }
         let is_settled = self.keeping.is_settled(&kept);
-        if is_settled && holder::take(kept.holder(), &me, None) == Next::Stays {
+        if is_settled && holder::holds(kept.holder(), &me) {
             return Ok(Some(kept));
         }
         if is_settled && !away {
@@ -106,20 +128,48 @@ impl Agent {
         Err(Failure::new(Reason::AddressRefused, message))
     }
 
-    /// Takes back what nobody here has any more.
+    /// By another reservation, which was edited since, some pod has it.
+    fn held_by_another(&self, name: &str, address: IpAddr, me: &Holder) -> Option<String> {
+        let mut others =
+            self.supply.holders(address).filter(|(other, holder)| *other != name && !holder::is_same(holder, me));
+        let (other, holder) = others.next()?;
+        Some(format!(
+            "IPReservation {name} keeps {address} for this pod, and by IPReservation {other} the pod with UID {} on node {} still has it; it was not \
+             given up",
+            holder.pod_uid, holder.node
+        ))
+    }
+
+    /// A pod of this node as holder: of what the reservation keeps for it, it has what it is written to have, what it has here, and what it
+    /// `wants`; and what it was written to have before an edit and still has.
+    fn holder_of(&self, kept: &IPReservation, uid: &str, wants: &[IpAddr]) -> Holder {
+        let claimant = Some(self.supply.owner().claimant.clone());
+        let me = Holder { node: self.node.clone(), claimant, pod_uid: uid.to_owned(), addresses: Vec::new() };
+        let ours = kept.holder().filter(|holder| holder::is_same(holder, &me));
+        let named = ours.map(|holder| holder.addresses.as_slice()).unwrap_or_default();
+        let has = |address: &IpAddr| self.store.ledger().holder(*address).is_some_and(|held| held.uid == uid);
+        let keeps = &kept.spec.addresses;
+        let of_kept = keeps.iter().filter(|one| wants.contains(one) || named.contains(one) || has(one));
+        let earlier = named.iter().filter(|one| !keeps.contains(one) && has(one));
+        let addresses = of_kept.chain(earlier).copied().collect();
+        Holder { addresses, ..me }
+    }
+
+    /// Takes back what nobody here has any more, and writes down what pods here have.
     pub(super) fn give_up_kept(&mut self) {
         if self.heard_up_to().is_none() {
             return;
         }
         for kept in self.supply.held_here() {
-            let Some(uid) = kept.holder().map(|holder| holder.pod_uid.clone()) else { continue };
-            let attached = self.store.ledger().attachments().any(|held| held.uid == uid);
-            if attached || self.pending.iter().any(|pending| pending.is_of(&uid)) || !self.keeping.is_settled(&kept) {
+            let Some(holder) = kept.holder().cloned() else { continue };
+            let (uid, ours) = (&holder.pod_uid, self.supply.is_ours(&holder));
+            let attached = ours && self.store.ledger().attachments().any(|held| held.uid == *uid);
+            if attached || self.pending.iter().any(|pending| pending.is_of(uid)) || !self.keeping.is_settled(&kept) {
                 continue;
             }
-            let ended = self.keeping.ended.contains(&uid);
+            let ended = ours && self.keeping.ended.contains(uid);
             // Its next sandbox may be on the way.
-            if !ended && self.compiler.pods().any(|pod| pod.uid == uid) {
+            if !ended && self.compiler.pods().any(|pod| pod.uid == *uid) {
                 continue;
             }
             self.settle_holder(&kept, None, ended);
@@ -127,6 +177,39 @@ impl Agent {
         let held: BTreeSet<String> =
             self.supply.held_here().iter().filter_map(|one| Some(one.holder()?.pod_uid.clone())).collect();
         self.keeping.ended.retain(|uid| held.contains(uid));
+        self.write_down_kept();
+    }
+
+    /// A pod may have had an address before it was kept for it, or its reservation was deleted and made again: it is the holder if nobody else is.
+    /// What it is written to have, is not kept for it any more and was let go is given up.
+    fn write_down_kept(&mut self) {
+        let attached = self.store.ledger().attachments().filter(|held| held.origin.kind == Kind::Workload);
+        let pods: BTreeSet<_> =
+            attached.map(|held| (held.namespace.clone(), held.pod.clone(), held.uid.clone())).collect();
+        for (namespace, pod, uid) in pods {
+            let Some(kept) = self.supply.kept_for(&namespace, &pod) else { continue };
+            let me = self.holder_of(&kept, &uid, &[]);
+            let same = kept.holder().map(|holder| holder::is_same(holder, &me));
+            let next = holder::take(kept.holder(), &me, Signs::default());
+            let is_busy = self.pending.iter().any(|pending| pending.is_of(&uid)) || !self.keeping.is_settled(&kept);
+            if same == Some(false) || next == Next::Stays || is_busy || self.pod_of(&namespace, &pod, &uid).is_none() {
+                continue;
+            }
+            if me.addresses.is_empty() {
+                if same.is_some() {
+                    self.settle_holder(&kept, None, true);
+                }
+                continue;
+            }
+            let is_others = |address: &IpAddr| {
+                let elsewhere =
+                    |pod: &crate::model::Pod| pod.is_governed() && pod.uid != uid && pod.addresses.contains(address);
+                self.held_by_another(kept.name(), *address, &me).is_some() || self.compiler.pods().any(elsewhere)
+            };
+            if !me.addresses.iter().any(is_others) {
+                self.settle_holder(&kept, Some(me), false);
+            }
+        }
     }
 
     /// An attachment ended here.
@@ -143,16 +226,12 @@ impl Agent {
         if !ended && self.keeping.waits.get(&name).is_some_and(|(_, until)| Instant::now() < *until) {
             return;
         }
-        let holder = kept.holder().cloned();
-        let signs = match &holder {
-            Some(holder) => match self.signs(kept, holder) {
-                Ok(signs) => signs,
-                Err(why) => {
-                    self.keeping.waits.insert(name, (why, later(PAUSE)));
-                    return;
-                }
-            },
-            None => Signs::default(),
+        let signs = match self.signs(kept, wanted.as_ref()) {
+            Ok(signs) => signs,
+            Err(why) => {
+                self.keeping.waits.insert(name, (why, later(PAUSE)));
+                return;
+            }
         };
         self.keeping.under_way.insert(name.clone());
         let (store, done, kept) = (self.datastore.clone(), self.done.clone(), kept.as_ref().clone());
@@ -162,19 +241,38 @@ impl Agent {
         });
     }
 
-    /// What this node sees of a holder; whether its pod exists is not among it.
-    fn signs(&mut self, kept: &IPReservation, holder: &Holder) -> Result<Signs, String> {
-        let attached = self.store.ledger().attachments().any(|held| held.uid == holder.pod_uid);
-        let mut routed = false;
-        for address in &kept.spec.addresses {
-            // In a block of the holder's node the address has no route of its own.
-            let led = match self.supply.is_in_block_of(*address, &holder.node) {
-                true => route::leads_elsewhere(&mut self.rtnl, *address),
-                false => route::learned(&mut self.rtnl, (*address).into(), |_| false).map(|found| found.is_some()),
-            };
-            routed |= led.map_err(|error| calls::refused(&error).to_string())?;
+    /// What this node sees of the holder and of what is wanted; whether the holder's pod exists is not among it.
+    fn signs(&mut self, kept: &IPReservation, wanted: Option<&Holder>) -> Result<Signs, String> {
+        let holder = kept.holder();
+        let named = holder.map(|holder| holder.addresses.as_slice()).unwrap_or_default();
+        let is_same = holder.zip(wanted).is_some_and(|(holder, me)| holder::is_same(holder, me));
+        let wants = wanted.iter().flat_map(|me| &me.addresses).filter(|one| !(is_same && named.contains(one)));
+        // What a pod here has and uses, nobody else does.
+        let uses = |address: &&IpAddr| {
+            let held = self.store.ledger().holder(**address).filter(|held| !self.isolation.holds(&held.sandbox));
+            held.zip(wanted).is_some_and(|(held, me)| held.uid == me.pod_uid)
+        };
+        let mut doubted: BTreeSet<IpAddr> = wants.filter(|address| !uses(address)).copied().collect();
+        let now = Instant::now();
+        let is_young = |address: &IpAddr| {
+            self.supply.is_in_anothers_block(*address) && self.keeping.known.is_young(kept, *address, now)
+        };
+        let mut signs = Signs { young: doubted.iter().any(is_young), ..Signs::default() };
+        if let Some(holder) = holder.filter(|_| !is_same) {
+            doubted.extend(named);
+            let has = |held: &twill_ipam::Attachment| held.uid == holder.pod_uid;
+            signs.attached = self.supply.is_ours(holder) && self.store.ledger().attachments().any(has);
         }
-        Ok(Signs { attached, routed, exists: false })
+        let refused = |error: crate::io::link::KernelError| calls::refused(&error).to_string();
+        for address in &doubted {
+            let route = route::leads_elsewhere(&mut self.rtnl, *address).map_err(refused)?;
+            signs.routed |= route.is_some_and(|route| self.supply.tells(route, *address, holder));
+        }
+        if !doubted.is_empty() {
+            let own = self.supply.own();
+            signs.blind = !route::unreachable(&mut self.rtnl).map_err(refused)?.iter().any(|cidr| own.contains(cidr));
+        }
+        Ok(signs)
     }
 
     /// A look at a holder, or a write, has ended.
@@ -188,9 +286,7 @@ impl Agent {
                 return;
             }
             Ok(Kept::Changed) => return drop(self.keeping.waits.remove(&name)),
-            Ok(Kept::InTheWay(Holder { node, pod_uid }, sign)) => {
-                format!("node {node} has them for a pod with UID {pod_uid}, which {sign}")
-            }
+            Ok(Kept::InTheWay(holder, hindrance)) => in_the_way(holder.as_ref(), hindrance),
             Err(error) => error.to_string(),
         };
         self.keeping.waits.insert(name, (why, later(PAUSE)));
@@ -201,9 +297,10 @@ impl Agent {
         let mut moved = BTreeMap::new();
         for held in self.store.ledger().attachments() {
             for address in &held.addresses {
-                let is_else = |holder: &&Holder| holder.node != self.node || holder.pod_uid != held.uid;
-                if let Some(holder) = self.supply.holders(*address).find(is_else) {
-                    let seen = Seen { cidr: (*address).into(), node: holder.node.clone(), claimant: None, used: None };
+                let is_else = |holder: &&Holder| !self.supply.is_ours(holder) || holder.pod_uid != held.uid;
+                if let Some(holder) = self.supply.holders(*address).map(|(_, holder)| holder).find(is_else) {
+                    let (node, claimant) = (holder.node.clone(), holder.claimant.clone());
+                    let seen = Seen { cidr: (*address).into(), node, claimant, used: None };
                     moved.insert(held.sandbox.clone(), seen);
                 }
             }
@@ -225,16 +322,16 @@ async fn settle(
         Some(me) => holder::take(holder.as_ref(), me, seen),
         None => holder::give_up(ended, seen),
     };
-    let mut next = decide(None);
+    let mut next = decide(signs);
     if let (Next::Look, Some(holder)) = (next, &holder) {
         let fields = vec![("spec.nodeName".to_owned(), holder.node.clone())];
         let pods = store.list::<Pod>(&Filter { fields, ..Filter::default() }).await?.items;
-        signs.exists = pods.iter().any(|pod| pod.metadata.uid.as_ref() == Some(&holder.pod_uid));
-        next = decide(Some(signs));
+        signs.exists = Some(pods.iter().any(|pod| pod.metadata.uid.as_ref() == Some(&holder.pod_uid)));
+        next = decide(signs);
     }
-    match (next, holder) {
-        (Next::Wait(sign), Some(holder)) => return Ok(Kept::InTheWay(holder, sign)),
-        (Next::Write, _) => {}
+    match next {
+        Next::Wait(hindrance) => return Ok(Kept::InTheWay(holder, hindrance)),
+        Next::Write => {}
         _ => return Ok(Kept::Changed),
     }
     kept.status.get_or_insert_default().holder = wanted;
@@ -245,6 +342,45 @@ async fn settle(
     }
 }
 
+/// Why the holder cannot be written, and what a person can do; without its end.
+fn in_the_way(holder: Option<&Holder>, hindrance: Hindrance) -> String {
+    let Some(Holder { node, pod_uid, .. }) = holder else { return hindrance.to_string() };
+    let has = format!("node {node} has them for a pod with UID {pod_uid}");
+    match hindrance {
+        Hindrance::Attached | Hindrance::Exists => format!("{has}, which {hindrance}"),
+        Hindrance::Lingers => format!(
+            "{has}, which {hindrance}; end its container there (twill ipam local on that node names it), or delete Node {node} if the machine is lost"
+        ),
+        Hindrance::Routed | Hindrance::Blind | Hindrance::Young => hindrance.to_string(),
+    }
+}
+
 fn revision(reservation: &IPReservation) -> u64 {
     reservation.meta().resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twill_datastore::Revision;
+
+    #[test]
+    fn what_was_written_to_a_datastore_that_was_put_back_or_to_what_is_gone_is_not_waited_for() {
+        let mut one = IPReservation::new("db", Default::default());
+        one.metadata.resource_version = Some("3".into());
+        let mut keeping = Keeping { written: [("db".to_owned(), 9)].into(), ..Keeping::default() };
+        let synced = |items: &[&IPReservation], revision| {
+            let items = items.iter().map(|one| (*one).clone()).collect();
+            Followed::Synced { items, revision: Revision(revision) }
+        };
+        keeping.hear(&synced(&[&one], 9), Instant::now());
+        assert!(!keeping.is_settled(&one));
+        keeping.hear(&synced(&[&one], 8), Instant::now());
+        assert!(keeping.is_settled(&one));
+        for gone in [synced(&[], 10), Followed::Deleted(one.clone(), Revision(10))] {
+            keeping.written.insert("db".to_owned(), 9);
+            keeping.hear(&gone, Instant::now());
+            assert!(keeping.written.is_empty());
+        }
+    }
 }

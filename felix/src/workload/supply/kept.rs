@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use twill_crds::ip_reservation::{Holder, accepted};
 use twill_crds::{IPReservation, Object, PodReference};
-use twill_ipam::{Attachment, Family, Ledger, Seen};
+use twill_ipam::{Attachment, Family, Ledger};
 
 /// Names of reservations that keep addresses for a pod. Which of several counts is decided when it is asked.
 #[derive(Clone, Debug, Default)]
@@ -106,36 +106,6 @@ impl Supply {
         self.reservations.get(&twill_datastore::Key::cluster(name))
     }
 
-    /// Whether an address lies in a block of this node's name.
-    #[must_use]
-    pub fn is_in_block_of(&self, address: IpAddr, node: &str) -> bool {
-        self.blocks.iter().any(|(_, block)| block.spec.node == node && block.spec.cidr.contains(&address))
-    }
-
-    /// All that keep an address for a pod of which this is one: as the datastore says, who has it.
-    pub fn holders(&self, address: IpAddr) -> impl Iterator<Item = &Holder> {
-        let names = self.kept.by_address.get(&address).into_iter().flatten();
-        names.filter_map(|name| self.reservation(name)?.holder())
-    }
-
-    /// What an attachment of this node has by a reservation, as blocks of its own: it lies in another's, or in none.
-    #[must_use]
-    pub fn kept_here(&self, ledger: &Ledger) -> Vec<Seen> {
-        let own = &self.owner;
-        let has = |address: &IpAddr, uid: &str| ledger.holder(*address).is_some_and(|held| held.uid == uid);
-        let of = |one: Arc<IPReservation>| {
-            let uid = one.holder().map(|holder| holder.pod_uid.clone()).unwrap_or_default();
-            let here = one.spec.addresses.iter().copied().filter(|address| has(address, &uid)).collect::<Vec<_>>();
-            here.into_iter().map(|address| Seen {
-                cidr: IpNet::from(address),
-                node: own.node.clone(),
-                claimant: Some(own.claimant.clone()),
-                used: None,
-            })
-        };
-        self.held_here().into_iter().flat_map(of).collect()
-    }
-
     /// Whether an address can be kept for anybody.
     ///
     /// # Errors
@@ -192,7 +162,7 @@ mod tests {
     use twill_datastore::{Followed, Revision};
 
     fn reservation(name: &str, addresses: &[&str], pod: &str, holder: Option<(&str, &str)>) -> IPReservation {
-        let holder = holder.map(|(node, uid)| json!({"node": node, "podUID": uid}));
+        let holder = holder.map(|(node, uid)| json!({"node": node, "podUID": uid, "addresses": addresses}));
         serde_json::from_value(json!({"apiVersion": "twill.network/v1", "kind": "IPReservation",
             "metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"addresses": addresses, "pod": {"namespace": "shop", "name": pod}}, "status": {"holder": holder}}))
@@ -336,5 +306,14 @@ mod tests {
         assert!(!cut(&held(("n1", "u0"))));
         assert!(cut(&held(("n2", "u1"))), "it went on to another node");
         assert!(cut(&held(("n1", "u1"))));
+        // Nothing is taken away by what the reservation says by now, nor by another machine's having it under our name.
+        let mut supply = held(("n1", "u0"));
+        let mut edited = supply.reservation("far").unwrap().as_ref().clone();
+        edited.spec.addresses = vec!["10.42.1.1".parse().unwrap()];
+        supply.hear_reservations(Followed::Applied(edited.clone(), Revision(2)));
+        assert!(!cut(&supply) && supply.holders("10.42.1.1".parse().unwrap()).next().is_none());
+        edited.status.as_mut().unwrap().holder.as_mut().unwrap().claimant = Some("another".into());
+        supply.hear_reservations(Followed::Applied(edited, Revision(3)));
+        assert!(cut(&supply));
     }
 }

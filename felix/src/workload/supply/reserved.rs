@@ -12,7 +12,9 @@ impl Supply {
     /// reserved now: who holds it is no matter for that.
     pub fn hear_reservations(&mut self, followed: Followed<IPReservation>) -> bool {
         let mut changed = false;
-        for change in self.reservations.apply(followed) {
+        let changes = self.reservations.apply(followed);
+        self.held.follow(&changes);
+        for change in changes {
             let [old, new] = [change.old.as_deref(), change.new.as_deref()];
             self.kept.hold(&change.key.name, new.and_then(IPReservation::holder), &self.owner.node);
             if old.map(|one| &one.spec) == new.map(|one| &one.spec) {
