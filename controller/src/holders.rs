@@ -1,8 +1,9 @@
 //! Addresses that are kept for a pod, and whose holder's node is gone: nobody there gives them up any more. In flows what is known and the time;
 //! out flow reservations to be looked at once more, consistently, and freed of their holder.
 //!
-//! Whoever wants such addresses passes over the holder himself once its pod is gone and nothing is routed to its node; this is for the route that
-//! somebody still tells of, and for reservations that nobody asks for.
+//! Whoever wants such addresses passes over the holder himself once its pod is gone and nothing is routed to its node; this is for a route of the
+//! node's block that somebody else has or tells of by now, and for reservations that nobody asks for. A route for an address that still stands is
+//! looked at by whoever takes it then.
 
 use crate::exodus::exodus;
 use crate::world::World;
@@ -34,7 +35,8 @@ impl Holders {
         for (_, reservation) in world.reservations.iter() {
             let Some(holder) = reservation.holder().filter(|holder| !world.has_node(&holder.node)) else { continue };
             let uid = reservation.meta().uid.as_deref().unwrap_or_default();
-            all.insert(format!("{uid}/{}/{}", holder.node, holder.pod_uid), reservation);
+            let claimant = holder.claimant.as_deref().unwrap_or_default();
+            all.insert(format!("{uid}/{}/{claimant}/{}", holder.node, holder.pod_uid), reservation);
         }
         let tried = std::mem::take(&mut self.tried);
         let seen = all.keys().map(|key| (key.clone(), doubted || tried.contains(key))).collect();
