@@ -202,9 +202,8 @@ impl Agent {
                 continue;
             }
             let is_others = |address: &IpAddr| {
-                let elsewhere =
-                    |pod: &crate::model::Pod| pod.is_governed() && pod.uid != uid && pod.addresses.contains(address);
-                self.held_by_another(kept.name(), *address, &me).is_some() || self.compiler.pods().any(elsewhere)
+                self.held_by_another(kept.name(), *address, &me).is_some()
+                    || self.compiler.claimants(*address).any(|pod| pod.uid != uid)
             };
             if !me.addresses.iter().any(is_others) {
                 self.settle_holder(&kept, Some(me), false);
