@@ -71,7 +71,7 @@ fn pods_of_a_lost_block_are_told_before_it_is_withdrawn() {
     let lab = one_rack("  topology: Mesh\n  resources: [pool.yaml, pods.yaml]\n");
     let lab = Lab::up("lost", &lab, &[("pool.yaml", POOL), ("pods.yaml", &pods)]).unwrap();
     // It would claim it again.
-    succeeded(lab.lab(&["kill", "n1", "felix"]).output().unwrap()).unwrap();
+    succeeded(lab.lab(["kill", "n1", "felix"]).output().unwrap()).unwrap();
     let a = lab.pod("default/a").unwrap().ips[0].clone();
     let (net, last) = a.rsplit_once('.').unwrap();
     let first = last.parse::<u8>().unwrap() & 0b1100_0000;
