@@ -376,10 +376,10 @@ fn taken_and_back(cluster: &Cluster, time: u64) {
     cluster.kubectl(&["delete", "ipblock", &name]);
     cluster.server.apply(&others).unwrap();
     cluster.signal("n1", Daemon::Felix, Signal::SIGCONT);
-    until("people are told of the pod", || cluster.told("AddressTaken", "a") >= time);
+    until("people are told of the pod", || cluster.told("AddressTaken", "a") == time);
     cluster.kubectl(&["delete", "node", "n9"]);
     until("what the node left is freed", || cluster.blocks("n9").is_empty() && !cluster.has_network("n9"));
-    until("people are told of it", || cluster.told("BlocksFreed", "n9") >= time);
+    until("people are told of it", || cluster.told("BlocksFreed", "n9") == time);
     until("the block is n1's again", || cluster.blocks("n1").contains(&name));
     until("all is as before", || cluster.lab.probe(&["--to", "default/a"]).unwrap().differences == 0);
 }

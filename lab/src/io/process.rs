@@ -36,12 +36,14 @@ impl Process {
     /// SIGKILL, and waits until it is gone.
     ///
     /// # Errors
-    /// It does not go within a minute, which a disk can take that it waits for.
+    /// It runs on for five seconds, or the last of its threads for a minute, which a disk can take that it waits for.
     pub fn kill(&self) -> anyhow::Result<()> {
         if self.runs() {
             let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
         }
-        if !until(Duration::from_secs(60), || !self.runs() && !self.lingers()) {
+        let is_gone =
+            until(Duration::from_secs(5), || !self.runs()) && until(Duration::from_secs(60), || !self.lingers());
+        if !is_gone {
             bail!("process {} does not go away after SIGKILL", self.pid);
         }
         Ok(())
