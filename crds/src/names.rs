@@ -22,6 +22,8 @@ pub const METRIC_LOCAL_V4: u32 = 0;
 /// Metric of a local IPv6 workload route, written by felix alone. The kernel reads 0 as 1024 for IPv6, hence another value.
 pub const METRIC_LOCAL_V6: u32 = 64;
 
+/// How the names of tunnel devices begin.
+pub const TUNNEL_PREFIX: &str = "twill-";
 /// The collect-metadata VXLAN device of a node.
 pub const VXLAN_DEVICE: &str = "twill-vxlan";
 /// UDP port of [`VXLAN_DEVICE`] unless configured otherwise (RFC 7348).

@@ -46,6 +46,7 @@ const UDP: u8 = 17;
 /// FIN, SYN, RST, ACK.
 const TCP_FLAGS: u8 = 0x17;
 const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
 /// MLD query, report and done, router and neighbour solicitation, neighbour advertisement, MLDv2 report: what an IPv6 host says
 /// on its link. Router advertisements and redirects are not among them: no workload is its node's router.
 const LINK_TYPES: [u8; 7] = [130, 131, 132, 133, 135, 136, 143];
@@ -127,6 +128,9 @@ fn forward() -> Vec<Rule> {
         Rule::new(vec![device(Direction::In, names::IPIP_DEVICE, false)], jump("tunnel")),
         // Before established: a cut connection is one.
         Rule::new(vec![], jump("cut")),
+        // Before established, too, which the answer to a SYN is.
+        clamp_mss(Direction::In),
+        clamp_mss(Direction::Out),
         // For workload interfaces only: what else this host forwards is not ours to judge.
         established(Direction::In),
         established(Direction::Out),
@@ -278,8 +282,7 @@ fn cut() -> Vec<Rule> {
     ]
 }
 
-/// natOutgoing: what leaves all pools carries the node's address; so does what a pod sends to itself by a port of the node. There is no MSS clamping beside it: routes through tunnels
-/// carry their MTU, and the ICMP errors that tell a pod pass as related.
+/// natOutgoing: what leaves all pools carries the node's address; so does what a pod sends to itself by a port of the node.
 fn postrouting() -> Vec<Rule> {
     let masquerade = |source, nat, destination, pools| {
         Rule::new(
@@ -304,6 +307,14 @@ fn postrouting() -> Vec<Rule> {
         masquerade(Field::SourceV4, NAT_V4, Field::DestinationV4, POOLS_V4),
         masquerade(Field::SourceV6, NAT_V6, Field::DestinationV6, POOLS_V6),
     ]
+}
+
+/// Where ICMP errors are dropped on the way, nothing else tells the ends of a connection what the tunnel carries. In both directions, so that a
+/// node without this rule at the other end of the tunnel hinders nobody.
+fn clamp_mss(side: Direction) -> Rule {
+    let tunnel = Match::Interface { side, name: Interface::Prefix(names::TUNNEL_PREFIX.into()), negated: false };
+    let syn = Match::TcpFlags { mask: TCP_SYN | TCP_RST, value: TCP_SYN, negated: false };
+    Rule::new(vec![tunnel, syn], Action::ClampMss)
 }
 
 fn unknown(side: Direction) -> Rule {

@@ -121,7 +121,7 @@ fn verdict<'a>(ruleset: &'a Ruleset, rule: &'a Rule, packet: &Packet) -> Option<
             Value::Verdict(verdict) => Some(verdict),
             _ => None,
         },
-        Action::Translate { .. } | Action::Masquerade | Action::Log(_) | Action::Trace => None,
+        Action::Translate { .. } | Action::Masquerade | Action::ClampMss | Action::Log(_) | Action::Trace => None,
     }
 }
 

@@ -318,7 +318,7 @@ fn check_rule(all: &Ruleset, rule: &Rule) -> Result<(), String> {
             None => Ok(()),
         },
         Action::Log(log) => check_log(all, log),
-        Action::Masquerade | Action::Trace => Ok(()),
+        Action::Masquerade | Action::ClampMss | Action::Trace => Ok(()),
     }
 }
 

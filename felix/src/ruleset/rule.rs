@@ -69,6 +69,9 @@ pub enum Action {
     },
     /// Source NAT to the address of the outgoing interface, ports fully random. Only in a NAT chain at postrouting.
     Masquerade,
+    /// Lowers the maximum segment size that a TCP SYN tells, to what the routes in both directions carry; then the next rule. Never
+    /// raises it, and adds none. Only at forward, output or postrouting, and after a match of TCP.
+    ClampMss,
 }
 
 /// To whom a packet is told of, and how often at most.

@@ -114,6 +114,7 @@ impl Display for Rule {
                 write!(f, "dnat {family} to {} map @{map}", fields(key))?;
             }
             Action::Masquerade => write!(f, "masquerade fully-random")?,
+            Action::ClampMss => write!(f, "tcp option maxseg size set rt mtu")?,
         }
         if self.comment.is_empty() { Ok(()) } else { write!(f, " comment {:?}", self.comment) }
     }

@@ -4,6 +4,7 @@
 
 mod figures;
 mod hostports;
+mod mss;
 mod packets;
 mod refusals;
 mod repair;

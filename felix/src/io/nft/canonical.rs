@@ -1,8 +1,8 @@
 //! Rules as the kernel dumps them, and the form in which a written and a dumped one compare.
 
 use super::expression::{
-    DYNSET_EXPRESSION, DYNSET_FLAGS, DYNSET_PADDING, DYNSET_TIMEOUT, EXPRESSION_DATA, EXPRESSION_NAME, LIMIT_PADDING,
-    VALUE, read_verdict, verdict,
+    DYNSET_EXPRESSION, DYNSET_FLAGS, DYNSET_PADDING, DYNSET_TIMEOUT, EXPRESSION_DATA, EXPRESSION_NAME, EXTHDR_FLAGS,
+    LIMIT_PADDING, VALUE, read_verdict, verdict,
 };
 use super::wire::{Attributes, Writer};
 
@@ -39,7 +39,7 @@ fn canonical_one(expression: &[u8]) -> Canonical {
 
 fn canonical_attribute(expression: &str, kind: u16, value: &[u8]) -> Option<Vec<u8>> {
     match (expression, kind) {
-        ("counter", _) | ("lookup", 4) | ("limit", LIMIT_PADDING) => None,
+        ("counter", _) | ("lookup", 4) | ("limit", LIMIT_PADDING) | ("exthdr", EXTHDR_FLAGS) => None,
         ("dynset", DYNSET_TIMEOUT | DYNSET_PADDING | DYNSET_FLAGS) => None,
         ("dynset", DYNSET_EXPRESSION) => Some(format!("{:?}", canonical_one(value)).into_bytes()),
         ("lookup", 1) if value.starts_with(b"__set") => Some(b"__set".to_vec()),

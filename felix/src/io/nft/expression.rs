@@ -45,6 +45,17 @@ const NAT_DESTINATION: u32 = 1;
 /// `NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED`, which the kernel adds by itself and shows.
 const NAT_ADDRESS_AND_PORT: u32 = 3;
 
+/// `NFT_RT_TCPMSS`: what the routes to the packet's destination and back to its source carry, less the headers.
+const RT_TCPMSS: u32 = 3;
+/// `NFT_BYTEORDER_HTON`.
+const HOST_TO_NETWORK: u32 = 1;
+/// `NFT_EXTHDR_OP_TCPOPT`.
+const EXTHDR_TCP_OPTION: u32 = 1;
+/// Refused from us, and shown by the kernel.
+pub(super) const EXTHDR_FLAGS: u16 = 5;
+/// RFC 9293, 3.2: kind of the option; its value has two bytes behind two of kind and length.
+const TCP_OPTION_MSS: u8 = 2;
+
 const DYNSET_SET: u16 = 1;
 const DYNSET_OPERATION: u16 = 3;
 const DYNSET_KEY: u16 = 4;
@@ -115,6 +126,7 @@ pub(super) fn expressions(rule: &Rule, anonymous: &mut dyn FnMut(AnonymousSet) -
         Action::Trace => e.trace(),
         Action::Translate { key, map, family } => e.translate(key, map, *family),
         Action::Masquerade => e.expression("masq", |w| w.u32(1, RANDOM_FULLY)),
+        Action::ClampMss => e.clamp_mss(),
     }
     e.w.into_bytes()
 }
@@ -237,6 +249,28 @@ impl Expressions<'_> {
             w.u32(5, port);
             w.u32(6, port);
             w.u32(7, NAT_ADDRESS_AND_PORT);
+        });
+    }
+
+    /// The route's size is in the host's byte order, the packet's in the network's.
+    fn clamp_mss(&mut self) {
+        self.expression("rt", |w| {
+            w.u32(1, register(0));
+            w.u32(2, RT_TCPMSS);
+        });
+        self.expression("byteorder", |w| {
+            w.u32(1, register(0));
+            w.u32(2, register(0));
+            w.u32(3, HOST_TO_NETWORK);
+            w.u32(4, 2);
+            w.u32(5, 2);
+        });
+        self.expression("exthdr", |w| {
+            w.u32(7, register(0));
+            w.attribute(2, &[TCP_OPTION_MSS]);
+            w.u32(3, 2);
+            w.u32(4, 2);
+            w.u32(6, EXTHDR_TCP_OPTION);
         });
     }
 
