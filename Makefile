@@ -156,7 +156,7 @@ test-pressure:
 	$(CARGO) build --locked --profile quick -p twill -p twill-cni
 	TWILL_PRESSURE_ROUTES=1000000 $(CARGO) test --locked --profile quick -p twill-e2e --test root_pressure -- --ignored --nocapture
 
-# As `make test` has it, larger; and felix killed before each of its writes instead of some. Addresses rest as long as they do for users.
+# As `make test` has it, larger and optimised; and felix killed before each of its writes instead of some. Addresses rest as long as they do for users.
 NODES ?= 20
 PARALLEL ?= 100
 OPERATIONS ?= 100000
@@ -167,10 +167,10 @@ SEED ?=
 test-storm:
 	$(call ROOT,its tests make network namespaces.)
 	@scripts/need $(TEST_TOOLS)
-	$(CARGO) build --locked -p twill -p twill-cni
+	$(CARGO) build --locked --profile quick -p twill -p twill-cni
 	TWILL_STORM_NODES=$(NODES) TWILL_STORM_PARALLEL=$(PARALLEL) TWILL_STORM_OPERATIONS=$(OPERATIONS) TWILL_STORM_COOL_DOWN=$(COOL_DOWN) \
 	  $(if $(SEED),TWILL_STORM_SEED=$(SEED)) TWILL_STORM_EVERY=1 \
-	  $(CARGO) test --locked -p twill-e2e --test root_storm -- --ignored --nocapture --test-threads=1 $(if $(ENGINE),the_storm_on_$(ENGINE))
+	  $(CARGO) test --locked --profile quick -p twill-e2e --test root_storm -- --ignored --nocapture --test-threads=1 $(if $(ENGINE),the_storm_on_$(ENGINE))
 
 # Messages of other projects are thrown, too, where they are.
 CORPORA ?= $(or $(TWILL_CORPORA),$(wildcard ../shared/corpora))

@@ -10,8 +10,9 @@ use twill_lab::io::netns;
 const LIFE: u64 = 300;
 const EARLY: u64 = 250;
 const PATIENCE: u32 = 20;
-/// A kubelet that was refused does not come again at once, in milliseconds.
+/// A kubelet that was refused does not come again at once, in milliseconds: twice as long each time that it is refused again.
 const REST: u64 = 1000;
+const REFUSALS: u32 = 4;
 
 /// What happens to a pod, and how often of a hundred.
 const COURSES: [(u64, Course); 10] = [
@@ -49,12 +50,14 @@ pub(crate) struct Hand<'a> {
     random: Random,
     pods: u64,
     netns: Option<Netns>,
+    /// ADDs that were refused since the last one that was not.
+    refused: u32,
 }
 
 impl<'a> Hand<'a> {
     pub(crate) fn new(world: &'a World, node: &'a Node, number: u64) -> Self {
         let random = Random::new(world.size.seed, number);
-        Self { world, node, number, random, pods: 0, netns: None }
+        Self { world, node, number, random, pods: 0, netns: None, refused: 0 }
     }
 
     /// Goes on until enough operations have begun.
@@ -143,6 +146,7 @@ impl<'a> Hand<'a> {
             Course::NetnsGoneDuringAdd => std::thread::scope(|scope| {
                 let add = scope.spawn(|| world.call(node, "ADD", container, None));
                 std::thread::sleep(early);
+                world.referee.released(&container.id);
                 netns::remove(netns).unwrap();
                 let _ = add.join().unwrap();
             }),
@@ -156,8 +160,11 @@ impl<'a> Hand<'a> {
     /// ADD, and what a pod lives for.
     fn live(&mut self, name: &str, container: &Container) {
         let Some(Ok(result)) = self.world.call(self.node, "ADD", container, None) else {
-            return std::thread::sleep(Duration::from_millis(self.random.below(REST)));
+            let most = REST << self.refused.min(REFUSALS);
+            self.refused += 1;
+            return std::thread::sleep(Duration::from_millis(self.random.below(most)));
         };
+        self.refused = 0;
         if self.random.percent(30) {
             self.node.report(name, &result);
         }

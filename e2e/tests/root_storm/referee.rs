@@ -20,6 +20,8 @@ pub(crate) struct Referee {
 #[derive(Default)]
 struct Book {
     held: BTreeMap<IpAddr, Vec<Held>>,
+    /// What a container was attached with.
+    of: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Whose DEL has begun: what an ADD that is still under way comes to means nothing.
     ended: BTreeSet<String>,
     wrong: Vec<String>,
@@ -41,13 +43,14 @@ impl Referee {
     pub(crate) fn attached(&self, node: &str, container: &str, addresses: &[IpAddr]) {
         let now = Instant::now();
         let mut book = self.book.lock().unwrap();
-        let Book { held: all, ended, wrong } = &mut *book;
+        let Book { held: all, of, ended, wrong } = &mut *book;
         for address in addresses.iter().filter(|_| !ended.contains(container)) {
             let held = all.entry(*address).or_default();
             if held.last().is_some_and(|last| last.container == container && last.to.is_none()) {
                 continue;
             }
             let rested = held.iter().all(|one| one.to.is_some_and(|to| to + self.cool_down <= now + CLOCKS));
+            of.entry(container.to_owned()).or_default().insert(*address);
             held.push(Held { node: node.to_owned(), container: container.to_owned(), from: now, to: None });
             if !rested {
                 wrong.push(format!("{address} was given before it was free and had rested:\n{}", self.history(held)));
@@ -55,13 +58,16 @@ impl Referee {
         }
     }
 
-    /// DEL of a container is about to be called, or nobody means it any more.
+    /// DEL of a container is about to be called, its namespace is about to vanish, or nobody means it any more.
     pub(crate) fn released(&self, container: &str) {
         let now = Instant::now();
         let mut book = self.book.lock().unwrap();
-        book.ended.insert(container.to_owned());
-        let mine = book.held.values_mut().flatten().filter(|one| one.container == container && one.to.is_none());
-        mine.for_each(|one| one.to = Some(now));
+        let Book { held: all, of, ended, .. } = &mut *book;
+        ended.insert(container.to_owned());
+        for address in of.get(container).into_iter().flatten() {
+            let held = all.get_mut(address).into_iter().flatten();
+            held.filter(|one| one.container == container && one.to.is_none()).for_each(|one| one.to = Some(now));
+        }
     }
 
     /// Something else that must not be.
