@@ -233,7 +233,9 @@ fn what_deleted_nodes_left_is_freed_by_whoever_leads() {
     assert_eq!((&ready["status"], &ready["observedGeneration"]), (&json!("True"), &json!(1)));
 
     cluster.delete(&["node", "gone", "pod", "back"]);
-    until("all three are seen to be gone", || first.status().is_some_and(|status| status.gone == 3));
+    // On a starved machine the Lease may run out by itself: whoever leads then.
+    let sees = |one: &Controller, gone: u32| one.status().is_some_and(|status| status.leading && status.gone == gone);
+    until("all three are seen to be gone", || [&first, &second].iter().any(|one| sees(one, 3)));
     cluster.server.apply(&node("back")).unwrap();
     until("the block of the gone node is freed", || cluster.owners().len() == 4);
     until("and its NodeNetwork", || !cluster.networks().contains(&"gone".to_owned()));
@@ -242,9 +244,12 @@ fn what_deleted_nodes_left_is_freed_by_whoever_leads() {
 
     // The next is freed by the other one, a whole quarantine later.
     cluster.delete(&["node", "later"]);
-    until("it is seen to be gone", || first.status().is_some_and(|status| status.gone == 2));
+    until("it is seen to be gone", || [&first, &second].iter().any(|one| sees(one, 2)));
+    if second.leads() {
+        std::mem::swap(&mut first, &mut second);
+    }
     first.end(Signal::SIGKILL);
-    until("the second leads when the Lease has run out", || second.leads());
+    until("the other leads when the Lease has run out", || second.leads());
     until("it frees the block", || !cluster.owners().contains(&"later".to_owned()));
     assert_eq!(cluster.owners(), ["pod", "back", "stays"]);
 
