@@ -30,7 +30,8 @@ pub enum FelixRequest {
     Ruleset,
     /// Which live connections of this node's workloads a change of policy would cut; answered by an [`Answer`] of [`Forecast`].
     Forecast(PolicyChange),
-    /// HostPolicies of this node, for `twill policy host`; answered by a JSON object.
+    /// HostPolicies of this node, for `twill policy host` and for who explains connections; answered by a JSON object, which felix knows as
+    /// `host::State`.
     HostPolicies,
     /// Packets that this node denied and was told of. Answered by [`Drops`]; with `follow` by a [`DropLine`] per line, first those that
     /// are kept, until the connection ends.

@@ -4,7 +4,7 @@
 use super::known::Known;
 use super::ports::Ports;
 use crate::model::Direction;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -38,11 +38,11 @@ pub struct Facts {
 }
 
 /// Something that passes before all rules.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failsafe {
     /// To the node or from it.
-    #[serde(serialize_with = "as_text")]
+    #[serde(with = "as_text")]
     pub direction: Direction,
     /// Layer 4 protocol.
     pub protocol: u8,
@@ -55,7 +55,7 @@ pub struct Failsafe {
 }
 
 /// The other end of a failsafe.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Peers {
     /// Anyone.
@@ -76,8 +76,23 @@ impl fmt::Display for Peers {
     }
 }
 
-fn as_text<S: serde::Serializer>(value: &Direction, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
+/// A direction as people call it.
+mod as_text {
+    use crate::model::Direction;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+    pub(super) fn serialize<S: Serializer>(value: &Direction, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Direction, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let all = [Direction::Ingress, Direction::Egress];
+        let found = all.into_iter().find(|direction| direction.to_string() == text);
+        found.ok_or_else(|| D::Error::custom(format!("{text:?} is neither ingress nor egress")))
+    }
 }
 
 /// What must pass on a node of which this is known.

@@ -7,6 +7,7 @@ pub mod failsafe;
 pub mod known;
 mod looser;
 pub mod ports;
+mod state;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -14,6 +15,7 @@ mod trial;
 
 pub use failsafe::Failsafe;
 pub use looser::is_looser;
+pub use state::{OnTrial, State};
 pub use trial::{Kept, Reverted, Running, Step, Trials};
 
 use crate::model::{HostPolicy, Way};

@@ -345,6 +345,12 @@ impl Running {
         self.program.iter().map(|policy| name(policy))
     }
 
+    /// Its policies, as the datastore has them.
+    #[must_use]
+    pub fn objects(&self) -> &[HostPolicy] {
+        &self.objects
+    }
+
     /// Whether it is in the kernel.
     #[must_use]
     pub fn is_begun(&self) -> bool {

@@ -101,7 +101,7 @@ async fn handle(request: FelixRequest, calls: &Calls) -> Value {
         FelixRequest::Leave => serde_json::to_value(calls.ask(Ask::Leave).await.unwrap_or_default()),
         FelixRequest::Drops { .. } => serde_json::to_value(follow::asked(calls).await.map(|(drops, _)| drops)),
         FelixRequest::Forecast(change) => serde_json::to_value(forecast(calls, change).await),
-        FelixRequest::HostPolicies => Ok(calls.ask(Ask::HostPolicies).await.unwrap_or_default()),
+        FelixRequest::HostPolicies => serde_json::to_value(calls.ask(Ask::HostPolicies).await.unwrap_or_default()),
         // Answered by the connection itself.
         FelixRequest::Ruleset | FelixRequest::Cni(_) => Ok(Value::Null),
     };

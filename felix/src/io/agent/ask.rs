@@ -3,6 +3,7 @@
 use super::{Agent, MeantAttachment, Prepared};
 use crate::cni::{Add, Failure};
 use crate::compile::Users;
+use crate::host;
 use crate::io::nft;
 use crate::ruleset::Ruleset;
 use crate::workload::Plan;
@@ -83,7 +84,7 @@ pub enum Ask {
         reply: oneshot::Sender<Result<Forecast, String>>,
     },
     /// HostPolicies of this node, what is on trial, and what passes before.
-    HostPolicies(oneshot::Sender<Value>),
+    HostPolicies(oneshot::Sender<host::State>),
     /// Packets that were denied, and those that will be from now on.
     Drops {
         /// What rules have counted.

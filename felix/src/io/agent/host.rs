@@ -3,15 +3,15 @@
 use super::Agent;
 use super::blocks::Done;
 use crate::host::failsafe::{Facts, failsafes};
-use crate::host::{Kept, Plan, Reverted, Step, Trials, ports};
+use crate::host::{Kept, OnTrial, Plan, Reverted, State, Step, Trials, ports};
 use crate::io::host::{kept, test::Test};
 use crate::io::nft;
 use crate::model;
 use ipnet::IpNet;
-use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use twill_crds::host_policy::ConfirmationMode;
 use twill_crds::services::ServiceRanges;
 use twill_crds::{BGPConfiguration, HostPolicy, Object};
 use twill_datastore::event::{Occurrence, Severity, reference};
@@ -325,24 +325,27 @@ impl Agent {
     }
 
     /// What is in force, on trial, and passes before.
-    pub(super) fn host_state(&self) -> Value {
+    pub(super) fn host_state(&self) -> State {
         let trials = &self.host.trials;
-        let names = |policies: Vec<&str>| policies.iter().map(|name| json!(name)).collect::<Vec<_>>();
-        let trial = trials.running().map(|running| {
-            json!({
-                "policies": names(running.policies().collect()), "secondsLeft": running.left(Instant::now()).as_secs(),
-                "confirmation": if running.is_manual() { "Manual" } else { "SelfTest" }, "lastFailure": running.failure(),
-            })
+        let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        let trial = trials.running().map(|running| OnTrial {
+            policies: owned(running.policies().collect()),
+            objects: running.objects().to_vec(),
+            begun: running.is_begun(),
+            seconds_left: running.left(Instant::now()).as_secs(),
+            confirmation: if running.is_manual() { ConfirmationMode::Manual } else { ConfirmationMode::SelfTest },
+            last_failure: running.failure().map(str::to_owned),
         });
         let plan = self.host_plan();
-        json!({
-            "node": self.node,
-            "confirmed": names(trials.confirmed().iter().map(|policy| policy.rules.key.name.as_str()).collect()),
-            "trial": trial,
-            "reverted": trials.held_back(),
-            "failsafes": plan.failsafes,
-            "failsafesDespiteNone": names(plan.failsafes_despite_none()),
-        })
+        State {
+            node: self.node.clone(),
+            confirmed: owned(trials.confirmed().iter().map(|policy| policy.rules.key.name.as_str()).collect()),
+            confirmed_policies: trials.kept().confirmed.clone(),
+            trial,
+            reverted: trials.held_back().cloned(),
+            failsafes_despite_none: owned(plan.failsafes_despite_none()),
+            failsafes: plan.failsafes,
+        }
     }
 }
 
