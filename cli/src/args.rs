@@ -3,7 +3,7 @@
 mod policy;
 mod routing;
 
-pub(crate) use policy::{Drops, Explain, Named, Policy, PolicyDiff, PolicyTest, Trace};
+pub(crate) use policy::{Drops, Explain, Named, Policy, PolicyDiff, PolicyTest, Told, Trace};
 pub(crate) use routing::Routes;
 
 use crate::output::Format;

@@ -120,7 +120,11 @@ fn a_case_about_nobody_and_what_is_misspelt_are_errors_with_file_and_line() {
             "test.yaml:10: cases[1].from: no running pod with app=card",
         ),
         ("shop/cart-0", "shop/cart-9", "test.yaml:15: cases[2].to: there is no pod shop/cart-9"),
-        ("from: 203.0.113.1", "from: [1]", "test.yaml:14: cases[2].from: must be NAMESPACE/POD, an address"),
+        (
+            "from: 203.0.113.1",
+            "from: [1]",
+            "test.yaml:14: cases[2].from: must be NAMESPACE/POD, a node's name, an address",
+        ),
         ("53/UDP", "99999", "test.yaml:12: cases[1].ports: \"99999\" is no port"),
         ("port: 8080", "prot: 8080", "test.yaml:16: cases[2].prot: is no field here"),
         ("expect: Allow", "expect: Yes", "test.yaml:8: cases[0].expect: "),
@@ -290,7 +294,8 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
     }
     let files = ["policy", "test", "shop.yaml", "node.yaml", "edge.yaml", "cases.yaml"];
     let (code, out, err) = run(directory.path(), &files);
-    assert_eq!((code, out.as_str()), (0, "6 assertions of 5 cases: all hold\n"), "{err}");
+    let assumed = "2 assertions may depend on what nodes need, which only they know: taken for what nodes usually need; --host-state FILE tells what one said\n";
+    assert_eq!((code, out), (0, format!("{assumed}6 assertions of 5 cases: all hold\n")), "{err}");
     let vague = cases.replace("port: 443, interface: eth0,", "port: 443,");
     std::fs::write(directory.path().join("cases.yaml"), vague).unwrap();
     let (code, out, _) = run(directory.path(), &files);
@@ -301,12 +306,133 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
     assert!(code == 2 && err.is_empty(), "{out}{err}");
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
     let lines: Vec<String> = out.lines().map(words).collect();
-    let told = "closes n1 Forwarded outside in 203.0.113.0/24 1-442/TCP, 444-30079/TCP, 30081-65535/TCP, all UDP, all SCTP, ICMP and 2 more eth0";
+    let told = "closes n1 Forwarded outside in 203.0.113.0/24 1-442/TCP, 444-30079/TCP, 30081-65535/TCP, all UDP, all SCTP, ICMP and 2 more eth0 +edge";
     assert!(lines.contains(&told.to_owned()), "{out}");
+    let needs = "what nodes need is taken for what they usually do; `twill policy host` on a node says what it is\n";
+    let cuts =
+        "nodes judge new connections so once the change is confirmed; no HostPolicy cuts a connection that is open\n";
+    assert!(out.ends_with(&format!("{needs}{cuts}")), "{out}");
     assert_eq!(run(directory.path(), &["apply", "-f", "edge.yaml"]).0, 0);
     assert_eq!(run(directory.path(), &["policy", "diff", "edge.yaml"]).1, "nothing opens or closes\n");
     let (code, out, _) = run(directory.path(), &["policy", "diff", "--delete", "hostpolicy/edge", "-o", "json"]);
     let told: Value = serde_json::from_str(&out).unwrap();
     assert!(code == 2 && told.as_array().unwrap().iter().all(|one| one["change"] == "Opens"), "{out}");
     assert_eq!((&told[0]["nodes"][0], &told[0]["interfaces"][0]), (&"n1".into(), &"eth0".into()));
+    let by = serde_json::json!([{"name": "edge", "change": "Removed"}]);
+    assert_eq!((&told[0]["nodeCount"], &told[0]["hostPolicies"]), (&1.into(), &by));
+    assert_eq!(told[0]["openConnections"], "Kept");
+}
+
+const EDGE: &str = "
+apiVersion: twill.network/v1
+kind: HostPolicy
+metadata: {name: edge}
+spec: {ingress: [{from: [{nodes: {}}], ports: [{port: 9100}]}]}
+";
+
+/// What a node says that serves SSH at another port and enforces the policy.
+fn says(directory: &Path) {
+    let edge: Value = serde_saphyr::from_str(EDGE).unwrap();
+    let ssh = serde_json::json!({"direction": "ingress", "protocol": 6, "ports": [2222, 2222], "peers": "any", "reason": "SSH is served here"});
+    let state =
+        serde_json::json!({"node": "n1", "confirmed": ["edge"], "confirmedPolicies": [edge], "failsafes": [ssh]});
+    std::fs::write(directory.join("n1.json"), state.to_string()).unwrap();
+}
+
+#[test]
+fn nodes_are_named_in_tests_and_their_own_word_counts() {
+    let directory = files();
+    let cases = "
+apiVersion: twill.network/v1
+kind: PolicyTest
+cases:
+- {name: metrics, from: {nodeLabels: {role: monitor}}, to: n1, port: 9100, expect: Allow}
+- {name: not from pods, from: shop/cart-1, to: n1, port: 9100, expect: Deny}
+- {name: SSH, from: 203.0.113.1, to: n1, port: 2222, expect: Allow}
+- {name: no other SSH, from: 203.0.113.1, to: n1, port: 22, expect: Deny}
+- {name: a node reaches others, from: n1, to: {nodeLabels: {role: monitor}}, port: 1, expect: Deny}
+";
+    let nodes = "
+apiVersion: v1
+kind: Node
+metadata: {name: n2, labels: {role: monitor}}
+";
+    for (name, text) in [("edge.yaml", EDGE), ("cases.yaml", cases), ("nodes.yaml", nodes)] {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+    says(directory.path());
+    let files = ["policy", "test", "shop.yaml", "nodes.yaml", "edge.yaml", "cases.yaml"];
+    let (code, out, err) = run(directory.path(), &[&files[..], &["--host-state", "n1.json"]].concat());
+    assert!(code == 0 && out.contains("1 assertion may depend on what nodes need"), "{out}{err}");
+    let (code, out, _) = run(directory.path(), &files);
+    assert!(code == 2 && out.ends_with("5 assertions of 5 cases: 2 failed\n"), "{out}");
+    assert!(out.contains("FAILED cases.yaml:8: no other SSH: expected Deny"), "{out}");
+    for (old, new, sentence) in [
+        ("to: n1, port: 22,", "to: n3, port: 22,", "cases[3].to: there is no node n3; a pod is written NAMESPACE/POD"),
+        (
+            "from: {nodeLabels: {role: monitor}}",
+            "from: {nodeLabels: {role: x}}",
+            "cases[0].from: no node with role=x is there",
+        ),
+    ] {
+        assert!(cases.contains(old), "{old}");
+        std::fs::write(directory.path().join("cases.yaml"), cases.replace(old, new)).unwrap();
+        let (code, _, err) = run(directory.path(), &files);
+        assert!(code == 1 && err.contains(sentence), "{err}");
+    }
+}
+
+#[test]
+fn a_node_is_explained_by_its_name_and_by_its_own_word() {
+    let directory = files();
+    std::fs::write(directory.path().join("edge.yaml"), EDGE).unwrap();
+    says(directory.path());
+    stored(directory.path());
+    assert_eq!(run(directory.path(), &["apply", "-f", "edge.yaml"]).0, 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let url = format!("sqlite:{}/t.db", directory.path().display());
+        let store = twill_datastore::Datastore::open(&url).await.unwrap();
+        let mut node: twill_crds::Node = store.get(&twill_datastore::Key::cluster("n1")).await.unwrap().unwrap();
+        let addresses = serde_json::json!([{"type": "InternalIP", "address": "192.0.2.1"}]);
+        node.status.get_or_insert_default().addresses = serde_json::from_value(addresses).unwrap();
+        store.update_status(&node).await.unwrap();
+    });
+    let explain =
+        |more: &[&str]| run(directory.path(), &[&["explain", "203.0.113.1", "--run-dir", "none"], more].concat());
+    let (code, out, _) = explain(&["n1:22"]);
+    assert!(code == 0 && out.contains("node n1 was not asked what it needs"), "{out}");
+    let (code, out, err) = explain(&["n1:22", "--host-state", "n1.json"]);
+    assert!(code == 2 && !out.contains("was not asked") && out.contains("isolated by HostPolicy edge"), "{out}{err}");
+    let (code, out, _) = explain(&["192.0.2.1:2222", "--host-state", "n1.json", "-o", "json"]);
+    let told: Value = serde_json::from_str(&out).unwrap();
+    let need = serde_json::json!({"node": "n1", "reason": "SSH is served here", "assumed": false});
+    assert_eq!((code, &told[0]["ingress"]["failsafe"], &told[0]["notes"]), (0, &need, &Value::Null), "{out}");
+    let (code, _, err) = explain(&["n7:22"]);
+    assert!(code == 1 && err.contains("there is no node n7"), "{err}");
+    let (code, _, err) = explain(&["n1:22", "--host-state", "edge.yaml"]);
+    assert!(code == 1 && err.contains("edge.yaml is no answer of `twill policy host -o json`"), "{err}");
+}
+
+#[test]
+fn a_node_port_is_followed_to_what_its_service_selects() {
+    let directory = files();
+    let more = "
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop}
+spec: {type: NodePort, selector: {app: cart}, ports: [{port: 80, targetPort: web, nodePort: 30080}]}
+---
+apiVersion: twill.network/v1
+kind: PolicyTest
+cases:
+- {from: 203.0.113.1, to: n1, port: 30080, expect: Deny}
+- {from: 203.0.113.1, to: n1, port: 30081, expect: Allow}
+";
+    std::fs::write(directory.path().join("more.yaml"), more).unwrap();
+    let (code, out, err) = run(directory.path(), &["policy", "test", "shop.yaml", "cart.yaml", "more.yaml"]);
+    assert_eq!((code, out.as_str()), (0, "2 assertions of 2 cases: all hold\n"), "{err}");
+    let (code, out, _) = run(directory.path(), &["policy", "test", "shop.yaml", "more.yaml"]);
+    let sentence = "-> shop/cart-0 (198.18.0.1) 8080/TCP, the NodePort 30080 of node n1 (Service shop/cart): allowed";
+    assert!(code == 2 && out.contains(sentence), "{out}");
 }

@@ -46,6 +46,14 @@ pub(crate) struct Named {
     pub(crate) store: Store,
 }
 
+/// What nodes say of themselves.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Told {
+    /// A file with what a node answered to `twill policy host -o json`: which HostPolicies it enforces and what it needs. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host_state: Vec<PathBuf>,
+}
+
 /// `twill policy test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PolicyTest {
@@ -55,6 +63,8 @@ pub(crate) struct PolicyTest {
     /// A datastore whose objects count, too; those in files take the place of its objects of the same name.
     #[arg(long)]
     pub(crate) datastore: Option<String>,
+    #[command(flatten)]
+    pub(crate) told: Told,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -71,6 +81,8 @@ pub(crate) struct PolicyDiff {
     /// Ask this node's felix, too, which live connections of its pods the change would cut.
     #[arg(long)]
     pub(crate) connections: bool,
+    #[command(flatten)]
+    pub(crate) told: Told,
     #[command(flatten)]
     pub(crate) store: Store,
     #[command(flatten)]
@@ -97,9 +109,9 @@ pub(crate) struct Drops {
 /// `twill trace`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Trace {
-    /// Who opens the connection: NAMESPACE/POD or an address.
+    /// Who opens the connection: NAMESPACE/POD, a node's name or an address.
     pub(crate) src: Party,
-    /// To whom: NAMESPACE/POD or an address (IPv6 in brackets), a Service's too, then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every
+    /// To whom: NAMESPACE/POD, a node's name or an address (IPv6 in brackets), a Service's too, then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every
     /// packet between the two.
     pub(crate) dst: Destination,
     /// How long to watch, e.g. 90s.
@@ -119,10 +131,10 @@ pub(crate) struct Trace {
 /// `twill explain`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Explain {
-    /// The sender: NAMESPACE/POD or an address.
+    /// The sender: NAMESPACE/POD, a node's name or an address.
     pub(crate) src: Party,
-    /// The receiver: NAMESPACE/POD or an address (IPv6 in brackets), then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every
-    /// port that the pod declares.
+    /// The receiver: NAMESPACE/POD, a node's name or an address (IPv6 in brackets), then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every
+    /// port that the pod declares. A port of a node is followed to the pods that it leads to, if it is a NodePort or a hostPort.
     pub(crate) dst: Destination,
     /// The interface of a node by which it comes or goes, for HostPolicies that name some.
     #[arg(long, value_name = "NAME")]
@@ -130,6 +142,11 @@ pub(crate) struct Explain {
     /// The node and its port, a NodePort, that it comes to before it is sent on to the receiver, for HostPolicies about what is forwarded.
     #[arg(long, value_name = "NODE:PORT")]
     pub(crate) through: Option<NodePort>,
+    #[command(flatten)]
+    pub(crate) told: Told,
+    // This node is asked, too, which HostPolicies it enforces and what it needs.
+    #[command(flatten)]
+    pub(crate) node: Node,
     #[command(flatten)]
     pub(crate) store: Store,
     #[command(flatten)]

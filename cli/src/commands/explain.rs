@@ -1,8 +1,8 @@
 //! `twill explain`: whether policy lets a connection be opened, and why, by the evaluator that enforcement is held to.
 
 use crate::args::Explain;
-use crate::commands::exit;
-use crate::commands::policy::{Cluster, declared};
+use crate::commands::policy::{Cluster, declared, told};
+use crate::commands::{counted, exit};
 use crate::destination::{Destination, NodePort};
 use crate::io::with_store;
 use crate::output::{Format, print_line, print_value};
@@ -10,7 +10,7 @@ use anyhow::bail;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use twill_crds::{Object, Pod};
-use twill_felix::evaluate::{Crossing, Explanation, Judgement, Party};
+use twill_felix::evaluate::{Crossing, Entered, Explanation, Judgement, Party};
 use twill_felix::model::Protocol;
 
 pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
@@ -21,23 +21,46 @@ pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
             Some(port) => vec![*port],
             None => declared_by(dst, &cluster.pods)?,
         };
-        let universe = cluster.universe();
+        let states = told::of_this_node(&args.node.run_dir, &cluster.nodes).into_iter();
+        // What is told by files comes later, so it counts.
+        let states = states.chain(told::of_files(&args.told, &cluster.nodes)?);
+        let universe = states.fold(cluster.universe(), |universe, state| universe.told(&state));
         let way = crossing(args.interface.as_ref(), args.through.as_ref());
-        let explained: Result<Vec<Explanation>, _> =
-            ports.iter().map(|(port, protocol)| universe.explain_by(src, dst, *port, *protocol, &way)).collect();
+        let explained: Result<Vec<Vec<Explanation>>, _> =
+            ports.iter().map(|(port, protocol)| universe.explain_each(src, dst, *port, *protocol, &way)).collect();
         let explained = explained?;
         universe.problems().for_each(|problem| eprintln!("warning: {problem}"));
         match args.output.output {
-            Format::Table => explained.iter().try_for_each(|explanation| print_line(&explanation.to_string()))?,
-            format => print_value(format, &explained.iter().map(value).collect::<Vec<_>>())?,
+            Format::Table => explained.iter().try_for_each(|each| table(each))?,
+            format => print_value(format, &explained.iter().flatten().map(value).collect::<Vec<_>>())?,
         }
-        Ok(exit(explained.iter().all(|explanation| explanation.allowed)))
+        Ok(exit(explained.iter().flatten().all(|explanation| explanation.allowed)))
     })
+}
+
+/// Receivers of a NodePort that are told in full; of the others, how many are denied.
+const SHOWN: usize = 4;
+
+fn table(each: &[Explanation]) -> anyhow::Result<()> {
+    // Those that somebody has to see come first.
+    let (allowed, denied): (Vec<_>, Vec<_>) = each.iter().partition(|explanation| explanation.allowed);
+    let all: Vec<&Explanation> = denied.iter().chain(&allowed).copied().collect();
+    let (shown, others) = all.split_at(all.len().min(SHOWN));
+    shown.iter().try_for_each(|explanation| print_line(&explanation.to_string()))?;
+    if others.is_empty() {
+        return Ok(());
+    }
+    let denied = others.iter().filter(|explanation| !explanation.allowed).count();
+    print_line(&format!(
+        "{} more: {} allowed, {denied} denied",
+        counted(others.len(), "receiver"),
+        others.len() - denied
+    ))
 }
 
 /// What a connection meets on its way.
 pub(super) fn crossing(interface: Option<&String>, through: Option<&NodePort>) -> Crossing {
-    Crossing { interface: interface.cloned(), came_to: through.map(|at| (at.node.clone(), at.port)) }
+    Crossing { interface: interface.cloned(), came_to: through.map(|at| (at.node.clone(), at.port)), hidden: false }
 }
 
 /// All ports that a pod declares.
@@ -57,6 +80,9 @@ pub(super) fn value(explanation: &Explanation) -> Value {
         Judgement::Denied { fix: Some(fix), .. } => {
             json!({"allowed": false, "reason": j.to_string(), "fix": fix.to_string()})
         }
+        Judgement::Needed { node, reason, assumed } => json!({
+            "allowed": true, "reason": j.to_string(), "failsafe": {"node": node, "reason": reason, "assumed": assumed},
+        }),
         _ => json!({"allowed": j.allows(), "reason": j.to_string()}),
     };
     let mut value = json!({
@@ -71,8 +97,15 @@ pub(super) fn value(explanation: &Explanation) -> Value {
     if let Some(through) = &explanation.through {
         value["through"] = judgement(through);
     }
-    if let Some((node, port)) = &explanation.host_port {
-        value["hostPort"] = json!({"node": node, "port": port});
+    match &explanation.entered {
+        Some(Entered { node, port, service: None }) => value["hostPort"] = json!({"node": node, "port": port}),
+        Some(Entered { node, port, service }) => {
+            value["nodePort"] = json!({"node": node, "port": port, "service": service});
+        }
+        None => {}
+    }
+    if !explanation.notes.is_empty() {
+        value["notes"] = explanation.notes.iter().map(ToString::to_string).collect();
     }
     if explanation.depends() {
         value["depends"] = json!("interface");

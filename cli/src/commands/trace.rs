@@ -2,7 +2,7 @@
 
 use crate::args::Trace;
 use crate::commands::explain::value as explained;
-use crate::commands::policy::Cluster;
+use crate::commands::policy::{Cluster, told};
 use crate::commands::{counted, exit};
 use crate::io::control::ask;
 use crate::io::trace::{interface, watch};
@@ -15,9 +15,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use twill_crds::control::{FelixRequest, ListUser};
 use twill_crds::names::{FELIX_SOCKET, NFT_TABLE};
-use twill_felix::evaluate::{Explanation, Party, Universe};
+use twill_felix::evaluate::{Crossing, Explanation, Party, Universe};
 use twill_felix::io::nft::Filter;
-use twill_felix::model::{Pod, Protocol};
+use twill_felix::model::{Node, Pod, Protocol};
 use twill_felix::ruleset::Verdict;
 use twill_felix::trace::{Journey, Step};
 
@@ -69,6 +69,11 @@ fn filters(args: &Trace, cluster: &Cluster) -> anyhow::Result<Vec<Filter>> {
 fn addresses(party: &Party, cluster: &Cluster) -> anyhow::Result<Vec<IpAddr>> {
     match party {
         Party::Address(address) => Ok(vec![*address]),
+        Party::Node(name) => {
+            let node = cluster.nodes.iter().map(Node::read).find(|node| node.name == *name);
+            let node = node.with_context(|| format!("there is no node {name}; twill get nodes lists them"))?;
+            Ok(node.addresses.into_iter().collect())
+        }
         Party::Pod(key) => {
             let pod = cluster.pods.iter().map(Pod::read).find(|pod| pod.key == *key);
             let pod = pod.with_context(|| format!("there is no pod {key}; twill get pods lists them"))?;
@@ -80,6 +85,10 @@ fn addresses(party: &Party, cluster: &Cluster) -> anyhow::Result<Vec<IpAddr>> {
 /// What is known of this node.
 struct Place {
     universe: Universe,
+    /// Its name, if the datastore has it.
+    node: Option<String>,
+    /// Addresses of its own.
+    own: BTreeSet<IpAddr>,
     /// Addresses of its own pods.
     local: BTreeSet<IpAddr>,
     lists: BTreeMap<String, Vec<ListUser>>,
@@ -106,8 +115,13 @@ impl Place {
         let ruleset: Value = ask(&socket, &FelixRequest::Ruleset)?;
         let addresses: Vec<Value> = ask(&socket, &FelixRequest::Addresses)?;
         let address = |one: &Value| one["address"].as_str().and_then(|text| text.split('/').next()?.parse().ok());
+        let state = told::of_this_node(&args.node.run_dir, &cluster.nodes);
+        let node = state.as_ref().map(|state| state.node.clone());
+        let own = cluster.nodes.iter().map(Node::read).find(|one| Some(&one.name) == node.as_ref());
         Ok(Self {
-            universe: cluster.universe(),
+            universe: state.iter().fold(cluster.universe(), Universe::told),
+            node,
+            own: own.map(|own| own.known_as).unwrap_or_default(),
             local: addresses.iter().filter_map(address).collect(),
             lists: serde_json::from_value(ruleset["lists"].clone()).context("felix is of another release")?,
         })
@@ -121,25 +135,42 @@ impl Place {
         // An answer is part of the connection that it answers.
         let (client, server) = if answer { (to, from) } else { (from, to) };
         let [client_party, server_party] = [client, server].map(|at| Party::Address(at.ip()));
-        let explanation = self.universe.explain(&client_party, &server_party, server.port(), protocol)?;
-        let here = |end: IpAddr, allows: bool| !self.local.contains(&end) || allows;
-        let expected =
-            here(client.ip(), explanation.egress.allows()) && here(server.ip(), explanation.ingress.allows());
         let interfaces = [journey.in_interface, journey.out_interface].map(|index| index.map(interface));
+        let sent_to = journey.sent.map(|sent| sent.destination).filter(|sent| *sent != to);
+        let way = self.way(sent_to.filter(|_| !answer), &interfaces, answer);
+        let explanation = self.universe.explain_by(&client_party, &server_party, server.port(), protocol, &way)?;
         let ports = if protocol.has_ports() { format!(" {} -> {}", from.port(), to.port()) } else { String::new() };
         let [source, destination] =
             if answer { [&explanation.dst, &explanation.src] } else { [&explanation.src, &explanation.dst] };
         let dropped = journey.dropped().map(|step| self.words(step, &interfaces));
         Ok(Packet {
             what: format!("{source} -> {destination} {protocol}{ports}"),
-            sent_to: journey.sent.map(|sent| sent.destination).filter(|sent| *sent != to),
+            sent_to,
             answer,
             steps: journey.steps.iter().map(|step| (self.words(step, &interfaces), verdict(step))).collect(),
-            differs: dropped.is_none() != expected,
+            differs: self.differs(&explanation, [client.ip(), server.ip()], dropped.is_some()),
             dropped,
             explanation,
             interfaces,
         })
+    }
+
+    /// What a connection meets here.
+    fn way(&self, sent_to: Option<SocketAddr>, interfaces: &[Option<String>; 2], answer: bool) -> Crossing {
+        let came_to = sent_to.filter(|sent| self.own.contains(&sent.ip())).map(|sent| sent.port());
+        let [first, second] = [usize::from(answer), usize::from(!answer)];
+        let interface = interfaces[first].clone().or_else(|| interfaces[second].clone());
+        Crossing { interface, came_to: self.node.clone().zip(came_to), hidden: false }
+    }
+
+    /// Whether a packet fared otherwise than is said of its connection between these, as far as that is decided here.
+    fn differs(&self, explanation: &Explanation, [client, server]: [IpAddr; 2], dropped: bool) -> bool {
+        let [sends, receives] = [&explanation.egress, &explanation.ingress].map(|judgement| !judgement.allows());
+        let denies = |all: &BTreeSet<IpAddr>| sends && all.contains(&client) || receives && all.contains(&server);
+        let through = explanation.through.as_ref().is_some_and(|judgement| !judgement.allows());
+        // HostPolicies let go on what is open: what they deny need not be dropped.
+        let may_drop = through || denies(&self.own);
+        if dropped { !denies(&self.local) && !may_drop } else { denies(&self.local) }
     }
 
     /// A step in the words of people: list and policy where it is ours, table, chain and comment as they are where it is not.

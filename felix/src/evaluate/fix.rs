@@ -2,7 +2,7 @@
 
 use super::judge::RuleRef;
 use super::packet::{Decision, Packet};
-use super::universe::Side;
+use super::party::Side;
 use crate::model::{
     Direction, HOST_POLICY, Labels, NamespaceScope, Peer, Peers, Pod, PodSelector, Policy, PolicyKey, Port, PortNumber,
     Ports, Ranges, Requirement, Selector, Test, Tier,

@@ -1,11 +1,12 @@
 //! What HostPolicies say of a connection at a node's own interface.
 //!
-//! They are judged as the datastore has them, confirmed or not. What a node needs is the node's own word ([`Universe::needing`]); where it
-//! has not been asked, it is what nodes usually need ([`usual`]).
+//! They are judged as the datastore has them, confirmed or not, but of a node that was asked as it enforces them ([`Universe::told`]). What
+//! a node needs is the node's own word, too; where it has not been asked, it is what nodes usually need ([`Usual`]).
 
 use super::judge::{Judgement, judge_by};
 use super::packet::{Governing, Packet};
-use super::universe::{Side, Universe};
+use super::party::Side;
+use super::universe::Universe;
 use crate::host::Failsafe;
 use crate::host::failsafe::{Facts, Peers, failsafes};
 use crate::model::{CONTROL_PLANE, HostPolicy, InterfaceName, Node, Protocol, Way};
@@ -20,6 +21,8 @@ pub struct Crossing {
     pub interface: Option<String>,
     /// The node and its port that it came to before it was sent on to its receiver.
     pub came_to: Option<(String, u16)>,
+    /// Whether that node puts its own address in place of the sender's for receivers elsewhere, as proxies of Services do.
+    pub hidden: bool,
 }
 
 /// A connection at an interface of a node.
@@ -40,14 +43,34 @@ pub struct AtHost<'a> {
 /// Interfaces that HostPolicies do not tell apart, by what people call them, and one of them.
 pub(super) type Kind = (String, String);
 
-impl Universe {
-    /// The same with what a node says that it needs ([`Failsafe`]).
-    #[must_use]
-    pub fn needing(mut self, node: &str, failsafes: Vec<Failsafe>) -> Self {
-        self.failsafes.insert(node.to_owned(), failsafes);
-        self
-    }
+/// What a node needs of which no more is known than its labels.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Usual {
+    worker: Vec<Failsafe>,
+    control_plane: Vec<Failsafe>,
+    /// Addresses from which nodes hear each other.
+    nodes: BTreeSet<IpAddr>,
+}
 
+impl Usual {
+    pub(super) fn of<'n>(nodes: impl Iterator<Item = &'n Node>) -> Self {
+        let nodes: Vec<&Node> = nodes.collect();
+        let leaders = nodes.iter().filter(|node| leads(node)).flat_map(|node| node.addresses.iter().copied());
+        let leaders: BTreeSet<IpAddr> = leaders.collect();
+        let of = |listening: &[u16]| {
+            let listening = listening.iter().copied().collect();
+            failsafes(&Facts { listening, control_plane: leaders.clone(), ..Facts::default() })
+        };
+        let (worker, control_plane) = (of(&[22, 10250]), of(&[22, 2379, 6443, 10250]));
+        Self { worker, control_plane, nodes: nodes.iter().flat_map(|node| node.addresses.iter().copied()).collect() }
+    }
+}
+
+fn leads(node: &Node) -> bool {
+    node.labels.contains_key(CONTROL_PLANE)
+}
+
+impl Universe {
     /// What HostPolicies say of a new connection between a node and an address.
     #[must_use]
     pub fn at_host(&self, at: &AtHost<'_>, peer: IpAddr) -> Judgement {
@@ -55,7 +78,10 @@ impl Universe {
     }
 
     pub(super) fn judge_at_host(&self, at: &AtHost<'_>, peer: &Side) -> Judgement {
-        let program = self.program(at.node);
+        self.judge_by_program(at, peer, &self.program(at.node))
+    }
+
+    pub(super) fn judge_by_program(&self, at: &AtHost<'_>, peer: &Side, program: &[&HostPolicy]) -> Judgement {
         if !program.iter().any(|policy| policy.closes(at.way)) {
             let what = match at.way {
                 Way::In => "what comes to it",
@@ -65,11 +91,11 @@ impl Universe {
             return Judgement::NotJudged(format!("no HostPolicy of node {} closes {what}", at.node));
         }
         if let Some(interface) = at.interface {
-            return self.judge_at_interface(at, peer, &program, interface);
+            return self.judge_at_interface(at, peer, program, interface);
         }
         let kinds = kinds(program.iter().copied(), at.way);
         let judged: Vec<(String, Judgement)> =
-            kinds.into_iter().map(|(name, one)| (name, self.judge_at_interface(at, peer, &program, &one))).collect();
+            kinds.into_iter().map(|(name, one)| (name, self.judge_at_interface(at, peer, program, &one))).collect();
         let differ = judged.windows(2).any(|two| two[0].1.allows() != two[1].1.allows());
         if differ {
             return Judgement::Depends { node: at.node.to_owned(), interfaces: judged };
@@ -87,11 +113,9 @@ impl Universe {
         if governing.is_empty() {
             return Judgement::NotJudged(format!("no HostPolicy of node {} is about {interface}", at.node));
         }
-        if let Some(reason) = self.needs(program, at, peer) {
-            let node = at.node;
-            return Judgement::NotJudged(format!(
-                "before all HostPolicies node {node} lets pass what it needs: {reason}; `twill policy host` lists it there"
-            ));
+        if let Some(failsafe) = self.need(at, peer).filter(|_| has_failsafes(program, at.way)) {
+            let (node, reason) = (at.node.to_owned(), failsafe.reason.clone());
+            return Judgement::Needed { node, reason, assumed: !self.told.contains_key(at.node) };
         }
         judge_by(&self.packet_at_host(at, peer), &governing)
     }
@@ -101,18 +125,22 @@ impl Universe {
         Packet { universe: self, direction, subject: None, peer, dst: peer, port, protocol }
     }
 
-    /// Why the node cannot do without it, if it cannot and is asked.
-    pub(super) fn needs(&self, program: &[&HostPolicy], at: &AtHost<'_>, peer: &Side) -> Option<String> {
-        // What goes through serves others.
-        if at.way == Way::Through || !program.iter().any(|policy| policy.failsafes) {
-            return None;
-        }
-        self.needed_by(at.node).into_iter().find(|one| self.is_needed(one, at, peer)).map(|one| one.reason)
+    /// Whether a node cannot do without it.
+    pub(super) fn is_needed_there(&self, at: &AtHost<'_>, peer: &Side) -> bool {
+        self.need(at, peer).is_some()
+    }
+
+    fn need(&self, at: &AtHost<'_>, peer: &Side) -> Option<&Failsafe> {
+        self.needed_by(at.node).iter().find(|one| self.is_needed(one, at, peer))
     }
 
     /// What a node needs, by its own word where that was asked for.
-    pub(super) fn needed_by(&self, node: &str) -> Vec<Failsafe> {
-        self.failsafes.get(node).cloned().unwrap_or_else(|| self.usual(node))
+    pub(super) fn needed_by(&self, node: &str) -> &[Failsafe] {
+        match self.told.get(node) {
+            Some(told) => &told.failsafes,
+            None if self.nodes.get(node).is_some_and(leads) => &self.usual.control_plane,
+            None => &self.usual.worker,
+        }
     }
 
     fn is_needed(&self, failsafe: &Failsafe, at: &AtHost<'_>, peer: &Side) -> bool {
@@ -120,27 +148,33 @@ impl Universe {
         let Some(address) = peer.address() else { return false };
         let peers = match &failsafe.peers {
             Peers::Any => true,
-            Peers::Nodes => self.nodes.values().any(|node| node.addresses.contains(&address)),
+            Peers::Nodes => self.usual.nodes.contains(&address),
             Peers::Addresses(all) => all.contains(&address),
         };
         (failsafe.direction, failsafe.protocol) == (at.way.direction(), at.protocol.0) && ports && peers
     }
 
-    /// What a node needs of which no more is known than its labels.
-    fn usual(&self, node: &str) -> Vec<Failsafe> {
-        let leads = |node: &Node| node.labels.contains_key(CONTROL_PLANE);
-        let control_plane = self.nodes.values().filter(|node| leads(node)).flat_map(|node| node.addresses.clone());
-        let listening: &[u16] =
-            if self.nodes.get(node).is_some_and(leads) { &[22, 2379, 6443, 10250] } else { &[22, 10250] };
-        let listening = listening.iter().copied().collect();
-        failsafes(&Facts { listening, control_plane: control_plane.collect(), ..Facts::default() })
+    /// Addresses from which nodes hear each other.
+    pub(super) fn node_addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.usual.nodes
     }
 
     /// HostPolicies of a node, in the order in which they are judged.
     pub(super) fn program(&self, node: &str) -> Vec<&HostPolicy> {
+        let enforced = self.told.get(node).and_then(|told| told.enforced.as_ref());
+        enforced.map_or_else(|| self.stored_program(node), |enforced| enforced.now.iter().collect())
+    }
+
+    /// The same as the datastore has them.
+    pub(super) fn stored_program(&self, node: &str) -> Vec<&HostPolicy> {
         let Some(node) = self.nodes.get(node) else { return Vec::new() };
         self.host_policies.iter().filter(|policy| policy.selects(&node.labels)).collect()
     }
+}
+
+/// Whether what the node needs passes before these policies. What goes through serves others.
+pub(super) fn has_failsafes(program: &[&HostPolicy], way: Way) -> bool {
+    way != Way::Through && program.iter().any(|policy| policy.failsafes)
 }
 
 /// Policies that are about an interface, with their rules for a way; none: everything passes there.

@@ -1,6 +1,7 @@
 //! Ports of nodes that lead to pods (`hostPort`), as the pods' specs have them.
 
-use super::universe::{Party, Universe};
+use super::party::{Party, Side};
+use super::universe::Universe;
 use crate::model::{PodKey, Protocol};
 use k8s_openapi::api::core::v1 as core;
 use std::net::IpAddr;
@@ -57,9 +58,8 @@ fn of_pod(pod: &core::Pod) -> Vec<HostPort> {
 
 impl Universe {
     /// Where a connection to a port of a node's address is sent on to; none if no pod there has that port.
-    pub(super) fn led_to(&self, dst: &Party, port: u16, protocol: Protocol) -> Option<Led> {
-        let Party::Address(address) = dst else { return None };
-        let node = self.hosts.get(address)?;
+    pub(super) fn led_to(&self, dst: &Side, port: u16, protocol: Protocol) -> Option<Led> {
+        let Side::Node { node, pod: None, address } = dst else { return None };
         let specific = |one: &HostPort| one.at.is_some_and(|at| !at.is_unspecified());
         let about = |one: &&HostPort| {
             let at = one.at.is_none_or(|at| at == *address || at.is_unspecified() && at.is_ipv4() == address.is_ipv4());

@@ -12,6 +12,15 @@ pub enum Judgement {
     NotJudged(String),
     /// There can be no such connection; why.
     Impossible(String),
+    /// It passes before all HostPolicies of a node, which cannot do without it.
+    Needed {
+        /// The node.
+        node: String,
+        /// Why it cannot.
+        reason: String,
+        /// Whether the node was not asked, and this is what nodes usually need.
+        assumed: bool,
+    },
     /// It differs between interfaces of a node.
     Depends {
         /// The node.
@@ -50,6 +59,7 @@ impl Judgement {
     pub(super) fn governed_by(&self) -> usize {
         match self {
             Self::Allowed { isolating, .. } | Self::Denied { isolating, .. } => isolating.len(),
+            Self::Needed { .. } => 1,
             _ => 0,
         }
     }
@@ -57,7 +67,7 @@ impl Judgement {
     /// Whether this direction lets the connection pass, by whichever interface.
     #[must_use]
     pub fn allows(&self) -> bool {
-        matches!(self, Self::NotJudged(_) | Self::NotIsolated | Self::Allowed { .. })
+        matches!(self, Self::NotJudged(_) | Self::Needed { .. } | Self::NotIsolated | Self::Allowed { .. })
     }
 }
 

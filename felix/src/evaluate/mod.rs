@@ -9,20 +9,25 @@
 //! [`diff`] asks the same of two moments at once: what a change of policies opens and closes.
 
 mod diff;
+mod explain;
 mod fix;
 mod host;
 mod hostport;
 mod judge;
+mod nodeport;
 mod packet;
+mod party;
 mod story;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod told;
 mod universe;
 
-pub use diff::{Change, Diff, Group, HostChange, Span, diff};
+pub use diff::{Change, Diff, Edit, Group, HostChange, Span, diff};
 pub use fix::Fix;
 pub use host::{AtHost, Crossing};
 pub use judge::{Isolating, Judgement, Miss, RuleRef};
-pub use story::Explanation;
-pub use universe::{Objects, Party, Side, Universe, UnknownParty};
+pub use party::{Party, Side, UnknownParty};
+pub use story::{Entered, Explanation, Note};
+pub use universe::{Objects, Universe};

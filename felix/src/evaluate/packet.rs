@@ -1,6 +1,7 @@
 //! Whether a rule matches a packet, and which rule decides.
 
-use super::universe::{Side, Universe};
+use super::party::Side;
+use super::universe::Universe;
 use crate::model::{Action, Direction, Peer, Peers, Pod, PodSelector, Policy, Port, PortNumber, Ports, Protocol, Rule};
 
 /// One direction of one connection. `subject` is the governed pod, none where it is a node; `peer` the other end, `dst` the end where ports

@@ -1,7 +1,7 @@
 //! An explanation, as a value and as a text that fits on a screen.
 
 use super::judge::{Isolating, Judgement, RuleRef};
-use super::universe::Side;
+use super::party::Side;
 use crate::model::Protocol;
 use std::fmt;
 
@@ -24,8 +24,66 @@ pub struct Explanation {
     pub ingress: Judgement,
     /// What HostPolicies say of it on its way through a node that sends it on, if it goes that way.
     pub through: Option<Judgement>,
-    /// The node and its port that it was sent to, if that is a pod's hostPort and so leads to the receiver.
-    pub host_port: Option<(String, u16)>,
+    /// Where it was sent to, if that is a port of a node that leads to the receiver.
+    pub entered: Option<Entered>,
+    /// What to know beside this.
+    pub notes: Vec<Note>,
+}
+
+/// What to know beside verdicts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A node was not asked what it needs, and the verdict may depend on that.
+    Assumed {
+        /// The node.
+        node: String,
+    },
+    /// What a node enforces now is not, or not yet, what the datastore has; in one sentence.
+    Enforced(String),
+    /// The receiver's node sees another sender.
+    Hidden {
+        /// The Service whose proxy does that.
+        service: String,
+        /// The node that it sees.
+        node: String,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Assumed { node } => write!(
+                f,
+                "node {node} was not asked what it needs: taken for what nodes usually need; `twill policy host` there says it"
+            ),
+            Self::Enforced(sentence) => f.write_str(sentence),
+            Self::Hidden { service, node } => write!(
+                f,
+                "Service {service} has externalTrafficPolicy Cluster: its proxy hides the sender, so the receiver's node sees node {node}"
+            ),
+        }
+    }
+}
+
+/// A port of a node that leads to others: a pod's hostPort, or a Service's NodePort.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entered {
+    /// The node.
+    pub node: String,
+    /// Its port.
+    pub port: u16,
+    /// The Service, NAMESPACE/NAME, if it is a NodePort.
+    pub service: Option<String>,
+}
+
+impl fmt::Display for Entered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, port, service } = self;
+        match service {
+            Some(service) => write!(f, "the NodePort {port} of node {node} (Service {service})"),
+            None => write!(f, "the hostPort {port} of node {node}"),
+        }
+    }
 }
 
 impl fmt::Display for Explanation {
@@ -35,9 +93,9 @@ impl fmt::Display for Explanation {
             (false, true) => "depends on the interface",
             (false, false) => "denied",
         };
-        if let Some((node, port)) = &self.host_port {
+        if let Some(entered) = &self.entered {
             let (src, dst, own, protocol) = (&self.src, &self.dst, self.port, self.protocol);
-            writeln!(f, "{src} -> {dst} {own}/{protocol}, the hostPort {port} of node {node}: {verdict}")?;
+            writeln!(f, "{src} -> {dst} {own}/{protocol}, {entered}: {verdict}")?;
         } else if self.protocol.has_ports() {
             writeln!(f, "{} -> {} {}/{}: {verdict}", self.src, self.dst, self.port, self.protocol)?;
         } else {
@@ -47,7 +105,8 @@ impl fmt::Display for Explanation {
         if let Some(through) = &self.through {
             write!(f, "\n  through  {through}")?;
         }
-        write!(f, "\n  ingress  {}", self.ingress)
+        write!(f, "\n  ingress  {}", self.ingress)?;
+        self.notes.iter().try_for_each(|note| write!(f, "\n  note     {note}"))
     }
 }
 
@@ -74,6 +133,9 @@ impl fmt::Display for Judgement {
         match self {
             Self::NotJudged(why) => write!(f, "allowed: {why}"),
             Self::Impossible(why) => write!(f, "impossible: {why}"),
+            Self::Needed { node, reason, .. } => {
+                write!(f, "allowed: what node {node} needs passes before all HostPolicies: {reason}")
+            }
             Self::Depends { node, interfaces } => {
                 write!(f, "depends on the interface of node {node}:")?;
                 let line = |(name, judgement): &(String, Judgement)| {

@@ -1,5 +1,8 @@
 //! Stories as a person reads them.
 
+mod hosts;
+mod nodeports;
+
 use super::*;
 use crate::model::Protocol;
 use serde_json::{Value, json};
@@ -121,10 +124,13 @@ fn a_pod_without_an_address_is_no_connection_and_says_why() {
 }
 
 #[test]
-fn a_pod_that_does_not_exist_is_an_error_and_so_is_what_is_no_party() {
+fn who_does_not_exist_is_an_error_and_so_is_what_is_no_party() {
     let missing = shop().explain(&"shop/none".parse().unwrap(), &"shop/cart".parse().unwrap(), 80, Protocol::TCP);
     assert_eq!(missing.unwrap_err().to_string(), "there is no pod shop/none; `twill get pods` lists them");
-    for wrong in ["cart", "a/b/c", "/x", "10.0.0.300"] {
+    let missing = shop().explain(&"cart".parse().unwrap(), &"shop/cart".parse().unwrap(), 80, Protocol::TCP);
+    let sentence = "there is no node cart; `twill get nodes` lists them, and a pod is written NAMESPACE/POD";
+    assert_eq!(missing.unwrap_err().to_string(), sentence);
+    for wrong in ["Cart", "a/b/c", "/x", "10.0.0.300", "a..b", "-a", ""] {
         assert!(wrong.parse::<Party>().is_err(), "{wrong}");
     }
 }
@@ -174,88 +180,4 @@ fn a_fix_for_another_namespace_names_it_and_leaves_out_labels_of_one_pod() {
         fix(&shop),
         "add {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ops}}, podSelector: {matchLabels: {app: \"1\"}}} to NetworkPolicy shop/cart ingress[0].from"
     );
-}
-
-/// The shop with HostPolicies on its nodes.
-fn hosts(policies: &[(&str, Value)]) -> Universe {
-    let policies: Vec<_> = policies
-        .iter()
-        .map(|(name, spec)| json!({"apiVersion": "twill.network/v1", "kind": "HostPolicy", "metadata": {"name": name}, "spec": spec}))
-        .map(|raw| serde_json::from_value(raw).unwrap())
-        .collect();
-    let mut universe = shop();
-    universe.host_policies = Universe::new(&Objects { host_policies: &policies, ..Objects::default() }).host_policies;
-    universe
-}
-
-fn story(universe: &Universe, src: &str, dst: &str, port: u16, way: &Crossing) -> String {
-    let (src, dst) = (src.parse().unwrap(), dst.parse().unwrap());
-    universe.explain_by(&src, &dst, port, Protocol::TCP, way).unwrap().to_string()
-}
-
-#[test]
-fn what_comes_to_a_node_is_judged_by_its_host_policies_with_the_fix_in_their_words() {
-    let web = json!({"ingress": [{"from": [{"cidrs": ["198.51.100.0/24"]}], "ports": [{"port": 443}]}]});
-    let all = hosts(&[("edge", web)]);
-    let denied = "\
-203.0.113.5 (outside the cluster) -> node n1 (192.0.2.1) 443/TCP: denied
-  egress   allowed: the sender is outside the cluster
-  ingress  denied: no rule allows it
-             isolated by HostPolicy edge
-             nearest: HostPolicy edge ingress[0] allows this port, but only from 198.51.100.0/24
-             fix: add {cidrs: [\"203.0.113.5/32\"]} to HostPolicy edge ingress[0].from";
-    let by = Crossing::default();
-    assert_eq!(story(&all, "203.0.113.5", "192.0.2.1", 443, &by), denied);
-    assert!(story(&all, "198.51.100.7", "192.0.2.1", 443, &by).contains("allowed by HostPolicy edge ingress[0]"));
-    let ssh = story(&all, "203.0.113.5", "192.0.2.1", 22, &by);
-    assert!(ssh.contains("22/TCP: allowed") && ssh.contains("SSH is served here"), "{ssh}");
-    // What stays on the node, and what it sends, is not closed by this.
-    for (src, dst) in [("shop/front", "192.0.2.1"), ("192.0.2.1", "203.0.113.5")] {
-        let story = story(&all, src, dst, 443, &by);
-        assert!(story.contains("443/TCP: allowed"), "{story}");
-    }
-    let pod = story(&all, "shop/front", "192.0.2.2", 443, &by);
-    assert!(pod.contains("443/TCP: denied") && pod.contains("egress   allowed by NetworkPolicy shop/front"), "{pod}");
-}
-
-#[test]
-fn a_verdict_that_depends_on_the_interface_is_none_until_that_is_named() {
-    let all = hosts(&[("edge", json!({"interfaces": ["eth0", "bond*"]}))]);
-    let any = story(&all, "203.0.113.5", "192.0.2.1", 443, &Crossing::default());
-    let expected = "443/TCP: depends on the interface
-  egress   allowed: the sender is outside the cluster
-  ingress  depends on the interface of node n1:
-             eth0: denied: no rule allows it
-             bond*: denied: no rule allows it
-             other interfaces: allowed: no HostPolicy of node n1 is about \u{2026}";
-    assert!(any.ends_with(expected), "{any}");
-    let by = |interface: &str| Crossing { interface: Some(interface.to_owned()), ..Crossing::default() };
-    for (interface, verdict) in
-        [("eth0", "denied"), ("bond7", "denied"), ("eth1", "allowed"), ("twill-vxlan", "allowed")]
-    {
-        let story = story(&all, "203.0.113.5", "192.0.2.1", 443, &by(interface));
-        assert!(story.contains(&format!("443/TCP: {verdict}\n")), "{interface}: {story}");
-    }
-}
-
-#[test]
-fn what_comes_to_a_node_port_is_judged_by_that_port_and_then_by_the_pods_policy() {
-    let edge = json!({"directions": ["Forwarded"], "ingress": [{"ports": [{"port": 30080}]}]});
-    let all = hosts(&[("edge", edge)]);
-    let through = |node: &str, port| Crossing { came_to: Some((node.to_owned(), port)), ..Crossing::default() };
-    let told = |src: &str, way: Crossing| story(&all, src, "shop/cart", 8080, &way);
-    let open = told("shop/front", through("n2", 30080));
-    assert!(
-        open.contains("8080/TCP: allowed") && open.contains("through  allowed by HostPolicy edge ingress[0]"),
-        "{open}"
-    );
-    let closed = told("shop/front", through("n2", 30081));
-    assert!(closed.contains("8080/TCP: denied") && closed.contains("through  denied: no rule allows it"), "{closed}");
-    assert!(told("shop/front", through("n1", 30081)).contains("8080/TCP: allowed"), "it begins there");
-    let outside = told("203.0.113.5", through("n2", 30080));
-    assert!(
-        outside.contains("8080/TCP: denied") && outside.contains("through  allowed by"),
-        "the pod has its say: {outside}"
-    );
-    assert!(told("203.0.113.5", through("n9", 30080)).contains("through  impossible: there is no node n9"));
 }

@@ -81,7 +81,8 @@ impl Ranges {
             IpAddr::V4(a) => (&self.v4, u128::from(a.to_bits())),
             IpAddr::V6(a) => (&self.v6, a.to_bits()),
         };
-        ranges.iter().any(|(from, to)| (*from..=*to).contains(&number))
+        let behind = ranges.partition_point(|(from, _)| *from <= number);
+        behind.checked_sub(1).is_some_and(|place| ranges[place].1 >= number)
     }
 
     /// The IPv4 ranges, first and last address.

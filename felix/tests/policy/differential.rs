@@ -58,6 +58,7 @@ pub fn stories_beside(state: &State, host_policies: &[HostPolicy]) -> Universe {
         host_policies,
         nodes: &all.nodes,
         blocks: &blocks(),
+        ..Objects::default()
     })
 }
 

@@ -5,21 +5,22 @@
 use crate::cluster::compiled;
 use crate::differential::{raw, stories_beside};
 use crate::sequences::{Agent, perform, states};
-use crate::universe::{State, state};
+use crate::universe::{State, node_address, state};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use twill_felix::compile::interpret::{Fate, Packet, interpret};
-use twill_felix::evaluate::{AtHost, Judgement, diff};
+use twill_felix::evaluate::{AtHost, Crossing, Judgement, Party, Side, Universe, diff};
 use twill_felix::host::failsafe::{Facts, failsafes};
 use twill_felix::host::{Failsafe, Plan, Program, Trial, sort};
 use twill_felix::model::{Node, Pod, Protocol, Way, host_policy};
 use twill_felix::ruleset::Hook;
+use twill_policy_oracle as oracle;
 use twill_policy_oracle::host::{self, Connection, HostPolicy};
 
 /// Peers from the alphabet of [`crate::universe`], so that sets are shared with policies of pods.
@@ -219,6 +220,92 @@ fn oracle_ruleset_and_story_agree_about_the_hosts_interfaces() {
     let [yes, no] = asked.get();
     println!("{yes} connections pass, {no} do not");
     assert!(yes > 10_000 && no > 10_000, "{yes} and {no}");
+}
+
+/// Whoever sends to a node that is named gets, at both ends at once, what the oracle says of each end alone. How many do, and do not.
+fn both_ends_agree(
+    state: &State,
+    policies: &[HostPolicy],
+    stories: &Universe,
+    ssh: bool,
+) -> Result<[u64; 2], TestCaseError> {
+    let cluster = raw(state);
+    let name = |node: usize| state.nodes[node].metadata.name.as_deref().unwrap_or_default();
+    let address = |node: usize| -> IpAddr { node_address(node, true).parse().expect("a test's own address") };
+    let outside: IpAddr = "203.0.113.5".parse().expect("a test's own address");
+    let pods: Vec<IpAddr> = state.pods.values().map(Pod::read).flat_map(|pod| pod.addresses.to_vec()).collect();
+    let mut count = [0, 0];
+    for (node, other) in [(0, 1), (1, 0)] {
+        let others = pods.iter().copied().filter(IpAddr::is_ipv4).chain([outside]);
+        let senders = others
+            .map(|peer| (Party::Address(peer), peer))
+            .chain([(Party::Node(name(other).to_owned()), address(other))]);
+        for ((sender, peer), (protocol, number, port)) in
+            senders.flat_map(|sender| CONNECTIONS.map(|connection| (sender.clone(), connection)))
+        {
+            let needed = ssh && (protocol, port) == ("TCP", 22);
+            let comes =
+                Connection { node: name(node), direction: "Ingress", interface: "eth0", peer, protocol, port, needed };
+            let goes = Connection {
+                node: name(other),
+                direction: "Egress",
+                peer: address(node),
+                needed: false,
+                ..comes.clone()
+            };
+            let way = Crossing { interface: Some("eth0".to_owned()), ..Crossing::default() };
+            let to = Party::Node(name(node).to_owned());
+            let story = stories.explain_by(&sender, &to, port, Protocol(number), &way);
+            let story = story.map_err(|error| TestCaseError::fail(error.to_string()))?;
+            let may = |what: &Connection<'_>| host::allowed(&cluster, policies, what);
+            let sends = match &story.src {
+                Side::Pod { pod, .. } if pod.node == name(node) => continue,
+                Side::Node { node: own, .. } if own == name(node) => continue,
+                Side::Node { .. } => may(&goes),
+                Side::Pod { .. } => {
+                    let ends = [peer, address(node)].map(oracle::Endpoint::Address);
+                    oracle::allowed(&cluster, &ends[0], &ends[1], of_number(number), port)
+                }
+                _ => true,
+            };
+            let told = sends && may(&comes);
+            prop_assert_eq!(told, story.allowed, "{:?}: {}", comes, story);
+            count[usize::from(!told)] += 1;
+        }
+    }
+    Ok(count)
+}
+
+fn of_number(protocol: u8) -> oracle::Protocol {
+    match protocol {
+        6 => oracle::Protocol::Tcp,
+        17 => oracle::Protocol::Udp,
+        132 => oracle::Protocol::Sctp,
+        _ => oracle::Protocol::Other,
+    }
+}
+
+#[test]
+fn oracle_and_story_agree_about_both_ends_of_connections_to_nodes_that_are_named() {
+    let config = Config { cases: 300, failure_persistence: None, ..Config::default() };
+    let asked = std::cell::Cell::new([0_u64; 2]);
+    let test = |(state, objects, ssh): (State, Vec<Value>, bool)| {
+        let told: Vec<HostPolicy> =
+            objects.iter().map(|raw| serde_json::from_value(raw.clone()).expect("a test's own policy")).collect();
+        let stored: Vec<twill_crds::HostPolicy> =
+            objects.iter().map(|raw| serde_json::from_value(raw.clone()).expect("a test's own policy")).collect();
+        let stories = state.nodes.iter().fold(stories_beside(&state, &stored), |all, node| {
+            all.needing(node.metadata.name.as_deref().unwrap_or_default(), needed(ssh))
+        });
+        let ([passed, denied], [yes, no]) = (both_ends_agree(&state, &told, &stories, ssh)?, asked.get());
+        asked.set([yes + passed, no + denied]);
+        Ok(())
+    };
+    let outcome = TestRunner::new(config).run(&(state(true), objects(), any::<bool>()), test);
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    let [yes, no] = asked.get();
+    println!("{yes} connections pass, {no} do not");
+    assert!(yes > 2_000 && no > 2_000, "{yes} and {no}");
 }
 
 #[test]

@@ -41,9 +41,9 @@ pub fn probe(cluster: &Cluster, selection: &Selection) -> anyhow::Result<Vec<Cel
         network_policies: &cluster.list::<NetworkPolicy>()?,
         cluster_network_policies: &cluster.list::<ClusterNetworkPolicy>()?,
         namespace_isolations: &cluster.list::<NamespaceIsolation>()?,
-        host_policies: &[],
         nodes: &cluster.list::<Node>()?,
         blocks: &cluster.list::<IPBlock>()?,
+        ..Objects::default()
     });
     let running = pods.iter().filter(|p| runs(p)).collect::<Vec<_>>();
     let mut tries = Vec::new();

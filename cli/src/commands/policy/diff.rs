@@ -2,7 +2,7 @@
 
 mod hosts;
 
-use super::{Cluster, connections, declared};
+use super::{Cluster, connections, declared, told};
 use crate::args::PolicyDiff;
 use crate::commands::{counted, exit, get};
 use crate::io::{manifests, with_store};
@@ -15,6 +15,7 @@ use twill_crds::control::{ObjectName, PolicyChange};
 use twill_crds::{Object, Pod};
 use twill_datastore::Datastore;
 use twill_felix::evaluate::{Change, Diff, Group, Span, diff};
+use twill_felix::host::State;
 use twill_felix::model::{PodKey, Protocol};
 
 /// Kinds that a change may be made of.
@@ -28,7 +29,7 @@ pub(crate) fn run(args: &PolicyDiff) -> anyhow::Result<ExitCode> {
         let (mut passed_over, mut change) = (0, PolicyChange::default());
         for manifest in &manifests {
             if COUNTS.contains(&manifest.kind.kind.as_ref()) && after.put(manifest)? {
-                // A HostPolicy cuts nothing: connections that are open go on.
+                // A HostPolicy cuts nothing: connections that are open go on, so there is nothing to foretell.
                 if manifest.kind.kind != "HostPolicy" {
                     change.applied.push(manifest.value.clone());
                 }
@@ -46,7 +47,11 @@ pub(crate) fn run(args: &PolicyDiff) -> anyhow::Result<ExitCode> {
                 change.deleted.push(gone);
             }
         }
-        let (old, new) = (before.universe(), after.universe());
+        let states: Vec<State> = told::of_this_node(&args.node.run_dir, &before.nodes)
+            .into_iter()
+            .chain(told::of_files(&args.told, &before.nodes)?)
+            .collect();
+        let [old, new] = [&before, &after].map(|cluster| told::needing(cluster.universe(), &states));
         new.problems().for_each(|problem| eprintln!("warning: {problem}"));
         let Diff { changes, at_hosts, .. } = diff(&old, &new);
         let pods = before.pods.iter().map(|pod| (key(pod), pod)).collect();
@@ -60,7 +65,7 @@ pub(crate) fn run(args: &PolicyDiff) -> anyhow::Result<ExitCode> {
                 if !changes.is_empty() || at_hosts.is_empty() {
                     table(&changes, &pods)?;
                 }
-                hosts::table(&at_hosts)?;
+                hosts::table(&at_hosts, &states)?;
             }
             (format, None) => print_value(format, &values())?,
             (format, Some(forecast)) => {
@@ -178,12 +183,17 @@ fn span(span: &Span) -> Value {
     }
 }
 
+/// Names of nodes that programs are told of one end.
+const NAMED: usize = 64;
+
 fn group(group: &Group) -> Value {
     match group {
         Group::Pods { pods, labels, .. } => {
             json!({"pods": pods.iter().map(ToString::to_string).collect::<Vec<_>>(), "labels": labels})
         }
-        Group::Nodes { nodes, .. } => json!({"nodes": nodes}),
+        Group::Nodes { nodes, .. } => {
+            json!({"nodes": nodes.iter().take(NAMED).collect::<Vec<_>>(), "nodeCount": nodes.len()})
+        }
         Group::Outside { ranges, .. } => {
             json!({"outside": ranges.to_string().split(", ").collect::<Vec<_>>()})
         }

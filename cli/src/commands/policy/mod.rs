@@ -6,6 +6,7 @@ mod host;
 mod objects;
 mod show;
 mod test;
+pub(super) mod told;
 
 pub(super) use objects::{Cluster, declared};
 

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use twill_crds::manifest::Manifest;
 use twill_crds::{
-    ClusterNetworkPolicy, HostPolicy, IPBlock, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod,
+    ClusterNetworkPolicy, EndpointSlice, HostPolicy, IPBlock, Namespace, NamespaceIsolation, NetworkPolicy, Node,
+    Object, Pod, Service,
 };
 use twill_datastore::{Datastore, Filter};
 use twill_felix::evaluate::{Objects, Universe};
@@ -23,6 +24,8 @@ pub(crate) struct Cluster {
     pub(crate) host_policies: Vec<HostPolicy>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) blocks: Vec<IPBlock>,
+    pub(crate) services: Vec<Service>,
+    pub(crate) endpoint_slices: Vec<EndpointSlice>,
 }
 
 /// Pods and nodes without an address get one from here (RFC 2544's and RFC 5180's ranges for tests): pods from the first half.
@@ -40,6 +43,8 @@ impl Cluster {
             host_policies: all(store).await?,
             nodes: all(store).await?,
             blocks: all(store).await?,
+            services: all(store).await?,
+            endpoint_slices: all(store).await?,
         })
     }
 
@@ -53,6 +58,8 @@ impl Cluster {
             host_policies: &self.host_policies,
             nodes: &self.nodes,
             blocks: &self.blocks,
+            services: &self.services,
+            endpoint_slices: &self.endpoint_slices,
         })
     }
 
@@ -68,6 +75,8 @@ impl Cluster {
             (_, "NamespaceIsolation") => put(&mut self.namespace_isolations, value)?,
             (_, "IPBlock") => put(&mut self.blocks, value)?,
             (_, "HostPolicy") => put(&mut self.host_policies, value)?,
+            ("", "Service") => put(&mut self.services, value)?,
+            ("discovery.k8s.io", "EndpointSlice") => put(&mut self.endpoint_slices, value)?,
             _ => return Ok(false),
         }
         Ok(true)

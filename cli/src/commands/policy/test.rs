@@ -2,7 +2,7 @@
 
 mod cases;
 
-use super::Cluster;
+use super::{Cluster, told};
 use crate::args::PolicyTest;
 use crate::commands::{counted, exit, explain};
 use crate::io::{manifests, with_store};
@@ -11,7 +11,7 @@ use anyhow::ensure;
 use cases::{Assertion, Expectation};
 use serde_json::{Value, json};
 use std::process::ExitCode;
-use twill_felix::evaluate::{Explanation, Judgement, Universe};
+use twill_felix::evaluate::{Explanation, Judgement, Note, Universe};
 
 /// Kind of the documents that hold assertions.
 const KIND: &str = "PolicyTest";
@@ -27,13 +27,16 @@ pub(crate) fn run(args: &PolicyTest) -> anyhow::Result<ExitCode> {
         cluster.put(manifest)?;
     }
     cluster.complete()?;
-    let universe = cluster.universe();
+    let states = told::of_files(&args.told, &cluster.nodes)?;
+    let universe = told::needing(cluster.universe(), &states);
     let mut outcomes = Vec::new();
     for test in &tests {
-        for case in cases::read(test, &cluster.pods)? {
-            let asked: Result<Vec<_>, _> = case.assertions.iter().map(|one| ask(&universe, one)).collect();
-            let failed = asked?.into_iter().filter(|story| !holds(story, case.expect)).collect();
-            outcomes.push(Outcome { case, failed });
+        for case in cases::read(test, &cluster.pods, &cluster.nodes)? {
+            let asked: Vec<Vec<Explanation>> =
+                case.assertions.iter().map(|one| ask(&universe, one)).collect::<anyhow::Result<_>>()?;
+            let assumed = asked.iter().filter(|stories| stories.iter().any(is_assumed)).count();
+            let failed = asked.into_iter().flat_map(|stories| first_that_fails(stories, case.expect)).collect();
+            outcomes.push(Outcome { case, failed, assumed });
         }
     }
     universe.problems().for_each(|problem| eprintln!("warning: {problem}"));
@@ -49,11 +52,23 @@ struct Outcome {
     case: cases::Case,
     /// Stories of the connections that are not as expected.
     failed: Vec<Explanation>,
+    /// Assertions that may depend on what a node needs that was not asked.
+    assumed: usize,
 }
 
-fn ask(universe: &Universe, assertion: &Assertion) -> anyhow::Result<Explanation> {
+/// One story for each receiver that the connection may be led to.
+fn ask(universe: &Universe, assertion: &Assertion) -> anyhow::Result<Vec<Explanation>> {
     let (port, protocol) = assertion.port;
-    Ok(universe.explain_by(&assertion.from, &assertion.to, port, protocol, &assertion.way)?)
+    Ok(universe.explain_each(&assertion.from, &assertion.to, port, protocol, &assertion.way)?)
+}
+
+fn is_assumed(story: &Explanation) -> bool {
+    story.notes.iter().any(|note| matches!(note, Note::Assumed { .. }))
+}
+
+/// What is asserted of a NodePort is so of each of its receivers; one of them that is otherwise is enough to tell.
+fn first_that_fails(stories: Vec<Explanation>, expect: Expectation) -> Option<Explanation> {
+    stories.into_iter().find(|story| !holds(story, expect))
 }
 
 /// A connection that cannot be is neither allowed nor denied by policy, and of one that depends on an interface nothing can be said before
@@ -64,12 +79,19 @@ fn holds(story: &Explanation, expect: Expectation) -> bool {
 }
 
 fn table(outcomes: &[Outcome]) -> anyhow::Result<()> {
-    for Outcome { case, failed } in outcomes {
+    for Outcome { case, failed, .. } in outcomes {
         for story in failed {
             print_line(&format!("FAILED {}: expected {:?}\n{story}", case.place(), case.expect))?;
         }
     }
     let (all, failed) = totals(outcomes);
+    let assumed = assumed(outcomes);
+    if assumed > 0 {
+        print_line(&format!(
+            "{} may depend on what nodes need, which only they know: taken for what nodes usually need; --host-state FILE tells what one said",
+            counted(assumed, "assertion")
+        ))?;
+    }
     let cases = counted(outcomes.len(), "case");
     print_line(&match failed {
         0 => format!("{} of {cases}: all hold", counted(all, "assertion")),
@@ -82,17 +104,22 @@ fn totals(outcomes: &[Outcome]) -> (usize, usize) {
     (all, outcomes.iter().map(|outcome| outcome.failed.len()).sum())
 }
 
+fn assumed(outcomes: &[Outcome]) -> usize {
+    outcomes.iter().map(|outcome| outcome.assumed).sum()
+}
+
 fn value(outcomes: &[Outcome]) -> Value {
     let (all, failed) = totals(outcomes);
-    let cases = outcomes.iter().map(|Outcome { case, failed }| {
+    let cases = outcomes.iter().map(|Outcome { case, failed, assumed }| {
         json!({
             "file": case.file,
             "line": case.line,
             "name": case.name,
             "expect": case.expect,
             "assertions": case.assertions.len(),
+            "assumed": assumed,
             "failed": failed.iter().map(explain::value).collect::<Vec<_>>(),
         })
     });
-    json!({"cases": cases.collect::<Vec<_>>(), "assertions": all, "failed": failed})
+    json!({"cases": cases.collect::<Vec<_>>(), "assertions": all, "failed": failed, "assumed": assumed(outcomes)})
 }

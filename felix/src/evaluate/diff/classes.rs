@@ -1,7 +1,8 @@
 //! Ends of connections that no policy tells apart.
 
 use crate::evaluate::packet::Governing;
-use crate::evaluate::universe::{Side, Universe};
+use crate::evaluate::party::Side;
+use crate::evaluate::universe::Universe;
 use crate::model::{Direction, NamedPort, Peer, Peers, Pod, PodSelector, Policy, Ranges, Rule, Selector};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,10 +1,13 @@
 //! What a change of HostPolicies opens and closes at the interfaces of nodes.
+//!
+//! Nodes with the same policies and needs are compared once, and what is the same for several such groups is told once: what is told grows
+//! with the policies and what they tell apart, not with the nodes.
 
 use super::classes::{Class, Predicates, classes_by};
 use super::spans::{self, Span};
 use super::{Group, Universe};
-use crate::evaluate::host::{AtHost, governing, kinds};
-use crate::evaluate::universe::Side;
+use crate::evaluate::host::{AtHost, governing, has_failsafes, kinds};
+use crate::evaluate::party::Side;
 use crate::host::Failsafe;
 use crate::host::failsafe::Peers;
 use crate::model::{HostPolicy, PolicyKey, Way};
@@ -27,39 +30,89 @@ pub struct HostChange {
     pub opens: bool,
     /// Ports at the destination, of what goes through those that it came to.
     pub ports: Vec<Span>,
+    /// HostPolicies by whose change this comes about, by name.
+    pub by: BTreeMap<String, Edit>,
     /// All interfaces that policies tell apart there.
     kinds: Vec<String>,
 }
 
+/// What becomes of a policy of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Edit {
+    /// It is new there.
+    Added,
+    /// It is there no more.
+    Removed,
+    /// It says something else.
+    Changed,
+}
+
 /// Nodes that nothing tells apart, by their policies before and after and by what they need.
-type Likeness = ([Vec<PolicyKey>; 2], Vec<Failsafe>);
+type Likeness<'a> = ([Vec<&'a PolicyKey>; 2], &'a [Failsafe]);
+
+/// Policies of nodes that are alike, before and after.
+type Programs<'a> = [Vec<&'a HostPolicy>; 2];
 
 /// All that changes at interfaces, in a fixed order.
 pub(super) fn changes(universes: [&Universe; 2]) -> Vec<HostChange> {
-    let mut alike: BTreeMap<Likeness, Vec<&str>> = BTreeMap::new();
+    let mut alike: BTreeMap<Likeness<'_>, (Programs<'_>, Vec<&str>)> = BTreeMap::new();
     for node in universes[1].nodes.keys() {
         let programs = universes.map(|universe| universe.program(node));
         if !says_the_same(&programs) {
-            let keys = programs.map(|program| program.iter().map(|policy| policy.rules.key.clone()).collect());
-            alike.entry((keys, universes[1].needed_by(node))).or_default().push(node);
+            let keys = programs.each_ref().map(|program| program.iter().map(|policy| &policy.rules.key).collect());
+            let group = alike.entry((keys, universes[1].needed_by(node)));
+            group.or_insert_with(|| (programs, Vec::new())).1.push(node);
         }
     }
-    let mut all: Vec<HostChange> = alike
-        .iter()
-        .flat_map(|((_, needs), nodes)| Way::ALL.map(|way| at(universes, nodes, needs, way)))
-        .flatten()
-        .collect();
+    let all = alike.iter().flat_map(|((_, needs), (programs, nodes))| {
+        Way::ALL.into_iter().flat_map(move |way| at(universes, programs, nodes, needs, way))
+    });
+    let mut all = groups_joined(all.collect());
     all.sort();
     all
 }
 
-fn says_the_same([before, after]: &[Vec<&HostPolicy>; 2]) -> bool {
+/// What is the same for several groups of nodes is told once.
+fn groups_joined(changes: Vec<HostChange>) -> Vec<HostChange> {
+    let mut joined: BTreeMap<HostChange, BTreeSet<String>> = BTreeMap::new();
+    for mut change in changes {
+        let nodes = std::mem::take(&mut change.nodes);
+        joined.entry(change).or_default().extend(nodes);
+    }
+    joined.into_iter().map(|(change, nodes)| HostChange { nodes, ..change }).collect()
+}
+
+fn says_the_same([before, after]: &Programs<'_>) -> bool {
     before.len() == after.len() && before.iter().zip(after).all(|(one, other)| one.says_what(other))
 }
 
+/// The policies about a way that are not before what they are after.
+fn edits([before, after]: &Programs<'_>, way: Way) -> BTreeMap<String, Edit> {
+    let name = |policy: &HostPolicy| policy.rules.key.name.clone();
+    let removed = before.iter().filter(|old| old.closes(way) && find(after, &old.rules.key).is_none());
+    let removed = removed.map(|old| (name(old), Edit::Removed));
+    let others = after.iter().filter_map(|new| match find(before, &new.rules.key) {
+        None => new.closes(way).then(|| (name(new), Edit::Added)),
+        Some(old) => {
+            let about = old.closes(way) || new.closes(way);
+            (about && !old.says_what(new)).then(|| (name(new), Edit::Changed))
+        }
+    });
+    removed.chain(others).collect()
+}
+
+fn find<'a>(program: &[&'a HostPolicy], key: &PolicyKey) -> Option<&'a HostPolicy> {
+    program.iter().copied().find(|policy| policy.rules.key == *key)
+}
+
 /// What changes at the interfaces of nodes that are alike, of which there is one at least.
-fn at(universes: [&Universe; 2], nodes: &[&str], needs: &[Failsafe], way: Way) -> Vec<HostChange> {
-    let programs = universes.map(|universe| universe.program(nodes[0]));
+fn at(
+    universes: [&Universe; 2],
+    programs: &Programs<'_>,
+    nodes: &[&str],
+    needs: &[Failsafe],
+    way: Way,
+) -> Vec<HostChange> {
     let rules = || programs.iter().flatten().filter_map(|policy| policy.rules.rules(way.direction())).flatten();
     let predicates = Predicates::of_rules(rules()).with(needing(universes[1], needs));
     let kinds = kinds(programs.iter().flatten().copied(), way);
@@ -69,7 +122,7 @@ fn at(universes: [&Universe; 2], nodes: &[&str], needs: &[Failsafe], way: Way) -
     for (of, class) in classes_by(&predicates, universes).0.into_iter().enumerate() {
         let Some((node, peer)) = example(&class, nodes) else { continue };
         for (place, (_, interface)) in kinds.iter().enumerate() {
-            for (opens, ports) in differing(universes, (node, way), &peer, interface, &spans) {
+            for (opens, ports) in differing(universes, programs, (node, way), &peer, interface, &spans) {
                 let change = HostChange {
                     nodes: nodes.iter().map(|name| (*name).to_owned()).collect(),
                     way,
@@ -77,6 +130,7 @@ fn at(universes: [&Universe; 2], nodes: &[&str], needs: &[Failsafe], way: Way) -
                     peers: Group::of(&class),
                     opens,
                     ports: spans::joined(ports),
+                    by: edits(programs, way),
                     kinds: kinds.iter().map(|(name, _)| name.clone()).collect(),
                 };
                 let key = (of, opens, change.ports.clone());
@@ -106,8 +160,7 @@ fn needing(universe: &Universe, needs: &[Failsafe]) -> Vec<BTreeSet<IpAddr>> {
         Peers::Addresses(all) => Some(all.clone()),
         Peers::Nodes | Peers::Any => None,
     };
-    let nodes = universe.nodes.values().flat_map(|node| node.addresses.iter().copied()).collect();
-    needs.iter().filter_map(addresses).chain([nodes]).collect()
+    needs.iter().filter_map(addresses).chain([universe.node_addresses().clone()]).collect()
 }
 
 /// An end that is not on the node, and the node.
@@ -122,30 +175,30 @@ fn example<'n>(class: &Class<'_>, nodes: &[&'n str]) -> Option<(&'n str, Side)> 
 /// What closes and what opens at an interface, each if it is anything.
 fn differing(
     universes: [&Universe; 2],
+    programs: &Programs<'_>,
     (node, way): (&str, Way),
     peer: &Side,
     interface: &str,
     spans: &[Span],
 ) -> Vec<(bool, Vec<Span>)> {
+    let governing = programs.each_ref().map(|program| governing(program, way, interface));
+    let failsafes = programs.each_ref().map(|program| has_failsafes(program, way));
     let (mut closed, mut opened) = (Vec::new(), Vec::new());
     for span in spans {
         let (port, protocol) = span.sample_at_host();
         let at = AtHost { node, way, port, protocol, interface: Some(interface) };
-        match universes.map(|universe| allows(universe, &at, peer, interface)) {
+        let allowed = [0, 1].map(|moment| {
+            governing[moment].is_empty()
+                || failsafes[moment] && universes[moment].is_needed_there(&at, peer)
+                || universes[moment].packet_at_host(&at, peer).decide(&governing[moment]).allowed
+        });
+        match allowed {
             [true, false] => closed.push(*span),
             [false, true] => opened.push(*span),
             _ => {}
         }
     }
     [(false, closed), (true, opened)].into_iter().filter(|(_, spans)| !spans.is_empty()).collect()
-}
-
-fn allows(universe: &Universe, at: &AtHost<'_>, peer: &Side, interface: &str) -> bool {
-    let program = universe.program(at.node);
-    let governing = governing(&program, at.way, interface);
-    governing.is_empty()
-        || universe.needs(&program, at, peer).is_some()
-        || universe.packet_at_host(at, peer).decide(&governing).allowed
 }
 
 impl HostChange {

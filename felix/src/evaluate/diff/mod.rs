@@ -13,11 +13,12 @@ mod spans;
 mod tests;
 
 pub use group::Group;
-pub use host::HostChange;
+pub use host::{Edit, HostChange};
 pub use spans::Span;
 
 use super::host::AtHost;
-use super::universe::{Side, Universe};
+use super::party::Side;
+use super::universe::Universe;
 use crate::model::{Direction, PodKey, Protocol};
 use classes::{Class, End};
 use std::collections::{BTreeMap, BTreeSet};

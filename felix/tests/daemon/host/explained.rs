@@ -1,10 +1,12 @@
 //! What `twill explain` says of HostPolicies is what the kernel does: connections to the node, from it, and to its NodePorts.
 
 use super::forwarded::{NODE_PORT, node_port};
-use super::{NODE, OTHER, OUTSIDE, SSH, Wire};
+use super::{NODE, OTHER, OUTSIDE, SSH, Wire, manual};
 use serde_json::{Value, json};
+use std::time::Duration;
 use twill_crds::{HostPolicy, Namespace, Pod};
-use twill_felix::evaluate::{Crossing, Explanation, Objects, Party, Universe};
+use twill_felix::evaluate::{Crossing, Explanation, Judgement, Objects, Party, Universe};
+use twill_felix::host::State;
 use twill_felix::model::{PodKey, Protocol};
 
 /// The uplink, as the node calls it.
@@ -30,7 +32,7 @@ fn told_and_done(wire: &Wire) -> Vec<(Explanation, bool)> {
     let pod = Party::Pod(PodKey { namespace: "shop".into(), name: "a".into() });
     let told = |src: &str, dst: &Party, port: u16, came_to: Option<u16>| {
         let came_to = came_to.map(|port| ("n1".to_owned(), port));
-        let way = Crossing { interface: Some(UPLINK.to_owned()), came_to };
+        let way = Crossing { interface: Some(UPLINK.to_owned()), came_to, hidden: false };
         all.explain_by(&address(src), dst, port, Protocol::TCP, &way).unwrap()
     };
     let node = &wire.node.ns;
@@ -74,4 +76,34 @@ fn what_is_explained_of_a_nodes_interface_is_what_the_kernel_does_there() {
         wire.node.delete::<HostPolicy>(name);
         crate::world::until("open again", super::SOON, || wire.state()["confirmed"] == json!([]));
     }
+}
+
+/// What felix says of itself, and what is explained by it.
+fn by_its_word(wire: &Wire, port: u16) -> Explanation {
+    let state: State = serde_json::from_value(wire.state()).unwrap();
+    let way = Crossing { interface: Some(UPLINK.to_owned()), ..Crossing::default() };
+    let (from, to) = (OUTSIDE.parse().unwrap(), "n1".parse().unwrap());
+    universe(wire).told(&state).explain_by(&from, &to, port, Protocol::TCP, &way).unwrap()
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn what_is_explained_by_a_nodes_own_word_follows_its_trials() {
+    let wire = Wire::started();
+    wire.apply("all", manual(10));
+    wire.until_closed();
+    let tried = by_its_word(&wire, OTHER);
+    assert!(!tried.allowed && !wire.reaches(NODE, OTHER), "{tried}");
+    let notes = tried.notes.iter().map(ToString::to_string).collect::<String>();
+    assert!(notes.starts_with("on trial at node n1: all, which ends in "), "{tried}");
+    assert!(notes.ends_with("without it: allowed: no HostPolicy of node n1 closes what comes to it"), "{tried}");
+    let ssh = by_its_word(&wire, SSH);
+    assert!(ssh.allowed && wire.reaches(NODE, SSH), "{ssh}");
+    assert!(matches!(&ssh.ingress, Judgement::Needed { assumed: false, reason, .. } if reason == "SSH is served here"));
+    // Nobody confirms it: the node goes back, and what the datastore has is not what it enforces.
+    crate::world::until("it has gone back", Duration::from_secs(30), || !wire.state()["reverted"].is_null());
+    let gone_back = by_its_word(&wire, OTHER);
+    assert!(gone_back.allowed && wire.reaches(NODE, OTHER), "{gone_back}");
+    let sentence = "node n1 does not enforce what the datastore has, but what was before (none), by which this is judged: nobody confirmed it";
+    assert!(gone_back.notes.iter().any(|note| note.to_string().starts_with(sentence)), "{gone_back}");
 }

@@ -1,4 +1,4 @@
-//! The file format of assertions: in flow a document and the pods that there are, out flow connections and what is expected of them.
+//! The file format of assertions: in flow a document, and the pods and nodes that there are; out flow connections and what is expected of them.
 
 use crate::commands::explain::crossing;
 use crate::commands::policy::declared;
@@ -6,7 +6,7 @@ use crate::destination::{NodePort, port_of};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use twill_crds::manifest::{Document, ManifestError};
-use twill_crds::{Object, Pod, names};
+use twill_crds::{Node, Object, Pod, names};
 use twill_felix::evaluate::{Crossing, Party};
 use twill_felix::model::{PodKey, Protocol};
 
@@ -85,12 +85,16 @@ enum Word {
     Text(String),
 }
 
-/// `NAMESPACE/POD`, an address, or pods by labels.
+/// `NAMESPACE/POD`, a node's name, an address, or pods or nodes by labels.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "must be NAMESPACE/POD, an address, or {namespace: NAME, labels: {KEY: VALUE}}")]
+#[serde(
+    untagged,
+    expecting = "must be NAMESPACE/POD, a node's name, an address, {namespace: NAME, labels: {KEY: VALUE}} or {nodeLabels: {KEY: VALUE}}"
+)]
 enum Ends {
     One(String),
     Pods(Selected),
+    Nodes(SelectedNodes),
 }
 
 #[derive(Deserialize)]
@@ -101,11 +105,25 @@ struct Selected {
     labels: BTreeMap<String, String>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SelectedNodes {
+    node_labels: BTreeMap<String, String>,
+}
+
+/// Whom cases may be about.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    pods: &'a [Pod],
+    nodes: &'a [Node],
+}
+
 /// All cases of a document.
 ///
 /// # Errors
 /// The first thing that is wrong, with file and line.
-pub(super) fn read(document: &Document, pods: &[Pod]) -> Result<Vec<Case>, ManifestError> {
+pub(super) fn read(document: &Document, pods: &[Pod], nodes: &[Node]) -> Result<Vec<Case>, ManifestError> {
+    let known = Known { pods, nodes };
     let written: Written = document.decode()?;
     let version = format!("{}/{}", names::GROUP, names::VERSION);
     if written.api_version != version {
@@ -114,15 +132,15 @@ pub(super) fn read(document: &Document, pods: &[Pod]) -> Result<Vec<Case>, Manif
     if written.cases.is_empty() {
         return Err(document.refused("cases", "cases: is empty; a test without cases tests nothing".to_owned()));
     }
-    written.cases.iter().enumerate().map(|(i, case)| read_case(document, &format!("cases[{i}]"), case, pods)).collect()
+    written.cases.iter().enumerate().map(|(i, case)| read_case(document, &format!("cases[{i}]"), case, known)).collect()
 }
 
-fn read_case(document: &Document, at: &str, case: &WrittenCase, pods: &[Pod]) -> Result<Case, ManifestError> {
+fn read_case(document: &Document, at: &str, case: &WrittenCase, known: Known<'_>) -> Result<Case, ManifestError> {
     let refused =
         |field: &str, problem: String| document.refused(&format!("{at}.{field}"), format!("{at}.{field}: {problem}"));
     let (from, to) = (
-        ends(&case.from, pods).map_err(|problem| refused("from", problem))?,
-        ends(&case.to, pods).map_err(|problem| refused("to", problem))?,
+        ends(&case.from, known).map_err(|problem| refused("from", problem))?,
+        ends(&case.to, known).map_err(|problem| refused("to", problem))?,
     );
     let ports = ports(case).map_err(|(field, problem)| refused(field, problem))?;
     let through = case.through.as_deref().map(str::parse::<NodePort>).transpose();
@@ -131,12 +149,12 @@ fn read_case(document: &Document, at: &str, case: &WrittenCase, pods: &[Pod]) ->
     let both_named = matches!((&case.from, &case.to), (Ends::One(_), Ends::One(_)));
     let mut assertions = Vec::new();
     for (src, dst) in from.iter().flat_map(|src| to.iter().map(move |dst| (src, dst))) {
-        // A selector does not mean that a pod is to reach itself, which it always does.
+        // A selector does not mean that a pod or a node is to reach itself, which it always does.
         if src == dst && !both_named {
             continue;
         }
         let ports = if ports.is_empty() {
-            declared_by(dst, pods).map_err(|problem| refused("to", problem))?
+            declared_by(dst, known.pods).map_err(|problem| refused("to", problem))?
         } else {
             ports.clone()
         };
@@ -148,42 +166,68 @@ fn read_case(document: &Document, at: &str, case: &WrittenCase, pods: &[Pod]) ->
         }));
     }
     if assertions.is_empty() {
-        return Err(refused("to", "the only pod selected is the sender itself; select another".to_owned()));
+        return Err(refused("to", "the only one selected is the sender itself; select another".to_owned()));
     }
     let (file, line) = (document.file().to_owned(), document.line_of(at));
     Ok(Case { name: case.name.clone(), file, line, expect: case.expect, assertions })
 }
 
 /// The ends that are meant, at least one.
-fn ends(written: &Ends, pods: &[Pod]) -> Result<Vec<Party>, String> {
-    let keyed = |pod: &Pod| PodKey { namespace: pod.namespace().to_owned(), name: pod.name().to_owned() };
+fn ends(written: &Ends, known: Known<'_>) -> Result<Vec<Party>, String> {
     match written {
         Ends::One(text) => {
             let party: Party = text.parse()?;
             match &party {
-                Party::Pod(key) if !pods.iter().any(|pod| keyed(pod) == *key) => Err(format!("there is no pod {key}")),
+                Party::Pod(key) if !known.pods.iter().any(|pod| keyed(pod) == *key) => {
+                    Err(format!("there is no pod {key}"))
+                }
+                Party::Node(name) if !known.nodes.iter().any(|node| node.name() == name) => {
+                    Err(format!("there is no node {name}; a pod is written NAMESPACE/POD"))
+                }
                 _ => Ok(vec![party]),
             }
         }
-        Ends::Pods(Selected { namespace, labels }) => {
-            let has = |pod: &Pod, (key, value): (&String, &String)| {
-                pod.metadata.labels.as_ref().and_then(|own| own.get(key)) == Some(value)
-            };
-            let selected = pods.iter().filter(|pod| {
-                let completed = twill_felix::model::Pod::read(pod).completed;
-                let here = namespace.as_ref().is_none_or(|namespace| namespace == pod.namespace());
-                here && !completed && labels.iter().all(|label| has(pod, label))
-            });
-            let found: Vec<Party> = selected.map(|pod| Party::Pod(keyed(pod))).collect();
-            if found.is_empty() {
-                let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                let place = namespace.as_ref().map(|name| format!(" in namespace {name}")).unwrap_or_default();
-                let labels = if labels.is_empty() { String::new() } else { format!(" with {}", labels.join(",")) };
-                return Err(format!("no running pod{place}{labels} is there; a case about nobody tests nothing"));
-            }
-            Ok(found)
-        }
+        Ends::Pods(selected) => pods(selected, known.pods),
+        Ends::Nodes(SelectedNodes { node_labels }) => nodes(node_labels, known.nodes),
     }
+}
+
+fn keyed(pod: &Pod) -> PodKey {
+    PodKey { namespace: pod.namespace().to_owned(), name: pod.name().to_owned() }
+}
+
+fn pods(Selected { namespace, labels }: &Selected, all: &[Pod]) -> Result<Vec<Party>, String> {
+    let selected = all.iter().filter(|pod| {
+        let completed = twill_felix::model::Pod::read(pod).completed;
+        let here = namespace.as_ref().is_none_or(|namespace| namespace == pod.namespace());
+        here && !completed && has(*pod, labels)
+    });
+    let found: Vec<Party> = selected.map(|pod| Party::Pod(keyed(pod))).collect();
+    if found.is_empty() {
+        let place = namespace.as_ref().map(|name| format!(" in namespace {name}")).unwrap_or_default();
+        return Err(format!("no running pod{place}{} is there; a case about nobody tests nothing", with(labels)));
+    }
+    Ok(found)
+}
+
+fn nodes(labels: &BTreeMap<String, String>, all: &[Node]) -> Result<Vec<Party>, String> {
+    let selected = all.iter().filter(|node| has(*node, labels));
+    let found: Vec<Party> = selected.map(|node| Party::Node(node.name().to_owned())).collect();
+    if found.is_empty() {
+        return Err(format!("no node{} is there; a case about nobody tests nothing", with(labels)));
+    }
+    Ok(found)
+}
+
+fn has<K: Object>(object: &K, labels: &BTreeMap<String, String>) -> bool {
+    let own = object.meta().labels.as_ref();
+    labels.iter().all(|(key, value)| own.and_then(|own| own.get(key)) == Some(value))
+}
+
+/// Labels as the rest of a sentence.
+fn with(labels: &BTreeMap<String, String>) -> String {
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    if labels.is_empty() { String::new() } else { format!(" with {}", labels.join(",")) }
 }
 
 /// The ports that are written; none: those that the receivers declare.

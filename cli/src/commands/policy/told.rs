@@ -1,0 +1,55 @@
+//! What nodes say of their HostPolicies and of what they need: this node's felix, and files with the answers of others.
+
+use crate::args::Told;
+use crate::io::control::ask;
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use std::path::Path;
+use twill_crds::control::FelixRequest;
+use twill_crds::names::FELIX_SOCKET;
+use twill_crds::{Node, Object};
+use twill_felix::evaluate::Universe;
+use twill_felix::host::State;
+
+/// The answers in files, each of a node that there is.
+pub(crate) fn of_files(told: &Told, nodes: &[Node]) -> anyhow::Result<Vec<State>> {
+    let states = told.host_state.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<_>>>()?.concat();
+    for State { node, .. } in &states {
+        let known = nodes.iter().any(|one| one.name() == node);
+        ensure!(known, "--host-state tells of node {node}, which there is not; twill get nodes lists them");
+    }
+    Ok(states)
+}
+
+/// One answer, or a list of them.
+fn read(file: &Path) -> anyhow::Result<Vec<State>> {
+    let at = || format!("{} is no answer of `twill policy host -o json`", file.display());
+    let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let value: Value = serde_saphyr::from_str(&text).with_context(at)?;
+    let all = match value {
+        Value::Array(all) => all,
+        one => vec![one],
+    };
+    all.into_iter().map(|one| serde_json::from_value(one).with_context(at)).collect()
+}
+
+/// The answer of this node, if it is one of these and its felix runs.
+pub(crate) fn of_this_node(run_dir: &Path, nodes: &[Node]) -> Option<State> {
+    let socket = run_dir.join(FELIX_SOCKET);
+    if !socket.exists() {
+        return None;
+    }
+    let asked: anyhow::Result<State> = ask(&socket, &FelixRequest::HostPolicies);
+    match asked {
+        Ok(state) => nodes.iter().any(|node| node.name() == state.node).then_some(state),
+        Err(error) => {
+            eprintln!("warning: what this node needs is not known: {error:#}");
+            None
+        }
+    }
+}
+
+/// The universe with what nodes say that they need; their HostPolicies are those of the objects.
+pub(crate) fn needing(universe: Universe, states: &[State]) -> Universe {
+    states.iter().fold(universe, |universe, state| universe.needing(&state.node, state.failsafes.clone()))
+}

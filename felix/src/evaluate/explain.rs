@@ -1,0 +1,175 @@
+//! The way of one connection: who judges it where, and what each says.
+
+use super::host::{AtHost, Crossing};
+use super::judge::{Judgement, judge};
+use super::packet::Packet;
+use super::party::{Party, Side, UnknownParty};
+use super::story::{Entered, Explanation, Note};
+use super::universe::Universe;
+use crate::model::{Direction, Pod, Protocol, Way};
+
+impl Universe {
+    /// Whether a connection from `src` to `port` of `dst` may be opened, and why. For protocols without ports `port` does not
+    /// count.
+    ///
+    /// # Errors
+    /// A pod or a node that is named does not exist.
+    pub fn explain(
+        &self,
+        src: &Party,
+        dst: &Party,
+        port: u16,
+        protocol: Protocol,
+    ) -> Result<Explanation, UnknownParty> {
+        self.explain_by(src, dst, port, protocol, &Crossing::default())
+    }
+
+    /// The same of one that takes this way.
+    ///
+    /// # Errors
+    /// A pod or a node that is named does not exist.
+    pub fn explain_by(
+        &self,
+        src: &Party,
+        dst: &Party,
+        port: u16,
+        protocol: Protocol,
+        way: &Crossing,
+    ) -> Result<Explanation, UnknownParty> {
+        let (from, to) = self.ends(src, dst)?;
+        let led = if way.came_to.is_none() { self.led_to(&to, port, protocol) } else { None };
+        let Some(led) = led else { return Ok(self.story(from, to, (port, protocol), way)) };
+        let way = Crossing { came_to: Some((led.node.clone(), port)), ..way.clone() };
+        let explained = self.explain_by(src, &led.to, led.port, protocol, &way)?;
+        Ok(Explanation { entered: Some(Entered { node: led.node, port, service: None }), ..explained })
+    }
+
+    /// Both ends. A node also receives what is sent to an address that only its Node object has, as a cloud's external one.
+    pub(super) fn ends(&self, src: &Party, dst: &Party) -> Result<(Side, Side), UnknownParty> {
+        let (from, to) = self.sides(src, dst)?;
+        let known = |address| self.known_as.get(address).into_iter().flatten().find(|node| !from.is_on(node));
+        match to {
+            Side::Outside(address) => match known(&address) {
+                Some(node) => Ok((from, Side::Node { node: node.clone(), pod: None, address })),
+                None => Ok((from, to)),
+            },
+            to => Ok((from, to)),
+        }
+    }
+
+    fn story(&self, src: Side, dst: Side, (port, protocol): (u16, Protocol), way: &Crossing) -> Explanation {
+        let mut walk = Walk { universe: self, way, protocol, notes: Vec::new() };
+        let entry = walk.entry(&dst);
+        // Who sends it from elsewhere sees the node that it comes to, and no more.
+        let egress = match &entry {
+            Some((node, at)) if !src.is_on(&at.node) => walk.egress(&src, node, at.port),
+            _ => walk.egress(&src, &dst, port),
+        };
+        let through = way.came_to.as_ref().map(|(node, port)| walk.through(&src, &dst, node, *port));
+        let hidden = entry.as_ref().filter(|(_, at)| way.hidden && !dst.is_on(&at.node));
+        let ingress = match hidden {
+            Some((node, _)) => walk.ingress(node, &dst, port),
+            None => walk.ingress(&src, &dst, port),
+        };
+        let mut notes = walk.notes;
+        notes.dedup();
+        let allowed = [Some(&egress), through.as_ref(), Some(&ingress)].into_iter().flatten().all(Judgement::allows);
+        Explanation { allowed, src, dst, port, protocol, egress, ingress, through, entered: None, notes }
+    }
+
+    /// One direction of a connection, ready to be judged.
+    pub(super) fn packet<'a>(
+        &'a self,
+        direction: Direction,
+        subject: &'a Pod,
+        peer: &'a Side,
+        dst: &'a Side,
+        (port, protocol): (u16, Protocol),
+    ) -> Packet<'a> {
+        Packet { universe: self, direction, subject: Some(subject), peer, dst, port, protocol }
+    }
+}
+
+/// A connection on its way, with what people should know beside the verdicts.
+struct Walk<'a> {
+    universe: &'a Universe,
+    way: &'a Crossing,
+    protocol: Protocol,
+    notes: Vec<Note>,
+}
+
+impl<'a> Walk<'a> {
+    /// The node that it comes to first, as who sends it sees it; none if that has no address of the family.
+    fn entry(&self, dst: &Side) -> Option<(Side, Entered)> {
+        let (name, port) = self.way.came_to.as_ref()?;
+        let v4 = dst.address()?.is_ipv4();
+        let address = *self.universe.nodes.get(name)?.addresses.iter().find(|address| address.is_ipv4() == v4)?;
+        let side = Side::Node { node: name.clone(), pod: None, address };
+        Some((side, Entered { node: name.clone(), port: *port, service: None }))
+    }
+
+    fn egress(&mut self, src: &Side, dst: &Side, port: u16) -> Judgement {
+        match (src, dst) {
+            (Side::Nowhere { who, why }, _) => Judgement::Impossible(format!("{who} {why}")),
+            (_, Side::Nowhere { .. }) => Judgement::NotJudged("nothing can be sent there".to_owned()),
+            _ if self.is_to_itself(src, dst) => to_itself(),
+            (Side::Pod { pod, .. }, _) => {
+                judge(&self.universe.packet(Direction::Egress, pod, dst, dst, (port, self.protocol)))
+            }
+            (Side::Node { node, .. }, _) if dst.is_on(node) => {
+                Judgement::NotJudged("it does not leave the node".to_owned())
+            }
+            (Side::Node { node, .. }, _) => self.at_node(node, Way::Out, port, dst),
+            (Side::Outside(_), _) => Judgement::NotJudged("the sender is outside the cluster".to_owned()),
+        }
+    }
+
+    fn ingress(&mut self, src: &Side, dst: &Side, port: u16) -> Judgement {
+        match (src, dst) {
+            (_, Side::Nowhere { who, why }) => Judgement::Impossible(format!("{who} {why}")),
+            (Side::Nowhere { .. }, _) => Judgement::NotJudged("nothing arrives".to_owned()),
+            _ if self.is_to_itself(src, dst) => to_itself(),
+            (Side::Node { node, .. }, Side::Pod { pod, .. }) if *node == pod.node => {
+                Judgement::NotJudged("a node always reaches its own pods".to_owned())
+            }
+            (_, Side::Pod { pod, .. }) => {
+                judge(&self.universe.packet(Direction::Ingress, pod, src, dst, (port, self.protocol)))
+            }
+            (_, Side::Node { node, .. }) if src.is_on(node) => {
+                Judgement::NotJudged("HostPolicies are not about what stays on the node".to_owned())
+            }
+            (_, Side::Node { node, .. }) => self.at_node(node, Way::In, port, src),
+            (_, Side::Outside(_)) => Judgement::NotJudged("the receiver is outside the cluster".to_owned()),
+        }
+    }
+
+    /// At the node that sends it on to its receiver.
+    fn through(&mut self, src: &Side, dst: &Side, node: &str, port: u16) -> Judgement {
+        if !self.universe.nodes.contains_key(node) {
+            return Judgement::Impossible(format!("there is no node {node}"));
+        }
+        if src.is_on(node) {
+            return Judgement::NotJudged("HostPolicies are not about what begins on the node".to_owned());
+        }
+        if matches!(dst, Side::Node { node: own, .. } if own == node) {
+            return Judgement::NotJudged("it goes on to the node itself, which judges it as such".to_owned());
+        }
+        self.at_node(node, Way::Through, port, src)
+    }
+
+    fn at_node(&mut self, node: &str, way: Way, port: u16, peer: &Side) -> Judgement {
+        let at = AtHost { node, way, port, protocol: self.protocol, interface: self.way.interface.as_deref() };
+        let judgement = self.universe.judge_at_host(&at, peer);
+        self.notes.extend(self.universe.remarks(&at, peer, &judgement));
+        judgement
+    }
+
+    fn is_to_itself(&self, src: &Side, dst: &Side) -> bool {
+        let same = matches!((src, dst), (Side::Pod { pod: a, .. }, Side::Pod { pod: b, .. }) if a.key == b.key);
+        same && self.way.came_to.is_none()
+    }
+}
+
+fn to_itself() -> Judgement {
+    Judgement::NotJudged("a pod's packets to itself never leave it".to_owned())
+}

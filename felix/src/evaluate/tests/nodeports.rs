@@ -1,0 +1,98 @@
+//! Stories about NodePorts: to whom they lead, and who sees whom.
+
+use super::*;
+
+/// Two pods of a Service on two nodes, one in its node's network, and who may reach them.
+fn cluster(policy: &str, slices: &[Value]) -> Universe {
+    let pod = |name: &str, node: &str, ip: &str, host: bool| {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "shop", "name": name, "uid": name, "labels": {"app": "web"}},
+            "spec": {"nodeName": node, "hostNetwork": host, "containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]},
+            "status": {"phase": "Running", "podIPs": [{"ip": ip}]},
+        }))
+        .unwrap()
+    };
+    let pods = [
+        pod("here", "n1", "10.42.1.5", false),
+        pod("there", "n2", "10.42.2.5", false),
+        pod("host", "n2", "192.0.2.2", true),
+    ];
+    let node = |name: &str, ip: &str| {
+        let addresses = json!([{"type": "InternalIP", "address": ip}]);
+        serde_json::from_value(json!({"metadata": {"name": name}, "status": {"addresses": addresses}})).unwrap()
+    };
+    let service = json!({
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"type": "NodePort", "externalTrafficPolicy": policy, "selector": {"app": "web"},
+            "ports": [{"port": 80, "targetPort": "http", "nodePort": 30080}, {"name": "none", "port": 81, "nodePort": 30081, "protocol": "UDP"}]},
+    });
+    let clients = json!({
+        "metadata": {"namespace": "shop", "name": "clients"},
+        "spec": {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}]},
+    });
+    let edge = json!({
+        "apiVersion": "twill.network/v1", "kind": "HostPolicy", "metadata": {"name": "edge"},
+        "spec": {"directions": ["Ingress", "Forwarded"], "ingress": [{"ports": [{"port": 30080}, {"port": 8080}]}]},
+    });
+    let slices: Vec<_> = slices.iter().map(|raw| serde_json::from_value(raw.clone()).unwrap()).collect();
+    Universe::new(&Objects {
+        pods: &pods,
+        namespaces: &[serde_json::from_value(json!({"metadata": {"name": "shop"}})).unwrap()],
+        network_policies: &[serde_json::from_value(clients).unwrap()],
+        host_policies: &[serde_json::from_value(edge).unwrap()],
+        nodes: &[node("n1", "192.0.2.1"), node("n2", "192.0.2.2")],
+        services: &[serde_json::from_value(service).unwrap()],
+        endpoint_slices: &slices,
+        ..Objects::default()
+    })
+}
+
+fn slice(endpoints: Value) -> Value {
+    json!({
+        "metadata": {"namespace": "shop", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": endpoints,
+    })
+}
+
+fn each(universe: &Universe, src: &str, dst: &str, (port, protocol): (u16, Protocol)) -> Vec<Explanation> {
+    let (src, dst) = (src.parse().unwrap(), dst.parse().unwrap());
+    universe.explain_each(&src, &dst, port, protocol, &Crossing::default()).unwrap()
+}
+
+const HTTP: (u16, Protocol) = (30080, Protocol::TCP);
+
+#[test]
+fn a_node_port_leads_to_all_endpoints_and_hides_the_sender_from_those_elsewhere() {
+    let all = cluster("Cluster", &[]);
+    let stories: Vec<String> = each(&all, "203.0.113.5", "n1", HTTP).iter().map(Explanation::to_string).collect();
+    insta::assert_snapshot!(stories.join("\n\n"));
+}
+
+#[test]
+fn with_local_endpoints_alone_nobody_is_hidden_and_a_node_without_any_answers_nothing() {
+    let here =
+        slice(json!([{"addresses": ["10.42.1.5"]}, {"addresses": ["10.42.2.5"], "conditions": {"ready": false}}]));
+    let all = cluster("Local", &[here]);
+    let told = |node: &str| each(&all, "203.0.113.5", node, HTTP);
+    let [one] = &told("n1")[..] else { panic!("{:?}", told("n1")) };
+    assert!(one.allowed && one.notes.is_empty(), "{one}");
+    assert_eq!(one.dst.to_string(), "shop/here (10.42.1.5)");
+    let [none] = &told("n2")[..] else { panic!("{:?}", told("n2")) };
+    let why = "impossible: Service shop/web has no ready endpoint of this family on node n2, and wants no other (externalTrafficPolicy: Local)";
+    assert!(!none.allowed && none.to_string().ends_with(why), "{none}");
+    // Pods are sent to any endpoint, and what no Service has is the node's.
+    assert_eq!(each(&all, "shop/there", "n2", HTTP)[0].dst.to_string(), "shop/here (10.42.1.5)");
+    let [own] = &each(&all, "203.0.113.5", "n1", (30090, Protocol::TCP))[..] else { panic!("one receiver") };
+    assert!(!own.allowed && own.entered.is_none() && own.dst.to_string() == "node n1 (192.0.2.1)", "{own}");
+}
+
+#[test]
+fn who_sends_from_a_pod_elsewhere_is_judged_there_by_the_nodes_port() {
+    let deny = json!({"metadata": {"namespace": "shop", "name": "out"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"],
+        "egress": [{"to": [{"ipBlock": {"cidr": "192.0.2.1/32"}}], "ports": [{"port": 30080}]}]}});
+    let mut all = cluster("Cluster", &[slice(json!([{"addresses": ["10.42.1.5"]}]))]);
+    all.policies.push(crate::model::network_policy(&serde_json::from_value(deny).unwrap()));
+    let egress = |src: &str, dst: &str| each(&all, src, dst, HTTP)[0].egress.to_string();
+    assert!(egress("shop/there", "n1").starts_with("allowed by NetworkPolicy shop/out egress[0]"));
+    assert!(egress("shop/there", "n2").starts_with("denied"), "its own node has sent it on to the pod already");
+}
