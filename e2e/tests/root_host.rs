@@ -7,7 +7,8 @@
 //!   n1 n2    n3
 //! ```
 //! 1. Every node confirms the policy by its self-test. 2. Pods reach each other. 3. A node reaches nothing else of another node. 4. A speaker
-//!    that was killed has its sessions again. 5. `twill policy host` says what is in force and what passes.
+//!    that was killed has its sessions again. 5. `twill policy host` says what is in force and what passes, and
+//!    `twill explain` on a node what it judges of others by that.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -79,6 +80,14 @@ fn a_cluster_of_closed_nodes_goes_on() {
     let shown = lab.ask("n1", &["policy", "host"]).unwrap();
     assert!(shown.contains("In force: closed") && shown.contains("BGP with nodes"), "{shown}");
 
+    // n2 is asked what it needs, n1 is not.
+    let explain = |port: u16| lab.ask("n2", &["explain", "n1", &format!("n2:{port}")]);
+    let session = explain(179).unwrap();
+    let asked = |node: &str| !session.contains(&format!("node {node} was not asked what it needs"));
+    assert!(session.contains("BGP with nodes") && asked("n2") && !asked("n1"), "{session}");
+    assert!(explain(PORT).is_err(), "it is denied, as was seen");
+
     lab.delete(CLOSED).unwrap();
     within(Duration::from_secs(10), "the node is open again", reaches).unwrap();
+    assert!(explain(PORT).unwrap().contains(": allowed"));
 }
