@@ -29,6 +29,9 @@ pub(crate) fn page(peers: &[PeerStatus], fib: Option<&fib::Status>, problems: us
         gauge(&mut registry, "fib_routes", "Routes of ours in the kernel", fib.installed);
         let help = "Routes that others removed or changed, and that were put right";
         counter(&mut registry, "fib_repairs", help, fib.repairs);
+        let help =
+            "How often checksum offload of a tunnel device was turned off, at first and after others had turned it on";
+        counter(&mut registry, "tunnel_offloads_disabled", help, fib.offloads_disabled);
     }
     let mut text = String::new();
     // Writing into a String cannot fail.
@@ -128,7 +131,7 @@ mod tests {
     #[test]
     fn a_configured_peer_has_lines_of_its_own_and_nodes_are_counted_together() {
         let peers = [peer("tor", "Established", false), peer("n1", "Established", true), peer("n2", "Active", true)];
-        let fib = fib::Status { installed: 9, repairs: 2, ..fib::Status::default() };
+        let fib = fib::Status { installed: 9, repairs: 2, offloads_disabled: 3, ..fib::Status::default() };
         let page = page(&peers, Some(&fib), 1);
         let tor = "{peer=\"tor\",address=\"10.0.0.1\",asn=\"65001\"}";
         for (name, value) in [
@@ -152,6 +155,7 @@ mod tests {
             "twill_bgp_problems 1",
             "twill_fib_routes 9",
             "twill_fib_repairs_total 2",
+            "twill_tunnel_offloads_disabled_total 3",
         ] {
             assert!(page.contains(&format!("{line}\n")), "{line} in\n{page}");
         }

@@ -4,6 +4,7 @@ use crate::add_path::AddPathSpec;
 use crate::bgp_limit::MaxPrefixesSpec;
 use crate::bgp_role::RoleSpec;
 use crate::bmp::BmpStation;
+use crate::checksum_offload::ChecksumOffload;
 use crate::definitions::schemas;
 use crate::services::ServiceRanges;
 pub use crate::topology::Topology;
@@ -60,6 +61,11 @@ pub struct BGPConfigurationSpec {
     /// The UDP port of VXLAN on every node; by default 4789.
     #[schemars(range(min = 1))]
     pub vxlan_port: u16,
+    /// Whether the tunnel devices of the nodes leave checksums to the network interface, which some get wrong or make slow. `Auto`, the default:
+    /// not where that is known of kernel and driver; a device that somebody else has turned it off on is left so. `Disabled`: nowhere, which costs
+    /// processor time. `Unchanged`: as the machine's operator has set it (`ethtool -K twill-vxlan tx off`). Where Twill has turned it off it stays
+    /// off until the device is made anew.
+    pub tunnel_checksum_offload: ChecksumOffload,
     /// Stations that every node's speaker tells of its sessions and of what its peers told, after filters (BMP, RFC 7854); at most 8, by
     /// default none. The nodes call them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -77,6 +83,7 @@ impl Default for BGPConfigurationSpec {
             listen_port: names::BGP_PORT,
             hold_time: names::HOLD_TIME,
             vxlan_port: names::VXLAN_PORT,
+            tunnel_checksum_offload: ChecksumOffload::default(),
             bmp: Vec::new(),
         }
     }

@@ -9,6 +9,7 @@ pub mod bgp_filter;
 pub mod bgp_limit;
 pub mod bgp_role;
 pub mod bmp;
+pub mod checksum_offload;
 pub mod cluster_network_policy;
 pub mod cni;
 pub mod community;
@@ -32,6 +33,7 @@ mod written;
 
 pub use bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec};
 pub use bgp_filter::{BGPFilter, BGPFilterSpec};
+pub use checksum_offload::ChecksumOffload;
 pub use cluster_network_policy::ClusterNetworkPolicy;
 pub use host_policy::{HostPolicy, HostPolicySpec};
 pub use ip_reservation::{IPReservation, IPReservationSpec, PodReference};

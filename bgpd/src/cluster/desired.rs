@@ -124,6 +124,7 @@ fn fib_config(
         local,
         tunnel_sources: [false, true].into_iter().filter_map(oldest).collect(),
         vxlan_port: spec.vxlan_port,
+        checksum_offload: spec.tunnel_checksum_offload,
         ..fib::Config::default()
     }
 }

@@ -87,6 +87,8 @@ pub struct Status {
     pub installed: u64,
     /// Routes that others removed or changed and that were repaired.
     pub repairs: u64,
+    /// How often checksum offload of a tunnel device was turned off: at first, and after somebody had turned it on.
+    pub offloads_disabled: u64,
     /// What is wrong, with what kind of thing it concerns.
     pub problems: Vec<Problem>,
 }

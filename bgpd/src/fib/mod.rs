@@ -7,6 +7,7 @@
 
 mod handle;
 pub mod hosts;
+pub mod offload;
 pub mod resolve;
 pub mod route;
 pub mod table;
@@ -20,7 +21,7 @@ use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use twill_crds::Encapsulation;
+use twill_crds::{ChecksumOffload, Encapsulation};
 
 /// What the RIB decided for one prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +65,10 @@ pub struct Config {
     pub metric: u32,
     /// UDP port of VXLAN.
     pub vxlan_port: u16,
+    /// What becomes of checksum offload on the tunnel devices.
+    pub checksum_offload: ChecksumOffload,
+    /// Where it is known not to work.
+    pub offload_faults: &'static [offload::Fault],
 }
 
 impl Default for Config {
@@ -84,6 +89,8 @@ impl Default for Config {
             protocol: twill_crds::names::RTPROT_BGPD,
             metric: twill_crds::names::METRIC_LEARNED,
             vxlan_port: twill_crds::names::VXLAN_PORT,
+            checksum_offload: ChecksumOffload::default(),
+            offload_faults: offload::KNOWN,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::resolve::{Outcome, Refusal, Resolver};
 use super::route::{Forward, Found, Step};
 use super::tunnel::{self, Failure, Failures};
 use super::world::World;
-use super::{Change, Condition, Config, HopState, Hosts, Problem, Reach, RouteState, Status};
+use super::{Change, Condition, Config, Hosts, Problem, Reach, Status};
 use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use twill_crds::names::METRIC_UNREACHABLE;
+
+mod shown;
 
 /// Sentences of one kind that a status carries at most; the rest is a number.
 const PROBLEMS: usize = 16;
@@ -41,6 +43,7 @@ pub struct Table {
     /// As last told.
     hosts: Option<Hosts>,
     repairs: u64,
+    offloads_disabled: u64,
 }
 
 #[derive(Default)]
@@ -176,6 +179,9 @@ impl Table {
 
     /// Remembers how a change of a device went.
     pub fn device_result(&mut self, step: &tunnel::Step, failure: Option<Failure>) {
+        if matches!((step, &failure), (tunnel::Step::DisableChecksumOffload { .. }, None)) {
+            self.offloads_disabled += 1;
+        }
         let Some(device) = step.device() else { return };
         match failure {
             Some(failure) => {
@@ -293,16 +299,6 @@ impl Table {
         Some(now)
     }
 
-    /// State of some prefixes.
-    #[must_use]
-    pub fn show(&mut self, prefixes: &[IpNet]) -> Vec<RouteState> {
-        let mut memo = std::mem::take(&mut self.memo);
-        let resolver = Resolver::new(&self.config, &self.world);
-        let states = prefixes.iter().map(|prefix| self.show_one(&resolver, &mut memo, *prefix)).collect();
-        self.memo = memo;
-        states
-    }
-
     /// The state as a whole.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -318,37 +314,8 @@ impl Table {
             format!("the kernel refused the route to {prefix} (metric {metric}): {reason}; it is tried again")
         });
         limited(&mut problems, Condition::Installed, texts.collect());
-        Status { installed: (learned + self.unreachable.len()) as u64, repairs: self.repairs, problems }
-    }
-
-    fn show_one(&self, resolver: &Resolver<'_>, memo: &mut Memo, prefix: IpNet) -> RouteState {
-        let unreachable = self.config.own.contains(&prefix) && self.unreachable.contains(&prefix);
-        let entry = self.learned.get(&prefix);
-        let Some((entry, next_hops)) = entry.and_then(|e| e.next_hops.as_ref().map(|set| (e, set))) else {
-            return RouteState { prefix, unreachable, hops: Vec::new() };
-        };
-        let not = |reason: String| {
-            let hop = |address: &ScopedAddr| HopState {
-                address: *address,
-                installed: false,
-                encapsulation: "",
-                reason: reason.clone(),
-            };
-            next_hops.iter().map(hop).collect()
-        };
-        let hops = if !self.config.install {
-            not("routes are not installed (installRoutes is false)".to_owned())
-        } else if let Some(reason) = self.refused.get(&(prefix, self.config.metric)) {
-            not(format!("the kernel refused it: {reason}"))
-        } else {
-            match judge(resolver, memo, prefix, next_hops) {
-                Err(refusal) => not(refusal.to_string()),
-                Ok(outcome) => {
-                    outcome.hops.iter().map(|(address, way)| hop_state(*address, way, entry.kernel.is_some())).collect()
-                }
-            }
-        };
-        RouteState { prefix, unreachable, hops }
+        let installed = (learned + self.unreachable.len()) as u64;
+        Status { installed, repairs: self.repairs, offloads_disabled: self.offloads_disabled, problems }
     }
 
     /// The node's address is on no interface of this machine.
@@ -447,16 +414,6 @@ fn blame(verdict: &Result<Arc<Outcome>, Refusal>) -> Option<Refusal> {
     let outcome = verdict.as_ref().ok()?;
     let refusals = outcome.hops.iter().filter_map(|(_, way)| way.as_ref().err());
     refusals.filter(|refusal| !matches!(refusal, Refusal::OtherTransport | Refusal::NoDevice(_))).min().cloned()
-}
-
-fn hop_state(address: ScopedAddr, way: &Result<super::route::Transport, Refusal>, in_kernel: bool) -> HopState {
-    match way {
-        Ok(transport) if in_kernel => {
-            HopState { address, installed: true, encapsulation: transport.name(), reason: String::new() }
-        }
-        Ok(_) => HopState { address, installed: false, encapsulation: "", reason: "not yet in the kernel".to_owned() },
-        Err(refusal) => HopState { address, installed: false, encapsulation: "", reason: refusal.to_string() },
-    }
 }
 
 fn limited(problems: &mut Vec<Problem>, condition: Condition, texts: Vec<String>) {

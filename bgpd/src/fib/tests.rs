@@ -14,6 +14,7 @@ use twill_crds::{Encapsulation, Protocol, When};
 
 mod hosts;
 mod link_local;
+mod offload;
 
 const UPLINK: u32 = 2;
 const SECOND_UPLINK: u32 = 3;
@@ -29,7 +30,15 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn link(index: u32, name: &str, mtu: u32, kind: LinkKind) -> Link {
-    Link { index, name: name.to_owned(), up: true, mtu, mac: Some(vxlan_mac([172, 31, 1, 11].into())), kind }
+    Link {
+        index,
+        name: name.to_owned(),
+        up: true,
+        mtu,
+        mac: Some(vxlan_mac([172, 31, 1, 11].into())),
+        kind,
+        ..Link::default()
+    }
 }
 
 /// A node at 172.31.1.11 with a second uplink of small MTU, a default route, and both tunnel devices ready.

@@ -3,6 +3,7 @@
 //! One collect-metadata device per protocol serves all remotes. A node always has the VXLAN device, and the IPIP device
 //! where the kernel knows the protocol, so that it receives either kind at any moment of a change of encapsulation.
 
+use super::offload;
 use super::resolve::{overhead, tunnel_neighbour};
 use super::route::Transport;
 use super::world::{Link, LinkKind, World};
@@ -41,6 +42,13 @@ pub enum Step {
     SetMtu(Transport, u32, u32),
     /// Set it up.
     SetUp(Transport, u32),
+    /// Turn its checksum offload off.
+    DisableChecksumOffload {
+        /// The device.
+        transport: Transport,
+        /// Why.
+        why: &'static str,
+    },
     /// Give it an address.
     AddAddress(u32, IpAddr),
     /// Take an address away.
@@ -188,6 +196,7 @@ fn vxlan(config: &Config, world: &World, mac: [u8; 6], steps: &mut Vec<Step>) {
                 steps.push(Step::SetMac(link.index, mac));
             }
             adjust(link, Transport::Vxlan, mtu, steps);
+            steps.extend(checksums(config, world, link, Transport::Vxlan));
         }
     }
 }
@@ -199,8 +208,16 @@ fn ipip(config: &Config, world: &World, steps: &mut Vec<Step>) {
         Some(link) if link.kind != (LinkKind::Ipip { external: true }) => {
             steps.extend([Step::Remove(Transport::Ipip, link.index), Step::CreateIpip { mtu }]);
         }
-        Some(link) => adjust(link, Transport::Ipip, mtu, steps),
+        Some(link) => {
+            adjust(link, Transport::Ipip, mtu, steps);
+            steps.extend(checksums(config, world, link, Transport::Ipip));
+        }
     }
+}
+
+fn checksums(config: &Config, world: &World, link: &Link, transport: Transport) -> Option<Step> {
+    let why = offload::unwanted(config, world, transport).filter(|_| link.checksum_offload == Some(true))?;
+    Some(Step::DisableChecksumOffload { transport, why })
 }
 
 fn adjust(link: &Link, transport: Transport, mtu: u32, steps: &mut Vec<Step>) {

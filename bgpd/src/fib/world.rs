@@ -6,11 +6,14 @@ use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use twill_crds::names::{IPIP_DEVICE, VXLAN_DEVICE};
 
 /// The kernel as one dump saw it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct World {
+    /// The kernel's release, if it could be read.
+    pub release: Option<Release>,
     /// Links by index.
     pub links: BTreeMap<u32, Link>,
     /// Addresses with their link.
@@ -23,8 +26,21 @@ pub struct World {
     pub hosts: BTreeSet<HostRoute>,
 }
 
+/// A kernel's release by its first two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Release(pub u16, pub u16);
+
+impl Release {
+    /// From what the kernel calls itself: `6.1.0-28-cloud-amd64`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
+        Some(Self(numbers.next()??, numbers.next()??))
+    }
+}
+
 /// One link.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Its index.
     pub index: u32,
@@ -38,10 +54,18 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// What it is.
     pub kind: LinkKind,
+    /// The link that it is a part or the other side of, as a VLAN is of an interface.
+    pub below: Option<u32>,
+    /// The bond or bridge that it belongs to.
+    pub master: Option<u32>,
+    /// Its driver, as ethtool names it.
+    pub driver: Option<Arc<str>>,
+    /// Whether it leaves checksums of what is sent to who comes after it; read of our tunnel devices alone.
+    pub checksum_offload: Option<bool>,
 }
 
 /// What a link is, as far as tunnels are concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LinkKind {
     /// A VXLAN device.
     Vxlan {
@@ -58,6 +82,7 @@ pub enum LinkKind {
         external: bool,
     },
     /// Anything else.
+    #[default]
     Other,
 }
 
@@ -160,6 +185,21 @@ mod tests {
         assert_eq!(matched("10.0.0.1", true).as_deref(), Some("0.0.0.0/0"));
         assert_eq!(matched("10.0.0.1", false), None);
         assert_eq!(matched("fd00::1", true), None);
+    }
+
+    #[test]
+    fn a_release_is_read_from_what_kernels_of_distributions_call_themselves() {
+        for (text, release) in [
+            ("6.1.0-28-cloud-amd64", Some(Release(6, 1))),
+            ("5.15.0-1034-azure", Some(Release(5, 15))),
+            ("4.18.0-513.el8.x86_64\n", Some(Release(4, 18))),
+            ("6.18+", Some(Release(6, 18))),
+            ("6", None),
+            ("", None),
+        ] {
+            assert_eq!(Release::parse(text), release, "{text:?}");
+        }
+        assert!(Release(5, 7) > Release(5, 4) && Release(6, 0) > Release(5, 19));
     }
 
     #[test]

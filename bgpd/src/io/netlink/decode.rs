@@ -162,15 +162,16 @@ pub(crate) fn link(payload: &[u8]) -> Option<Link> {
         index: message.header.index,
         name: String::new(),
         up: message.header.flags.contains(LinkFlags::Up),
-        mtu: 0,
-        mac: None,
-        kind: LinkKind::Other,
+        ..Link::default()
     };
+    let elsewhere = message.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::LinkNetNsId(_)));
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
+            LinkAttribute::Link(below) if !elsewhere => link.below = Some(below),
+            LinkAttribute::Controller(master) => link.master = Some(master),
             LinkAttribute::LinkInfo(infos) => link.kind = link_kind(&infos),
             _ => {}
         }

@@ -35,9 +35,9 @@ pub(crate) fn route(step: &Step, config: &Config) -> Request {
     }
 }
 
-/// The message for a change of a device.
-pub(crate) fn device(step: &tunnel::Step) -> Request {
-    match step {
+/// The message for a change of a device; none for what is not rtnetlink's.
+pub(crate) fn device(step: &tunnel::Step) -> Option<Request> {
+    Some(match step {
         tunnel::Step::CreateVxlan { mac, port, mtu } => create_vxlan(*mac, *port, *mtu),
         tunnel::Step::CreateIpip { mtu } => {
             let data = InfoData::IpTunnel(vec![InfoIpTunnel::CollectMetadata]);
@@ -52,6 +52,7 @@ pub(crate) fn device(step: &tunnel::Step) -> Request {
             message.header.change_mask = LinkFlags::Up;
             Request { message: RouteNetlinkMessage::SetLink(message), flags: 0 }
         }
+        tunnel::Step::DisableChecksumOffload { .. } => return None,
         tunnel::Step::AddAddress(index, address) => {
             let message = RouteNetlinkMessage::NewAddress(self::address(*index, IpNet::from(*address)));
             Request { message, flags: NLM_F_CREATE | NLM_F_REPLACE }
@@ -67,7 +68,7 @@ pub(crate) fn device(step: &tunnel::Step) -> Request {
         tunnel::Step::RemoveNeighbour(index, address) => {
             Request { message: RouteNetlinkMessage::DelNeighbour(neighbour(*index, *address)), flags: 0 }
         }
-    }
+    })
 }
 
 pub(crate) fn family(v6: bool) -> AddressFamily {

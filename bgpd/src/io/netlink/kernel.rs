@@ -2,30 +2,41 @@
 
 use super::decode::{self, Route};
 use super::encode;
+use super::ethtool::Ethtool;
 use super::socket::{BATCH, Refused, Requests};
 use crate::fib::Config;
-use crate::fib::route::{Found, Step};
+use crate::fib::route::{Found, Step, Transport};
 use crate::fib::tunnel::{self, Failure};
-use crate::fib::world::World;
+use crate::fib::world::{Link, Release, World};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use std::collections::BTreeMap;
 use std::io;
-use twill_crds::names::VXLAN_DEVICE;
+use std::sync::Arc;
+use twill_crds::names::{IPIP_DEVICE, VXLAN_DEVICE, WORKLOAD_PREFIX};
 
 /// Dumps are repeated this often when the kernel says that they changed meanwhile; the event that did it brings another.
 const DUMP_TRIES: usize = 3;
 
+/// Where the kernel says its release.
+const RELEASE: &str = "/proc/sys/kernel/osrelease";
+
 /// The kernel as a whole.
 pub(crate) struct Kernel {
     requests: Requests,
+    ethtool: Ethtool,
+    release: Option<Release>,
+    /// By index and name of a link: they stay with it.
+    drivers: BTreeMap<(u32, String), Option<Arc<str>>>,
 }
 
 impl Kernel {
     pub(crate) fn open() -> io::Result<Self> {
-        Ok(Self { requests: Requests::open()? })
+        let release = std::fs::read_to_string(RELEASE).ok().and_then(|text| Release::parse(&text));
+        Ok(Self { requests: Requests::open()?, ethtool: Ethtool::open()?, release, drivers: BTreeMap::new() })
     }
 
     /// The number by which notifications name us as the author.
@@ -80,7 +91,8 @@ impl Kernel {
 
     /// Performs one change of a device.
     pub(crate) fn device(&mut self, step: &tunnel::Step) -> io::Result<Option<Failure>> {
-        let refused = self.requests.batch(vec![encode::device(step)])?;
+        let Some(request) = encode::device(step) else { return Ok(self.set(step)) };
+        let refused = self.requests.batch(vec![request])?;
         Ok(refused.first().map(|refused| match refused.error.raw_os_error() {
             Some(libc::EOPNOTSUPP)
                 if matches!(step, tunnel::Step::CreateVxlan { .. } | tunnel::Step::CreateIpip { .. }) =>
@@ -92,14 +104,40 @@ impl Kernel {
         }))
     }
 
+    /// Performs a change of a device of which rtnetlink knows nothing.
+    fn set(&self, step: &tunnel::Step) -> Option<Failure> {
+        let tunnel::Step::DisableChecksumOffload { transport, .. } = step else { return None };
+        let name = if *transport == Transport::Vxlan { VXLAN_DEVICE } else { IPIP_DEVICE };
+        self.ethtool.set_checksum_offload(name, false).err().map(|error| Failure::Other(error.to_string()))
+    }
+
+    /// What ethtool knows of links. Workloads' are many, and no tunnel stands on one.
+    fn describe(&mut self, links: &mut BTreeMap<u32, Link>) {
+        let mut drivers = BTreeMap::new();
+        for link in links.values_mut().filter(|link| !link.name.starts_with(WORKLOAD_PREFIX)) {
+            let key = (link.index, link.name.clone());
+            let driver = match self.drivers.remove(&key) {
+                Some(known) => known,
+                None => self.ethtool.driver(&link.name).map(Arc::from),
+            };
+            link.driver.clone_from(&driver);
+            drivers.insert(key, driver);
+            if [VXLAN_DEVICE, IPIP_DEVICE].contains(&link.name.as_str()) {
+                link.checksum_offload = self.ethtool.checksum_offload(&link.name);
+            }
+        }
+        self.drivers = drivers;
+    }
+
     fn links(&mut self) -> io::Result<World> {
-        let mut world = World::default();
+        let mut world = World { release: self.release, ..World::default() };
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
         self.requests.dump(request, |_, body| {
             if let Some(link) = decode::link(body) {
                 world.links.insert(link.index, link);
             }
         })?;
+        self.describe(&mut world.links);
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         self.requests.dump(request, |_, body| world.addresses.extend(decode::address(body)))?;
         if let Some(index) = world.link(VXLAN_DEVICE).map(|link| link.index) {

@@ -5,6 +5,7 @@
 
 mod decode;
 mod encode;
+mod ethtool;
 mod kernel;
 mod monitor;
 mod removal;

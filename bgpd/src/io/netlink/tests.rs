@@ -57,6 +57,7 @@ impl Node {
 }
 
 mod link_local;
+mod offload;
 mod workloads;
 
 fn change(prefix: &str, hops: &[&str]) -> Change {

@@ -3,7 +3,7 @@
 use super::kernel::Kernel;
 use super::monitor::{Judge, Monitor};
 use crate::fib::table::Table;
-use crate::fib::{Command, Config, Feedback, Fib, RouteState, Status};
+use crate::fib::{Command, Config, Feedback, Fib, RouteState, Status, tunnel};
 use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeSet;
@@ -242,11 +242,14 @@ impl Worker {
         Ok(())
     }
 
-    fn device(&mut self, step: &crate::fib::tunnel::Step) -> io::Result<bool> {
+    fn device(&mut self, step: &tunnel::Step) -> io::Result<bool> {
         let failure = self.kernel.device(step)?;
-        match &failure {
-            None => tracing::info!(?step, "tunnel device changed"),
-            Some(failure) => tracing::debug!(?step, ?failure, "tunnel device not changed"),
+        match (step, &failure) {
+            (tunnel::Step::DisableChecksumOffload { transport, why }, None) => {
+                tracing::warn!(tunnel = transport.name(), why, "checksum offload of a tunnel device turned off");
+            }
+            (_, None) => tracing::info!(?step, "tunnel device changed"),
+            (_, Some(failure)) => tracing::debug!(?step, ?failure, "tunnel device not changed"),
         }
         let done = failure.is_none();
         self.table.device_result(step, failure);
