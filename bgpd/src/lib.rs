@@ -19,6 +19,7 @@ pub mod io;
 mod metrics;
 pub mod mrt;
 pub mod nd;
+pub mod probe;
 mod random;
 pub mod replay;
 pub mod rib;

@@ -1,6 +1,7 @@
 //! What Prometheus is told: every peer that somebody configured, and all nodes of the topology together.
 
 use crate::fib;
+use crate::probe::Report;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -18,12 +19,18 @@ struct Peer {
 }
 
 /// The page, as OpenMetrics has it. `problems` are those of sockets and prefixes; `fib`: none where routes go into no kernel.
-pub(crate) fn page(peers: &[PeerStatus], fib: Option<&fib::Status>, problems: usize) -> String {
+pub(crate) fn page(
+    peers: &[PeerStatus],
+    fib: Option<&fib::Status>,
+    problems: usize,
+    probed: Option<&Report>,
+) -> String {
     let mut registry = Registry::with_prefix("twill");
     let (members, configured): (Vec<_>, Vec<_>) = peers.iter().partition(|peer| !peer.role.is_empty());
     each(registry.sub_registry_with_prefix("bgp_peer"), &configured);
     together(registry.sub_registry_with_prefix("bgp_mesh"), &members);
-    let all = problems + fib.map_or(0, |fib| fib.problems.len());
+    let filtered = probed.map_or(0, |probed| probed.filtered.len());
+    let all = problems + fib.map_or(0, |fib| fib.problems.len()) + usize::from(filtered > 0);
     gauge(&mut registry, "bgp_problems", "What is wrong with the speaker, as twill status says", all as u64);
     if let Some(fib) = fib {
         gauge(&mut registry, "fib_routes", "Routes of ours in the kernel", fib.installed);
@@ -32,6 +39,18 @@ pub(crate) fn page(peers: &[PeerStatus], fib: Option<&fib::Status>, problems: us
         let help =
             "How often checksum offload of a tunnel device was turned off, at first and after others had turned it on";
         counter(&mut registry, "tunnel_offloads_disabled", help, fib.offloads_disabled);
+    }
+    if let Some(probed) = probed {
+        let registry = registry.sub_registry_with_prefix("ipip");
+        gauge(registry, "probed_nodes", "Nodes that are asked whether IP protocol 4 reaches them", probed.asked as u64);
+        gauge(
+            registry,
+            "filtered_nodes",
+            "Of those, nodes that it does not reach although they are there",
+            filtered as u64,
+        );
+        counter(registry, "probes", "Rounds of requests to such nodes", probed.rounds);
+        counter(registry, "probes_lost", "Of those, rounds in which IP protocol 4 did not get through", probed.lost);
     }
     let mut text = String::new();
     // Writing into a String cannot fail.
@@ -119,6 +138,7 @@ fn labels(peer: &PeerStatus) -> Peer {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::probe::Filtered;
 
     fn peer(name: &str, state: &str, member: bool) -> PeerStatus {
         let json = serde_json::json!({
@@ -132,7 +152,9 @@ mod tests {
     fn a_configured_peer_has_lines_of_its_own_and_nodes_are_counted_together() {
         let peers = [peer("tor", "Established", false), peer("n1", "Established", true), peer("n2", "Active", true)];
         let fib = fib::Status { installed: 9, repairs: 2, offloads_disabled: 3, ..fib::Status::default() };
-        let page = page(&peers, Some(&fib), 1);
+        let one = Filtered { node: "n3".to_owned(), address: [10, 0, 0, 3].into(), refused_by: None };
+        let probed = Report { asked: 8, filtered: vec![one.clone(), one], rounds: 7, lost: 6, ..Report::default() };
+        let page = page(&peers, Some(&fib), 1, Some(&probed));
         let tor = "{peer=\"tor\",address=\"10.0.0.1\",asn=\"65001\"}";
         for (name, value) in [
             ("established", 1),
@@ -152,7 +174,11 @@ mod tests {
             "twill_bgp_mesh_peers_established 1",
             "twill_bgp_mesh_received_prefixes 6",
             "twill_bgp_mesh_sessions_total 8",
-            "twill_bgp_problems 1",
+            "twill_bgp_problems 2",
+            "twill_ipip_probed_nodes 8",
+            "twill_ipip_filtered_nodes 2",
+            "twill_ipip_probes_total 7",
+            "twill_ipip_probes_lost_total 6",
             "twill_fib_routes 9",
             "twill_fib_repairs_total 2",
             "twill_tunnel_offloads_disabled_total 3",

@@ -48,6 +48,11 @@ pub struct NodeNetworkStatus {
 /// How many peers [`BgpState::peers_down`] names at most.
 pub const PEERS_DOWN: usize = 64;
 
+/// Type of the condition that says whether tunnels work.
+pub const TUNNEL_HEALTHY: &str = "TunnelHealthy";
+/// Its reason where the network between nodes does not let IP-in-IP through.
+pub const PROTOCOL_FILTERED: &str = "ProtocolFiltered";
+
 /// Routing state of a node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -73,7 +78,8 @@ pub struct BgpState {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reflects: bool,
     /// `BGPReady`: the speaker runs with what is configured. `AddressValid`: the node has an address to be the next hop of its blocks.
-    /// `TunnelHealthy`: tunnels that pools ask for work. `RoutesResolved`: the next hops of all routes are known. `RoutesInstalled`: the
+    /// `TunnelHealthy`: tunnels that pools ask for work; its reason is `ProtocolFiltered` where other nodes that are there are not reached by IP-in-IP, of
+    /// those that are asked (all in a small cluster, some in a large one). `RoutesResolved`: the next hops of all routes are known. `RoutesInstalled`: the
     /// kernel has taken them. `SessionsEstablished`: all peers are connected. `Drained`: a node that is drained has closed its sessions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::conditions")]

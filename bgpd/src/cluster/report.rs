@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use twill_crds::node_network::{BgpState, PEERS_DOWN};
+use twill_crds::node_network::{BgpState, PEERS_DOWN, PROTOCOL_FILTERED, TUNNEL_HEALTHY};
 
 /// Characters of a condition's message; the API server refuses a status with a longer one as a whole.
 const MESSAGE: usize = 32_768;
@@ -30,6 +30,8 @@ pub struct Observed {
     pub needs: Option<String>,
     /// The FIB.
     pub fib: fib::Status,
+    /// Nodes that protocol 4 does not reach, in one sentence.
+    pub filtered: Option<String>,
     /// What else is wrong, one sentence each: a port that cannot be listened on, say.
     pub problems: Vec<String>,
 }
@@ -45,10 +47,13 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
     address.extend(of(fib::Condition::Address));
     let mut ready = desired.problems.clone();
     ready.extend(observed.problems.iter().cloned());
+    let mut tunnel = of(fib::Condition::Tunnel);
+    let broken = if tunnel.is_empty() { PROTOCOL_FILTERED } else { "TunnelUnusable" };
+    tunnel.extend(observed.filtered.clone());
     let judged = [
         ("BGPReady", "Configured", "Misconfigured", ready),
         ("AddressValid", "Found", "NoUsableAddress", address),
-        ("TunnelHealthy", "Usable", "TunnelUnusable", of(fib::Condition::Tunnel)),
+        (TUNNEL_HEALTHY, "Usable", broken, tunnel),
         ("RoutesResolved", "Resolved", "NextHopUnresolved", of(fib::Condition::Resolved)),
         ("RoutesInstalled", "Installed", "KernelRefused", of(fib::Condition::Installed)),
     ];

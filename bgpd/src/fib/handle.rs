@@ -1,6 +1,6 @@
 //! The handle that feeds the FIB's thread, and what comes back from it.
 
-use super::{Change, Config, Hosts};
+use super::{Change, Config, Ends, Hosts};
 use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
 use std::sync::Arc;
@@ -51,6 +51,8 @@ pub enum Command {
     InSync,
     /// Follow these next hops, and no others; their state is told at once and whenever it changes.
     Track(Vec<ScopedAddr>),
+    /// Where routes by IP-in-IP lead that the kernel has.
+    Ends(Box<dyn FnOnce(Ends) + Send>),
     /// State of these prefixes, in the order asked.
     Show(Vec<IpNet>, Box<dyn FnOnce(Vec<RouteState>) + Send>),
     /// Called once everything asked before has been tried on the kernel.
@@ -186,6 +188,15 @@ impl Fib {
     /// Follows these next hops, and no others.
     pub fn track(&self, next_hops: Vec<ScopedAddr>) {
         self.send(Command::Track(next_hops));
+    }
+
+    /// Asks where IP-in-IP leads; `reply` is called on the FIB's thread. Never waits: false if nobody could be asked now.
+    pub fn try_ends(&self, reply: impl FnOnce(Ends) + Send + 'static) -> bool {
+        let asked = self.commands.try_send(Command::Ends(Box::new(reply))).is_ok();
+        if asked {
+            (self.wake)();
+        }
+        asked
     }
 
     /// Asks for the state of prefixes; `reply` is called on the FIB's thread.

@@ -5,6 +5,7 @@
 //! everything that cannot be installed; and which workloads have addresses outside of our blocks ([`Hosts`]). This module is pure; [`crate::io::netlink`] reads and writes the
 //! kernel on a thread of its own, which the [`Fib`] handle feeds.
 
+mod ends;
 mod handle;
 pub mod hosts;
 pub mod offload;
@@ -14,6 +15,7 @@ pub mod table;
 pub mod tunnel;
 pub mod world;
 
+pub use ends::{End, Ends};
 pub use handle::{Command, Condition, Feedback, Fib, HopState, Problem, Reach, RouteState, Status, Waiting};
 pub use hosts::Hosts;
 

@@ -7,7 +7,7 @@ use super::resolve::{Outcome, Refusal, Resolver};
 use super::route::{Forward, Found, Step};
 use super::tunnel::{self, Failure, Failures};
 use super::world::World;
-use super::{Change, Condition, Config, Hosts, Problem, Reach, Status};
+use super::{Change, Condition, Config, Ends, Hosts, Problem, Reach, Status};
 use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -297,6 +297,13 @@ impl Table {
         }
         self.hosts = Some(now.clone());
         Some(now)
+    }
+
+    /// Where IP-in-IP leads by the routes that the kernel is believed to have.
+    #[must_use]
+    pub fn ends(&self) -> Ends {
+        let routes = self.learned.iter().filter_map(|(prefix, entry)| Some((*prefix, entry.kernel.as_deref()?)));
+        Ends::of(&self.config, &self.world, routes)
     }
 
     /// The state as a whole.

@@ -1,7 +1,7 @@
 //! What messages do to a connection.
 
 use super::Time;
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, State};
 use super::negotiate::{negotiate, open};
 use super::output::{ConnId, Output, Reason, Received};
 use super::peer::{HELD, Peer};
@@ -10,6 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 impl Peer {
+    /// When the last message of the session came, or earlier; none without a session, or where none is needed to keep it.
+    #[must_use]
+    pub fn heard(&self) -> Option<Time> {
+        let connection = self.connections.iter().find(|connection| connection.state() == State::Established)?;
+        Some(connection.hold_at?.saturating_sub(connection.hold_time()?))
+    }
+
     /// Handles a message by its type.
     ///
     /// # Errors

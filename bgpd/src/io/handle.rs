@@ -11,6 +11,7 @@ use crate::speaker::{Absent, Config};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -144,6 +145,15 @@ impl SpeakerHandle {
         problems.extend(self.stations.problems());
         problems.extend(odd);
         (peers, problems)
+    }
+
+    /// Peers by their address: whether the session with one is Established, and how long ago something was heard of it, at most.
+    pub async fn heard(&self) -> Vec<(IpAddr, bool, Option<Duration>)> {
+        let (reply, sessions) = oneshot::channel();
+        drop(self.io.send(session::Command::Sessions(reply)));
+        let sessions = sessions.await.unwrap_or_default();
+        let of = |peer: session::SessionState| (peer.address.address, peer.state == State::Established, peer.heard);
+        sessions.peers.into_iter().map(of).collect()
     }
 
     /// Who may have routes of ours, and has no session in which he could be told that they are gone.

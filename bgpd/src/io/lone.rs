@@ -57,7 +57,7 @@ pub(crate) async fn run(
             None => std::future::pending().await,
         }
     };
-    let measure = metrics::serve(extras.metrics, handle.clone());
+    let measure = metrics::serve(extras.metrics, handle.clone(), None);
     tokio::pin!(serve, measure);
     loop {
         tokio::select! {

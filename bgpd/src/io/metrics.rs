@@ -2,11 +2,13 @@
 
 use super::SpeakerHandle;
 use crate::metrics::page;
+use crate::probe::Report;
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use tokio::sync::watch;
 
 /// What [`page`] is written in.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -27,12 +29,13 @@ impl Metrics {
 }
 
 /// Answers for ever.
-pub(super) async fn serve(metrics: Option<Metrics>, speaker: SpeakerHandle) {
+pub(super) async fn serve(metrics: Option<Metrics>, speaker: SpeakerHandle, probed: Option<watch::Receiver<Report>>) {
     let Some(Metrics(listener)) = metrics else { return std::future::pending().await };
     let answer = move || async move {
         let (peers, problems) = speaker.peers().await;
         let fib = speaker.fib().map(|_| speaker.fib_status().borrow().clone());
-        ([(CONTENT_TYPE, OPEN_METRICS)], page(&peers, fib.as_ref(), problems.len()))
+        let probed = probed.map(|probed| probed.borrow().clone());
+        ([(CONTENT_TYPE, OPEN_METRICS)], page(&peers, fib.as_ref(), problems.len(), probed.as_ref()))
     };
     let router = Router::new().route("/metrics", get(answer));
     let served = async { axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await };

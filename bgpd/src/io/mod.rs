@@ -22,6 +22,7 @@ mod md5;
 mod metrics;
 mod nd;
 mod planner;
+mod probe;
 mod recorder;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

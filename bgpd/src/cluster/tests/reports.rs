@@ -57,3 +57,21 @@ fn a_report_names_the_peers_that_are_down_also_those_that_cannot_be() {
     assert_eq!(down(&["up", "a2"]), ["b1", "six"]);
     assert_eq!(down(&["up", "b1", "b1/172.31.2.11"]), ["six"]);
 }
+
+#[test]
+fn a_network_that_drops_the_tunnel_protocol_is_a_reason_of_its_own() {
+    let desired = desired("a1", &cluster());
+    let tunnel = |observed: &Observed| {
+        let state = report(&desired, observed, &BgpState::default(), Timestamp::UNIX_EPOCH);
+        let found = state.conditions.into_iter().find(|condition| condition.type_ == "TunnelHealthy").unwrap();
+        (found.status, found.reason, found.message)
+    };
+    let said = |status: &str, reason: &str, message: &str| (status.to_owned(), reason.to_owned(), message.to_owned());
+    assert_eq!(tunnel(&Observed::default()), said("True", "Usable", ""));
+    let filtered = Observed { filtered: Some("n2 is not reached".to_owned()), ..Observed::default() };
+    assert_eq!(tunnel(&filtered), said("False", "ProtocolFiltered", "n2 is not reached"));
+    // A device that cannot be used goes before what that leads to.
+    let problem = fib::Problem { condition: fib::Condition::Tunnel, text: "no device".to_owned() };
+    let both = Observed { fib: fib::Status { problems: vec![problem], ..Default::default() }, ..filtered };
+    assert_eq!(tunnel(&both), said("False", "TunnelUnusable", "no device; n2 is not reached"));
+}

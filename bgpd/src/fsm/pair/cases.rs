@@ -169,6 +169,22 @@ fn hold_time_zero_means_neither_keepalives_nor_expiry() {
     assert!(pair.agree());
     assert_eq!(pair.sequence, sent);
     assert_eq!(pair.sides[0].peer.poll_timeout(), None);
+    assert_eq!(pair.sides[0].peer.heard(), None, "nobody knows");
+}
+
+#[test]
+fn it_is_known_when_a_peer_was_heard_last() {
+    let mut pair = Pair::internal(6, ms(10));
+    assert_eq!(pair.sides[0].peer.heard(), None);
+    pair.start(0);
+    pair.start(1);
+    pair.run(secs(100), |_| false);
+    let ago = |pair: &Pair| pair.now - pair.sides[0].peer.heard().expect("a session");
+    assert!(ago(&pair) < secs(31), "KEEPALIVEs are a third of the hold time apart: {:?}", ago(&pair));
+    let (link, _) = pair.session_link();
+    pair.links[link].stuck = [true; 2];
+    pair.run(secs(55), |_| false);
+    assert!(ago(&pair) >= secs(54), "{:?}", ago(&pair));
 }
 
 #[test]

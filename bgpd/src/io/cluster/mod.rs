@@ -8,9 +8,10 @@ mod reach;
 mod snapshot;
 mod status;
 
-use super::{Beside, ControlSocket, Extras, SpeakerHandle, bfd, metrics};
+use super::{Beside, ControlSocket, Extras, SpeakerHandle, bfd, metrics, probe};
 use crate::cluster::{Observed, scopes};
 use crate::fib;
+use crate::probe::Report;
 use anyhow::Context;
 pub use follower::streams;
 use follower::{Follower, Outlets, State, StoreIdentity, Waiting};
@@ -71,10 +72,11 @@ pub(crate) async fn run(
     let (snapshot_sender, snapshots) = watch::channel(None);
     let outlets = Outlets { state: state_sender, desired: desired_sender, snapshots: snapshot_sender };
     let (observed_sender, observed) = watch::channel(Observed::default());
+    let (probed_sender, probed) = watch::channel(Report::default());
     let (waiting, asks) = mpsc::unbounded_channel();
     let opened = Arc::new(OnceLock::new());
     let mut follower =
-        Follower::new((node, namespace), StoreIdentity::new(state_dir), speaker.clone(), fib, outlets, asks);
+        Follower::new((node, namespace), StoreIdentity::new(state_dir), speaker.clone(), fib.clone(), outlets, asks);
     tracing::info!(node, from_snapshot = remembered.is_some(), "bgpd started");
     let left = Arc::new(Notify::new());
     let going_down = desired.clone();
@@ -82,6 +84,7 @@ pub(crate) async fn run(
         node: node.to_owned(),
         namespace: namespace.to_owned(),
         speaker: speaker.clone(),
+        probed: probed.clone(),
         state,
         store: opened.clone(),
         waiting,
@@ -104,8 +107,9 @@ pub(crate) async fn run(
     };
     tokio::select! {
         result = follow => result?,
-        () = observe(speaker.clone(), observed_sender) => {}
-        () = metrics::serve(extras.metrics, speaker.clone()) => {}
+        () = observe(speaker.clone(), probed.clone(), observed_sender) => {}
+        () = probe::run(speaker.clone(), fib, probed_sender, seed) => {}
+        () = metrics::serve(extras.metrics, speaker.clone(), Some(probed)) => {}
         () = control.serve(move |request| answers.clone().answer(request)) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -130,7 +134,7 @@ fn unconfigured() -> fib::Config {
 }
 
 /// Looks at the running parts, for ever.
-async fn observe(speaker: SpeakerHandle, observed: watch::Sender<Observed>) {
+async fn observe(speaker: SpeakerHandle, probed: watch::Receiver<Report>, observed: watch::Sender<Observed>) {
     let mut status = speaker.fib_status();
     loop {
         let (peers, problems) = speaker.peers().await;
@@ -149,6 +153,7 @@ async fn observe(speaker: SpeakerHandle, observed: watch::Sender<Observed>) {
             needs,
             untold: speaker.untold().await,
             fib: status.borrow_and_update().clone(),
+            filtered: probed.borrow().problem(),
             problems,
         };
         observed.send_if_modified(|before| {
@@ -170,6 +175,8 @@ struct Answers {
     /// Twill's own.
     namespace: String,
     speaker: SpeakerHandle,
+    /// Whether other nodes are reached by IP-in-IP.
+    probed: watch::Receiver<Report>,
     state: watch::Receiver<State>,
     /// Once it is open.
     store: Arc<OnceLock<Datastore>>,
@@ -223,6 +230,7 @@ impl Answers {
         problems.extend(datastore);
         problems.extend(sockets);
         problems.extend(fib.problems.into_iter().map(|problem| problem.text));
+        problems.extend(self.probed.borrow().problem());
         BgpdStatus {
             node: self.node.clone(),
             in_sync,

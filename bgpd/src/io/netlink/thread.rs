@@ -344,6 +344,7 @@ impl Worker {
                 self.work.reach = true;
                 self.table.track(next_hops);
             }
+            Command::Ends(reply) => reply(self.table.ends()),
             Command::Show(prefixes, reply) => self.shows.push((prefixes, reply)),
             Command::Settle(done) => self.settles.push(done),
         }

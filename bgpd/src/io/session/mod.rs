@@ -77,6 +77,8 @@ pub(super) struct SessionState {
     pub(super) asn: u32,
     pub(super) state: State,
     pub(super) since: Duration,
+    /// How long ago the last message of the session came, at most.
+    pub(super) heard: Option<Duration>,
     pub(super) last_error: Option<String>,
     /// State of BFD with it, if it is configured.
     pub(super) bfd: Option<String>,
@@ -266,6 +268,7 @@ impl Io {
             ),
             state: peer.fsm.state(),
             since: now.saturating_sub(peer.fsm.since()),
+            heard: peer.fsm.heard().map(|at| now.saturating_sub(at)),
             last_error: peer.last_error.clone(),
             bfd: self.detection(&peer.config),
             sessions: peer.sessions,
