@@ -1,7 +1,7 @@
 //! The status of each BGPPeer: how many nodes have it, and how many of them have a session with it.
 
 use crate::conditions::{Judged, conditions};
-use crate::sessions::Nodes;
+use crate::turns::Nodes;
 use crate::world::{Network, Node, World};
 use jiff::Timestamp;
 use std::collections::BTreeMap;

@@ -9,8 +9,8 @@ use crate::holders::Holders;
 use crate::leftovers::{Deletions, without_pool, without_pool_sentence};
 use crate::orphans::Orphans;
 use crate::peers::Verdict;
-use crate::sessions::Sessions;
 use crate::settled::{Settled, Writes};
+use crate::turns::{PROTOCOL_4, SESSIONS, Turns};
 use crate::world::{Block, Fact, Known, Touched, World};
 use crate::written::{Due, Status};
 use crate::{peers, policies, pools, topology, verdicts};
@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use twill_crds::{
     BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, IPReservation, NamespaceIsolation,
-    NetworkPolicy, Node, Object, names,
+    NetworkPolicy, Node, Object, Protocol, names,
 };
 use twill_datastore::Key;
 use twill_datastore::event::{Occurrence, Severity, reference};
@@ -103,7 +103,8 @@ pub struct Controller {
     orphans: Orphans,
     deletions: Deletions,
     written: Writes,
-    sessions: Sessions,
+    sessions: Turns,
+    protocol_4: Turns,
     settled_policies: Settled,
     settled_isolations: Settled,
     /// What was told of an object, so that it is told again only when it is another.
@@ -126,7 +127,8 @@ impl Controller {
             orphans: Orphans::default(),
             deletions: Deletions::default(),
             written: Writes::default(),
-            sessions: Sessions::default(),
+            sessions: Turns::of(&SESSIONS),
+            protocol_4: Turns::of(&PROTOCOL_4),
             settled_policies: Settled::default(),
             settled_isolations: Settled::default(),
             told: BTreeMap::new(),
@@ -186,6 +188,9 @@ impl Controller {
         }
         if touched.peers || touched.networks || touched.nodes || self.sessions.is_due(now.at) {
             self.plan_peers(now, &mut actions);
+        }
+        if touched.pools || touched.networks || touched.nodes || self.protocol_4.is_due(now.at) {
+            self.tell_of_protocol_4(now, &mut actions);
         }
         self.plan_verdicts(touched, now, &mut actions);
         if touched != Touched::default() {
@@ -251,6 +256,21 @@ impl Controller {
             if self.may_write("BGPPeer", &name, SOON, now.at) {
                 actions.push(Action::Write(Written::Peer(Box::new(peer)), tells));
             }
+        }
+    }
+
+    /// On the pools that are to be carried by it: their encapsulation is what a person can change.
+    fn tell_of_protocol_4(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let pools = &self.world.pools;
+        let carries = |pool: &IPPool| pool.spec.encapsulation.protocol == Protocol::IPIP;
+        self.protocol_4.retain(|name| pools.get(&Key::cluster(name)).is_some_and(carries));
+        let carried: Vec<&IPPool> = pools.iter().map(|(_, pool)| pool).filter(|pool| carries(pool)).collect();
+        if carried.is_empty() {
+            return;
+        }
+        let nodes = self.world.by_protocol_4();
+        for pool in carried {
+            actions.extend(self.protocol_4.observe(pool, nodes.clone(), now.at).into_iter().map(Action::Tell));
         }
     }
 

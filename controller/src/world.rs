@@ -1,10 +1,12 @@
 //! What the datastore has told, cut down to what is read of it: a Node of a large cluster is tens of kilobytes, and nothing here needs
 //! more of it than labels.
 
+use crate::turns::Nodes;
 use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use twill_crds::node_network::BgpState;
+use twill_crds::node_network::{BgpState, PROTOCOL_FILTERED, TUNNEL_HEALTHY};
 use twill_crds::{
     BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, IPReservation, NamespaceIsolation,
     NetworkPolicy, NodeNetwork, Object,
@@ -101,6 +103,8 @@ pub struct Network {
     pub uninstall: bool,
     /// The node's addresses, and which peers are down.
     pub bgp: BgpState,
+    /// IP-in-IP does not get from the node to others that are there.
+    pub protocol_filtered: bool,
     /// Whether the node's kernel holds all policy; none while felix has not said.
     pub policy: Option<bool>,
 }
@@ -321,6 +325,19 @@ impl Block {
     }
 }
 
+impl World {
+    /// Nodes that take part in routing and are heard of, by whether IP-in-IP gets from them to all others that they ask.
+    pub(crate) fn by_protocol_4(&self) -> Nodes {
+        let heard = |name: &str| self.nodes.get(&Key::cluster(name)).is_some_and(|node| !node.silent);
+        let mut nodes = Nodes::default();
+        for (key, network) in self.networks.iter().filter(|(key, network)| !network.drained && heard(&key.name)) {
+            let side = if network.protocol_filtered { &mut nodes.down } else { &mut nodes.up };
+            side.insert(key.name.clone());
+        }
+        nodes
+    }
+}
+
 impl Network {
     /// Whether an address is the node's.
     #[must_use]
@@ -370,7 +387,11 @@ fn node(node: &twill_crds::Node) -> Node {
 fn network(network: &NodeNetwork) -> Network {
     let status = network.status.clone().unwrap_or_default();
     let policy = status.felix.conditions.iter().find(|condition| condition.type_ == "PolicySynced");
+    let is_filtered = |one: &Condition| {
+        (one.type_.as_str(), one.status.as_str(), one.reason.as_str()) == (TUNNEL_HEALTHY, "False", PROTOCOL_FILTERED)
+    };
     Network {
+        protocol_filtered: status.bgp.conditions.iter().any(is_filtered),
         version: version(network),
         drained: network.spec.drain,
         uninstall: network.spec.uninstall,

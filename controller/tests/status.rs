@@ -257,6 +257,42 @@ fn a_peer_says_how_many_nodes_have_it_and_who_has_no_session() {
 }
 
 #[test]
+fn nodes_that_others_are_not_reached_from_are_told_of_on_the_pools_that_need_it() {
+    let says = |name: &str, revision: u64, status: &str, reason: &str| {
+        let condition = json!({"type": "TunnelHealthy", "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        Fact::Network(applied(object(json!({
+            "metadata": {"name": name, "uid": name, "resourceVersion": revision.to_string()}, "spec": {},
+            "status": {"bgp": {"conditions": [condition]}, "felix": {}},
+        }))))
+    };
+    let of = |cidr: &str, protocol: &str| json!({"cidr": cidr, "encapsulation": {"protocol": protocol}});
+    let mut world = World::new([
+        Fact::Pool(applied(pool("ipip", of("10.42.0.0/16", "IPIP")))),
+        Fact::Pool(applied(pool("vxlan", of("10.43.0.0/16", "VXLAN")))),
+    ]);
+    world.hear(["n1", "n2", "n3"].map(|name| Fact::node(applied(node(name, 1)))));
+    world.hear(["n1", "n2", "n3"].map(|name| says(name, 1, "True", "Usable")));
+    world.pass(1);
+    let told = |world: &World| -> Vec<String> {
+        let told = world.told.iter().filter(|one| one.action == "Observe");
+        told.map(|one| format!("{} {} {}", one.regarding.name.as_deref().unwrap(), one.reason, one.note)).collect()
+    };
+    // A device that cannot be used is another matter.
+    world.hear([says("n3", 2, "False", "TunnelUnusable")]);
+    world.pass(1);
+    assert_eq!(told(&world), [""; 0]);
+    world.hear(["n1", "n2"].map(|name| says(name, 2, "False", "ProtocolFiltered")));
+    world.pass(1);
+    let lost = "ipip ProtocolFiltered IP protocol 4 (IP-in-IP) does not get from these nodes to others: n1, n2; 1 of 3 nodes have no such trouble; \
+                let the network between nodes pass protocol 4, or set encapsulation.protocol to VXLAN; twill status says there to whom";
+    assert_eq!(told(&world), [lost]);
+    world.hear([says("n1", 3, "True", "Usable")]);
+    world.pass(120);
+    let came = "ipip ProtocolPasses IP protocol 4 (IP-in-IP) gets through from these nodes: n1; 2 of 3 nodes have no such trouble";
+    assert_eq!(told(&world), [lost, came]);
+}
+
+#[test]
 fn a_filter_says_which_rule_is_not_understood_and_who_names_it() {
     let named = json!({"remote": {"address": "172.31.1.1"}, "asn": 65101, "filters": ["f"]});
     let mut world = World::new([Fact::Peer(applied(peer("tor", named)))]);

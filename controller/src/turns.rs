@@ -1,65 +1,98 @@
-//! What is told of sessions with BGPPeers that come and go. In flow which nodes have one now, again and again; out flow events on the
-//! BGPPeer: one for all that were lost since the last, one for all that came, at most so often, however much they flap.
+//! What is told of things that nodes have and lose: sessions with BGPPeers, and a network that lets IP-in-IP through. In flow which nodes have one now, again
+//! and again; out flow events on the object: one for all nodes that lost it since the last, one for all that got it, at most so often, however much they
+//! flap.
 
 use crate::verdicts::named;
 use std::collections::{BTreeMap, BTreeSet};
-use twill_crds::{BGPPeer, Object};
+use twill_crds::Object;
 use twill_datastore::event::{Occurrence, Severity, reference};
 
-/// Milliseconds between two events of a kind on a peer.
+/// Milliseconds between two events of a kind on an object.
 const PAUSE: u64 = 60_000;
 
-/// Nodes of a peer, by whether they have a session with it.
+/// Nodes of an object, by whether they have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Nodes {
     pub(crate) up: BTreeSet<String>,
     pub(crate) down: BTreeSet<String>,
 }
 
-/// What people know of the peers' sessions.
-#[derive(Debug, Default)]
-pub(crate) struct Sessions {
-    /// By the BGPPeer's name.
+/// How it is said.
+#[derive(Debug)]
+pub(crate) struct Words {
+    lost: (&'static str, &'static str),
+    came: (&'static str, &'static str),
+    /// What those have that have it.
+    have: &'static str,
+    /// Where to look when it is lost.
+    see: &'static str,
+}
+
+/// Of sessions with a BGPPeer.
+pub(crate) const SESSIONS: Words = Words {
+    lost: ("SessionDown", "session lost"),
+    came: ("SessionUp", "session established"),
+    have: "have one",
+    see: "twill peers says why there",
+};
+
+/// Of nodes that reach all others that they ask, in a pool that is to be carried by IP-in-IP.
+pub(crate) const PROTOCOL_4: Words = Words {
+    lost: ("ProtocolFiltered", "IP protocol 4 (IP-in-IP) does not get from these nodes to others"),
+    came: ("ProtocolPasses", "IP protocol 4 (IP-in-IP) gets through from these nodes"),
+    have: "have no such trouble",
+    see: "let the network between nodes pass protocol 4, or set encapsulation.protocol to VXLAN; twill status says there to whom",
+};
+
+/// What people know of the objects' nodes.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    words: &'static Words,
+    /// By the object's name.
     told: BTreeMap<String, Told>,
 }
 
-/// What people know of one peer's.
+/// What people know of one object's.
 #[derive(Debug)]
 struct Told {
-    /// A peer of the same name that was made anew is another one.
+    /// An object of the same name that was made anew is another one.
     uid: Option<String>,
-    /// By node, whether it has a session: as was told last, or as it was seen first.
-    has_session: BTreeMap<String, bool>,
+    /// By node, whether it has it: as was told last, or as it was seen first.
+    has: BTreeMap<String, bool>,
     /// When something was told last.
     at: Option<u64>,
     /// Something is to be told when the pause is over.
     waits: bool,
 }
 
-impl Sessions {
-    /// Peers that are not there any more are forgotten.
+impl Turns {
+    pub(crate) fn of(words: &'static Words) -> Self {
+        Self { words, told: BTreeMap::new() }
+    }
+
+    /// Objects that are not there any more are forgotten.
     pub(crate) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
         self.told.retain(|name, _| is_there(name));
     }
 
-    /// Whether [`Sessions::observe`] has something to tell at `now` of what it knows already.
+    /// Whether [`Turns::observe`] has something to tell at `now` of what it knows already.
     pub(crate) fn is_due(&self, now: u64) -> bool {
         self.told.values().any(|told| told.waits && !told.rests(now))
     }
 
-    /// These nodes have a session with the peer, or have not; what is to be told of it. What is seen first is no news, be it of a peer or a node.
-    pub(crate) fn observe(&mut self, peer: &BGPPeer, nodes: Nodes, now: u64) -> Vec<Occurrence> {
-        let uid = peer.metadata.uid.clone();
+    /// These nodes have it, or have it not; what is to be told of it. What is seen first is no news, be it of an object or a node.
+    pub(crate) fn observe<K: Object>(&mut self, object: &K, nodes: Nodes, now: u64) -> Vec<Occurrence> {
+        let (uid, name) = (object.meta().uid.clone(), object.name());
         let (has, all) = (nodes.up.len(), nodes.up.len() + nodes.down.len());
         let seen = |(nodes, up): (BTreeSet<String>, bool)| nodes.into_iter().map(move |node| (node, up));
         let seen: BTreeMap<String, bool> = [(nodes.up, true), (nodes.down, false)].into_iter().flat_map(seen).collect();
-        let known = self.told.get_mut(peer.name()).filter(|told| told.uid == uid);
+        let known = self.told.get_mut(name).filter(|told| told.uid == uid);
         let Some(told) = known else {
-            self.told.insert(peer.name().to_owned(), Told { uid, has_session: seen, at: None, waits: false });
+            self.told.insert(name.to_owned(), Told { uid, has: seen, at: None, waits: false });
             return Vec::new();
         };
         let turned = |up: bool| -> Vec<String> {
-            let turned = seen.iter().filter(|(node, now)| **now == up && told.has_session.get(*node) == Some(&!up));
+            let turned = seen.iter().filter(|(node, now)| **now == up && told.has.get(*node) == Some(&!up));
             turned.map(|(node, _)| node.clone()).collect()
         };
         let (lost, came) = (turned(false), turned(true));
@@ -67,31 +100,31 @@ impl Sessions {
         told.waits = is_new && told.rests(now);
         if told.waits {
             // Nodes that came or went meanwhile are known at once.
-            told.has_session.retain(|node, _| seen.contains_key(node));
+            told.has.retain(|node, _| seen.contains_key(node));
             for (node, up) in seen {
-                told.has_session.entry(node).or_insert(up);
+                told.has.entry(node).or_insert(up);
             }
             return Vec::new();
         }
-        told.has_session = seen;
+        told.has = seen;
         if is_new {
             told.at = Some(now);
         }
+        let Words { lost: (lost_reason, lost_text), came: (came_reason, came_text), have, see } = self.words;
         let event = |severity, reason: &str, note| Occurrence {
-            regarding: reference(peer),
+            regarding: reference(object),
             severity,
             reason: reason.to_owned(),
             action: "Observe".to_owned(),
             note,
         };
         let lost = (!lost.is_empty()).then(|| {
-            let note =
-                format!("session lost: {}; {has} of {all} nodes have one; twill peers says why there", named(&lost));
-            event(Severity::Warning, "SessionDown", note)
+            let note = format!("{lost_text}: {}; {has} of {all} nodes {have}; {see}", named(&lost));
+            event(Severity::Warning, lost_reason, note)
         });
         let came = (!came.is_empty()).then(|| {
-            let note = format!("session established: {}; {has} of {all} nodes have one", named(&came));
-            event(Severity::Normal, "SessionUp", note)
+            let note = format!("{came_text}: {}; {has} of {all} nodes {have}", named(&came));
+            event(Severity::Normal, came_reason, note)
         });
         lost.into_iter().chain(came).collect()
     }
@@ -107,6 +140,7 @@ impl Told {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use twill_crds::BGPPeer;
 
     fn peer(uid: &str) -> BGPPeer {
         serde_json::from_value(serde_json::json!({
@@ -121,14 +155,14 @@ mod tests {
         Nodes { up: all(up), down: all(down) }
     }
 
-    fn said(sessions: &mut Sessions, uid: &str, now: u64, up: &str, down: &str) -> Vec<String> {
+    fn said(sessions: &mut Turns, uid: &str, now: u64, up: &str, down: &str) -> Vec<String> {
         let told = sessions.observe(&peer(uid), nodes(up, down), now);
         told.into_iter().map(|one| format!("{} {}", one.reason, one.note)).collect()
     }
 
     #[test]
     fn what_is_lost_and_what_comes_is_told_once_in_a_while() {
-        let mut sessions = Sessions::default();
+        let mut sessions = Turns::of(&SESSIONS);
         assert!(said(&mut sessions, "1", 0, "a b", "c").is_empty(), "seen first");
         assert_eq!(
             said(&mut sessions, "1", 1, "a b c", ""),
@@ -154,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_new_or_goes_and_a_peer_made_anew_are_no_news() {
-        let mut sessions = Sessions::default();
+        let mut sessions = Turns::of(&SESSIONS);
         said(&mut sessions, "1", 0, "a", "");
         assert!(said(&mut sessions, "1", 1, "a", "b").is_empty(), "it has had none yet");
         assert_eq!(said(&mut sessions, "1", 2, "a b", "").len(), 1);
@@ -166,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_node_that_comes_while_others_wait_to_be_told_of_is_told_of_when_it_has_a_session() {
-        let mut sessions = Sessions::default();
+        let mut sessions = Turns::of(&SESSIONS);
         said(&mut sessions, "1", 0, "", "a");
         assert_eq!(said(&mut sessions, "1", 1, "a", "").len(), 1);
         assert!(said(&mut sessions, "1", 2, "", "a b").is_empty());
