@@ -3,7 +3,7 @@
 //! Depends on [`Config`] and [`World`] alone, never on what was installed before.
 
 use super::route::{Forward, Hop, Transport, Tunnel};
-use super::world::{Way, World};
+use super::world::{ForeignRoute, Way, World};
 use super::{Config, NodeAddresses, Pool, Reach};
 use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
@@ -97,8 +97,22 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// How a next hop is used: one transport, and the kernel's hops.
-type Usable = (Transport, Vec<Hop>);
+/// How a next hop is used.
+struct Usable {
+    transport: Transport,
+    /// The kernel's hops.
+    hops: Vec<Hop>,
+    /// What packets may have, if that is known.
+    mtu: Option<u32>,
+}
+
+/// How a next hop is reached without a tunnel.
+struct Plain {
+    hops: Vec<Hop>,
+    /// 0 on a connected subnet, else 1 and the route's metric.
+    cost: u32,
+    mtu: Option<u32>,
+}
 
 /// Resolves prefixes by one configuration and one state of the kernel.
 pub struct Resolver<'a> {
@@ -152,25 +166,26 @@ impl<'a> Resolver<'a> {
         let pool = pool.and_then(|index| self.config.pools.get(index));
         let mut ways: Vec<(ScopedAddr, Result<Usable, Refusal>)> =
             next_hops.iter().map(|address| (*address, self.one(v6, pool, *address))).collect();
-        let chosen = ways.iter().filter_map(|(_, way)| way.as_ref().ok().map(|(transport, _)| *transport)).min();
+        let chosen = ways.iter().filter_map(|(_, way)| way.as_ref().ok().map(|usable| usable.transport)).min();
         for (_, way) in &mut ways {
-            if matches!(way, Ok((transport, _)) if Some(*transport) != chosen) {
+            if matches!(way, Ok(usable) if Some(usable.transport) != chosen) {
                 *way = Err(Refusal::OtherTransport);
             }
         }
-        let mut hops: Vec<Hop> =
-            ways.iter().filter_map(|(_, way)| way.as_ref().ok()).flat_map(|(_, h)| h.clone()).collect();
+        let usable = || ways.iter().filter_map(|(_, way)| way.as_ref().ok());
+        let mut hops: Vec<Hop> = usable().flat_map(|usable| usable.hops.clone()).collect();
         hops.sort();
         hops.dedup();
-        let forward = chosen.map(|transport| Arc::new(self.forward(v6, transport, hops)));
-        let hops = ways.into_iter().map(|(address, way)| (address, way.map(|(transport, _)| transport))).collect();
+        let mtu = usable().filter_map(|usable| usable.mtu).min();
+        let forward = chosen.map(|transport| Arc::new(self.forward(v6, transport, hops, mtu)));
+        let hops = ways.into_iter().map(|(address, way)| (address, way.map(|usable| usable.transport))).collect();
         Outcome { forward, hops }
     }
 
     /// Whether a path through `next_hop` is eligible at all.
     #[must_use]
     pub fn reach(&self, next_hop: ScopedAddr) -> Reach {
-        if let Some(cost) = self.plain(next_hop).map(|(_, cost)| cost) {
+        if let Some(cost) = self.plain(next_hop).map(|plain| plain.cost) {
             return Reach::Reachable { cost };
         }
         let tunnelled = self.config.pools.iter().any(|pool| {
@@ -201,7 +216,7 @@ impl<'a> Resolver<'a> {
             return Err(Refusal::Own(address));
         }
         let plain = self.plain(next_hop);
-        let connected = matches!(&plain, Some((_, 0)));
+        let connected = matches!(&plain, Some(plain) if plain.cost == 0);
         let node = self.nodes.get(&address);
         if let (Some(pool), Some(node), false) = (pool, node, self.config.alone) {
             let transport = Transport::of(pool.encapsulation.protocol);
@@ -210,11 +225,11 @@ impl<'a> Resolver<'a> {
                 When::CrossSubnet => !connected,
             };
             if transport != Transport::Plain && wanted {
-                return self.tunnel(v6, transport, address, node).map(|hop| (transport, vec![hop]));
+                return self.tunnel(v6, transport, address, node);
             }
         }
         match plain {
-            Some((hops, _)) => Ok((Transport::Plain, hops)),
+            Some(Plain { hops, mtu, .. }) => Ok(Usable { transport: Transport::Plain, hops, mtu }),
             None if next_hop.zone > 0 => Err(Refusal::LinkDown(address)),
             None => Err(Refusal::Unresolved {
                 next_hop,
@@ -224,14 +239,13 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Plain hops towards `address` and their interior cost: 0 on a connected subnet, else 1 and the route's metric.
-    ///
     /// A link-local address is on its link while that is up; no route says more about it.
-    fn plain(&self, next_hop: ScopedAddr) -> Option<(Vec<Hop>, u32)> {
+    fn plain(&self, next_hop: ScopedAddr) -> Option<Plain> {
         let ScopedAddr { address, zone } = next_hop;
         if zone > 0 {
             let link = self.world.links.get(&zone).filter(|link| link.up)?;
-            return Some((vec![Hop { gateway: Some(address), link: link.index, tunnel: None }], 0));
+            let hop = Hop { gateway: Some(address), link: link.index, tunnel: None };
+            return Some(Plain { hops: vec![hop], cost: 0, mtu: Some(link.mtu) });
         }
         let route = self.world.routes.longest_match(address, false)?;
         let usable: Vec<&Way> = route.ways.iter().filter(|way| !self.world.is_tunnel(way.link)).collect();
@@ -242,44 +256,46 @@ impl<'a> Resolver<'a> {
             .map(|way| Hop { gateway: Some(way.gateway.unwrap_or(address)), link: way.link, tunnel: None })
             .collect();
         let cost = if connected { 0 } else { route.metric.saturating_add(1) };
-        if hops.is_empty() { None } else { Some((hops, cost)) }
+        let mtu = self.mtu(route, hops.iter().map(|hop| hop.link));
+        if hops.is_empty() { None } else { Some(Plain { hops, cost, mtu }) }
     }
 
-    fn tunnel(&self, v6: bool, transport: Transport, next_hop: IpAddr, node: &NodeAddresses) -> Result<Hop, Refusal> {
+    /// What fits through all of these links of a route, and through what the route itself says of its way.
+    fn mtu(&self, route: &ForeignRoute, links: impl Iterator<Item = u32>) -> Option<u32> {
+        links.filter_map(|link| self.mtu_of(link)).chain(route.mtu).min()
+    }
+
+    fn mtu_of(&self, link: u32) -> Option<u32> {
+        self.world.links.get(&link).map(|link| link.mtu)
+    }
+
+    fn tunnel(
+        &self,
+        v6: bool,
+        transport: Transport,
+        next_hop: IpAddr,
+        node: &NodeAddresses,
+    ) -> Result<Usable, Refusal> {
         let source = self.config.local.v4.ok_or_else(|| Refusal::NoOuterAddress(self.config.local.name.clone()))?;
         let remote = node.v4.ok_or_else(|| Refusal::NoOuterAddress(node.name.clone()))?;
-        if self.outer_link(remote).is_none() {
-            return Err(Refusal::NoWayToNode(next_hop, node.name.clone()));
-        }
+        let outer = self.world.routes.longest_match(IpAddr::V4(remote), true).filter(|route| !route.ways.is_empty());
+        let outer = outer.ok_or_else(|| Refusal::NoWayToNode(next_hop, node.name.clone()))?;
+        let mtu = self.mtu(outer, outer.ways.iter().map(|way| way.link));
         let (device, gateway, id) = match transport {
             Transport::Vxlan if v6 => (self.vxlan, Some(IpAddr::V6(tunnel_neighbour(remote))), u64::from(VXLAN_VNI)),
             Transport::Vxlan => (self.vxlan, Some(IpAddr::V4(remote)), u64::from(VXLAN_VNI)),
             Transport::Ipip | Transport::Plain => (self.ipip, None, 0),
         };
         let link = device.ok_or(Refusal::NoDevice(transport))?;
-        Ok(Hop { gateway, link, tunnel: Some(Tunnel { id, source, remote, ttl: TUNNEL_TTL }) })
+        let hop = Hop { gateway, link, tunnel: Some(Tunnel { id, source, remote, ttl: TUNNEL_TTL }) };
+        Ok(Usable { transport, hops: vec![hop], mtu: mtu.map(|mtu| mtu - overhead(transport).min(mtu)) })
     }
 
-    fn outer_link(&self, remote: Ipv4Addr) -> Option<u32> {
-        let route = self.world.routes.longest_match(IpAddr::V4(remote), true)?;
-        route.ways.first().map(|way| way.link)
-    }
-
-    fn forward(&self, v6: bool, transport: Transport, hops: Vec<Hop>) -> Forward {
-        let mtu_of = |link: u32| self.world.links.get(&link).map(|link| link.mtu);
-        let mtus: BTreeSet<u32> = hops
-            .iter()
-            .filter_map(|hop| match &hop.tunnel {
-                Some(tunnel) => {
-                    self.outer_link(tunnel.remote).and_then(mtu_of).map(|mtu| mtu - overhead(transport).min(mtu))
-                }
-                None => mtu_of(hop.link),
-            })
-            .collect();
-        // A plain route over links of one MTU keeps the link's, so that a later change of the link needs no route change.
-        let differ = transport != Transport::Plain || mtus.len() > 1;
+    fn forward(&self, v6: bool, transport: Transport, hops: Vec<Hop>, mtu: Option<u32>) -> Forward {
+        // A plain route that has the MTU of all its links keeps theirs, so that a later change of a link needs no route change.
+        let as_links = transport == Transport::Plain && hops.iter().all(|hop| self.mtu_of(hop.link) == mtu);
         let source = (transport != Transport::Plain).then(|| self.inner_source(v6)).flatten();
-        Forward::Unicast { hops, mtu: mtus.first().copied().filter(|_| differ), source }
+        Forward::Unicast { hops, mtu: mtu.filter(|_| !as_links), source }
     }
 
     /// The tunnel address, once a device has it: the kernel refuses a preferred source that is not local.

@@ -64,7 +64,7 @@ fn world() -> World {
         ("192.0.2.0/24", Some("172.31.1.9"), UPLINK),
     ] {
         let ways = vec![Way { gateway: gateway.map(ip), link }];
-        world.routes.insert(ForeignRoute { prefix: net(prefix), metric: 0, ways });
+        world.routes.insert(ForeignRoute { prefix: net(prefix), metric: 0, mtu: None, ways });
     }
     let config = config(Protocol::VXLAN, When::CrossSubnet);
     for step in tunnel::additions(&config, &world.clone(), &BTreeMap::new()) {
@@ -166,6 +166,34 @@ fn one_route_carries_one_transport_and_the_smallest_mtu() {
     assert_eq!((hops.len(), mtu), (2, Some(1350)));
 }
 
+/// As operators say it whose racks carry jumbo frames and the way between them does not.
+#[test]
+fn the_mtu_of_the_route_by_which_a_next_hop_is_reached_counts() {
+    let mut world = world();
+    let by = |prefix: &str, link, mtu| {
+        let ways = vec![Way { gateway: Some(ip("172.31.1.1")), link }];
+        ForeignRoute { prefix: net(prefix), metric: 0, mtu, ways }
+    };
+    world.routes.insert(by("172.31.2.0/24", UPLINK, Some(1300)));
+    world.routes.insert(by("192.0.2.0/28", UPLINK, Some(1500)));
+    let wanted = |config, prefix, hop| {
+        let mut table = Table::default();
+        table.configure(config);
+        table.observe(world.clone(), Vec::new());
+        table.apply(vec![change(prefix, &[hop])]);
+        let wanted = table.difference().into_iter().find(|step| step.key() == (net(prefix), METRIC_LEARNED));
+        let Some(Step::Replace(_, _, forward)) = wanted else { panic!("{wanted:?}") };
+        Some(forward.as_ref().clone())
+    };
+    let cross = |protocol| config(protocol, When::CrossSubnet);
+    let (to_n3, n3) = ("10.42.3.0/26", "172.31.2.11");
+    assert_eq!(wanted(cross(Protocol::VXLAN), to_n3, n3), through(VXLAN, n3, 1250));
+    assert_eq!(wanted(cross(Protocol::IPIP), to_n3, n3), through(IPIP, n3, 1280));
+    assert_eq!(wanted(cross(Protocol::None), to_n3, n3), plain(&[("172.31.1.1", UPLINK)], Some(1300)));
+    let as_the_link = wanted(cross(Protocol::None), "10.99.0.0/24", "192.0.2.7");
+    assert_eq!(as_the_link, plain(&[("172.31.1.1", UPLINK)], None), "and follows it");
+}
+
 #[test]
 fn a_node_takes_no_default_route_and_nothing_that_covers_a_node_or_peer() {
     let mut with_peer = config(Protocol::VXLAN, When::CrossSubnet);
@@ -191,7 +219,7 @@ fn an_unresolved_next_hop_is_a_sentence_with_a_way_out_until_a_route_appears() {
     }
     let mut better = world();
     let ways = vec![Way { gateway: Some(ip("172.31.1.1")), link: UPLINK }];
-    better.routes.insert(ForeignRoute { prefix: net("172.31.2.0/24"), metric: 0, ways });
+    better.routes.insert(ForeignRoute { prefix: net("172.31.2.0/24"), metric: 0, mtu: None, ways });
     table.set_world(better);
     let steps = table.difference();
     assert_eq!(steps.len(), 1);

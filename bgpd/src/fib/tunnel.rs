@@ -6,11 +6,11 @@
 use super::offload;
 use super::resolve::{overhead, tunnel_neighbour};
 use super::route::Transport;
-use super::world::{Link, LinkKind, World};
+use super::world::{Link, LinkKind, ReversePath, World};
 use super::{Condition, Config, Problem};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use twill_crds::Protocol;
 use twill_crds::names::{IPIP_DEVICE, VXLAN_DEVICE, vxlan_mac};
 
@@ -49,6 +49,8 @@ pub enum Step {
         /// Why.
         why: &'static str,
     },
+    /// Have a link, by index and name, take packets whose way back is another link.
+    Loosen(u32, String),
     /// Give it an address.
     AddAddress(u32, IpAddr),
     /// Take an address away.
@@ -99,6 +101,7 @@ pub fn additions(config: &Config, world: &World, failures: &Failures) -> Vec<Ste
     if failures.get(&Transport::Ipip) != Some(&Failure::Unsupported) {
         ipip(config, world, &mut steps);
     }
+    steps.extend(strict(world, local).map(|link| Step::Loosen(link.index, link.name.clone())));
     for (link, address) in missing_addresses(config, world) {
         steps.push(Step::AddAddress(link, address));
     }
@@ -233,6 +236,14 @@ fn device_mtu(config: &Config, world: &World, transport: Transport) -> u32 {
     let uplink = config.local.v4.and_then(|address| world.link_of(IpAddr::V4(address)));
     let mtu = uplink.map_or(DEFAULT_MTU, |link| link.mtu);
     mtu - overhead(transport).min(mtu)
+}
+
+/// Links by which packets of pods come, and which would drop those whose way back is another one. Nodes hear of a change of encapsulation one
+/// after the other, and a pod that speaks to a node beyond the subnet does so plainly, while what it hears comes through the tunnel.
+fn strict(world: &World, local: Ipv4Addr) -> impl Iterator<Item = &Link> {
+    let uplink = world.link_of(IpAddr::V4(local));
+    let tunnels = [VXLAN_DEVICE, IPIP_DEVICE].into_iter().filter_map(|name| world.link(name));
+    tunnels.chain(uplink).filter(|link| link.reverse_path == ReversePath::Strict)
 }
 
 fn vxlan_device(world: &World) -> Option<&Link> {

@@ -62,6 +62,20 @@ pub struct Link {
     pub driver: Option<Arc<str>>,
     /// Whether it leaves checksums of what is sent to who comes after it; read of our tunnel devices alone.
     pub checksum_offload: Option<bool>,
+    /// How the kernel checks the sources of IPv4 packets that come in by it (RFC 3704; `rp_filter`, the greater of its own and that of all).
+    pub reverse_path: ReversePath,
+}
+
+/// How a source is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReversePath {
+    /// Not at all.
+    #[default]
+    Off,
+    /// The way back has to be by the same link.
+    Strict,
+    /// There has to be a way back.
+    Loose,
 }
 
 /// What a link is, as far as tunnels are concerned.
@@ -93,6 +107,8 @@ pub struct ForeignRoute {
     pub prefix: IpNet,
     /// Its metric; the lowest of a prefix counts.
     pub metric: u32,
+    /// What its packets may have, where that is said (`mtu` of `ip route`): less than the link's where the way is narrower than its beginning.
+    pub mtu: Option<u32>,
     /// Where it leads; empty for unreachable, blackhole and prohibit.
     pub ways: Vec<Way>,
 }
@@ -168,7 +184,7 @@ mod tests {
 
     fn route(prefix: &str, metric: u32, gateway: Option<&str>, link: u32) -> ForeignRoute {
         let gateway = gateway.map(|g| g.parse().unwrap());
-        ForeignRoute { prefix: prefix.parse().unwrap(), metric, ways: vec![Way { gateway, link }] }
+        ForeignRoute { prefix: prefix.parse().unwrap(), metric, mtu: None, ways: vec![Way { gateway, link }] }
     }
 
     #[test]

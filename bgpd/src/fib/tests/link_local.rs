@@ -58,9 +58,9 @@ fn without_its_interface_a_link_local_next_hop_leads_nowhere() {
 fn ipv4_prefixes_have_ipv6_next_hops_and_not_the_other_way_round() {
     let mut world = world();
     let ways = vec![Way { gateway: None, link: UPLINK }];
-    world.routes.insert(ForeignRoute { prefix: net("fd31:1::/64"), metric: 256, ways });
+    world.routes.insert(ForeignRoute { prefix: net("fd31:1::/64"), metric: 256, mtu: None, ways });
     let ways = vec![Way { gateway: Some(ip("fd31:1::9")), link: UPLINK }];
-    world.routes.insert(ForeignRoute { prefix: net("fd32::/64"), metric: 256, ways });
+    world.routes.insert(ForeignRoute { prefix: net("fd32::/64"), metric: 256, mtu: None, ways });
     let mut config = config(Protocol::VXLAN, When::CrossSubnet);
     config.nodes[1].v6 = Some("fd31:2::11".parse().unwrap());
     let mut table = table(config);

@@ -3,13 +3,14 @@
 use crate::fib::Config;
 use crate::fib::hosts::HostRoute;
 use crate::fib::route::{Forward, Found, Hop, Tunnel};
-use crate::fib::world::{ForeignRoute, Link, LinkKind, Way};
+use crate::fib::world::{ForeignRoute, Link, LinkKind, ReversePath, Way};
 use ipnet::IpNet;
 use netlink_packet_core::Parseable;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoIpTunnel, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecUnspec, InfoData, InfoIpTunnel, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -66,7 +67,8 @@ pub(crate) fn route(payload: &[u8], config: &Config) -> Option<Route> {
         return is_local.then_some(Route::Host(HostRoute { net: prefix, link }));
     }
     if !ours {
-        return Some(Route::Foreign(ForeignRoute { prefix, metric, ways: ways(kind, &message) }));
+        let (mtu, ways) = (mtu(attributes), ways(kind, &message));
+        return Some(Route::Foreign(ForeignRoute { prefix, metric, mtu, ways }));
     }
     if metric != config.metric && metric != METRIC_UNREACHABLE {
         return None;
@@ -89,18 +91,16 @@ fn ways(kind: RouteType, message: &RouteMessage) -> Vec<Way> {
 fn unicast(message: &RouteMessage) -> Forward {
     let mut hops = hops(message, false);
     hops.sort();
-    let mut mtu = None;
-    let mut source = None;
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Metrics(metrics) => {
-                mtu = metrics.iter().find_map(|m| if let RouteMetric::Mtu(mtu) = m { Some(*mtu) } else { None });
-            }
-            RouteAttribute::PrefSource(address) => source = ip(address),
-            _ => {}
-        }
-    }
-    Forward::Unicast { hops, mtu, source }
+    let source = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::PrefSource(address) => ip(address),
+        _ => None,
+    });
+    Forward::Unicast { hops, mtu: mtu(&message.attributes), source }
+}
+
+fn mtu(attributes: &[RouteAttribute]) -> Option<u32> {
+    let metrics = attributes.iter().find_map(|a| if let RouteAttribute::Metrics(m) = a { Some(m) } else { None })?;
+    metrics.iter().find_map(|m| if let RouteMetric::Mtu(mtu) = m { Some(*mtu) } else { None })
 }
 
 /// Next hops of a message; without those on a link that is down if `alive`.
@@ -173,10 +173,24 @@ pub(crate) fn link(payload: &[u8]) -> Option<Link> {
             LinkAttribute::Link(below) if !elsewhere => link.below = Some(below),
             LinkAttribute::Controller(master) => link.master = Some(master),
             LinkAttribute::LinkInfo(infos) => link.kind = link_kind(&infos),
+            LinkAttribute::AfSpecUnspec(families) => link.reverse_path = reverse_path(&families),
             _ => {}
         }
     }
     Some(link)
+}
+
+fn reverse_path(families: &[AfSpecUnspec]) -> ReversePath {
+    let inet = families.iter().find_map(|family| if let AfSpecUnspec::Inet(inet) = family { Some(inet) } else { None });
+    let settings = inet.into_iter().flatten().find_map(|one| match one {
+        AfSpecInet::DevConf(settings) => Some(settings.rp_filter),
+        _ => None,
+    });
+    match settings {
+        Some(1) => ReversePath::Strict,
+        Some(2) => ReversePath::Loose,
+        _ => ReversePath::Off,
+    }
 }
 
 fn link_kind(infos: &[LinkInfo]) -> LinkKind {

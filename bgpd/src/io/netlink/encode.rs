@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoData, InfoIpTunnel, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecUnspec, InetDevConf, InfoData, InfoIpTunnel, InfoKind, InfoVxlan, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -53,6 +54,12 @@ pub(crate) fn device(step: &tunnel::Step) -> Option<Request> {
             Request { message: RouteNetlinkMessage::SetLink(message), flags: 0 }
         }
         tunnel::Step::DisableChecksumOffload { .. } => return None,
+        tunnel::Step::Loosen(index, _) => {
+            let mut settings = InetDevConf::default();
+            settings.rp_filter = 2;
+            let family = AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(settings)]);
+            set(*index, vec![LinkAttribute::AfSpecUnspec(vec![family])])
+        }
         tunnel::Step::AddAddress(index, address) => {
             let message = RouteNetlinkMessage::NewAddress(self::address(*index, IpNet::from(*address)));
             Request { message, flags: NLM_F_CREATE | NLM_F_REPLACE }

@@ -7,7 +7,7 @@ use super::socket::{BATCH, Refused, Requests};
 use crate::fib::Config;
 use crate::fib::route::{Found, Step, Transport};
 use crate::fib::tunnel::{self, Failure};
-use crate::fib::world::{Link, Release, World};
+use crate::fib::world::{Link, Release, ReversePath, World};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::LinkMessage;
@@ -132,8 +132,10 @@ impl Kernel {
     fn links(&mut self) -> io::Result<World> {
         let mut world = World { release: self.release, ..World::default() };
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let of_all = reverse_path_of_all();
         self.requests.dump(request, |_, body| {
-            if let Some(link) = decode::link(body) {
+            if let Some(mut link) = decode::link(body) {
+                link.reverse_path = link.reverse_path.max(of_all);
                 world.links.insert(link.index, link);
             }
         })?;
@@ -168,6 +170,15 @@ impl Kernel {
             }
         }
         Ok(result)
+    }
+}
+
+/// Of the calling thread's network namespace. A link's own setting counts where it is greater.
+fn reverse_path_of_all() -> ReversePath {
+    match std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/rp_filter").as_deref().map(str::trim) {
+        Ok("1") => ReversePath::Strict,
+        Ok("2") => ReversePath::Loose,
+        _ => ReversePath::Off,
     }
 }
 

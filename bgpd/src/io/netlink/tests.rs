@@ -58,6 +58,7 @@ impl Node {
 
 mod link_local;
 mod offload;
+mod reverse_path;
 mod workloads;
 
 fn change(prefix: &str, hops: &[&str]) -> Change {
@@ -203,6 +204,11 @@ struct Racks {
 
 impl Racks {
     fn new(protocol: Protocol, when: When) -> Self {
+        Self::prepared(protocol, when, "true")
+    }
+
+    /// Something is run in each node before it has links.
+    fn prepared(protocol: Protocol, when: When, prepare: &str) -> Self {
         let router = Netns::new("r");
         router.exec("sysctl -qw net.ipv4.ip_forward=1");
         router.ip("link add br1 type bridge");
@@ -211,6 +217,7 @@ impl Racks {
         let mut nodes = Vec::new();
         for name in ["n1", "n2", "n3"] {
             let node = Netns::new(name);
+            node.exec(prepare);
             node.ip(&format!("link add eth0 type veth peer name p{name} netns {}", router.name));
             let own = address(name).v4.unwrap();
             node.ip(&format!("addr add {own}/24 dev eth0"));

@@ -248,8 +248,8 @@ impl Worker {
             (tunnel::Step::DisableChecksumOffload { transport, why }, None) => {
                 tracing::warn!(tunnel = transport.name(), why, "checksum offload of a tunnel device turned off");
             }
-            (_, None) => tracing::info!(?step, "tunnel device changed"),
-            (_, Some(failure)) => tracing::debug!(?step, ?failure, "tunnel device not changed"),
+            (_, None) => tracing::info!(?step, "device changed"),
+            (_, Some(failure)) => tracing::debug!(?step, ?failure, "device not changed"),
         }
         let done = failure.is_none();
         self.table.device_result(step, failure);
