@@ -324,18 +324,22 @@ impl Looks {
 
 /// All news of one moment are one look at the kernel.
 async fn tell(agent: &mut Agent, news: &mut Vec<News>, looks: &mut Looks) {
-    let (mut routed, mut withdrawn) = (false, false);
+    let (mut routed, mut withdrawn, mut linked) = (false, false, false);
     for item in news.drain(..) {
         match item {
             News::Ours => looks.ask(Instant::now()),
+            News::Link => linked = true,
             News::Unreachable => routed = true,
             // Thousands may go at once: the next tick looks.
             News::Withdrawn => withdrawn = true,
             News::Lost => {
                 looks.ask(Instant::now());
-                routed = true;
+                (routed, linked) = (true, true);
             }
         }
+    }
+    if linked {
+        agent.refresh_mtu();
     }
     if routed || withdrawn {
         agent.routes_changed();

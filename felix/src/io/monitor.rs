@@ -21,6 +21,8 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 pub enum News {
     /// Something about workload interfaces or their routes: look again.
     Ours,
+    /// Another link is there, is gone or is other than it was: the uplink's MTU may be another.
+    Link,
     /// bgpd has written the unreachable route of a block.
     Unreachable,
     /// A route of bgpd is gone: of a block that is given back, or of one that others had a route for.
@@ -78,7 +80,7 @@ fn one(message: &RouteNetlinkMessage) -> Option<News> {
                     || [WORKLOAD_PREFIX, SHAPER_PREFIX].iter().any(|prefix| link.name.starts_with(prefix))
             };
             let ours = |link: &link::Link| named(link) || from_alias(&link.alias).is_some();
-            link::link(message).filter(ours).map(|_| News::Ours)
+            link::link(message).map(|link| if ours(&link) { News::Ours } else { News::Link })
         }
         RouteNetlinkMessage::NewRoute(changed) => {
             if route::is_unreachable(changed) {

@@ -175,3 +175,22 @@ fn eighty_pods_at_once_get_an_address_each_and_a_further_block_is_claimed_ahead_
     assert!(pods[0].ns.pings(&all[79]) && pods[79].ns.pings(&all[0]));
     assert_eq!(node.status().unwrap()["endpoints"], 80);
 }
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_pod_has_the_mtu_that_the_uplink_has_when_it_is_attached_and_keeps_it() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let (before, after) = (node.pod("before"), node.pod("after"));
+    let first = node.cni("ADD", &before);
+    node.ns.run(&["ip", "link", "set", "up0", "mtu", "9000"]);
+    until("felix has seen it", Duration::from_secs(2), || {
+        let reply = node.cni("ADD", &after);
+        node.del(&after);
+        reply["result"]["interfaces"][1]["mtu"] == 9000
+    });
+    node.add(&after);
+    let has = |pod: &crate::node::Attached| pod.ns.run(&["ip", "link", "show", "eth0"]);
+    assert!(has(&after).contains("mtu 9000") && has(&before).contains("mtu 1450"));
+    assert_eq!(node.cni("ADD", &before), first, "the same call again says what it has");
+}

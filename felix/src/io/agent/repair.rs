@@ -307,7 +307,8 @@ impl Agent {
         }
     }
 
-    pub(super) fn refresh_mtu(&mut self) {
+    /// Pods that are attached from now on have the uplink's MTU; those that are there keep theirs.
+    pub(crate) fn refresh_mtu(&mut self) {
         let addresses = self.supply.node_addresses(&self.node);
         match link::uplink_mtu(&mut self.rtnl, &addresses) {
             Ok(Some(mtu)) => self.mtu = Some(mtu),

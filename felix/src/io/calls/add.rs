@@ -6,7 +6,7 @@ use super::{BARRIER, Calls, blocking, detach, open, socket, stopping};
 use crate::cni::{self, Add, Failure};
 use crate::io::agent::{Ask, Prepared};
 use crate::io::heard::scopes_of;
-use crate::io::link;
+use crate::io::link::{self, Link};
 use crate::io::netns::Netns;
 use crate::io::rtnl::Rtnl;
 use crate::io::shaping;
@@ -66,7 +66,7 @@ pub(super) async fn add(calls: &Calls, request: &CniRequest, gone: watch::Receiv
     let version = request.config.get("cniVersion").and_then(Value::as_str).unwrap_or("1.1.0");
     let attached = match add.origin.kind {
         Kind::Lent => Ok(cni::lent(version, &prepared.lent, &request.config["ipam"]["routes"])),
-        _ => attach(calls, &add, &prepared.plan, &netns, &stop).await.map(|()| result(version, &add, &prepared.plan)),
+        _ => attach(calls, &add, prepared.plan, &netns, &stop).await.map(|made| result(version, &add, &made)),
     };
     match attached {
         Ok(result) => Ok(Attached { result, sandbox: add.sandbox, existed, stop, _held: held }),
@@ -96,18 +96,20 @@ async fn prepared(
     }
 }
 
-async fn attach(calls: &Calls, add: &Add, plan: &Plan, netns: &Arc<Netns>, stop: &Stop) -> Result<(), Failure> {
-    let index = make(plan, netns).await?;
+/// Gives the plan back as it was carried out: an interface that is kept has the MTU of the moment when it was made.
+async fn attach(calls: &Calls, add: &Add, plan: Plan, netns: &Arc<Netns>, stop: &Stop) -> Result<Plan, Failure> {
+    let link = make(&plan, netns).await?;
+    let plan = Plan { mtu: link.mtu, ..plan };
     if let Some(why) = stop.now() {
         return Err(why);
     }
-    let (sandbox, its) = (add.sandbox.clone(), plan.clone());
+    let (sandbox, its, index) = (add.sandbox.clone(), plan.clone(), link.index);
     let finished = calls.ask(|reply| Ask::Finish { sandbox, plan: its, index, reply }).await;
     finished.unwrap_or_else(|| Err(stopping()))?;
     forget_untranslated(&add.runtime_config.asked.ports).await;
     tracing::info!(namespace = %add.namespace, pod = %add.pod, interface = %plan.host_name, addresses = ?plan.addresses,
         "pod attached");
-    Ok(())
+    Ok(plan)
 }
 
 fn result(version: &str, add: &Add, plan: &Plan) -> Value {
@@ -134,8 +136,8 @@ async fn undo(calls: &Calls, sandbox: &Sandbox) {
     }
 }
 
-/// The interface as planned: kept if it is, else made anew. Returns the index of its host side.
-async fn make(plan: &Plan, netns: &Arc<Netns>) -> Result<u32, Failure> {
+/// The interface as planned: kept if it is, else made anew. Returns its host side.
+async fn make(plan: &Plan, netns: &Arc<Netns>) -> Result<Link, Failure> {
     let (plan, netns) = (plan.clone(), netns.clone());
     let made = blocking(move || {
         let mut rtnl = Rtnl::open().map_err(socket)?;
@@ -144,10 +146,10 @@ async fn make(plan: &Plan, netns: &Arc<Netns>) -> Result<u32, Failure> {
             if limits.difference(&mut rtnl, link.index, &link.name, wanted)?.is_some() {
                 shaping::apply(&mut rtnl, link.index, &link.name, wanted)?;
             }
-            return Ok(link.index);
+            return Ok(link);
         }
         link::delete(&mut rtnl, &plan.host_name)?;
-        link::create(&mut rtnl, &plan, &netns).map(|link| link.index)
+        link::create(&mut rtnl, &plan, &netns)
     });
     made.await
 }
