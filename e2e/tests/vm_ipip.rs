@@ -11,6 +11,8 @@
 //! 3. Always: both in protocol 4, also beside the kernel's own `tunl0` in somebody else's use.
 //! 4. A stranger's IP-in-IP is dropped, a node's is not.
 //! 5. None → IPIP → VXLAN → None under traffic loses nothing.
+//! 6. A network that drops protocol 4 is found out by the nodes whose routes lead through it, and so is its end; a node that is cut off is no reason to say
+//!    that it does.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -19,10 +21,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use support::capture::Capture;
 use support::{Counter, Sender, hold_against_oracle, one_rack, pod, two_racks};
-use twill_e2e::{Lab, within};
+use twill_e2e::{Lab, succeeded, within};
 
 const PORT: u16 = 7000;
 const DEVICE: &str = "twill-ipip";
+/// IP-in-IP that carries something else than ICMP: nodes ask each other by echo requests whether it gets through.
+const OF_PODS: &str = "ip proto 4 and ip[29] != 1";
 
 fn pool(encapsulation: &str) -> String {
     format!(
@@ -62,8 +66,8 @@ fn plain(lab: &Lab, to: &str) -> bool {
     capture.stop();
     let plain = capture.count(&format!("host {} and host {}", ip(lab, "a"), ip(lab, to)));
     let node = if to == "b" { "172.31.1.12" } else { "172.31.2.11" };
-    let tunnelled = capture.count(&format!("ip proto 4 and host 172.31.1.11 and host {node}"));
-    assert_eq!(capture.count("ip proto 4"), tunnelled, "the outer header has the nodes' addresses");
+    let tunnelled = capture.count(&format!("{OF_PODS} and host 172.31.1.11 and host {node}"));
+    assert_eq!(capture.count(OF_PODS), tunnelled, "the outer header has the nodes' addresses");
     assert!((plain > 0) != (tunnelled > 0), "{to}: {plain} plain, {tunnelled} tunnelled: one of them only");
     plain > 0
 }
@@ -222,8 +226,8 @@ fn encapsulation_changes_under_traffic_and_no_packet_is_lost() {
         let going = || counters.iter().zip(heard).all(|(counter, heard)| counter.count() > heard + 300);
         within(Duration::from_secs(10), "traffic goes on", going).unwrap();
         capture.stop();
-        let all = capture.count("udp or ip proto 4");
-        let so = capture.count(&format!("(udp or ip proto 4) and {filter}"));
+        let all = capture.count(&format!("udp or ({OF_PODS})"));
+        let so = capture.count(&format!("(udp or ({OF_PODS})) and {filter}"));
         assert!(all > 0 && so == all, "{encapsulation}: {so} of {all} packets travelled so");
     }
     let sent = senders.map(Sender::stop);
@@ -233,4 +237,70 @@ fn encapsulation_changes_under_traffic_and_no_packet_is_lost() {
         println!("{} of {sent} arrived, {refused} refused", counter.count());
         assert_eq!((counter.count(), refused), (sent, 0));
     }
+}
+
+/// Why a node says that its tunnels do not work; none if they do.
+fn unhealthy(lab: &Lab, node: &str) -> Option<(String, String)> {
+    let text = lab.ask(node, &["get", "nodenetwork", node, "-o", "json"]).unwrap();
+    let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let conditions = object["status"]["bgp"]["conditions"].as_array().unwrap();
+    let tunnel = conditions.iter().find(|condition| condition["type"] == "TunnelHealthy").unwrap();
+    let said = |field: &str| tunnel[field].as_str().unwrap().to_owned();
+    (tunnel["status"] == "False").then(|| (said("reason"), said("message")))
+}
+
+#[test]
+#[ignore = "needs a kernel with IP-in-IP: make test-vm"]
+fn a_network_that_drops_ip_in_ip_is_found_out_and_a_node_that_is_cut_off_is_not_taken_for_one() {
+    let lab = "apiVersion: twill.network/v1
+kind: Lab
+metadata: {name: test}
+spec:
+  racks:
+  - {name: r1, subnet: 172.31.1.0/24, nodes: [n1, n2]}
+  - {name: r2, subnet: 172.31.2.0/24, nodes: [n3]}
+  resources: [pool.yaml, pods.yaml]
+";
+    let pods = [pod("a", "n1"), pod("b", "n2"), pod("c", "n3")].concat();
+    let files = [("pool.yaml", pool("{protocol: IPIP, when: CrossSubnet}")), ("pods.yaml", pods)];
+    let lab = Lab::up("filter", lab, &files.each_ref().map(|(n, t)| (*n, t.as_str()))).unwrap();
+    let asked = |capture: &Capture| capture.count("ip proto 4 and src host 172.31.1.11 and dst host 172.31.2.11");
+    let all = ["n1", "n2", "n3"];
+
+    // Who is cut off answers to nothing. Its session goes on until the hold time is over, and its routes stay.
+    let mut capture = Capture::start(&netns(&lab, "n1"));
+    succeeded(lab.lab(["partition", "n3"]).output().unwrap()).unwrap();
+    let took = within(Duration::from_secs(120), "n1 has asked in vain", || asked(&capture) >= 10).unwrap();
+    println!("n1 had asked five times after {took:.1?}");
+    capture.stop();
+    assert_eq!(["n1", "n2"].map(|node| unhealthy(&lab, node)), [None, None]);
+    succeeded(lab.lab(["heal", "n3"]).output().unwrap()).unwrap();
+
+    let nft = |command: &str| {
+        lab.exec("router", &[&["nft"], command.split(' ').collect::<Vec<_>>().as_slice()].concat()).unwrap();
+    };
+    nft("add table ip cloud");
+    nft("add chain ip cloud forward { type filter hook forward priority 0 ; }");
+    nft("add rule ip cloud forward ip protocol 4 drop");
+    let names = |node: &str, others: &str| {
+        unhealthy(&lab, node).is_some_and(|(reason, said)| reason == "ProtocolFiltered" && said.contains(others))
+    };
+    let found = || {
+        ["n1", "n2"].iter().all(|node| names(node, "to node n3 (172.31.2.11) although"))
+            && names("n3", "to nodes n1 (172.31.1.11), n2 (172.31.1.12) although")
+    };
+    let took = within(Duration::from_secs(120), "all have found it out", found).unwrap();
+    println!("all had found it out after {took:.1?}");
+    let (_, message) = unhealthy(&lab, "n1").unwrap();
+    assert!(message.contains("set encapsulation.protocol of IPPool test to VXLAN"), "{message}");
+    let status = lab.ask("n1", &["status"]).unwrap_err().to_string();
+    assert!(status.contains("problem: bgpd: IP protocol 4 (IP-in-IP) does not get through to node n3"), "{status}");
+    let cell = |probe: &twill_e2e::Probe| probe.cells[0].observed.clone();
+    assert_eq!(cell(&lab.probe(&["--from", "a", "--to", "c"]).unwrap()), "denied", "pods are cut off, as is said");
+
+    nft("delete table ip cloud");
+    let healed = || all.iter().all(|node| unhealthy(&lab, node).is_none());
+    let took = within(Duration::from_secs(60), "it is taken back", healed).unwrap();
+    println!("it was taken back after {took:.1?}");
+    assert_eq!(lab.probe(&[]).unwrap().differences, 0);
 }
