@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cnitool;
+mod integration;
 mod libcni;
 #[path = "../support/mod.rs"]
 mod support;
