@@ -10,7 +10,7 @@
 //! 2. SCTP is listened to and judged, in the rack and through the tunnel.
 //! 3. Always: both in protocol 4, also beside the kernel's own `tunl0` in somebody else's use.
 //! 4. A stranger's IP-in-IP is dropped, a node's is not.
-//! 5. None → IPIP → VXLAN → None under traffic loses nothing.
+//! 5. None → IPIP always → across subnets → VXLAN → IPIP → None under traffic loses nothing, and each form ends with its change; IPv6 beside it in VXLAN.
 //! 6. A network that drops protocol 4 is found out by the nodes whose routes lead through it, and so is its end; a node that is cut off is no reason to say
 //!    that it does.
 #![allow(clippy::unwrap_used)]
@@ -20,13 +20,19 @@ mod support;
 use std::net::SocketAddr;
 use std::time::Duration;
 use support::capture::Capture;
-use support::{Counter, Sender, hold_against_oracle, one_rack, pod, two_racks};
+use support::streams::PACE;
+use support::switch::{ACROSS, PLAIN, Stage, Switch, VXLAN, pools};
+use support::wire::Form::{Ipip, Plain};
+use support::{Counter, Sender, hold_against_oracle, pod, two_racks};
 use twill_e2e::{Lab, succeeded, within};
 
 const PORT: u16 = 7000;
 const DEVICE: &str = "twill-ipip";
 /// IP-in-IP that carries something else than ICMP: nodes ask each other by echo requests whether it gets through.
 const OF_PODS: &str = "ip proto 4 and ip[29] != 1";
+const IPIP_ALWAYS: &str = "{protocol: IPIP, when: Always}";
+const IPIP_ACROSS: &str = "{protocol: IPIP, when: CrossSubnet}";
+const VXLAN_ALWAYS: &str = "{protocol: VXLAN, when: Always}";
 
 fn pool(encapsulation: &str) -> String {
     format!(
@@ -198,45 +204,27 @@ spec:
     lab.delete(policy).unwrap();
 }
 
+/// As `root_switch.rs` has it for VXLAN; IPv6, which IP-in-IP does not carry, stays in VXLAN meanwhile.
 #[test]
 #[ignore = "needs a kernel with IP-in-IP: make test-vm"]
 fn encapsulation_changes_under_traffic_and_no_packet_is_lost() {
-    let files = [("pool.yaml", pool("{protocol: None}")), ("pods.yaml", [pod("a", "n1"), pod("b", "n2")].concat())];
-    let files = files.each_ref().map(|(n, t)| (*n, t.as_str()));
-    let lab = Lab::up("change", &one_rack("  resources: [pool.yaml, pods.yaml]\n"), &files).unwrap();
-    let pods = ["default/a", "default/b"].map(|name| lab.pod(name).unwrap());
-    let counters = pods.each_ref().map(|pod| Counter::start(&pod.netns, PORT));
-    let to = |n: usize| SocketAddr::new(pods[n].ips[0].parse().unwrap(), PORT);
-    let senders = [Sender::start(&pods[0].netns, to(1)), Sender::start(&pods[1].netns, to(0))];
-
+    // Emulated processors carry less.
+    let switch = Switch::up("change", PACE * 5);
     let stages = [
-        ("{protocol: None}", "not udp port 4789 and not ip proto 4"),
-        ("{protocol: IPIP, when: Always}", "ip proto 4"),
-        ("{protocol: VXLAN, when: Always}", "udp port 4789"),
-        ("{protocol: None}", "not udp port 4789 and not ip proto 4"),
-        ("{protocol: IPIP, when: Always}", "ip proto 4"),
-        ("{protocol: None}", "not udp port 4789 and not ip proto 4"),
-        ("{protocol: VXLAN, when: Always}", "udp port 4789"),
-        ("{protocol: IPIP, when: Always}", "ip proto 4"),
+        ([PLAIN, PLAIN], [[Plain, Plain], [Plain, Plain]]),
+        ([IPIP_ALWAYS, ACROSS], [[Ipip, Ipip], [Plain, VXLAN]]),
+        ([IPIP_ACROSS, ACROSS], [[Plain, Ipip], [Plain, VXLAN]]),
+        ([VXLAN_ALWAYS, VXLAN_ALWAYS], [[VXLAN, VXLAN], [VXLAN, VXLAN]]),
+        ([IPIP_ALWAYS, VXLAN_ALWAYS], [[Ipip, Ipip], [VXLAN, VXLAN]]),
+        ([PLAIN, PLAIN], [[Plain, Plain], [Plain, Plain]]),
     ];
-    for (encapsulation, filter) in stages {
-        lab.apply(&pool(encapsulation)).unwrap();
-        let mut capture = Capture::start(&netns(&lab, "n1"));
-        let heard = counters.each_ref().map(Counter::count);
-        let going = || counters.iter().zip(heard).all(|(counter, heard)| counter.count() > heard + 300);
-        within(Duration::from_secs(10), "traffic goes on", going).unwrap();
-        capture.stop();
-        let all = capture.count(&format!("udp or ({OF_PODS})"));
-        let so = capture.count(&format!("(udp or ({OF_PODS})) and {filter}"));
-        assert!(all > 0 && so == all, "{encapsulation}: {so} of {all} packets travelled so");
+    for (encapsulations, ways) in stages {
+        switch.to(&Stage { encapsulations, ways });
     }
-    let sent = senders.map(Sender::stop);
-    for (counter, (sent, refused)) in counters.iter().rev().zip(sent) {
-        // What was sent last may be under way; what was lost will not come.
-        let _ = within(Duration::from_secs(5), "all arrive", || counter.count() >= sent);
-        println!("{} of {sent} arrived, {refused} refused", counter.count());
-        assert_eq!((counter.count(), refused), (sent, 0));
-    }
+    let refused = switch.lab.apply(&pools([PLAIN, IPIP_ALWAYS])).unwrap_err().to_string();
+    assert!(refused.contains("IPPool v6") && refused.contains("IPv4 only; use VXLAN or None"), "{refused}");
+    switch.travels(&[[Plain, Plain], [Plain, Plain]]);
+    switch.nothing_was_lost();
 }
 
 /// Why a node says that its tunnels do not work; none if they do.

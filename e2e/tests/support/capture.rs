@@ -31,6 +31,11 @@ impl Capture {
         self.child.wait().unwrap();
     }
 
+    /// The file, as tcpdump writes it.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        std::fs::read(&self.file).unwrap()
+    }
+
     /// How many packets pass a filter.
     pub(crate) fn count(&self, filter: &str) -> usize {
         let output = Command::new("tcpdump").args(["-nn", "-r", &self.file, filter]).output().unwrap();

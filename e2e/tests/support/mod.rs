@@ -7,7 +7,10 @@ pub(crate) mod cases;
 pub(crate) mod flows;
 pub(crate) mod image;
 pub(crate) mod machine;
+pub(crate) mod streams;
+pub(crate) mod switch;
 pub(crate) mod traffic;
+pub(crate) mod wire;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
