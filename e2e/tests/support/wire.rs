@@ -26,6 +26,7 @@ pub(crate) struct Packet {
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
+const ICMP: u8 = 1;
 const IP_IN_IP: u8 = 4;
 const UDP: u8 = 17;
 /// Of IPv6.
@@ -53,7 +54,8 @@ fn ethernet(frame: &[u8]) -> Option<Packet> {
     let inner = match outer.protocol {
         // What is inside is in another one.
         _ if outer.fragment => None,
-        IP_IN_IP => Some((Form::Ipip, ipv4(outer.payload)?)),
+        // Nodes ask each other by echo requests whether it gets through.
+        IP_IN_IP => Some((Form::Ipip, ipv4(outer.payload).filter(|inner| inner.protocol != ICMP)?)),
         UDP if word(outer.payload, 2)? == VXLAN_PORT => {
             let header = outer.payload.get(8..16)?;
             let vni = u32::from_be_bytes(header[4..].try_into().unwrap()) >> 8;
