@@ -178,7 +178,7 @@ fn usage_is_3_and_an_error_is_1_with_one_sentence() {
         &["uninstall", "--force"],
         &["uninstall", "--cluster", "--timeout", "2"],
         &["explain", "shop/web", "shop/db:99999"],
-        &["explain", "web", "shop/db"],
+        &["explain", "web_1", "shop/db"],
         &["get", "pods", "--log", "shout"],
         &["get", "pods", "--log", "shout=loud=x"],
         &["bgpd"],
