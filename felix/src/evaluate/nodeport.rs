@@ -11,7 +11,7 @@ use super::universe::Universe;
 use crate::model::{Pod, PodKey, Protocol};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use twill_crds::EndpointSlice;
 
@@ -51,13 +51,18 @@ pub(super) fn node_ports(
             (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
         let local = spec.external_traffic_policy.as_deref() == Some("Local");
         let read = |port: &core::ServicePort| {
+            let number = number(port.node_port?)?;
             let endpoints = match of.get(&(namespace, name)) {
-                Some(slices) => slices.iter().flat_map(|slice| of_slice(slice, port)).collect(),
+                // They have them in no order, and for a moment one in two of them.
+                Some(slices) => {
+                    let all: BTreeSet<_> = slices.iter().flat_map(|slice| of_slice(slice, port)).collect();
+                    all.into_iter().collect()
+                }
                 None => of_selector(namespace, spec.selector.as_ref()?, port, pods),
             };
             Some(NodePort {
                 service: format!("{namespace}/{name}"),
-                port: number(port.node_port?)?,
+                port: number,
                 protocol: Protocol::of_port(port.protocol.as_deref()).ok()?,
                 local,
                 endpoints,

@@ -96,3 +96,13 @@ fn who_sends_from_a_pod_elsewhere_is_judged_there_by_the_nodes_port() {
     assert!(egress("shop/there", "n1").starts_with("allowed by NetworkPolicy shop/out egress[0]"));
     assert!(egress("shop/there", "n2").starts_with("denied"), "its own node has sent it on to the pod already");
 }
+
+#[test]
+fn receivers_come_once_and_in_order_however_slices_have_them() {
+    let twice =
+        slice(json!([{"addresses": ["10.42.2.5"]}, {"addresses": ["10.42.1.5"]}, {"addresses": ["10.42.2.5"]}]));
+    let all = cluster("Cluster", &[twice]);
+    let receivers: Vec<String> =
+        each(&all, "203.0.113.5", "n1", HTTP).iter().map(|story| story.dst.to_string()).collect();
+    assert_eq!(receivers, ["shop/here (10.42.1.5)", "shop/there (10.42.2.5)"]);
+}
