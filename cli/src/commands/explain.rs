@@ -60,7 +60,8 @@ fn table(each: &[Explanation]) -> anyhow::Result<()> {
 
 /// What a connection meets on its way.
 pub(super) fn crossing(interface: Option<&String>, through: Option<&NodePort>) -> Crossing {
-    Crossing { interface: interface.cloned(), came_to: through.map(|at| (at.node.clone(), at.port)), hidden: false }
+    let came_to = through.map(|at| (at.node.clone(), at.port));
+    Crossing { interface: interface.cloned(), came_to, ..Crossing::default() }
 }
 
 /// All ports that a pod declares.

@@ -157,10 +157,11 @@ impl Place {
 
     /// What a connection meets here.
     fn way(&self, sent_to: Option<SocketAddr>, interfaces: &[Option<String>; 2], answer: bool) -> Crossing {
-        let came_to = sent_to.filter(|sent| self.own.contains(&sent.ip())).map(|sent| sent.port());
+        let sent_to = sent_to.filter(|sent| self.own.contains(&sent.ip()));
         let [first, second] = [usize::from(answer), usize::from(!answer)];
         let interface = interfaces[first].clone().or_else(|| interfaces[second].clone());
-        Crossing { interface, came_to: self.node.clone().zip(came_to), hidden: false }
+        let came_to = self.node.clone().zip(sent_to.map(|sent| sent.port()));
+        Crossing { interface, came_to, sent_to: sent_to.map(|sent| sent.ip()), hidden: false }
     }
 
     /// Whether a packet fared otherwise than is said of its connection between these, as far as that is decided here.

@@ -39,7 +39,7 @@ impl Universe {
         let (from, to) = self.ends(src, dst)?;
         let led = if way.came_to.is_none() { self.led_to(&to, port, protocol) } else { None };
         let Some(led) = led else { return Ok(self.story(from, to, (port, protocol), way)) };
-        let way = Crossing { came_to: Some((led.node.clone(), port)), ..way.clone() };
+        let way = Crossing { came_to: Some((led.node.clone(), port)), sent_to: to.address(), ..way.clone() };
         let explained = self.explain_by(src, &led.to, led.port, protocol, &way)?;
         Ok(Explanation { entered: Some(Entered { node: led.node, port, service: None }), ..explained })
     }
@@ -62,7 +62,7 @@ impl Universe {
         let entry = walk.entry(&dst);
         // Who sends it from elsewhere sees the node that it comes to, and no more.
         let egress = match &entry {
-            Some((node, at)) if !src.is_on(&at.node) => walk.egress(&src, node, at.port),
+            Some((node, at)) if !src.is_on(&at.node) => walk.egress(&src, &sent_to(node, way), at.port),
             _ => walk.egress(&src, &dst, port),
         };
         let through = way.came_to.as_ref().map(|(node, port)| walk.through(&src, &dst, node, *port));
@@ -99,11 +99,12 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// The node that it comes to first, as who sends it sees it; none if that has no address of the family.
+    /// The node that it comes to first, as others see it; none if that has no address of the family.
     fn entry(&self, dst: &Side) -> Option<(Side, Entered)> {
         let (name, port) = self.way.came_to.as_ref()?;
         let v4 = dst.address()?.is_ipv4();
-        let address = *self.universe.nodes.get(name)?.addresses.iter().find(|address| address.is_ipv4() == v4)?;
+        let node = self.universe.nodes.get(name)?;
+        let address = *node.addresses.iter().chain(&node.known_as).find(|address| address.is_ipv4() == v4)?;
         let side = Side::Node { node: name.clone(), pod: None, address };
         Some((side, Entered { node: name.clone(), port: *port, service: None }))
     }
@@ -167,6 +168,16 @@ impl<'a> Walk<'a> {
     fn is_to_itself(&self, src: &Side, dst: &Side) -> bool {
         let same = matches!((src, dst), (Side::Pod { pod: a, .. }, Side::Pod { pod: b, .. }) if a.key == b.key);
         same && self.way.came_to.is_none()
+    }
+}
+
+/// A node as who sends something to one of its ports sees it.
+fn sent_to(node: &Side, way: &Crossing) -> Side {
+    match (node, way.sent_to) {
+        (Side::Node { node, pod, address }, Some(sent_to)) if sent_to.is_ipv4() == address.is_ipv4() => {
+            Side::Node { node: node.clone(), pod: pod.clone(), address: sent_to }
+        }
+        _ => node.clone(),
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Crossing {
     pub interface: Option<String>,
     /// The node and its port that it came to before it was sent on to its receiver.
     pub came_to: Option<(String, u16)>,
+    /// The address of that node that it was sent to; none: the first of the receiver's family.
+    pub sent_to: Option<IpAddr>,
     /// Whether that node puts its own address in place of the sender's for receivers elsewhere, as proxies of Services do.
     pub hidden: bool,
 }

@@ -133,7 +133,8 @@ impl Universe {
         let local = found.local && !matches!(from, Side::Pod { .. }) && !from.is_on(node);
         let of_family = found.endpoints.iter().filter(|(own, _)| own.is_ipv4() == address.is_ipv4());
         let counts = |(own, _): &&(IpAddr, u16)| !local || self.behind(*own).is_on(node);
-        let way = Crossing { came_to: Some((node.to_owned(), port)), hidden: !found.local, ..way.clone() };
+        let came_to = Some((node.to_owned(), port));
+        let way = Crossing { came_to, sent_to: Some(address), hidden: !found.local, ..way.clone() };
         let mut all = Vec::new();
         for (own, target) in of_family.filter(counts) {
             let explained = self.explain_by(src, &Party::Address(*own), *target, protocol, &way)?;

@@ -98,6 +98,23 @@ fn who_sends_from_a_pod_elsewhere_is_judged_there_by_the_nodes_port() {
 }
 
 #[test]
+fn a_node_is_seen_at_the_address_that_was_asked_for() {
+    let out = json!({"metadata": {"namespace": "shop", "name": "out"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"],
+        "egress": [{"to": [{"ipBlock": {"cidr": "192.0.2.1/32"}}]}]}});
+    let mut all = cluster("Cluster", &[slice(json!([{"addresses": ["10.42.1.5"]}]))]);
+    all.policies.push(crate::model::network_policy(&serde_json::from_value(out).unwrap()));
+    let (second, external) = ("192.0.2.11".parse().unwrap(), "198.51.100.1".parse().unwrap());
+    let node = all.nodes.get_mut("n1").unwrap();
+    node.addresses.insert(second);
+    node.known_as.extend([second, external]);
+    all.hosts.insert(second, "n1".to_owned());
+    all.known_as.insert(external, ["n1".to_owned()].into());
+    let egress = |dst: &str| each(&all, "shop/there", dst, HTTP)[0].egress.allows();
+    assert!(egress("n1") && egress("192.0.2.1"));
+    assert!(!egress("192.0.2.11") && !egress("198.51.100.1"));
+}
+
+#[test]
 fn receivers_come_once_and_in_order_however_slices_have_them() {
     let twice =
         slice(json!([{"addresses": ["10.42.2.5"]}, {"addresses": ["10.42.1.5"]}, {"addresses": ["10.42.2.5"]}]));

@@ -32,7 +32,7 @@ fn told_and_done(wire: &Wire) -> Vec<(Explanation, bool)> {
     let pod = Party::Pod(PodKey { namespace: "shop".into(), name: "a".into() });
     let told = |src: &str, dst: &Party, port: u16, came_to: Option<u16>| {
         let came_to = came_to.map(|port| ("n1".to_owned(), port));
-        let way = Crossing { interface: Some(UPLINK.to_owned()), came_to, hidden: false };
+        let way = Crossing { interface: Some(UPLINK.to_owned()), came_to, ..Crossing::default() };
         all.explain_by(&address(src), dst, port, Protocol::TCP, &way).unwrap()
     };
     let node = &wire.node.ns;
