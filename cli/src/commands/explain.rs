@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
 /// Receivers of a NodePort that are told in full; of the others, how many are denied.
 const SHOWN: usize = 4;
 
-fn table(each: &[Explanation]) -> anyhow::Result<()> {
+pub(super) fn table(each: &[Explanation]) -> anyhow::Result<()> {
     // Those that somebody has to see come first.
     let (allowed, denied): (Vec<_>, Vec<_>) = each.iter().partition(|explanation| explanation.allowed);
     let all: Vec<&Explanation> = denied.iter().chain(&allowed).copied().collect();

@@ -1,7 +1,7 @@
 //! `twill trace`: what this node's tables really do to packets of a connection, beside what policy says of it.
 
 use crate::args::Trace;
-use crate::commands::explain::value as explained;
+use crate::commands::explain::{table as table_of, value as explained};
 use crate::commands::policy::{Cluster, told};
 use crate::commands::{counted, exit};
 use crate::io::control::ask;
@@ -28,7 +28,8 @@ pub(crate) fn run(args: &Trace) -> anyhow::Result<ExitCode> {
     let table = args.output.output == Format::Table;
     if table {
         if let Some((port, protocol)) = args.dst.port {
-            print_line(&place.universe.explain(&args.src, &args.dst.party, port, protocol)?.to_string())?;
+            let (src, dst) = (&args.src, &args.dst.party);
+            table_of(&place.universe.explain_each(src, dst, port, protocol, &Crossing::default())?)?;
         }
         print_line(&format!("watching packets on this node for {} s", args.lasts.as_secs()))?;
     }
@@ -70,9 +71,10 @@ fn addresses(party: &Party, cluster: &Cluster) -> anyhow::Result<Vec<IpAddr>> {
     match party {
         Party::Address(address) => Ok(vec![*address]),
         Party::Node(name) => {
-            let node = cluster.nodes.iter().map(Node::read).find(|node| node.name == *name);
+            let node = cluster.read_nodes().into_iter().find(|node| node.name == *name);
             let node = node.with_context(|| format!("there is no node {name}; twill get nodes lists them"))?;
-            Ok(node.addresses.into_iter().collect())
+            // What it sends through a tunnel carries its address there.
+            Ok(node.known_as.union(&node.tunnels).copied().collect())
         }
         Party::Pod(key) => {
             let pod = cluster.pods.iter().map(Pod::read).find(|pod| pod.key == *key);
@@ -230,5 +232,29 @@ impl std::fmt::Display for Packet {
             write!(f, ", though policy {says} it here")?;
         }
         self.steps.iter().try_for_each(|(at, verdict)| write!(f, "\n  {at}: {verdict}"))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_sends_into_a_tunnel_or_is_sent_to_another_of_its_addresses_is_watched_too() {
+        let addresses =
+            json!([{"type": "InternalIP", "address": "192.0.2.1"}, {"type": "ExternalIP", "address": "198.51.100.1"}]);
+        let node = json!({"metadata": {"name": "n1"}, "status": {"addresses": addresses}});
+        let block = json!({"metadata": {"name": "b"}, "spec": {"cidr": "10.42.1.0/26", "node": "n1"}});
+        let cluster = Cluster {
+            nodes: vec![serde_json::from_value(node).unwrap()],
+            blocks: vec![serde_json::from_value(block).unwrap()],
+            ..Cluster::default()
+        };
+        let watched = super::addresses(&"n1".parse().unwrap(), &cluster).unwrap();
+        assert_eq!(
+            watched.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.42.1.0", "192.0.2.1", "198.51.100.1"]
+        );
     }
 }

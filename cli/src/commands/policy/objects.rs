@@ -11,7 +11,7 @@ use twill_crds::{
 };
 use twill_datastore::{Datastore, Filter};
 use twill_felix::evaluate::{Objects, Universe};
-use twill_felix::model::Protocol;
+use twill_felix::model::{self, Protocol};
 
 /// All pods, namespaces, policies and nodes.
 #[derive(Clone, Default)]
@@ -64,6 +64,12 @@ impl Cluster {
     }
 
     /// Puts an object in its place; false if policy does not depend on its kind.
+    /// The nodes, with their addresses in tunnels.
+    pub(crate) fn read_nodes(&self) -> Vec<model::Node> {
+        let blocks = self.blocks.iter().map(|block| (block.spec.node.as_str(), block.spec.cidr));
+        model::nodes(self.nodes.iter(), blocks)
+    }
+
     pub(crate) fn put(&mut self, manifest: &Manifest) -> anyhow::Result<bool> {
         let value = &manifest.value;
         match (manifest.kind.group.as_ref(), manifest.kind.kind.as_ref()) {
@@ -116,8 +122,8 @@ impl Cluster {
 
     /// All addresses that are written.
     fn addresses(&self) -> BTreeSet<IpAddr> {
-        let pods = self.pods.iter().flat_map(|pod| twill_felix::model::Pod::read(pod).addresses.to_vec());
-        let nodes = self.nodes.iter().flat_map(|node| twill_felix::model::Node::read(node).known_as);
+        let pods = self.pods.iter().flat_map(|pod| model::Pod::read(pod).addresses.to_vec());
+        let nodes = self.nodes.iter().flat_map(|node| model::Node::read(node).known_as);
         pods.chain(nodes).collect()
     }
 }
