@@ -10,7 +10,7 @@ use anyhow::bail;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use twill_crds::{Object, Pod};
-use twill_felix::evaluate::{Crossing, Entered, Explanation, Judgement, Party};
+use twill_felix::evaluate::{Crossing, Entered, Explanation, Judgement, Party, Universe};
 use twill_felix::model::Protocol;
 
 pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
@@ -21,10 +21,8 @@ pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
             Some(port) => vec![*port],
             None => declared_by(dst, &cluster.pods)?,
         };
-        let states = told::of_this_node(&args.node.run_dir, &cluster.nodes).into_iter();
-        // What is told by files comes later, so it counts.
-        let states = states.chain(told::of_files(&args.told, &cluster.nodes)?);
-        let universe = states.fold(cluster.universe(), |universe, state| universe.told(&state));
+        let states = told::known(&args.node.run_dir, &args.told, &cluster.nodes)?;
+        let universe = states.iter().fold(cluster.universe(), Universe::told);
         let way = crossing(args.interface.as_ref(), args.through.as_ref());
         let explained: Result<Vec<Vec<Explanation>>, _> =
             ports.iter().map(|(port, protocol)| universe.explain_each(src, dst, *port, *protocol, &way)).collect();

@@ -47,10 +47,7 @@ pub(crate) fn run(args: &PolicyDiff) -> anyhow::Result<ExitCode> {
                 change.deleted.push(gone);
             }
         }
-        let states: Vec<State> = told::of_this_node(&args.node.run_dir, &before.nodes)
-            .into_iter()
-            .chain(told::of_files(&args.told, &before.nodes)?)
-            .collect();
+        let states: Vec<State> = told::known(&args.node.run_dir, &args.told, &before.nodes)?;
         let [old, new] = [&before, &after].map(|cluster| told::needing(cluster.universe(), &states));
         new.problems().for_each(|problem| eprintln!("warning: {problem}"));
         let Diff { changes, at_hosts, .. } = diff(&old, &new);

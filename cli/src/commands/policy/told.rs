@@ -4,12 +4,20 @@ use crate::args::Told;
 use crate::io::control::ask;
 use anyhow::{Context, ensure};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 use twill_crds::control::FelixRequest;
 use twill_crds::names::FELIX_SOCKET;
 use twill_crds::{Node, Object};
 use twill_felix::evaluate::Universe;
 use twill_felix::host::State;
+
+/// What is known of nodes by their own word, one answer each: what files tell comes later than what this node's felix does, so it counts.
+pub(crate) fn known(run_dir: &Path, told: &Told, nodes: &[Node]) -> anyhow::Result<Vec<State>> {
+    let all = of_this_node(run_dir, nodes).into_iter().chain(of_files(told, nodes)?);
+    let by_node: BTreeMap<String, State> = all.map(|state| (state.node.clone(), state)).collect();
+    Ok(by_node.into_values().collect())
+}
 
 /// The answers in files, each of a node that there is.
 pub(crate) fn of_files(told: &Told, nodes: &[Node]) -> anyhow::Result<Vec<State>> {
@@ -52,4 +60,25 @@ pub(crate) fn of_this_node(run_dir: &Path, nodes: &[Node]) -> Option<State> {
 /// The universe with what nodes say that they need; their HostPolicies are those of the objects.
 pub(crate) fn needing(universe: Universe, states: &[State]) -> Universe {
     states.iter().fold(universe, |universe, state| universe.needing(&state.node, state.failsafes.clone()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn of_two_answers_of_a_node_the_last_one_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, confirmed: &[&str]| {
+            let state = json!({"node": "n1", "confirmed": confirmed, "confirmedPolicies": [], "failsafes": []});
+            std::fs::write(directory.path().join(name), state.to_string()).unwrap();
+            directory.path().join(name)
+        };
+        let told = Told { host_state: vec![file("early", &["a", "b"]), file("late", &["b"])] };
+        let node = serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap();
+        let all = known(directory.path(), &told, &[node]).unwrap();
+        assert_eq!(all.iter().map(|state| state.confirmed.clone()).collect::<Vec<_>>(), [["b"]]);
+    }
 }
