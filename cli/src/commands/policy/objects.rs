@@ -9,7 +9,7 @@ use twill_crds::{
     ClusterNetworkPolicy, EndpointSlice, HostPolicy, IPBlock, Namespace, NamespaceIsolation, NetworkPolicy, Node,
     Object, Pod, Service,
 };
-use twill_datastore::{Datastore, Filter};
+use twill_datastore::{Datastore, Error, Filter};
 use twill_felix::evaluate::{Objects, Universe};
 use twill_felix::model::{self, Protocol};
 
@@ -34,6 +34,7 @@ const V6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0);
 
 impl Cluster {
     pub(crate) async fn of(store: &Datastore) -> anyhow::Result<Self> {
+        let (services, endpoint_slices) = as_far_as_allowed(node_ports(store).await)?;
         Ok(Self {
             pods: all(store).await?,
             namespaces: all(store).await?,
@@ -43,8 +44,8 @@ impl Cluster {
             host_policies: all(store).await?,
             nodes: all(store).await?,
             blocks: all(store).await?,
-            services: all(store).await?,
-            endpoint_slices: all(store).await?,
+            services,
+            endpoint_slices,
         })
     }
 
@@ -63,13 +64,13 @@ impl Cluster {
         })
     }
 
-    /// Puts an object in its place; false if policy does not depend on its kind.
     /// The nodes, with their addresses in tunnels.
     pub(crate) fn read_nodes(&self) -> Vec<model::Node> {
         let blocks = self.blocks.iter().map(|block| (block.spec.node.as_str(), block.spec.cidr));
         model::nodes(self.nodes.iter(), blocks)
     }
 
+    /// Puts an object in its place; false if policy does not depend on its kind.
     pub(crate) fn put(&mut self, manifest: &Manifest) -> anyhow::Result<bool> {
         let value = &manifest.value;
         match (manifest.kind.group.as_ref(), manifest.kind.kind.as_ref()) {
@@ -152,6 +153,26 @@ impl Free {
     }
 }
 
+type NodePorts = (Vec<Service>, Vec<EndpointSlice>);
+
+/// Services and where they lead.
+async fn node_ports(store: &Datastore) -> Result<NodePorts, Error> {
+    let services = store.list::<Service>(&Filter::default()).await?;
+    let slices = store.list::<EndpointSlice>(&Filter::default()).await?;
+    Ok((services.items, slices.items))
+}
+
+/// Who may not read Services, as felix itself, is answered about all but NodePorts.
+fn as_far_as_allowed(found: Result<NodePorts, Error>) -> Result<NodePorts, Error> {
+    match found {
+        Err(error @ Error::Forbidden { .. }) => {
+            eprintln!("warning: NodePorts are taken for ports of the node itself: {error}");
+            Ok(NodePorts::default())
+        }
+        found => found,
+    }
+}
+
 async fn all<K: Object>(store: &Datastore) -> anyhow::Result<Vec<K>> {
     Ok(store.list::<K>(&Filter::default()).await?.items)
 }
@@ -181,4 +202,18 @@ pub(crate) fn declared(pod: &Pod) -> BTreeSet<(u16, Protocol)> {
             Some((number, Protocol::of_port(port.protocol.as_deref()).ok()?))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_read_services_is_answered_without_them_and_no_other_failure_is_passed_over() {
+        let forbidden = Error::Forbidden { what: "list services".to_owned(), who: "felix".to_owned() };
+        assert!(
+            matches!(as_far_as_allowed(Err(forbidden)), Ok((services, slices)) if services.is_empty() && slices.is_empty())
+        );
+        assert!(as_far_as_allowed(Err(Error::Unavailable("gone".to_owned()))).is_err());
+    }
 }
