@@ -61,15 +61,19 @@ impl Universe {
         let mut walk = Walk { universe: self, way, protocol, notes: Vec::new() };
         let entry = walk.entry(&dst);
         // Who sends it from elsewhere sees the node that it comes to, and no more.
-        let egress = match &entry {
-            Some((node, at)) if !src.is_on(&at.node) => walk.egress(&src, &sent_to(node, way), at.port),
-            _ => walk.egress(&src, &dst, port),
+        let (first, first_port) = match &entry {
+            Some((node, at)) if !src.is_on(&at.node) => (sent_to(node, way), at.port),
+            _ => (dst.clone(), port),
         };
-        let through = way.came_to.as_ref().map(|(node, port)| walk.through(&src, &dst, node, *port));
+        let egress = walk.egress(&src, &first, first_port);
+        let beyond = self.seen_beyond(&src, &first);
+        walk.notes.extend(beyond.iter().map(|node| Note::Translated { node: node.to_string() }));
+        let seen = beyond.as_ref().unwrap_or(&src);
+        let through = way.came_to.as_ref().map(|(node, port)| walk.through(seen, &dst, node, *port));
         let hidden = entry.as_ref().filter(|(_, at)| way.hidden && !dst.is_on(&at.node));
         let ingress = match hidden {
             Some((node, _)) => walk.ingress(node, &dst, port),
-            None => walk.ingress(&src, &dst, port),
+            None => walk.ingress(seen, &dst, port),
         };
         let mut notes = walk.notes;
         notes.dedup();

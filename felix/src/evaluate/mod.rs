@@ -14,6 +14,7 @@ mod fix;
 mod host;
 mod hostport;
 mod judge;
+mod nat;
 mod nodeport;
 mod packet;
 mod party;

@@ -129,8 +129,9 @@ impl Universe {
             return Ok(vec![self.explain_by(src, dst, port, protocol, way)?]);
         };
         let entered = Entered { node: node.to_owned(), port, service: Some(found.service.clone()) };
-        // Whoever is inside is sent to all endpoints.
-        let local = found.local && !matches!(from, Side::Pod { .. }) && !from.is_on(node);
+        // Whoever is inside, and is seen to be, is sent to all endpoints.
+        let is_pod = matches!(from, Side::Pod { .. }) && self.seen_beyond(&from, &to).is_none();
+        let local = found.local && !is_pod && !from.is_on(node);
         let of_family = found.endpoints.iter().filter(|(own, _)| own.is_ipv4() == address.is_ipv4());
         let counts = |(own, _): &&(IpAddr, u16)| !local || self.behind(*own).is_on(node);
         let came_to = Some((node.to_owned(), port));

@@ -40,6 +40,11 @@ pub enum Note {
     },
     /// What a node enforces now is not, or not yet, what the datastore has; in one sentence.
     Enforced(String),
+    /// Everybody beyond the sender's node sees that.
+    Translated {
+        /// The node, with its address.
+        node: String,
+    },
     /// The receiver's node sees another sender.
     Hidden {
         /// The Service whose proxy does that.
@@ -57,6 +62,9 @@ impl fmt::Display for Note {
                 "node {node} was not asked what it needs: taken for what nodes usually need; `twill policy host` there says it"
             ),
             Self::Enforced(sentence) => f.write_str(sentence),
+            Self::Translated { node } => {
+                write!(f, "the sender's pool has natOutgoing: who judges it elsewhere sees {node}")
+            }
             Self::Hidden { service, node } => write!(
                 f,
                 "Service {service} has externalTrafficPolicy Cluster: its proxy hides the sender, so the receiver's node sees node {node}"

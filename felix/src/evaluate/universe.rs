@@ -2,6 +2,7 @@
 
 use super::host::Usual;
 use super::hostport::{HostPort, host_ports};
+use super::nat::Pools;
 use super::nodeport::{NodePort, node_ports};
 use super::told::Told;
 use crate::model::{
@@ -35,6 +36,8 @@ pub struct Universe {
     pub(super) host_ports: Vec<HostPort>,
     /// The same by Services.
     pub(super) node_ports: Vec<NodePort>,
+    /// What of pods is hidden behind their nodes.
+    pub(super) pools: Pools,
     /// What nodes say of themselves.
     pub(super) told: BTreeMap<String, Told>,
     /// What nodes need that have not been asked.
@@ -62,6 +65,8 @@ pub struct Objects<'a> {
     pub nodes: &'a [core::Node],
     /// Blocks, which give nodes their addresses in tunnels.
     pub blocks: &'a [crds::IPBlock],
+    /// Pools, for natOutgoing.
+    pub pools: &'a [crds::IPPool],
     /// Services, for their NodePorts.
     pub services: &'a [core::Service],
     /// Where these lead; without any for a Service, to the pods that it selects.
@@ -90,6 +95,7 @@ impl Universe {
             problems,
             names,
             host_policies,
+            pools: Pools::of(objects.pools),
             host_ports: host_ports(objects.pods),
             node_ports: node_ports(objects.services, objects.endpoint_slices, &of_model.pods),
             ..of_model

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use twill_crds::manifest::Manifest;
 use twill_crds::{
-    ClusterNetworkPolicy, EndpointSlice, HostPolicy, IPBlock, Namespace, NamespaceIsolation, NetworkPolicy, Node,
-    Object, Pod, Service,
+    ClusterNetworkPolicy, EndpointSlice, HostPolicy, IPBlock, IPPool, Namespace, NamespaceIsolation, NetworkPolicy,
+    Node, Object, Pod, Service,
 };
 use twill_datastore::{Datastore, Error, Filter};
 use twill_felix::evaluate::{Objects, Universe};
@@ -24,6 +24,7 @@ pub(crate) struct Cluster {
     pub(crate) host_policies: Vec<HostPolicy>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) blocks: Vec<IPBlock>,
+    pub(crate) pools: Vec<IPPool>,
     pub(crate) services: Vec<Service>,
     pub(crate) endpoint_slices: Vec<EndpointSlice>,
 }
@@ -44,6 +45,7 @@ impl Cluster {
             host_policies: all(store).await?,
             nodes: all(store).await?,
             blocks: all(store).await?,
+            pools: all(store).await?,
             services,
             endpoint_slices,
         })
@@ -59,6 +61,7 @@ impl Cluster {
             host_policies: &self.host_policies,
             nodes: &self.nodes,
             blocks: &self.blocks,
+            pools: &self.pools,
             services: &self.services,
             endpoint_slices: &self.endpoint_slices,
         })
@@ -81,6 +84,7 @@ impl Cluster {
             (_, "ClusterNetworkPolicy") => put(&mut self.cluster_network_policies, value)?,
             (_, "NamespaceIsolation") => put(&mut self.namespace_isolations, value)?,
             (_, "IPBlock") => put(&mut self.blocks, value)?,
+            (_, "IPPool") => put(&mut self.pools, value)?,
             (_, "HostPolicy") => put(&mut self.host_policies, value)?,
             ("", "Service") => put(&mut self.services, value)?,
             ("discovery.k8s.io", "EndpointSlice") => put(&mut self.endpoint_slices, value)?,

@@ -123,3 +123,39 @@ fn receivers_come_once_and_in_order_however_slices_have_them() {
         each(&all, "203.0.113.5", "n1", HTTP).iter().map(|story| story.dst.to_string()).collect();
     assert_eq!(receivers, ["shop/here (10.42.1.5)", "shop/there (10.42.2.5)"]);
 }
+
+/// A pod behind its node, for everybody elsewhere.
+fn behind_its_node(policy: &str) -> Universe {
+    let pool = json!({"metadata": {"name": "v4"}, "spec": {"cidr": "10.42.0.0/16", "natOutgoing": true}});
+    let mut all = cluster(policy, &[slice(json!([{"addresses": ["10.42.1.5"]}, {"addresses": ["10.42.2.5"]}]))]);
+    all.pools = nat::Pools::of(&[serde_json::from_value(pool).unwrap()]);
+    all
+}
+
+#[test]
+fn a_pod_whose_pool_has_nat_outgoing_is_its_node_to_nodes_elsewhere_and_itself_to_its_own_and_to_pods() {
+    let rules = json!({"apiVersion": "twill.network/v1", "kind": "HostPolicy", "metadata": {"name": "metrics"}, "spec": {"ingress": [
+        {"from": [{"pods": {"namespaceSelector": {}, "podSelector": {}}}], "ports": [{"port": 9100}]},
+        {"from": [{"nodes": {}}], "ports": [{"port": 9200}]}]}});
+    let mut all = behind_its_node("Cluster");
+    all.host_policies = vec![crate::model::host_policy(&serde_json::from_value(rules).unwrap())];
+    let story = |dst: &str, port: u16| each(&all, "shop/there", dst, (port, Protocol::TCP))[0].clone();
+    let note = "the sender's pool has natOutgoing: who judges it elsewhere sees node n2 (192.0.2.2)";
+    for (port, allowed) in [(9100, false), (9200, true)] {
+        let told = story("n1", port);
+        assert!(told.allowed == allowed && told.notes.iter().any(|one| one.to_string() == note), "{told}");
+        assert!(told.to_string().starts_with("shop/there (10.42.2.5) -> node n1 (192.0.2.1)"), "{told}");
+    }
+    assert!(story("n2", 9100).allowed && story("n2", 9100).notes.is_empty());
+    assert!(story("shop/here", 8080).notes.is_empty(), "pools reach each other as they are");
+}
+
+#[test]
+fn a_node_port_elsewhere_takes_a_pod_with_nat_outgoing_for_its_node() {
+    let all = behind_its_node("Local");
+    let told = each(&all, "shop/there", "n1", HTTP);
+    let [one] = &told[..] else { panic!("endpoints of the other node alone: {told:?}") };
+    // The policy of the receiver is about outside addresses.
+    assert!(!one.ingress.allows() && one.dst.to_string() == "shop/here (10.42.1.5)", "{one}");
+    assert_eq!(each(&all, "shop/there", "n2", HTTP).len(), 2, "its own node sees it");
+}
