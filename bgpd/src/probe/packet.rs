@@ -10,6 +10,10 @@ const ECHO_REPLY: u8 = 0;
 const UNREACHABLE: u8 = 3;
 const ECHO: u8 = 8;
 
+/// Codes of [`UNREACHABLE`] by which firewalls refuse (RFC 1122 section 3.2.2.1, RFC 1812 section 5.2.7.1): network and host administratively prohibited,
+/// communication administratively prohibited.
+const PROHIBITED: [u8; 3] = [9, 10, 13];
+
 /// Octets of an IPv4 header without options, and of ICMP's.
 const HEADER: usize = 20;
 const ICMP_HEADER: usize = 8;
@@ -52,6 +56,8 @@ pub enum Heard {
         from: Ipv4Addr,
         /// Where it was to go.
         to: Ipv4Addr,
+        /// By a rule, not for want of the protocol.
+        prohibited: bool,
     },
 }
 
@@ -96,7 +102,7 @@ pub fn read(packet: &[u8]) -> Option<Heard> {
             Some(Heard::Reply { from, mark: Mark { id, sequence, token } })
         }
         (ICMP, UNREACHABLE) => match open(icmp.get(ICMP_HEADER..)?)? {
-            (_, to, IP_IN_IP, _) => Some(Heard::Refused { from, to }),
+            (_, to, IP_IN_IP, _) => Some(Heard::Refused { from, to, prohibited: PROHIBITED.contains(icmp.get(1)?) }),
             (_, _, ICMP, quoted) if quoted.first() == Some(&ECHO) => {
                 let (id, sequence) = numbers(quoted)?;
                 Some(Heard::NoWay { from, id, sequence })
@@ -169,8 +175,13 @@ mod tests {
         let nobody = icmp(N3, 3, 1, &quoted(&request, 28));
         assert_eq!(read(&nobody), Some(Heard::NoWay { from: N3, id: MARK.id, sequence: MARK.sequence }));
         // A router need not quote more than eight octets behind the header.
-        let refused = icmp(TOR, 3, 13, &quoted(&ip_in_ip(N1, N3, &request), 28));
-        assert_eq!(read(&refused), Some(Heard::Refused { from: TOR, to: N3 }));
+        let outer = quoted(&ip_in_ip(N1, N3, &request), 28);
+        let refused = |from, prohibited| Some(Heard::Refused { from, to: N3, prohibited });
+        assert_eq!(read(&icmp(TOR, 3, 13, &outer)), refused(TOR, true));
+        // firewalld's and iptables' words beside those of a kernel that lacks the protocol, or the device.
+        for (code, prohibited) in [(10, true), (9, true), (2, false), (3, false)] {
+            assert_eq!(read(&icmp(N3, 3, code, &outer)), refused(N3, prohibited), "{code}");
+        }
     }
 
     #[test]

@@ -117,10 +117,11 @@ impl Peer {
         }
     }
 
-    /// Somebody refused a packet of protocol 4 to this peer. If it was the peer, the network let the packet through.
-    pub(super) fn refused(&mut self, by: Ipv4Addr) {
+    /// Somebody refused a packet of protocol 4 to this peer. If it was the peer's kernel, the network let the packet through; if it was a rule of the peer's
+    /// own firewall, pods behind it are not reached either.
+    pub(super) fn refused(&mut self, by: Ipv4Addr, prohibited: bool) {
         let Some(round) = &mut self.round else { return };
-        match by == self.end.outer {
+        match by == self.end.outer && !prohibited {
             true => round.through = true,
             false => self.refused_by = Some(by),
         }

@@ -106,9 +106,9 @@ impl Prober {
                 let Some((number, Way::Routed)) = split(sequence) else { return };
                 self.peers.values_mut().for_each(|peer| peer.answered(number, Way::Routed));
             }
-            Heard::Refused { from, to } => {
+            Heard::Refused { from, to, prohibited } => {
                 if let Some(peer) = self.peers.get_mut(&to) {
-                    peer.refused(from);
+                    peer.refused(from, prohibited);
                 }
             }
             Heard::Reply { .. } | Heard::NoWay { .. } => {}

@@ -44,9 +44,11 @@ struct Path {
     wrapped: bool,
     /// Who says that he does not take protocol 4.
     refused_by: Option<Ipv4Addr>,
+    /// He says that a rule forbids it.
+    prohibited: bool,
 }
 
-const OPEN: Path = Path { plain: true, routed: true, wrapped: true, refused_by: None };
+const OPEN: Path = Path { plain: true, routed: true, wrapped: true, refused_by: None, prohibited: false };
 const FILTERED: Path = Path { routed: false, wrapped: false, ..OPEN };
 const SILENT: Path = Path { plain: false, ..FILTERED };
 
@@ -111,7 +113,7 @@ impl Node {
         if passes {
             self.prober.hear(Heard::Reply { from: ask.to, mark });
         } else if let Some(by) = path.refused_by.filter(|_| ask.way != Way::Plain) {
-            self.prober.hear(Heard::Refused { from: by, to: peer });
+            self.prober.hear(Heard::Refused { from: by, to: peer, prohibited: path.prohibited });
         }
     }
 
@@ -208,6 +210,14 @@ fn a_peer_that_starts_again_and_answers_before_its_tunnel_is_there_is_none_eithe
     let mut node = Node::new(1, Path { refused_by: Some(end(1).outer), ..FILTERED });
     node.run(120);
     assert_eq!(node.filtered(), [""; 0]);
+}
+
+#[test]
+fn a_peer_whose_own_firewall_refuses_is_filtered() {
+    let mut node = Node::new(1, Path { refused_by: Some(end(1).outer), prohibited: true, ..FILTERED });
+    node.run(60);
+    let problem = node.prober.report().problem().unwrap();
+    assert!(problem.contains("n1 (172.32.0.1)") && problem.contains("172.32.0.1 refuses it"), "{problem}");
 }
 
 #[test]
