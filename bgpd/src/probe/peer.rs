@@ -118,12 +118,12 @@ impl Peer {
     }
 
     /// Somebody refused a packet of protocol 4 to this peer. If it was the peer's kernel, the network let the packet through; if it was a rule of the peer's
-    /// own firewall, pods behind it are not reached either.
+    /// own firewall, pods behind it are not reached either. The first who refuses stays named: where several routers do, the sentence is to stand still.
     pub(super) fn refused(&mut self, by: Ipv4Addr, prohibited: bool) {
         let Some(round) = &mut self.round else { return };
         match by == self.end.outer && !prohibited {
             true => round.through = true,
-            false => self.refused_by = Some(by),
+            false => self.refused_by = self.refused_by.or(Some(by)),
         }
     }
 

@@ -281,6 +281,10 @@ fn who_refuses_is_named_and_nobody_else_can_answer() {
     node.run(60);
     let problem = node.prober.report().problem().unwrap();
     assert!(problem.contains("n1 (172.32.0.1)") && problem.contains("172.31.1.1 refuses it"), "{problem}");
+    // Another router does so now: nobody has to be told again.
+    node.path.refused_by = Some(Ipv4Addr::new(172, 31, 1, 2));
+    node.run(90);
+    assert_eq!(node.prober.report().problem(), Some(problem));
     // Not by guessing numbers, nor from elsewhere.
     let round = node.asked.len() as u16;
     for sequence in 0..=round * 4 {
