@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// So many peers are all asked, for as long as they are there.
 const FEW: usize = 8;
-/// Of more, those that follow this node's address: so each node asks some and is asked by some.
+/// Of more, those that follow this node in the order of [`rank`]: so each node asks some and is asked by some.
 const NEXT: usize = 4;
 /// Beside these one after the other has its turn, for [`PACE`]; those that were not reached then are kept, so many at most.
 const KEPT: usize = 16;
@@ -176,13 +176,14 @@ impl Prober {
 
     /// Whom to ask from now on.
     fn choose(&mut self, now: Time) {
-        let others: Vec<Ipv4Addr> = self.ends.others.iter().map(|end| end.outer).collect();
+        let mut others: Vec<Ipv4Addr> = self.ends.others.iter().map(|end| end.outer).collect();
+        others.sort_unstable_by_key(|address| rank(*address));
         let (Some(own), true) = (self.ends.outer, self.ends.inner.is_some()) else {
             (self.peers, self.turn) = (BTreeMap::new(), None);
             return;
         };
         let after = |address: Ipv4Addr| {
-            let at = others.partition_point(|other| *other <= address);
+            let at = others.partition_point(|other| rank(*other) <= rank(address));
             others.iter().cycle().skip(at).take(others.len()).copied()
         };
         let few = others.len() <= FEW;
@@ -204,6 +205,12 @@ impl Prober {
             }
         }
     }
+}
+
+/// Nodes follow each other by their addresses read from the end, so that subnets take turns. With `CrossSubnet` nobody asks in his own subnet, and
+/// by the plain order all of one would ask the first few of the next.
+fn rank(address: Ipv4Addr) -> u32 {
+    address.to_bits().reverse_bits()
 }
 
 /// The number of an echo request, from that of its round and its way.
