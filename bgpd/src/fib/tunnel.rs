@@ -7,10 +7,10 @@ use super::offload;
 use super::resolve::{overhead, tunnel_neighbour};
 use super::route::Transport;
 use super::world::{Link, LinkKind, ReversePath, World};
-use super::{Condition, Config, Problem};
+use super::{Condition, Config, Pool, Problem};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use twill_crds::Protocol;
 use twill_crds::names::{IPIP_DEVICE, VXLAN_DEVICE, vxlan_mac};
 
@@ -101,7 +101,8 @@ pub fn additions(config: &Config, world: &World, failures: &Failures) -> Vec<Ste
     if failures.get(&Transport::Ipip) != Some(&Failure::Unsupported) {
         ipip(config, world, &mut steps);
     }
-    steps.extend(strict(world, local).map(|link| Step::Loosen(link.index, link.name.clone())));
+    let strict = loose(config, world).filter(|link| link.reverse_path == ReversePath::Strict);
+    steps.extend(strict.map(|link| Step::Loosen(link.index, link.name.clone())));
     for (link, address) in missing_addresses(config, world) {
         steps.push(Step::AddAddress(link, address));
     }
@@ -238,12 +239,16 @@ fn device_mtu(config: &Config, world: &World, transport: Transport) -> u32 {
     mtu - overhead(transport).min(mtu)
 }
 
-/// Links by which packets of pods come, and which would drop those whose way back is another one. Nodes hear of a change of encapsulation one
-/// after the other, and a pod that speaks to a node beyond the subnet does so plainly, while what it hears comes through the tunnel.
-fn strict(world: &World, local: Ipv4Addr) -> impl Iterator<Item = &Link> {
-    let uplink = world.link_of(IpAddr::V4(local));
-    let tunnels = [VXLAN_DEVICE, IPIP_DEVICE].into_iter().filter_map(|name| world.link(name));
-    tunnels.chain(uplink).filter(|link| link.reverse_path == ReversePath::Strict)
+/// Links by which packets of pods come, and that must not drop those whose way back is another one. Nodes hear of a change of encapsulation one
+/// after the other, and a pod that speaks to a node beyond the subnet does so plainly, while what it hears comes through the tunnel. The uplink is the
+/// machine's: it is let be while this node sends nothing through a tunnel, and so has no way back but the one that packets come by.
+pub(crate) fn loose<'a>(config: &Config, world: &'a World) -> impl Iterator<Item = &'a Link> {
+    let encapsulates = |pool: &Pool| pool.encapsulation.protocol != Protocol::None && matches!(pool.cidr, IpNet::V4(_));
+    let local = config.local.v4.filter(|_| config.install && !config.alone);
+    let uplink = local.filter(|_| config.pools.iter().any(encapsulates));
+    let uplink = uplink.and_then(|address| world.link_of(IpAddr::V4(address)));
+    let tunnels = [VXLAN_DEVICE, IPIP_DEVICE].into_iter().filter(move |_| local.is_some());
+    tunnels.filter_map(|name| world.link(name)).chain(uplink)
 }
 
 fn vxlan_device(world: &World) -> Option<&Link> {
