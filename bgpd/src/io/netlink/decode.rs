@@ -5,7 +5,7 @@ use crate::fib::hosts::HostRoute;
 use crate::fib::route::{Forward, Found, Hop, Tunnel};
 use crate::fib::world::{ForeignRoute, Link, LinkKind, ReversePath, Way};
 use ipnet::IpNet;
-use netlink_packet_core::Parseable;
+use netlink_packet_core::{NlasIterator, Parseable};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
@@ -190,6 +190,33 @@ fn reverse_path(families: &[AfSpecUnspec]) -> ReversePath {
         Some(1) => ReversePath::Strict,
         Some(2) => ReversePath::Loose,
         _ => ReversePath::Off,
+    }
+}
+
+/// Whose settings a message is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settings {
+    /// What counts for all links.
+    OfAll,
+    /// A link's, by index.
+    Of(u32),
+}
+
+/// Whose check of sources a message of the group RTNLGRP_IPV4_NETCONF (`linux/netconf.h`) tells; none if it is about something else, or about links that are
+/// still to come.
+pub(crate) fn reverse_path_of(payload: &[u8]) -> Option<Settings> {
+    const LINK: u16 = 1;
+    const REVERSE_PATH: u16 = 3;
+    const ALL: i32 = -1;
+    // `struct netconfmsg` is one octet, padded.
+    let values: Vec<(u16, i32)> = NlasIterator::new(payload.get(4..)?)
+        .map_while(Result::ok)
+        .filter_map(|one| Some((one.kind(), i32::from_ne_bytes(one.value().try_into().ok()?))))
+        .collect();
+    values.iter().find(|(kind, _)| *kind == REVERSE_PATH)?;
+    match values.iter().find(|(kind, _)| *kind == LINK)?.1 {
+        ALL => Some(Settings::OfAll),
+        link => u32::try_from(link).ok().map(Settings::Of),
     }
 }
 

@@ -1,18 +1,19 @@
 //! What others change in the kernel, as one bit: whether it must be read again, and for what reason.
 
-use super::decode;
+use super::decode::{self, Settings};
 use super::socket::{enlarge, messages, retry};
 use crate::fib::Config;
 use crate::fib::hosts::{HostRoute, is_outside};
+use crate::fib::tunnel;
+use crate::fib::world::World;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use socket2::{SockFilter, SockRef};
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use twill_crds::names::{RTPROT_FELIX, WORKLOAD_PREFIX};
 
-/// Multicast groups (`linux/rtnetlink.h`, RTNLGRP_*): link, neigh, IPv4 address and route, IPv6 address and route.
-const GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
+/// Multicast groups (`linux/rtnetlink.h`, RTNLGRP_*): link, neigh, IPv4 address and route, IPv6 address and route, IPv4 settings of links.
+const GROUPS: [u32; 7] = [1, 3, 5, 7, 9, 11, 24];
 
 const NEW_LINK: u16 = 16;
 const DEL_LINK: u16 = 17;
@@ -22,6 +23,7 @@ const NEW_ROUTE: u16 = 24;
 const DEL_ROUTE: u16 = 25;
 const NEW_NEIGHBOUR: u16 = 28;
 const DEL_NEIGHBOUR: u16 = 29;
+const NEW_SETTINGS: u16 = 80;
 
 /// The local table, which the kernel fills by itself.
 const LOCAL_TABLE: u8 = 255;
@@ -37,8 +39,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) config: &'a Config,
     /// Index of the VXLAN device, whose neighbours are ours.
     pub(crate) vxlan: Option<u32>,
-    /// felix's routes to single addresses.
-    pub(crate) hosts: &'a BTreeSet<HostRoute>,
+    /// The kernel as last seen.
+    pub(crate) world: &'a World,
 }
 
 impl Monitor {
@@ -100,7 +102,7 @@ impl Judge<'_> {
                 // Pods come and go all the time, and no route of ours leads over their links. But IPv4 routes go with them without a word.
                 let link = decode::link(body)?;
                 let is_told = |route: &HostRoute| route.link == link.index && is_outside(self.config, route.net);
-                let matters = !link.name.starts_with(WORKLOAD_PREFIX) || self.hosts.iter().any(is_told);
+                let matters = !link.name.starts_with(WORKLOAD_PREFIX) || self.world.hosts.iter().any(is_told);
                 matters.then_some("a link changed")
             }
             NEW_ADDRESS | DEL_ADDRESS => {
@@ -112,6 +114,15 @@ impl Judge<'_> {
             NEW_NEIGHBOUR | DEL_NEIGHBOUR => {
                 let index = u32::from_ne_bytes(body.get(4..8)?.try_into().ok()?);
                 (Some(index) == self.vxlan).then_some("a tunnel neighbour changed")
+            }
+            NEW_SETTINGS => {
+                // felix sets those of pods.
+                let mut loose = tunnel::loose(self.config, self.world);
+                let matters = match decode::reverse_path_of(body)? {
+                    Settings::OfAll => loose.next().is_some(),
+                    Settings::Of(index) => loose.any(|link| link.index == index),
+                };
+                matters.then_some("rp_filter was changed")
             }
             _ => None,
         }

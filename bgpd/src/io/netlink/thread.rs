@@ -365,5 +365,5 @@ impl Worker {
 
 fn judge(table: &Table) -> Judge<'_> {
     let vxlan = table.world().link(VXLAN_DEVICE).map(|link| link.index);
-    Judge { config: table.config(), vxlan, hosts: &table.world().hosts }
+    Judge { config: table.config(), vxlan, world: table.world() }
 }

@@ -1,7 +1,6 @@
 //! Nodes whose kernel checks sources strictly, as some distributions have it.
 
-use super::{Racks, cluster};
-use twill_crds::{Protocol, When};
+use super::*;
 
 #[test]
 #[ignore = "needs root: make test"]
@@ -20,4 +19,37 @@ fn a_packet_is_taken_whose_way_back_is_another_one() {
             assert_eq!(racks.ping(2), (true, tunnelled), "{whose}: n{} is the first", first + 1);
         }
     }
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn the_uplink_and_the_tunnels_stay_loose_and_no_other_link_is_touched() {
+    let (node, _router) = one_node();
+    let of = |link: &str| node.exec(&format!("cat /proc/sys/net/ipv4/conf/{link}/rp_filter")).trim().to_owned();
+    let set = |link: &str, value: u8| drop(node.exec(&format!("sysctl -qw net.ipv4.conf.{link}.rp_filter={value}")));
+    node.ip("link add other0 type veth peer name other1");
+    set("eth0", 1);
+    set("other0", 1);
+    let fib = fib(&node, cluster("n1", Protocol::None, When::Always));
+    fib.settled();
+    assert_eq!((of("eth0"), of("other0")), ("1".to_owned(), "1".to_owned()), "nothing goes through a tunnel");
+    fib.fib.configure(cluster("n1", Protocol::VXLAN, When::CrossSubnet));
+    fib.settled();
+    assert_eq!((of("eth0"), of("other0")), ("2".to_owned(), "1".to_owned()));
+    for link in ["eth0", "twill-vxlan"] {
+        nothing_is_pending();
+        set(link, 1);
+        within(SECOND, "loose again", || of(link) == "2");
+    }
+    // For all: what is greater counts.
+    set("eth0", 0);
+    nothing_is_pending();
+    set("all", 1);
+    within(SECOND, "loose though all are strict", || of("eth0") == "2");
+    assert_eq!(of("other0"), "1");
+}
+
+/// Each change of a link brings another look at the kernel, 200 ms later at most; that one is not to find what the next event has to be heard for.
+fn nothing_is_pending() {
+    std::thread::sleep(Duration::from_millis(400));
 }
