@@ -32,8 +32,16 @@ pub struct Observed {
     pub fib: fib::Status,
     /// Nodes that protocol 4 does not reach, in one sentence.
     pub filtered: Option<String>,
+    /// Whether that is known; while it is not, what an earlier process has found out stands.
+    pub probed: bool,
     /// What else is wrong, one sentence each: a port that cannot be listened on, say.
     pub problems: Vec<String>,
+}
+
+/// What stands there of nodes that protocol 4 does not reach.
+fn still_filtered(old: &BgpState) -> Option<String> {
+    let found = |one: &&Condition| one.type_ == TUNNEL_HEALTHY && one.reason == PROTOCOL_FILTERED;
+    old.conditions.iter().find(found).map(|one| one.message.clone())
 }
 
 /// The new state; equal to `old` if nothing changed. A condition keeps its transition time while its status is the same.
@@ -49,7 +57,7 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
     ready.extend(observed.problems.iter().cloned());
     let mut tunnel = of(fib::Condition::Tunnel);
     let broken = if tunnel.is_empty() { PROTOCOL_FILTERED } else { "TunnelUnusable" };
-    tunnel.extend(observed.filtered.clone());
+    tunnel.extend(observed.filtered.clone().or_else(|| still_filtered(old).filter(|_| !observed.probed)));
     let judged = [
         ("BGPReady", "Configured", "Misconfigured", ready),
         ("AddressValid", "Found", "NoUsableAddress", address),

@@ -15,6 +15,8 @@ const FEW: usize = 8;
 const NEXT: usize = 4;
 /// Beside these one after the other has its turn, for [`PACE`]; those that were not reached then are kept, so many at most.
 const KEPT: usize = 16;
+/// Longer than it takes to find out that a peer is not reached. Who has nobody to ask knows by then, too.
+const JUDGED: Duration = Duration::from_secs(60);
 /// First rounds with peers are spread over this time.
 const SPREAD: Duration = Duration::from_secs(3);
 
@@ -49,6 +51,8 @@ pub struct Prober {
     peers: BTreeMap<Ipv4Addr, Peer>,
     /// Who has its turn, and until when.
     turn: Option<(Ipv4Addr, Time)>,
+    /// What was found out since the start counts more than what an earlier process has.
+    judged: bool,
     rounds: u64,
     lost: u64,
 }
@@ -67,6 +71,7 @@ impl Prober {
             ends: Ends::default(),
             peers: BTreeMap::new(),
             turn: None,
+            judged: false,
             rounds: 0,
             lost: 0,
         }
@@ -87,6 +92,7 @@ impl Prober {
         });
         self.ends = ends;
         self.choose(now);
+        self.judged |= now >= JUDGED;
     }
 
     /// Something has come.
@@ -152,6 +158,7 @@ impl Prober {
                 Ask { way: Way::Wrapped, to: there, packet: wrapped },
             ]);
         }
+        self.judged |= now >= JUDGED || self.peers.values().all(|peer| peer.state != State::Unknown);
         if self.turn.is_some_and(|(_, until)| until <= now) {
             self.choose(now);
         }
@@ -169,6 +176,7 @@ impl Prober {
             pools: self.ends.pools.clone(),
             asked: self.peers.len(),
             filtered: filtered.collect(),
+            judged: self.judged,
             rounds: self.rounds,
             lost: self.lost,
         }

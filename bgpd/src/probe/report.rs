@@ -14,6 +14,8 @@ pub struct Report {
     pub asked: usize,
     /// Those that are not reached.
     pub filtered: Vec<Filtered>,
+    /// Whether enough was asked since the start to say so of nobody.
+    pub judged: bool,
     /// Rounds of requests since the start.
     pub rounds: u64,
     /// Of those, in which nothing came through.

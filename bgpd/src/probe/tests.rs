@@ -399,3 +399,18 @@ fn who_is_gone_is_asked_no_more_and_without_an_address_nobody_is() {
     node.prober.want(node.now, Ends { inner: None, ..ends(2) });
     assert_eq!((node.filtered().len(), node.prober.poll_timeout()), (0, None));
 }
+
+#[test]
+fn nothing_is_said_to_be_well_before_all_who_are_asked_were_judged() {
+    let mut node = Node::new(3, FILTERED);
+    let judged = |node: &Node| node.prober.report().judged;
+    node.run(5);
+    assert!(!judged(&node) && node.filtered().is_empty());
+    node.run(30);
+    assert!(judged(&node) && node.filtered().len() == 3);
+    let mut alone = Prober::new(1);
+    alone.want(secs(50), ends(0));
+    assert!(!alone.report().judged, "routes may still be learned");
+    alone.want(secs(60), ends(0));
+    assert!(alone.report().judged);
+}

@@ -70,6 +70,14 @@ fn a_network_that_drops_the_tunnel_protocol_is_a_reason_of_its_own() {
     assert_eq!(tunnel(&Observed::default()), said("True", "Usable", ""));
     let filtered = Observed { filtered: Some("n2 is not reached".to_owned()), ..Observed::default() };
     assert_eq!(tunnel(&filtered), said("False", "ProtocolFiltered", "n2 is not reached"));
+    // A speaker that has just started does not know better.
+    let old = report(&desired, &filtered, &BgpState::default(), Timestamp::UNIX_EPOCH);
+    for (probed, status) in [(false, "False"), (true, "True")] {
+        let state = report(&desired, &Observed { probed, ..Observed::default() }, &old, Timestamp::UNIX_EPOCH);
+        let tunnel = state.conditions.into_iter().find(|condition| condition.type_ == "TunnelHealthy").unwrap();
+        assert_eq!(tunnel.status, status, "{probed}");
+        assert_eq!(tunnel.message.is_empty(), probed);
+    }
     // A device that cannot be used goes before what that leads to.
     let problem = fib::Problem { condition: fib::Condition::Tunnel, text: "no device".to_owned() };
     let both = Observed { fib: fib::Status { problems: vec![problem], ..Default::default() }, ..filtered };

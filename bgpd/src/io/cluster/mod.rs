@@ -154,6 +154,7 @@ async fn observe(speaker: SpeakerHandle, probed: watch::Receiver<Report>, observ
             untold: speaker.untold().await,
             fib: status.borrow_and_update().clone(),
             filtered: probed.borrow().problem(),
+            probed: probed.borrow().judged,
             problems,
         };
         observed.send_if_modified(|before| {
