@@ -72,6 +72,7 @@ pub fn skeleton(settings: &Settings) -> Ruleset {
             (chain_name("workload"), chain(None, workload(settings))),
             (chain_name("workload_input"), chain(None, workload_input())),
             (chain_name("tunnel"), chain(None, tunnel())),
+            (chain_name("tunnel_onward"), chain(None, tunnel_onward())),
             (chain_name("cut"), chain(None, cut())),
             (chain_name(HOST_INGRESS), chain(None, Vec::new())),
             (chain_name(HOST_EGRESS), chain(None, Vec::new())),
@@ -124,13 +125,11 @@ fn forward() -> Vec<Rule> {
         unknown(Direction::In),
         unknown(Direction::Out),
         Rule::new(vec![workload_interface(Direction::In)], jump("workload")),
-        Rule::new(vec![device(Direction::In, names::VXLAN_DEVICE, false)], jump("tunnel")),
-        Rule::new(vec![device(Direction::In, names::IPIP_DEVICE, false)], jump("tunnel")),
+        Rule::new(vec![tunnel_device(Direction::In)], jump("tunnel_onward")),
         // Before established: a cut connection is one.
         Rule::new(vec![], jump("cut")),
         // Before established, too, which the answer to a SYN is.
-        clamp_mss(Direction::In),
-        clamp_mss(Direction::Out),
+        clamp_mss(vec![tunnel_device(Direction::Out)]),
         // For workload interfaces only: what else this host forwards is not ours to judge.
         established(Direction::In),
         established(Direction::Out),
@@ -155,8 +154,7 @@ fn no_service(family: Family) -> Rule {
         Family::V6 => (Field::DestinationV6, SERVICES_V6, POOLS_V6, NODES_V6),
     };
     let one_of = |set: &str, negated| Match::Set { key: vec![field], set: name(set), negated };
-    let other =
-        Match::Interface { side: Direction::In, name: Interface::Prefix(names::WORKLOAD_PREFIX.into()), negated: true };
+    let other = no_interface(Direction::In, names::WORKLOAD_PREFIX);
     Rule::deny(vec![other, one_of(services, false), one_of(pools, true), one_of(nodes, true)])
         .comment("no such Service")
 }
@@ -182,8 +180,7 @@ fn input(settings: &Settings) -> Vec<Rule> {
             vec![workload_interface(Direction::In)],
             Action::Verdict(Verdict::Goto(chain_name("workload_input"))),
         ),
-        Rule::new(vec![device(Direction::In, names::VXLAN_DEVICE, false)], jump("tunnel")),
-        Rule::new(vec![device(Direction::In, names::IPIP_DEVICE, false)], jump("tunnel")),
+        Rule::new(vec![tunnel_device(Direction::In)], jump("tunnel")),
         // The tunnel devices are collect-metadata devices: they take packets from anybody, so this is their only guard.
         Rule::deny(vec![Match::Protocol(IP_IN_IP), not_a_node(Family::V4)]).comment(stranger),
     ];
@@ -289,13 +286,8 @@ fn postrouting() -> Vec<Rule> {
             vec![
                 Match::Set { key: vec![source], set: name(nat), negated: false },
                 Match::Set { key: vec![destination], set: name(pools), negated: true },
-                Match::Interface {
-                    side: Direction::Out,
-                    name: Interface::Prefix(names::WORKLOAD_PREFIX.into()),
-                    negated: true,
-                },
-                device(Direction::Out, names::VXLAN_DEVICE, true),
-                device(Direction::Out, names::IPIP_DEVICE, true),
+                no_interface(Direction::Out, names::WORKLOAD_PREFIX),
+                no_interface(Direction::Out, names::TUNNEL_PREFIX),
             ],
             Action::Masquerade,
         )
@@ -309,12 +301,24 @@ fn postrouting() -> Vec<Rule> {
     ]
 }
 
+/// A chain of its own, which only the forward hook comes to: at the input hook the kernel refuses `rt mtu`, and what comes out of no tunnel is not
+/// asked whether it is a SYN.
+fn tunnel_onward() -> Vec<Rule> {
+    let mut rules = tunnel();
+    rules.push(clamp_mss(vec![]));
+    rules
+}
+
 /// Where ICMP errors are dropped on the way, nothing else tells the ends of a connection what the tunnel carries. In both directions, so that a
 /// node without this rule at the other end of the tunnel hinders nobody.
-fn clamp_mss(side: Direction) -> Rule {
-    let tunnel = Match::Interface { side, name: Interface::Prefix(names::TUNNEL_PREFIX.into()), negated: false };
-    let syn = Match::TcpFlags { mask: TCP_SYN | TCP_RST, value: TCP_SYN, negated: false };
-    Rule::new(vec![tunnel, syn], Action::ClampMss)
+fn clamp_mss(mut matches: Vec<Match>) -> Rule {
+    matches.push(Match::TcpFlags { mask: TCP_SYN | TCP_RST, value: TCP_SYN, negated: false });
+    Rule::new(matches, Action::ClampMss)
+}
+
+/// Either device, by one comparison: every packet that the host passes on pays for it.
+fn tunnel_device(side: Direction) -> Match {
+    Match::Interface { side, name: Interface::Prefix(names::TUNNEL_PREFIX.into()), negated: false }
 }
 
 fn unknown(side: Direction) -> Rule {
@@ -340,8 +344,8 @@ fn workload_interface(side: Direction) -> Match {
     Match::Interface { side, name: Interface::Prefix(names::WORKLOAD_PREFIX.into()), negated: false }
 }
 
-fn device(side: Direction, device: &str, negated: bool) -> Match {
-    Match::Interface { side, name: Interface::Named(device.into()), negated }
+fn no_interface(side: Direction, prefix: &str) -> Match {
+    Match::Interface { side, name: Interface::Prefix(prefix.into()), negated: true }
 }
 
 fn jump(chain: &str) -> Action {
