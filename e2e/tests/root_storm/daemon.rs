@@ -66,9 +66,11 @@ impl Daemon {
         self.child = Some(child);
     }
 
-    /// Who traced it may have been told of its end before us.
+    /// Who traced it may have been told of its end before us; then a plugin may have its number by now, whose end is not ours to hear.
     fn reap(&mut self) {
-        let _ = self.child.take().map(|mut child| child.wait());
+        if let Some(mut child) = self.child.take().filter(|_| self.process.has_its_number()) {
+            let _ = child.wait();
+        }
     }
 
     /// What it logged, all its lives long.

@@ -33,6 +33,12 @@ impl Process {
         alive(self.pid) == Some(self.start_time)
     }
 
+    /// Whether it has its number still: it runs, or nobody has waited for it. Of another process with that number its parent would hear.
+    #[must_use]
+    pub fn has_its_number(&self) -> bool {
+        stat(self.pid).is_some_and(|(_, start_time)| start_time == self.start_time)
+    }
+
     /// SIGKILL, and waits until it is gone.
     ///
     /// # Errors
@@ -53,7 +59,7 @@ impl Process {
     /// answer and its locks hold.
     fn lingers(&self) -> bool {
         let threads = || fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().count();
-        stat(self.pid).is_some_and(|(_, start_time)| start_time == self.start_time) && threads() > 1
+        self.has_its_number() && threads() > 1
     }
 }
 
