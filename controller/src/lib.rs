@@ -5,6 +5,7 @@
 //! [`io`] is pure: no socket, no clock, no file.
 
 pub mod conditions;
+mod events;
 pub mod exodus;
 pub mod gone;
 mod holders;

@@ -3,7 +3,7 @@
 //! A status is written when it differs from what is stored, and seldom: what an operator waits for at most every five seconds an object,
 //! mere numbers every half a minute. Five thousand nodes that start are five thousand claims and a few writes of their pool.
 
-use crate::conditions::{ACCEPTED, OWN_ACCEPTED, held};
+use crate::events::{by_name, of_block, of_policy, tells, transitions, warning};
 use crate::gone::{Gone, Left, Outcome, Step, Word};
 use crate::holders::Holders;
 use crate::leftovers::{Deletions, without_pool, without_pool_sentence};
@@ -11,20 +11,19 @@ use crate::orphans::Orphans;
 use crate::peers::Verdict;
 use crate::settled::{Settled, Writes};
 use crate::turns::{PROTOCOL_4, SESSIONS, Turns};
-use crate::world::{Block, Fact, Known, Touched, World};
+use crate::world::{Fact, Known, Touched, World};
 use crate::written::{Due, Status};
 use crate::{peers, policies, pools, topology, verdicts};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use twill_crds::{
-    BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, IPReservation, NamespaceIsolation,
-    NetworkPolicy, Node, Object, Protocol, names,
+    BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPPool, IPReservation, NamespaceIsolation, Node,
+    Object, Protocol,
 };
 use twill_datastore::Key;
-use twill_datastore::event::{Occurrence, Severity, reference};
+use twill_datastore::event::{Occurrence, Severity};
 
 /// Pause between two writes of one status, in milliseconds.
 pub(crate) const SOON: u64 = 5_000;
@@ -416,48 +415,4 @@ fn action(step: Step) -> Action {
         }
         Step::Say(Word::OwnerLives(block, note)) => Action::Tell(warning(of_block(&block), "OwnerLives", "Free", note)),
     }
-}
-
-/// The statuses of conditions, which is what people and programs wait for.
-pub(crate) fn transitions(conditions: &[Condition]) -> Vec<(&str, &str, &str)> {
-    conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str())).collect()
-}
-
-/// What to tell of conditions that have become bad: type, and what is bad of it.
-pub(crate) fn tells<K: Object>(
-    object: &K,
-    old: &[Condition],
-    new: &[Condition],
-    bad: &[(&str, bool)],
-) -> Vec<Occurrence> {
-    let became = |(kind, bad): &(&str, bool)| held(new, kind) == Some(*bad) && held(old, kind) != Some(*bad);
-    let of = |(kind, _): &(&str, bool)| {
-        let condition = new.iter().find(|condition| condition.type_ == *kind)?;
-        let reason = if [ACCEPTED, OWN_ACCEPTED].contains(kind) { "Rejected" } else { kind };
-        Some(warning(reference(object), reason, "Check", condition.message.clone()))
-    };
-    bad.iter().filter(|one| became(one)).filter_map(of).collect()
-}
-
-fn warning(regarding: ObjectReference, reason: &str, action: &str, note: String) -> Occurrence {
-    Occurrence { regarding, severity: Severity::Warning, reason: reason.to_owned(), action: action.to_owned(), note }
-}
-
-fn by_name<K: Object>(name: &str, uid: Option<String>) -> ObjectReference {
-    let kind = K::kind();
-    ObjectReference {
-        api_version: Some(kind.api_version()),
-        kind: Some(kind.kind.into_owned()),
-        name: Some(name.to_owned()),
-        uid,
-        ..ObjectReference::default()
-    }
-}
-
-fn of_block(block: &Block) -> ObjectReference {
-    by_name::<IPBlock>(&names::block_name(block.cidr()), Some(block.version.uid.clone()))
-}
-
-fn of_policy(key: &Key, uid: String) -> ObjectReference {
-    ObjectReference { namespace: Some(key.namespace.clone()), ..by_name::<NetworkPolicy>(&key.name, Some(uid)) }
 }

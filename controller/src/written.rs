@@ -1,7 +1,8 @@
 //! A status that is to be written: of which object, what to tell then, and how soon.
 
 use crate::conditions::{ACCEPTED, OWN_ACCEPTED};
-use crate::plan::{AT_ONCE, LATER, SOON, Written, tells, transitions};
+use crate::events::{tells, transitions};
+use crate::plan::{AT_ONCE, LATER, SOON, Written};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use twill_crds::bgp::BGPConfigurationStatus;
 use twill_crds::bgp_filter::BGPFilterStatus;
