@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// What an operator wants of a range of addresses for pods.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -203,6 +204,24 @@ impl IPBlock {
     }
 }
 
+/// Blocks in the order in which they were claimed: the oldest first.
+pub fn sort_by_age(blocks: &mut [&IPBlock]) {
+    blocks.sort_by_key(|block| {
+        let time = block.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (time.is_none(), time, block.spec.cidr)
+    });
+}
+
+/// The addresses from which a node itself sends to pods behind a tunnel, of each family at most one: ordinal 0 of the oldest of its blocks that it
+/// does not give back.
+#[must_use]
+pub fn tunnel_addresses<'a>(blocks: impl IntoIterator<Item = &'a IPBlock>) -> Vec<IpAddr> {
+    let mut blocks: Vec<&IPBlock> = blocks.into_iter().filter(|block| !block.is_releasing()).collect();
+    sort_by_age(&mut blocks);
+    let oldest = |v6| blocks.iter().map(|block| block.spec.cidr.network()).find(|address| address.is_ipv6() == v6);
+    [false, true].into_iter().filter_map(oldest).collect()
+}
+
 /// Which pools count where an engine could not refuse the others: valid in themselves, and of those that overlap the
 /// oldest (`creationTimestamp`, then name). The second list is the rest, each with the reason in one sentence. Both are in
 /// that order, whatever the order of `pools`.
@@ -289,5 +308,26 @@ mod tests {
                 prop_assert!(accepted.iter().any(|a| pool::overlap(a.spec.cidr, pool.spec.cidr)));
             }
         }
+    }
+
+    #[test]
+    fn a_node_sends_into_tunnels_from_its_oldest_blocks_of_both_families() {
+        let block = |cidr: &str, second: Option<u32>, releasing: bool| -> IPBlock {
+            let time = second.map(|second| format!("2026-01-01T00:00:{second:02}Z"));
+            serde_json::from_value(json!({
+                "apiVersion": "twill.network/v1", "kind": "IPBlock", "spec": {"cidr": cidr, "node": "n1"},
+                "metadata": {"name": "b", "creationTimestamp": time}, "status": {"releasing": releasing}
+            }))
+            .unwrap()
+        };
+        let blocks = [
+            block("10.42.0.0/26", None, false),
+            block("10.42.3.0/26", Some(3), false),
+            block("10.42.2.0/26", Some(2), false),
+            block("10.42.1.0/26", Some(1), true),
+            block("fd42::40/122", Some(9), false),
+        ];
+        let addresses: Vec<String> = tunnel_addresses(&blocks).iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["10.42.2.0", "fd42::40"]);
     }
 }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use twill_crds::bmp::BmpStation;
-use twill_crds::ippool::accepted;
+use twill_crds::ippool::{accepted, sort_by_age, tunnel_addresses};
 use twill_crds::names::DEFAULT_ASN;
 use twill_crds::{BGPConfigurationSpec, IPBlock, IPPool, Object};
 use twill_datastore::Key;
@@ -111,8 +111,6 @@ fn fib_config(
         cidr: pool.spec.cidr,
         encapsulation: pool.spec.encapsulation,
     };
-    let oldest =
-        |v6: bool| blocks.iter().map(|block| block.spec.cidr.network()).find(|address| address.is_ipv6() == v6);
     fib::Config {
         install: true,
         alone: false,
@@ -122,7 +120,7 @@ fn fib_config(
         nodes: nodes.others.clone(),
         peers: speaker.peers.values().map(|peer| peer.address).collect(),
         local,
-        tunnel_sources: [false, true].into_iter().filter_map(oldest).collect(),
+        tunnel_sources: tunnel_addresses(blocks.iter().copied()),
         vxlan_port: spec.vxlan_port,
         checksum_offload: spec.tunnel_checksum_offload,
         ..fib::Config::default()
@@ -138,10 +136,7 @@ fn own_blocks<'a>(own: &str, objects: &'a Objects) -> Vec<&'a IPBlock> {
         .map(|(_, block)| block.as_ref())
         .filter(|block| block.spec.node == own && objects.claimant.owns(block) && !block.is_releasing())
         .collect();
-    blocks.sort_by_key(|block| {
-        let time = block.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (time.is_none(), time, block.spec.cidr)
-    });
+    sort_by_age(&mut blocks);
     blocks
 }
 
