@@ -6,6 +6,7 @@
 use super::judge::{Judgement, judge_by};
 use super::packet::{Governing, Packet};
 use super::party::Side;
+use super::told::By;
 use super::universe::Universe;
 use crate::host::Failsafe;
 use crate::host::failsafe::{Facts, Peers, failsafes};
@@ -163,8 +164,10 @@ impl Universe {
 
     /// HostPolicies of a node, in the order in which they are judged.
     pub(super) fn program(&self, node: &str) -> Vec<&HostPolicy> {
-        let enforced = self.told.get(node).and_then(|told| told.enforced.as_ref());
-        enforced.map_or_else(|| self.stored_program(node), |enforced| enforced.now.iter().collect())
+        match self.told.get(node).map(|told| &told.by) {
+            Some(By::Enforced(enforced)) => enforced.now.iter().collect(),
+            _ => self.stored_program(node),
+        }
     }
 
     /// The same as the datastore has them.

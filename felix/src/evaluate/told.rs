@@ -13,8 +13,20 @@ use twill_crds::host_policy::ConfirmationMode;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
     pub(super) failsafes: Vec<Failsafe>,
-    /// What it enforces; none: it is judged by what the datastore has.
-    pub(super) enforced: Option<Enforced>,
+    /// By which HostPolicies it is judged.
+    pub(super) by: By,
+}
+
+/// By which HostPolicies a node is judged.
+#[derive(Clone, Debug, Default)]
+pub(super) enum By {
+    /// Those that the datastore has.
+    #[default]
+    Stored,
+    /// The same, because the node does not say which it enforces.
+    StoredForWant,
+    /// Those that it enforces.
+    Enforced(Enforced),
 }
 
 /// HostPolicies as a node enforces them, in the order in which they are judged.
@@ -31,21 +43,15 @@ impl Universe {
     /// The same with what a node says that it needs. Its HostPolicies stay those of the datastore, as for what does not exist yet.
     #[must_use]
     pub fn needing(mut self, node: &str, failsafes: Vec<Failsafe>) -> Self {
-        self.told.insert(node.to_owned(), Told { failsafes, enforced: None });
+        self.told.insert(node.to_owned(), Told { failsafes, by: By::Stored });
         self
     }
 
     /// The same with all that a node says of itself: its connections are judged by what it enforces.
     #[must_use]
     pub fn told(mut self, state: &State) -> Self {
-        let trial = state.trial.clone().filter(|trial| trial.begun);
-        let enforced = Enforced {
-            now: read(state.in_force()),
-            trial: trial.map(|trial| (trial, read(&state.confirmed_policies))),
-            reverted: state.reverted.as_ref().map(|reverted| reverted.why.clone()),
-        };
-        let told = Told { failsafes: state.failsafes.clone(), enforced: Some(enforced) };
-        self.told.insert(state.node.clone(), told);
+        let by = enforced(state).map_or(By::StoredForWant, By::Enforced);
+        self.told.insert(state.node.clone(), Told { failsafes: state.failsafes.clone(), by });
         self
     }
 
@@ -53,8 +59,9 @@ impl Universe {
     pub(super) fn remarks(&self, at: &AtHost<'_>, peer: &Side, judged: &Judgement) -> Vec<Note> {
         match self.told.get(at.node) {
             None => self.assumption(at, judged).into_iter().collect(),
-            Some(Told { enforced: None, .. }) => Vec::new(),
-            Some(Told { enforced: Some(enforced), .. }) => {
+            Some(Told { by: By::Stored, .. }) => Vec::new(),
+            Some(Told { by: By::StoredForWant, .. }) => vec![Note::Enforced(of_an_older_felix(at.node))],
+            Some(Told { by: By::Enforced(enforced), .. }) => {
                 self.difference(enforced, at, peer).map(Note::Enforced).into_iter().collect()
             }
         }
@@ -89,6 +96,23 @@ impl Universe {
             None => format!("node {node} does not enforce yet what the datastore has, {judged}"),
         })
     }
+}
+
+/// What a node enforces, if it says so.
+fn enforced(state: &State) -> Option<Enforced> {
+    let trial = match state.trial.as_ref().filter(|trial| trial.begun) {
+        Some(trial) => Some((trial.clone(), read(state.confirmed()?))),
+        None => None,
+    };
+    let reverted = state.reverted.as_ref().map(|reverted| reverted.why.clone());
+    Some(Enforced { now: read(state.in_force()?), trial, reverted })
+}
+
+/// Why a node is judged by what the datastore has, though it was asked.
+fn of_an_older_felix(node: &str) -> String {
+    format!(
+        "node {node} runs an older felix, which does not say what it enforces: judged by what the datastore has; upgrade felix there"
+    )
 }
 
 fn under_way(trial: &OnTrial, node: &str) -> String {

@@ -13,8 +13,9 @@ pub struct State {
     pub node: String,
     /// Names of those that are in force while nothing is on trial.
     pub confirmed: Vec<String>,
-    /// The same, as they were when they were confirmed.
-    pub confirmed_policies: Vec<HostPolicy>,
+    /// The same, as they were when they were confirmed. An older felix does not say it, which is not the same as none.
+    #[serde(default)]
+    pub confirmed_policies: Option<Vec<HostPolicy>>,
     /// What is on trial.
     #[serde(default)]
     pub trial: Option<OnTrial>,
@@ -34,9 +35,11 @@ pub struct State {
 pub struct OnTrial {
     /// Names of the policies.
     pub policies: Vec<String>,
-    /// The same, as they are on trial.
-    pub objects: Vec<HostPolicy>,
+    /// The same, as they are on trial; not said by an older felix.
+    #[serde(default)]
+    pub objects: Option<Vec<HostPolicy>>,
     /// Whether the kernel has them; else the trial is about to begin.
+    #[serde(default)]
     pub begun: bool,
     /// How long it goes on unless it is confirmed.
     pub seconds_left: u64,
@@ -48,10 +51,42 @@ pub struct OnTrial {
 }
 
 impl State {
-    /// What is in force now.
+    /// What is in force now; none: the node does not say.
     #[must_use]
-    pub fn in_force(&self) -> &[HostPolicy] {
-        let begun = self.trial.as_ref().filter(|trial| trial.begun);
-        begun.map_or(&self.confirmed_policies, |trial| &trial.objects)
+    pub fn in_force(&self) -> Option<&[HostPolicy]> {
+        match &self.trial {
+            // Who does not say what is on trial does not say whether it has begun, either.
+            Some(OnTrial { objects: None, .. }) => None,
+            Some(OnTrial { objects: Some(objects), begun: true, .. }) => Some(objects),
+            _ => self.confirmed(),
+        }
+    }
+
+    /// What is in force while nothing is on trial; none: the node does not say.
+    #[must_use]
+    pub fn confirmed(&self) -> Option<&[HostPolicy]> {
+        match &self.confirmed_policies {
+            Some(policies) => Some(policies),
+            None => self.confirmed.is_empty().then_some(&[] as &[HostPolicy]),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn said(confirmed: &[&str], trial: Value) -> State {
+        serde_json::from_value(json!({"node": "n1", "confirmed": confirmed, "trial": trial, "failsafes": []})).unwrap()
+    }
+
+    #[test]
+    fn an_older_felix_does_not_say_what_its_policies_say_and_that_is_not_none() {
+        let trial = json!({"policies": ["b"], "secondsLeft": 7, "confirmation": "SelfTest", "lastFailure": null});
+        assert_eq!(said(&["a"], Value::Null).in_force(), None);
+        assert_eq!(said(&[], trial).in_force(), None);
+        assert_eq!(said(&[], Value::Null).in_force(), Some([].as_slice()), "without any there is nothing to say");
     }
 }

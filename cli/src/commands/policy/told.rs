@@ -2,7 +2,7 @@
 
 use crate::args::Told;
 use crate::io::control::ask;
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,14 +47,21 @@ pub(crate) fn of_this_node(run_dir: &Path, nodes: &[Node]) -> Option<State> {
     if !socket.exists() {
         return None;
     }
-    let asked: anyhow::Result<State> = ask(&socket, &FelixRequest::HostPolicies);
-    match asked {
+    match ask(&socket, &FelixRequest::HostPolicies).and_then(of_this_release) {
         Ok(state) => nodes.iter().any(|node| node.name() == state.node).then_some(state),
         Err(error) => {
-            eprintln!("warning: what this node needs is not known: {error:#}");
+            eprintln!("warning: what this node says of its HostPolicies is not used: {error:#}");
             None
         }
     }
+}
+
+/// An answer that another release of felix may have given.
+fn of_this_release(answer: Value) -> anyhow::Result<State> {
+    let node = answer["node"].as_str().map(|name| format!(" of node {name}")).unwrap_or_default();
+    serde_json::from_value(answer).map_err(|error| {
+        anyhow!("the felix{node} is of another release than this twill ({error}); use the twill that came with it")
+    })
 }
 
 /// The universe with what nodes say that they need; their HostPolicies are those of the objects.
@@ -80,5 +87,14 @@ mod tests {
         let node = serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap();
         let all = known(directory.path(), &told, &[node]).unwrap();
         assert_eq!(all.iter().map(|state| state.confirmed.clone()).collect::<Vec<_>>(), [["b"]]);
+    }
+
+    #[test]
+    fn an_answer_of_another_release_is_used_as_far_as_it_goes_or_named_in_a_sentence() {
+        let older = json!({"node": "n1", "confirmed": ["a"], "trial": null, "reverted": null, "failsafes": []});
+        assert_eq!(of_this_release(older).unwrap().in_force(), None);
+        let other = of_this_release(json!({"node": "n1", "confirmed": []})).unwrap_err().to_string();
+        let sentence = "the felix of node n1 is of another release than this twill (missing field `failsafes`); use the twill that came with it";
+        assert_eq!(other, sentence);
     }
 }

@@ -101,7 +101,7 @@ fn says(node: &str, enforced: &[(&str, Value)], ssh: u16) -> State {
     State {
         node: node.to_owned(),
         confirmed: enforced.iter().map(|(name, _)| (*name).to_owned()).collect(),
-        confirmed_policies: stored(enforced),
+        confirmed_policies: Some(stored(enforced)),
         failsafes: failsafes(&facts),
         ..State::default()
     }
@@ -110,7 +110,7 @@ fn says(node: &str, enforced: &[(&str, Value)], ssh: u16) -> State {
 fn on_trial(policies: &[(&str, Value)], confirmation: ConfirmationMode, last_failure: Option<&str>) -> OnTrial {
     OnTrial {
         policies: policies.iter().map(|(name, _)| (*name).to_owned()).collect(),
-        objects: stored(policies),
+        objects: Some(stored(policies)),
         begun: true,
         seconds_left: 34,
         confirmation,
@@ -140,6 +140,17 @@ fn what_nodes_say_of_themselves_counts_and_trials_are_told_with_what_is_without_
     let went_back = story(&all.clone().told(&reverted), "203.0.113.5", "n1", 443, &by);
     let late = story(&all.told(&says("n1", &[("old", json!({}))], 22)), "198.51.100.7", "n1", 443, &by);
     insta::assert_snapshot!([usual, own, no_more, tried, loosened, went_back, late].join("\n\n"));
+}
+
+#[test]
+fn a_node_that_does_not_say_what_it_enforces_is_judged_by_what_is_stored_and_by_what_it_needs() {
+    let older = State { confirmed_policies: None, ..says("n1", &[("old", json!({}))], 2222) };
+    let all = hosts(&[web()]).told(&older);
+    let by = Crossing::default();
+    let closed = story(&all, "203.0.113.5", "n1", 443, &by);
+    let note = "note     node n1 runs an older felix, which does not say what it enforces: judged by what the datastore has; upgrade felix there";
+    assert!(closed.contains("isolated by HostPolicy edge") && closed.ends_with(note), "{closed}");
+    assert!(story(&all, "203.0.113.5", "n1", 2222, &by).contains("2222/TCP: allowed"), "what it needs it says");
 }
 
 #[test]

@@ -330,7 +330,7 @@ impl Agent {
         let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
         let trial = trials.running().map(|running| OnTrial {
             policies: owned(running.policies().collect()),
-            objects: running.objects().to_vec(),
+            objects: Some(running.objects().to_vec()),
             begun: running.is_begun(),
             seconds_left: running.left(Instant::now()).as_secs(),
             confirmation: if running.is_manual() { ConfirmationMode::Manual } else { ConfirmationMode::SelfTest },
@@ -340,7 +340,7 @@ impl Agent {
         State {
             node: self.node.clone(),
             confirmed: owned(trials.confirmed().iter().map(|policy| policy.rules.key.name.as_str()).collect()),
-            confirmed_policies: trials.kept().confirmed.clone(),
+            confirmed_policies: Some(trials.kept().confirmed.clone()),
             trial,
             reverted: trials.held_back().cloned(),
             failsafes_despite_none: owned(plan.failsafes_despite_none()),
