@@ -286,3 +286,26 @@ fn looser_is_what_forbids_nothing_more() {
     let risky = json!({"failsafes": "None", "lockoutRisk": "Accepted"});
     assert!(looser(&[json!({})], std::slice::from_ref(&risky)) && !looser(&[risky], &[json!({})]));
 }
+
+#[test]
+fn what_is_on_trial_is_told_with_what_is_read_of_it_alone() {
+    let whole = || {
+        let mut object =
+            annotated("h", 1, json!({"kubectl.kubernetes.io/last-applied-configuration": "long"}), only(22));
+        object.metadata.managed_fields = Some(Vec::new());
+        object.metadata.resource_version = Some("7".into());
+        object
+    };
+    let (begin, mut trials) = (Instant::now(), Trials::default());
+    let bare = object("h", 1, only(22));
+    for _ in ["it is new", "it is heard again"] {
+        trials.want(vec![whole()], begin, WITHOUT_BGP, dead);
+        let [told] = trials.running().unwrap().objects() else { panic!("{trials:?}") };
+        let (meta, spec) = (&told.metadata, &told.spec);
+        assert_eq!(
+            (spec, &meta.name, &meta.uid, meta.generation),
+            (&bare.spec, &bare.metadata.name, &bare.metadata.uid, Some(1))
+        );
+        assert_eq!((&meta.annotations, &meta.managed_fields, &meta.resource_version), (&None, &None, &None));
+    }
+}

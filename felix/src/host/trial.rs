@@ -173,7 +173,7 @@ impl Trials {
         if let Some(running) = self.running.as_mut().filter(|running| running.attempt == attempt) {
             // The same state of the same objects; only a confirmation may have come.
             running.program = program;
-            running.objects = wanted;
+            running.objects = wanted.into_iter().map(trimmed).collect();
             return Step::Nothing;
         }
         if let Some(reverted) = self.kept.reverted.iter().find(|one| one.attempt == attempt) {
@@ -318,7 +318,7 @@ impl Trials {
         let within = deciding().map(|policy| policy.confirmation.within).min();
         Running {
             attempt,
-            objects,
+            objects: objects.into_iter().map(trimmed).collect(),
             within: within.unwrap_or(Duration::from_secs(60)),
             until: None,
             passes: 0,
@@ -345,7 +345,7 @@ impl Running {
         self.program.iter().map(|policy| name(policy))
     }
 
-    /// Its policies, as the datastore has them.
+    /// Its policies, as the datastore has them, trimmed to what is read of them.
     #[must_use]
     pub fn objects(&self) -> &[HostPolicy] {
         &self.objects
