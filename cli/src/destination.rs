@@ -92,6 +92,7 @@ mod tests {
         assert_eq!(read("[fd00::1]"), is("fd00::1", None));
         assert_eq!(read("n-1.example"), is("n-1.example", None));
         assert_eq!(read("n-1:22"), is("n-1", Some((22, Protocol::TCP))));
+        assert_eq!((read("4711"), read("4711:22")), (is("4711", None), is("4711", Some((22, Protocol::TCP)))));
         for bad in ["Pg-0", "db/pg-0:x", "db/pg-0:80/x", "db/pg-0:99999", "db/pg-0:0", "a/b/c"] {
             assert_eq!(read(bad), None, "{bad}");
         }

@@ -308,7 +308,7 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
     let lines: Vec<String> = out.lines().map(words).collect();
     let told = "closes n1 Forwarded outside in 203.0.113.0/24 1-442/TCP, 444-30079/TCP, 30081-65535/TCP, all UDP, all SCTP, ICMP and 2 more eth0 +edge";
     assert!(lines.contains(&told.to_owned()), "{out}");
-    let needs = "what nodes need is taken for what they usually do; `twill policy host` on a node says what it is\n";
+    let needs = "what nodes need is taken for what they usually do; --host-state FILE takes what `twill policy host -o json` says on one\n";
     let cuts =
         "nodes judge new connections so once the change is confirmed; no HostPolicy cuts a connection that is open\n";
     assert!(out.ends_with(&format!("{needs}{cuts}")), "{out}");

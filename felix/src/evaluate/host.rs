@@ -94,11 +94,14 @@ impl Universe {
             return Judgement::NotJudged(format!("no HostPolicy of node {} closes {what}", at.node));
         }
         if let Some(interface) = at.interface {
-            return self.judge_at_interface(at, peer, program, interface);
+            return self.judge_at_interface(at, peer, program, (interface, interface));
         }
         let kinds = kinds(program.iter().copied(), at.way);
-        let judged: Vec<(String, Judgement)> =
-            kinds.into_iter().map(|(name, one)| (name, self.judge_at_interface(at, peer, program, &one))).collect();
+        let judge = |(name, one): (String, String)| {
+            let judgement = self.judge_at_interface(at, peer, program, (&name, &one));
+            (name, judgement)
+        };
+        let judged: Vec<(String, Judgement)> = kinds.into_iter().map(judge).collect();
         let differ = judged.windows(2).any(|two| two[0].1.allows() != two[1].1.allows());
         if differ {
             return Judgement::Depends { node: at.node.to_owned(), interfaces: judged };
@@ -108,13 +111,20 @@ impl Universe {
         told.unwrap_or(Judgement::NotIsolated)
     }
 
-    fn judge_at_interface(&self, at: &AtHost<'_>, peer: &Side, program: &[&HostPolicy], interface: &str) -> Judgement {
+    /// At an interface, which people call `name`.
+    fn judge_at_interface(
+        &self,
+        at: &AtHost<'_>,
+        peer: &Side,
+        program: &[&HostPolicy],
+        (name, interface): (&str, &str),
+    ) -> Judgement {
         if is_spared(interface) {
-            return Judgement::NotJudged(format!("HostPolicies never close {interface}"));
+            return Judgement::NotJudged(format!("HostPolicies never close {name}"));
         }
         let governing = governing(program, at.way, interface);
         if governing.is_empty() {
-            return Judgement::NotJudged(format!("no HostPolicy of node {} is about {interface}", at.node));
+            return Judgement::NotJudged(format!("no HostPolicy of node {} is about {name}", at.node));
         }
         if let Some(failsafe) = self.need(at, peer).filter(|_| has_failsafes(program, at.way)) {
             let (node, reason) = (at.node.to_owned(), failsafe.reason.clone());
@@ -205,7 +215,7 @@ fn is_spared(interface: &str) -> bool {
 pub(super) fn kinds<'a>(program: impl IntoIterator<Item = &'a HostPolicy>, way: Way) -> Vec<Kind> {
     let closing = program.into_iter().filter(|policy| policy.closes(way));
     let named: BTreeSet<&InterfaceName> = closing.flat_map(|policy| &policy.interfaces).collect();
-    // No interface is called so.
+    // No interface is called so, and no sentence says it.
     const ANY_END: &str = "\u{2026}";
     let mut kinds: Vec<Kind> = Vec::new();
     for name in named {

@@ -41,7 +41,9 @@ fn is_name(text: &str) -> bool {
         let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         !label.is_empty() && label.chars().all(inside) && !label.starts_with('-') && !label.ends_with('-')
     };
-    text.len() <= 253 && text.split('.').all(label) && text.contains(|c: char| c.is_ascii_lowercase())
+    // A name of digits alone is one; with dots between them it is meant to be an address.
+    let is_address = text.contains('.') && !text.contains(|c: char| c.is_ascii_lowercase());
+    text.len() <= 253 && text.split('.').all(label) && !is_address
 }
 
 impl fmt::Display for Party {

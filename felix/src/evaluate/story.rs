@@ -59,7 +59,7 @@ impl fmt::Display for Note {
         match self {
             Self::Assumed { node } => write!(
                 f,
-                "node {node} was not asked what it needs: taken for what nodes usually need; `twill policy host` there says it"
+                "node {node} was not asked what it needs: taken for what nodes usually need; --host-state FILE takes what `twill policy host -o json` says there"
             ),
             Self::Enforced(sentence) => f.write_str(sentence),
             Self::Translated { node } => {

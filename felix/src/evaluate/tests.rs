@@ -131,6 +131,7 @@ fn who_does_not_exist_is_an_error_and_so_is_what_is_no_party() {
     let sentence = "there is no node cart; `twill get nodes` lists them, and a pod is written NAMESPACE/POD";
     assert_eq!(missing.unwrap_err().to_string(), sentence);
     for wrong in ["Cart", "a/b/c", "/x", "10.0.0.300", "a..b", "-a", ""] {
+    assert_eq!("4711".parse(), Ok(Party::Node("4711".to_owned())));
         assert!(wrong.parse::<Party>().is_err(), "{wrong}");
     }
 }

@@ -37,7 +37,7 @@ fn what_comes_to_a_node_is_judged_by_its_host_policies_with_the_fix_in_their_wor
              isolated by HostPolicy edge
              nearest: HostPolicy edge ingress[0] allows this port, but only from 198.51.100.0/24
              fix: add {cidrs: [\"203.0.113.5/32\"]} to HostPolicy edge ingress[0].from
-  note     node n1 was not asked what it needs: taken for what nodes usually need; `twill policy host` there says it";
+  note     node n1 was not asked what it needs: taken for what nodes usually need; --host-state FILE takes what `twill policy host -o json` says there";
     let by = Crossing::default();
     assert_eq!(story(&all, "203.0.113.5", "192.0.2.1", 443, &by), denied);
     assert!(story(&all, "198.51.100.7", "192.0.2.1", 443, &by).contains("allowed by HostPolicy edge ingress[0]"));
@@ -61,7 +61,7 @@ fn a_verdict_that_depends_on_the_interface_is_none_until_that_is_named() {
   ingress  depends on the interface of node n1:
              eth0: denied: no rule allows it
              bond*: denied: no rule allows it
-             other interfaces: allowed: no HostPolicy of node n1 is about \u{2026}";
+             other interfaces: allowed: no HostPolicy of node n1 is about other interfaces";
     let (told, note) = any.split_once("\n  note").unwrap();
     assert!(told.ends_with(expected) && note.contains("node n1 was not asked what it needs"), "{any}");
     let by = |interface: &str| Crossing { interface: Some(interface.to_owned()), ..Crossing::default() };

@@ -42,7 +42,8 @@ fn needs(changes: &[HostChange], told: &[State]) -> Option<String> {
     let known = few(known.into_iter().cloned().collect());
     let of = if known.is_empty() { String::new() } else { format!(" but of {known}, as told there") };
     let needs = "what nodes need is taken for what they usually do";
-    (!others.is_empty()).then(|| format!("{needs}{of}; `twill policy host` on a node says what it is"))
+    (!others.is_empty())
+        .then(|| format!("{needs}{of}; --host-state FILE takes what `twill policy host -o json` says on one"))
 }
 
 /// A node that does not enforce what the datastore has, with which the change is compared.
