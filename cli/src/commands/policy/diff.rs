@@ -2,7 +2,7 @@
 
 mod hosts;
 
-use super::{Cluster, connections, declared, told};
+use super::{Cluster, Putting, connections, declared, told};
 use crate::args::PolicyDiff;
 use crate::commands::{counted, exit, get};
 use crate::io::{manifests, with_store};
@@ -27,8 +27,9 @@ pub(crate) fn run(args: &PolicyDiff) -> anyhow::Result<ExitCode> {
         let before = Cluster::of(&store).await?;
         let mut after = before.clone();
         let (mut passed_over, mut change) = (0, PolicyChange::default());
+        let mut putting = Putting::into(&mut after);
         for manifest in &manifests {
-            if COUNTS.contains(&manifest.kind.kind.as_ref()) && after.put(manifest)? {
+            if COUNTS.contains(&manifest.kind.kind.as_ref()) && putting.put(manifest)? {
                 // A HostPolicy cuts nothing: connections that are open go on, so there is nothing to foretell.
                 if manifest.kind.kind != "HostPolicy" {
                     change.applied.push(manifest.value.clone());

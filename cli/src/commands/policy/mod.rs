@@ -8,6 +8,7 @@ mod show;
 mod test;
 pub(super) mod told;
 
+use objects::Putting;
 pub(super) use objects::{Cluster, declared};
 
 use crate::args::Policy;

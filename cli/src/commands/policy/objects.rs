@@ -2,7 +2,8 @@
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use twill_crds::manifest::Manifest;
 use twill_crds::{
@@ -73,26 +74,6 @@ impl Cluster {
         model::nodes(self.nodes.iter(), blocks)
     }
 
-    /// Puts an object in its place; false if policy does not depend on its kind.
-    pub(crate) fn put(&mut self, manifest: &Manifest) -> anyhow::Result<bool> {
-        let value = &manifest.value;
-        match (manifest.kind.group.as_ref(), manifest.kind.kind.as_ref()) {
-            ("", "Pod") => put(&mut self.pods, value)?,
-            ("", "Namespace") => put(&mut self.namespaces, value)?,
-            ("", "Node") => put(&mut self.nodes, value)?,
-            ("networking.k8s.io", "NetworkPolicy") => put(&mut self.network_policies, value)?,
-            (_, "ClusterNetworkPolicy") => put(&mut self.cluster_network_policies, value)?,
-            (_, "NamespaceIsolation") => put(&mut self.namespace_isolations, value)?,
-            (_, "IPBlock") => put(&mut self.blocks, value)?,
-            (_, "IPPool") => put(&mut self.pools, value)?,
-            (_, "HostPolicy") => put(&mut self.host_policies, value)?,
-            ("", "Service") => put(&mut self.services, value)?,
-            ("discovery.k8s.io", "EndpointSlice") => put(&mut self.endpoint_slices, value)?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
     /// What a running cluster would have: a namespace for every pod and policy, and addresses for pods and nodes without, always the
     /// same for the same names.
     pub(crate) fn complete(&mut self) -> anyhow::Result<()> {
@@ -130,6 +111,60 @@ impl Cluster {
         let pods = self.pods.iter().flat_map(|pod| model::Pod::read(pod).addresses.to_vec());
         let nodes = self.nodes.iter().flat_map(|node| model::Node::read(node).known_as);
         pods.chain(nodes).collect()
+    }
+}
+
+/// A cluster into which objects are put, each in the place of the one that has its name.
+pub(crate) struct Putting<'a> {
+    cluster: &'a mut Cluster,
+    places: Places,
+}
+
+impl<'a> Putting<'a> {
+    pub(crate) fn into(cluster: &'a mut Cluster) -> Self {
+        Self { cluster, places: Places::default() }
+    }
+
+    /// Puts an object in its place; false if policy does not depend on its kind.
+    pub(crate) fn put(&mut self, manifest: &Manifest) -> anyhow::Result<bool> {
+        let Self { cluster, places } = self;
+        let value = &manifest.value;
+        match (manifest.kind.group.as_ref(), manifest.kind.kind.as_ref()) {
+            ("", "Pod") => places.put(&mut cluster.pods, value)?,
+            ("", "Namespace") => places.put(&mut cluster.namespaces, value)?,
+            ("", "Node") => places.put(&mut cluster.nodes, value)?,
+            ("networking.k8s.io", "NetworkPolicy") => places.put(&mut cluster.network_policies, value)?,
+            (_, "ClusterNetworkPolicy") => places.put(&mut cluster.cluster_network_policies, value)?,
+            (_, "NamespaceIsolation") => places.put(&mut cluster.namespace_isolations, value)?,
+            (_, "IPBlock") => places.put(&mut cluster.blocks, value)?,
+            (_, "IPPool") => places.put(&mut cluster.pools, value)?,
+            (_, "HostPolicy") => places.put(&mut cluster.host_policies, value)?,
+            ("", "Service") => places.put(&mut cluster.services, value)?,
+            ("discovery.k8s.io", "EndpointSlice") => places.put(&mut cluster.endpoint_slices, value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// Where objects stand in the lists of their kinds, by namespace and name. A list is looked through once, when something is put into it.
+#[derive(Default)]
+struct Places(HashMap<String, HashMap<(String, String), usize>>);
+
+impl Places {
+    fn put<K: Object>(&mut self, objects: &mut Vec<K>, value: &Value) -> anyhow::Result<()> {
+        let key = |object: &K| (object.namespace().to_owned(), object.name().to_owned());
+        let of_kind = self.0.entry(K::kind().kind.to_string());
+        let places = of_kind.or_insert_with(|| objects.iter().enumerate().map(|(at, old)| (key(old), at)).collect());
+        let new: K = read(value)?;
+        match places.entry(key(&new)) {
+            Entry::Occupied(at) => objects[*at.get()] = new,
+            Entry::Vacant(place) => {
+                place.insert(objects.len());
+                objects.push(new);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -184,16 +219,6 @@ async fn all<K: Object>(store: &Datastore) -> anyhow::Result<Vec<K>> {
 fn read<K: Object>(value: &Value) -> anyhow::Result<K> {
     let name = || value["metadata"]["name"].as_str().unwrap_or_default();
     serde_json::from_value(value.clone()).with_context(|| format!("{} {} cannot be read", K::kind().kind, name()))
-}
-
-fn put<K: Object>(objects: &mut Vec<K>, value: &Value) -> anyhow::Result<()> {
-    let new: K = read(value)?;
-    let place = objects.iter_mut().find(|old| (old.namespace(), old.name()) == (new.namespace(), new.name()));
-    match place {
-        Some(place) => *place = new,
-        None => objects.push(new),
-    }
-    Ok(())
 }
 
 /// All ports that a pod's containers declare.

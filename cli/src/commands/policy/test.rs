@@ -2,7 +2,7 @@
 
 mod cases;
 
-use super::{Cluster, told};
+use super::{Cluster, Putting, told};
 use crate::args::PolicyTest;
 use crate::commands::{counted, exit, explain};
 use crate::io::{manifests, with_store};
@@ -23,15 +23,17 @@ pub(crate) fn run(args: &PolicyTest) -> anyhow::Result<ExitCode> {
         Some(url) => with_store(url, async |store| Cluster::of(&store).await)?,
         None => Cluster::default(),
     };
+    let mut putting = Putting::into(&mut cluster);
     for manifest in &manifests {
-        cluster.put(manifest)?;
+        putting.put(manifest)?;
     }
     cluster.complete()?;
     let states = told::of_files(&args.told, &cluster.nodes)?;
     let universe = told::needing(cluster.universe(), &states);
     let mut outcomes = Vec::new();
+    let known = cases::Known::of(&cluster.pods, &cluster.nodes);
     for test in &tests {
-        for case in cases::read(test, &cluster.pods, &cluster.nodes)? {
+        for case in cases::read(test, &known)? {
             let asked: Vec<Vec<Explanation>> =
                 case.assertions.iter().map(|one| ask(&universe, one)).collect::<anyhow::Result<_>>()?;
             let assumed = asked.iter().filter(|stories| stories.iter().any(is_assumed)).count();

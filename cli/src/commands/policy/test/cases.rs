@@ -5,6 +5,7 @@ use crate::commands::policy::declared;
 use crate::destination::{NodePort, port_of};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use twill_crds::manifest::{Document, ManifestError};
 use twill_crds::{Node, Object, Pod, names};
 use twill_felix::evaluate::{Crossing, Party};
@@ -85,6 +86,15 @@ enum Word {
     Text(String),
 }
 
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
 /// `NAMESPACE/POD`, a node's name, an address, or pods or nodes by labels.
 #[derive(Deserialize)]
 #[serde(
@@ -92,7 +102,8 @@ enum Word {
     expecting = "must be NAMESPACE/POD, a node's name, an address, {namespace: NAME, labels: {KEY: VALUE}} or {nodeLabels: {KEY: VALUE}}"
 )]
 enum Ends {
-    One(String),
+    /// YAML takes the name of a node that is all digits for a number.
+    One(Word),
     Pods(Selected),
     Nodes(SelectedNodes),
 }
@@ -112,18 +123,26 @@ struct SelectedNodes {
 }
 
 /// Whom cases may be about.
-#[derive(Clone, Copy)]
-struct Known<'a> {
-    pods: &'a [Pod],
-    nodes: &'a [Node],
+pub(super) struct Known<'a> {
+    pods: BTreeMap<PodKey, &'a Pod>,
+    /// Those of them that own addresses still.
+    running: Vec<(PodKey, &'a Pod)>,
+    nodes: BTreeMap<&'a str, &'a Node>,
+}
+
+impl<'a> Known<'a> {
+    pub(super) fn of(pods: &'a [Pod], nodes: &'a [Node]) -> Self {
+        let all = || pods.iter().map(|pod| (keyed(pod), pod));
+        let running = all().filter(|(_, pod)| !twill_felix::model::Pod::read(pod).completed).collect();
+        Self { pods: all().collect(), running, nodes: nodes.iter().map(|node| (node.name(), node)).collect() }
+    }
 }
 
 /// All cases of a document.
 ///
 /// # Errors
 /// The first thing that is wrong, with file and line.
-pub(super) fn read(document: &Document, pods: &[Pod], nodes: &[Node]) -> Result<Vec<Case>, ManifestError> {
-    let known = Known { pods, nodes };
+pub(super) fn read(document: &Document, known: &Known<'_>) -> Result<Vec<Case>, ManifestError> {
     let written: Written = document.decode()?;
     let version = format!("{}/{}", names::GROUP, names::VERSION);
     if written.api_version != version {
@@ -135,7 +154,7 @@ pub(super) fn read(document: &Document, pods: &[Pod], nodes: &[Node]) -> Result<
     written.cases.iter().enumerate().map(|(i, case)| read_case(document, &format!("cases[{i}]"), case, known)).collect()
 }
 
-fn read_case(document: &Document, at: &str, case: &WrittenCase, known: Known<'_>) -> Result<Case, ManifestError> {
+fn read_case(document: &Document, at: &str, case: &WrittenCase, known: &Known<'_>) -> Result<Case, ManifestError> {
     let refused =
         |field: &str, problem: String| document.refused(&format!("{at}.{field}"), format!("{at}.{field}: {problem}"));
     let (from, to) = (
@@ -147,23 +166,21 @@ fn read_case(document: &Document, at: &str, case: &WrittenCase, known: Known<'_>
     let through = through.map_err(|problem| refused("through", problem))?;
     let way = crossing(case.interface.as_ref(), through.as_ref());
     let both_named = matches!((&case.from, &case.to), (Ends::One(_), Ends::One(_)));
+    // A selector does not mean that a pod or a node is to reach itself, which it always does.
+    let counts = |src: &Party, dst: &Party| src != dst || both_named;
+    let mut to_ports = Vec::new();
+    for dst in to.iter().filter(|dst| from.iter().any(|src| counts(src, dst))) {
+        let declared = || declared_by(dst, known).map_err(|problem| refused("to", problem));
+        to_ports.push((dst, if ports.is_empty() { declared()? } else { ports.clone() }));
+    }
     let mut assertions = Vec::new();
-    for (src, dst) in from.iter().flat_map(|src| to.iter().map(move |dst| (src, dst))) {
-        // A selector does not mean that a pod or a node is to reach itself, which it always does.
-        if src == dst && !both_named {
-            continue;
-        }
-        let ports = if ports.is_empty() {
-            declared_by(dst, known.pods).map_err(|problem| refused("to", problem))?
-        } else {
-            ports.clone()
+    for (src, (dst, ports)) in from.iter().flat_map(|src| to_ports.iter().map(move |to| (src, to))) {
+        let ports = ports.iter().filter(|_| counts(src, dst));
+        let assertion = |port: &(u16, Protocol)| {
+            let (from, to, port, way) = (src.clone(), (*dst).clone(), *port, way.clone());
+            Assertion { from, to, port, way }
         };
-        assertions.extend(ports.into_iter().map(|port| Assertion {
-            from: src.clone(),
-            to: dst.clone(),
-            port,
-            way: way.clone(),
-        }));
+        assertions.extend(ports.map(assertion));
     }
     if assertions.is_empty() {
         return Err(refused("to", "the only one selected is the sender itself; select another".to_owned()));
@@ -173,22 +190,20 @@ fn read_case(document: &Document, at: &str, case: &WrittenCase, known: Known<'_>
 }
 
 /// The ends that are meant, at least one.
-fn ends(written: &Ends, known: Known<'_>) -> Result<Vec<Party>, String> {
+fn ends(written: &Ends, known: &Known<'_>) -> Result<Vec<Party>, String> {
     match written {
-        Ends::One(text) => {
-            let party: Party = text.parse()?;
+        Ends::One(word) => {
+            let party: Party = word.to_string().parse()?;
             match &party {
-                Party::Pod(key) if !known.pods.iter().any(|pod| keyed(pod) == *key) => {
-                    Err(format!("there is no pod {key}"))
-                }
-                Party::Node(name) if !known.nodes.iter().any(|node| node.name() == name) => {
+                Party::Pod(key) if !known.pods.contains_key(key) => Err(format!("there is no pod {key}")),
+                Party::Node(name) if !known.nodes.contains_key(name.as_str()) => {
                     Err(format!("there is no node {name}; a pod is written NAMESPACE/POD"))
                 }
                 _ => Ok(vec![party]),
             }
         }
-        Ends::Pods(selected) => pods(selected, known.pods),
-        Ends::Nodes(SelectedNodes { node_labels }) => nodes(node_labels, known.nodes),
+        Ends::Pods(selected) => pods(selected, known),
+        Ends::Nodes(SelectedNodes { node_labels }) => nodes(node_labels, known),
     }
 }
 
@@ -196,13 +211,12 @@ fn keyed(pod: &Pod) -> PodKey {
     PodKey { namespace: pod.namespace().to_owned(), name: pod.name().to_owned() }
 }
 
-fn pods(Selected { namespace, labels }: &Selected, all: &[Pod]) -> Result<Vec<Party>, String> {
-    let selected = all.iter().filter(|pod| {
-        let completed = twill_felix::model::Pod::read(pod).completed;
-        let here = namespace.as_ref().is_none_or(|namespace| namespace == pod.namespace());
-        here && !completed && has(*pod, labels)
+fn pods(Selected { namespace, labels }: &Selected, known: &Known<'_>) -> Result<Vec<Party>, String> {
+    let selected = known.running.iter().filter(|(key, pod)| {
+        let here = namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace);
+        here && has(*pod, labels)
     });
-    let found: Vec<Party> = selected.map(|pod| Party::Pod(keyed(pod))).collect();
+    let found: Vec<Party> = selected.map(|(key, _)| Party::Pod(key.clone())).collect();
     if found.is_empty() {
         let place = namespace.as_ref().map(|name| format!(" in namespace {name}")).unwrap_or_default();
         return Err(format!("no running pod{place}{} is there; a case about nobody tests nothing", with(labels)));
@@ -210,8 +224,8 @@ fn pods(Selected { namespace, labels }: &Selected, all: &[Pod]) -> Result<Vec<Pa
     Ok(found)
 }
 
-fn nodes(labels: &BTreeMap<String, String>, all: &[Node]) -> Result<Vec<Party>, String> {
-    let selected = all.iter().filter(|node| has(*node, labels));
+fn nodes(labels: &BTreeMap<String, String>, known: &Known<'_>) -> Result<Vec<Party>, String> {
+    let selected = known.nodes.values().filter(|node| has(**node, labels));
     let found: Vec<Party> = selected.map(|node| Party::Node(node.name().to_owned())).collect();
     if found.is_empty() {
         return Err(format!("no node{} is there; a case about nobody tests nothing", with(labels)));
@@ -233,10 +247,7 @@ fn with(labels: &BTreeMap<String, String>) -> String {
 /// The ports that are written; none: those that the receivers declare.
 fn ports(case: &WrittenCase) -> Result<Vec<(u16, Protocol)>, (&'static str, String)> {
     let read = |field: &'static str, word: &Word| {
-        let text = match word {
-            Word::Number(number) => number.to_string(),
-            Word::Text(text) => text.clone(),
-        };
+        let text = word.to_string();
         let text = match &case.protocol {
             Some(protocol) if !text.contains('/') => format!("{text}/{protocol}"),
             _ => text,
@@ -254,9 +265,8 @@ fn ports(case: &WrittenCase) -> Result<Vec<(u16, Protocol)>, (&'static str, Stri
     }
 }
 
-fn declared_by(dst: &Party, pods: &[Pod]) -> Result<Vec<(u16, Protocol)>, String> {
+fn declared_by(dst: &Party, known: &Known<'_>) -> Result<Vec<(u16, Protocol)>, String> {
     let Party::Pod(key) = dst else { return Err(format!("{dst} declares no ports; write port or ports")) };
-    let pod = pods.iter().find(|pod| pod.namespace() == key.namespace && pod.name() == key.name);
-    let ports: Vec<_> = pod.map(declared).into_iter().flatten().collect();
+    let ports: Vec<_> = known.pods.get(key).map(|pod| declared(pod)).into_iter().flatten().collect();
     if ports.is_empty() { Err(format!("{dst} declares no ports; write port or ports")) } else { Ok(ports) }
 }
