@@ -436,3 +436,50 @@ cases:
     let sentence = "-> shop/cart-0 (198.18.0.1) 8080/TCP, the NodePort 30080 of node n1 (Service shop/cart): allowed";
     assert!(code == 2 && out.contains(sentence), "{out}");
 }
+
+#[test]
+fn a_node_that_is_called_by_digits_is_named_and_seen_beyond_a_tunnel_at_its_address_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = "
+apiVersion: twill.network/v1
+kind: IPPool
+metadata: {name: pods}
+spec: {cidr: 10.42.0.0/16, encapsulation: {protocol: VXLAN, when: WHEN}}
+---
+apiVersion: twill.network/v1
+kind: IPBlock
+metadata: {name: 10-42-9-0-26}
+spec: {cidr: 10.42.9.0/26, node: '4711'}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: '4711'}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop}
+spec: {nodeName: n2, containers: [{name: c}]}
+status: {podIPs: [{ip: 10.42.1.5}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.42.9.0/32}}]}]}
+---
+apiVersion: twill.network/v1
+kind: PolicyTest
+cases:
+- {from: 4711, to: shop/db, port: 80, expect: Allow}
+- {from: 192.0.2.1, to: shop/db, port: 80, expect: Deny}
+";
+    let tested = |when: &str| {
+        std::fs::write(directory.path().join("all.yaml"), cluster.replace("WHEN", when)).unwrap();
+        run(directory.path(), &["policy", "test", "all.yaml"])
+    };
+    let (code, out, err) = tested("Always");
+    assert_eq!((code, out.as_str()), (0, "2 assertions of 2 cases: all hold\n"), "{err}");
+    let (code, out, _) = tested("CrossSubnet");
+    let sentence = "--interface NAME says by which it goes";
+    assert!(code == 2 && out.contains("80/TCP: depends on the interface") && out.contains(sentence), "{out}");
+}

@@ -136,7 +136,8 @@ pub(crate) struct Explain {
     /// The receiver: NAMESPACE/POD, a node's name or an address (IPv6 in brackets), then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every
     /// port that the pod declares. A port of a node is followed to the pods that it leads to, if it is a NodePort or a hostPort.
     pub(crate) dst: Destination,
-    /// The interface of a node by which it comes or goes, for HostPolicies that name some.
+    /// The interface of a node by which it comes or goes, for HostPolicies that name some; a tunnel's device, or another one, where only nodes know
+    /// whether a pool's tunnel is taken.
     #[arg(long, value_name = "NAME")]
     pub(crate) interface: Option<String>,
     /// The node and its port, a NodePort, that it comes to before it is sent on to the receiver, for HostPolicies about what is forwarded.

@@ -93,6 +93,9 @@ pub(super) fn value(explanation: &Explanation) -> Value {
         "egress": judgement(&explanation.egress),
         "ingress": judgement(&explanation.ingress),
     });
+    if let Some(outer) = &explanation.outer {
+        value["tunnel"] = judgement(outer);
+    }
     if let Some(through) = &explanation.through {
         value["through"] = judgement(through);
     }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use twill_crds::control::{FelixRequest, ListUser};
-use twill_crds::names::{FELIX_SOCKET, NFT_TABLE};
+use twill_crds::names::{FELIX_SOCKET, IPIP_DEVICE, NFT_TABLE, VXLAN_DEVICE};
 use twill_felix::evaluate::{Crossing, Explanation, Party, Universe};
 use twill_felix::io::nft::Filter;
 use twill_felix::model::{Node, Pod, Protocol};
@@ -161,8 +161,11 @@ impl Place {
     fn way(&self, sent_to: Option<SocketAddr>, interfaces: &[Option<String>; 2], answer: bool) -> Crossing {
         let sent_to = sent_to.filter(|sent| self.own.contains(&sent.ip()));
         let [first, second] = [usize::from(answer), usize::from(!answer)];
-        let interface = interfaces[first].clone().or_else(|| interfaces[second].clone());
         let came_to = self.node.clone().zip(sent_to.map(|sent| sent.port()));
+        // Whether it goes by a tunnel is seen; at a port of the node it is judged by the interface that it came by.
+        let is_tunnel = |name: &&String| [VXLAN_DEVICE, IPIP_DEVICE].contains(&name.as_str());
+        let tunnel = interfaces.iter().flatten().find(is_tunnel).filter(|_| came_to.is_none()).cloned();
+        let interface = tunnel.or_else(|| interfaces[first].clone()).or_else(|| interfaces[second].clone());
         Crossing { interface, came_to, sent_to: sent_to.map(|sent| sent.ip()), hidden: false }
     }
 
@@ -239,6 +242,24 @@ impl std::fmt::Display for Packet {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_packet_that_leaves_by_a_tunnel_is_explained_as_one_that_does() {
+        let place = Place {
+            universe: Cluster::default().universe(),
+            node: Some("n1".to_owned()),
+            own: ["192.0.2.1".parse().unwrap()].into(),
+            local: BTreeSet::new(),
+            lists: BTreeMap::new(),
+        };
+        let by = |interfaces: [&str; 2], sent_to: Option<&str>| {
+            let interfaces = interfaces.map(|name| Some(name.to_owned()));
+            place.way(sent_to.map(|at| at.parse().unwrap()), &interfaces, false).interface.unwrap()
+        };
+        assert_eq!(by(["twl0123456789a", "twill-vxlan"], None), "twill-vxlan");
+        assert_eq!(by(["twl0123456789a", "eth0"], None), "twl0123456789a");
+        assert_eq!(by(["eth0", "twill-vxlan"], Some("192.0.2.1:30080")), "eth0");
+    }
 
     #[test]
     fn what_a_node_sends_into_a_tunnel_or_is_sent_to_another_of_its_addresses_is_watched_too() {

@@ -5,6 +5,7 @@ use super::judge::{Judgement, judge};
 use super::packet::Packet;
 use super::party::{Party, Side, UnknownParty};
 use super::story::{Entered, Explanation, Note};
+use super::tunnel::Tunnel;
 use super::universe::Universe;
 use crate::model::{Direction, Pod, Protocol, Way};
 
@@ -38,7 +39,11 @@ impl Universe {
     ) -> Result<Explanation, UnknownParty> {
         let (from, to) = self.ends(src, dst)?;
         let led = if way.came_to.is_none() { self.led_to(&to, port, protocol) } else { None };
-        let Some(led) = led else { return Ok(self.story(from, to, (port, protocol), way)) };
+        let Some(led) = led else {
+            // Who is named by an address sends from that one, whatever the kernel would choose.
+            let bound = matches!(src, Party::Address(_));
+            return Ok(self.either_way(&from, &to, &Asked { port, protocol, way, bound }));
+        };
         let way = Crossing { came_to: Some((led.node.clone(), port)), sent_to: to.address(), ..way.clone() };
         let explained = self.explain_by(src, &led.to, led.port, protocol, &way)?;
         Ok(Explanation { entered: Some(Entered { node: led.node, port, service: None }), ..explained })
@@ -57,7 +62,19 @@ impl Universe {
         }
     }
 
-    fn story(&self, src: Side, dst: Side, (port, protocol): (u16, Protocol), way: &Crossing) -> Explanation {
+    /// By a tunnel, without one, or, where only the nodes know which, both and what is so for either.
+    fn either_way(&self, src: &Side, dst: &Side, asked: &Asked<'_>) -> Explanation {
+        let told = |tunnel| self.story(src.clone(), dst.clone(), asked, tunnel);
+        let tunnel = asked.sender(src).and_then(|from| self.tunnel(from, dst));
+        match tunnel.as_ref().map(|tunnel| (tunnel, tunnel.is_taken(asked.way))) {
+            None | Some((_, Some(false))) => told(None),
+            Some((tunnel, Some(true))) => told(Some(tunnel)),
+            Some((tunnel, None)) => told(None).or_through(told(Some(tunnel)), tunnel),
+        }
+    }
+
+    fn story(&self, src: Side, dst: Side, asked: &Asked<'_>, tunnel: Option<&Tunnel<'_>>) -> Explanation {
+        let Asked { port, protocol, way, bound } = *asked;
         let mut walk = Walk { universe: self, way, protocol, notes: Vec::new() };
         let entry = walk.entry(&dst);
         // Who sends it from elsewhere sees the node that it comes to, and no more.
@@ -65,20 +82,35 @@ impl Universe {
             Some((node, at)) if !src.is_on(&at.node) => (sent_to(node, way), at.port),
             _ => (dst.clone(), port),
         };
-        let egress = walk.egress(&src, &first, first_port);
+        let egress = walk.egress(&src, &first, first_port, tunnel);
         let beyond = self.seen_beyond(&src, &first);
         walk.notes.extend(beyond.iter().map(|node| Note::Translated { node: node.to_string() }));
         let seen = beyond.as_ref().unwrap_or(&src);
         let through = way.came_to.as_ref().map(|(node, port)| walk.through(seen, &dst, node, *port));
         let hidden = entry.as_ref().filter(|(_, at)| way.hidden && !dst.is_on(&at.node));
-        let ingress = match hidden {
-            Some((node, _)) => walk.ingress(node, &dst, port),
-            None => walk.ingress(seen, &dst, port),
-        };
+        let own = hidden.map(|(node, _)| node).or((way.came_to.is_none() && !bound).then_some(&src));
+        let tunnelled = tunnel.and_then(|tunnel| tunnel.seen(own?));
+        walk.notes.extend(tunnel.zip(tunnelled.as_ref()).map(|(tunnel, seen)| tunnel.note(way, seen)));
+        let outer = tunnel.and_then(|tunnel| walk.outer(tunnel));
+        let last = tunnelled.as_ref().or(hidden.map(|(node, _)| node)).unwrap_or(seen);
+        let ingress = walk.ingress(last, &dst, port);
         let mut notes = walk.notes;
         notes.dedup();
-        let allowed = [Some(&egress), through.as_ref(), Some(&ingress)].into_iter().flatten().all(Judgement::allows);
-        Explanation { allowed, src, dst, port, protocol, egress, ingress, through, entered: None, notes }
+        let told = Explanation {
+            allowed: false,
+            src,
+            dst,
+            port,
+            protocol,
+            egress,
+            outer,
+            ingress,
+            through,
+            entered: None,
+            notes,
+        };
+        let allowed = told.steps().all(Judgement::allows);
+        Explanation { allowed, ..told }
     }
 
     /// One direction of a connection, ready to be judged.
@@ -91,6 +123,27 @@ impl Universe {
         (port, protocol): (u16, Protocol),
     ) -> Packet<'a> {
         Packet { universe: self, direction, subject: Some(subject), peer, dst, port, protocol }
+    }
+}
+
+/// What is asked about two ends.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    port: u16,
+    protocol: Protocol,
+    way: &'a Crossing,
+    /// Whether it is sent from the sender's address and no other one.
+    bound: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// The node that sends it to the receiver's.
+    fn sender(&self, src: &'a Side) -> Option<&'a str> {
+        match (&self.way.came_to, src) {
+            (Some((node, _)), _) | (None, Side::Node { node, .. }) => Some(node),
+            (None, Side::Pod { pod, .. }) => Some(&pod.node),
+            (None, Side::Outside(_) | Side::Nowhere { .. }) => None,
+        }
     }
 }
 
@@ -113,7 +166,7 @@ impl<'a> Walk<'a> {
         Some((side, Entered { node: name.clone(), port: *port, service: None }))
     }
 
-    fn egress(&mut self, src: &Side, dst: &Side, port: u16) -> Judgement {
+    fn egress(&mut self, src: &Side, dst: &Side, port: u16, tunnel: Option<&Tunnel<'_>>) -> Judgement {
         match (src, dst) {
             (Side::Nowhere { who, why }, _) => Judgement::Impossible(format!("{who} {why}")),
             (_, Side::Nowhere { .. }) => Judgement::NotJudged("nothing can be sent there".to_owned()),
@@ -124,7 +177,12 @@ impl<'a> Walk<'a> {
             (Side::Node { node, .. }, _) if dst.is_on(node) => {
                 Judgement::NotJudged("it does not leave the node".to_owned())
             }
-            (Side::Node { node, .. }, _) => self.at_node(node, Way::Out, port, dst),
+            (Side::Node { node, .. }, _) => {
+                let device = tunnel.filter(|tunnel| tunnel.from == node.as_str()).map(|tunnel| tunnel.device);
+                let interface = device.or(self.way.interface.as_deref());
+                let at = AtHost { node, way: Way::Out, port, protocol: self.protocol, interface };
+                self.judge(&at, dst)
+            }
             (Side::Outside(_), _) => Judgement::NotJudged("the sender is outside the cluster".to_owned()),
         }
     }
@@ -164,9 +222,28 @@ impl<'a> Walk<'a> {
 
     fn at_node(&mut self, node: &str, way: Way, port: u16, peer: &Side) -> Judgement {
         let at = AtHost { node, way, port, protocol: self.protocol, interface: self.way.interface.as_deref() };
-        let judgement = self.universe.judge_at_host(&at, peer);
-        self.notes.extend(self.universe.remarks(&at, peer, &judgement));
+        self.judge(&at, peer)
+    }
+
+    fn judge(&mut self, at: &AtHost<'_>, peer: &Side) -> Judgement {
+        let judgement = self.universe.judge_at_host(at, peer);
+        self.notes.extend(self.universe.remarks(at, peer, &judgement));
         judgement
+    }
+
+    /// What becomes of the packets that carry it from node to node, if they do not pass.
+    fn outer(&mut self, tunnel: &Tunnel<'_>) -> Option<Judgement> {
+        let [from, to] = [tunnel.from, tunnel.to].map(|node| self.universe.tunnel_end(node));
+        let (from, to) = (from?, to?);
+        let (port, protocol) = tunnel.carrier;
+        let interface = self.way.interface.as_deref().filter(|name| *name != tunnel.device);
+        for (node, way, peer) in [(tunnel.from, Way::Out, &to), (tunnel.to, Way::In, &from)] {
+            let at = AtHost { node, way, port, protocol, interface };
+            if !self.universe.judge_at_host(&at, peer).allows() {
+                return Some(self.judge(&at, peer));
+            }
+        }
+        None
     }
 
     fn is_to_itself(&self, src: &Side, dst: &Side) -> bool {

@@ -10,6 +10,7 @@ use super::told::By;
 use super::universe::Universe;
 use crate::host::Failsafe;
 use crate::host::failsafe::{Facts, Peers, failsafes};
+use crate::host::ports::Ports;
 use crate::model::{CONTROL_PLANE, HostPolicy, InterfaceName, Node, Protocol, Way};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -56,13 +57,14 @@ pub(super) struct Usual {
 }
 
 impl Usual {
-    pub(super) fn of<'n>(nodes: impl Iterator<Item = &'n Node>) -> Self {
+    pub(super) fn of<'n>(nodes: impl Iterator<Item = &'n Node>, ports: &Ports) -> Self {
         let nodes: Vec<&Node> = nodes.collect();
         let leaders = nodes.iter().filter(|node| leads(node)).flat_map(|node| node.addresses.iter().copied());
         let leaders: BTreeSet<IpAddr> = leaders.collect();
         let of = |listening: &[u16]| {
             let listening = listening.iter().copied().collect();
-            failsafes(&Facts { listening, control_plane: leaders.clone(), ..Facts::default() })
+            let (control_plane, ports) = (leaders.clone(), ports.clone());
+            failsafes(&Facts { listening, control_plane, ports, ..Facts::default() })
         };
         let (worker, control_plane) = (of(&[22, 10250]), of(&[22, 2379, 6443, 10250]));
         Self { worker, control_plane, nodes: nodes.iter().flat_map(|node| node.addresses.iter().copied()).collect() }

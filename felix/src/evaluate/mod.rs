@@ -23,6 +23,7 @@ mod story;
 #[allow(clippy::unwrap_used)]
 mod tests;
 mod told;
+mod tunnel;
 mod universe;
 
 pub use diff::{Change, Diff, Edit, Group, HostChange, Span, diff};
@@ -31,4 +32,5 @@ pub use host::{AtHost, Crossing};
 pub use judge::{Isolating, Judgement, Miss, RuleRef};
 pub use party::{Party, Side, UnknownParty};
 pub use story::{Entered, Explanation, Note};
+pub use tunnel::Taken;
 pub use universe::{Objects, Universe};

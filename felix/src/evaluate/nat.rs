@@ -3,7 +3,8 @@
 
 use super::party::Side;
 use super::universe::Universe;
-use crate::model::Ranges;
+use crate::model::{Pod, Ranges};
+use std::net::IpAddr;
 use twill_crds::IPPool;
 
 /// Addresses of pools, as the table has them.
@@ -29,9 +30,14 @@ impl Universe {
     pub(super) fn seen_beyond(&self, src: &Side, to: &Side) -> Option<Side> {
         let Side::Pod { pod, address } = src else { return None };
         let (Side::Node { address: went, .. } | Side::Pod { address: went, .. }) = to else { return None };
-        let translated = self.pools.nat.contains(*address) && !self.pools.all.contains(*went) && !to.is_on(&pod.node);
-        let own = &self.nodes.get(&pod.node)?.addresses;
-        let own = *own.iter().find(|own| own.is_ipv4() == address.is_ipv4())?;
-        translated.then(|| Side::Node { node: pod.node.clone(), pod: None, address: own })
+        let translated = !self.pools.all.contains(*went) && !to.is_on(&pod.node);
+        let own = self.translated(pod, *address).filter(|_| translated)?;
+        Some(Side::Node { node: pod.node.clone(), pod: None, address: own })
+    }
+
+    /// The address of its node that a pod's address becomes on the way to nodes elsewhere; none: it stays.
+    pub(super) fn translated(&self, pod: &Pod, address: IpAddr) -> Option<IpAddr> {
+        let own = &self.nodes.get(&pod.node).filter(|_| self.pools.nat.contains(address))?.addresses;
+        own.iter().copied().find(|own| own.is_ipv4() == address.is_ipv4())
     }
 }

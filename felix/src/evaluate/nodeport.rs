@@ -172,6 +172,7 @@ fn leads_nowhere(src: Side, dst: Side, protocol: Protocol, entered: Entered, loc
     };
     let why = format!("Service {service} has no ready endpoint of this family{place}");
     let egress = Judgement::NotJudged(format!("it is for node {node}"));
-    let (port, ingress, through, notes) = (*port, Judgement::Impossible(why), None, Vec::new());
-    Explanation { allowed: false, src, dst, port, protocol, egress, ingress, through, entered: Some(entered), notes }
+    let (port, ingress, notes) = (*port, Judgement::Impossible(why), Vec::new());
+    let (outer, through, entered) = (None, None, Some(entered));
+    Explanation { allowed: false, src, dst, port, protocol, egress, outer, ingress, through, entered, notes }
 }

@@ -2,6 +2,7 @@
 
 use super::judge::{Isolating, Judgement, RuleRef};
 use super::party::Side;
+use super::tunnel::Taken;
 use crate::model::Protocol;
 use std::fmt;
 
@@ -20,6 +21,8 @@ pub struct Explanation {
     pub protocol: Protocol,
     /// What the policies about the sender say.
     pub egress: Judgement,
+    /// What HostPolicies say of the packets that carry it from node to node, if it goes through a tunnel and they do not let these pass.
+    pub outer: Option<Judgement>,
     /// What the policies about the receiver say.
     pub ingress: Judgement,
     /// What HostPolicies say of it on its way through a node that sends it on, if it goes that way.
@@ -45,6 +48,21 @@ pub enum Note {
         /// The node, with its address.
         node: String,
     },
+    /// It goes through a tunnel, or may.
+    Tunnelled {
+        /// The IPPool that has it.
+        pool: String,
+        /// The tunnel's device.
+        device: &'static str,
+        /// When it does.
+        taken: Taken,
+        /// As whom the receiver's node sees the sender then.
+        node: String,
+        /// Whether the interface by which it goes can be named.
+        nameable: bool,
+    },
+    /// The verdict is the same through a tunnel, for another reason; in one sentence.
+    SameThrough(String),
     /// The receiver's node sees another sender.
     Hidden {
         /// The Service whose proxy does that.
@@ -61,7 +79,23 @@ impl fmt::Display for Note {
                 f,
                 "node {node} was not asked what it needs: taken for what nodes usually need; --host-state FILE takes what `twill policy host -o json` says there"
             ),
-            Self::Enforced(sentence) => f.write_str(sentence),
+            Self::Enforced(sentence) | Self::SameThrough(sentence) => f.write_str(sentence),
+            Self::Tunnelled { pool, device, taken, node, nameable } => {
+                match taken {
+                    Taken::Always => write!(f, "IPPool {pool} is encapsulated: it goes through {device}")?,
+                    Taken::CrossSubnet => write!(
+                        f,
+                        "IPPool {pool} is encapsulated between subnets: if the nodes are on different ones it goes through {device}"
+                    )?,
+                    Taken::WithoutRouter => write!(
+                        f,
+                        "IPPool {pool} is encapsulated: if no router is the next hop it goes through {device}"
+                    )?,
+                }
+                write!(f, ", and who judges it elsewhere sees {node}")?;
+                let by = if *nameable { "; --interface NAME says by which it goes" } else { "" };
+                f.write_str(by)
+            }
             Self::Translated { node } => {
                 write!(f, "the sender's pool has natOutgoing: who judges it elsewhere sees {node}")
             }
@@ -110,6 +144,9 @@ impl fmt::Display for Explanation {
             writeln!(f, "{} -> {} {}: {verdict}", self.src, self.dst, self.protocol)?;
         }
         write!(f, "  egress   {}", self.egress)?;
+        if let Some(outer) = &self.outer {
+            write!(f, "\n  tunnel   {outer}")?;
+        }
         if let Some(through) = &self.through {
             write!(f, "\n  through  {through}")?;
         }
@@ -121,7 +158,7 @@ impl fmt::Display for Explanation {
 impl Explanation {
     /// What each step on the way says.
     pub fn steps(&self) -> impl Iterator<Item = &Judgement> {
-        [Some(&self.egress), self.through.as_ref(), Some(&self.ingress)].into_iter().flatten()
+        [Some(&self.egress), self.outer.as_ref(), self.through.as_ref(), Some(&self.ingress)].into_iter().flatten()
     }
 
     /// Whether nothing denies it but at some interfaces of a node: which it takes has to be said.

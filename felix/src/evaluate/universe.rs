@@ -5,6 +5,8 @@ use super::hostport::{HostPort, host_ports};
 use super::nat::Pools;
 use super::nodeport::{NodePort, node_ports};
 use super::told::Told;
+use super::tunnel::{Fabric, Tunnels};
+use crate::host::ports::Ports;
 use crate::model::{
     Direction, HostPolicy, Isolation, Labels, Node, Pod, PodKey, Policy, PolicyKey, Selector, cluster_network_policy,
     host_policy, namespace_isolation, namespace_labels, network_policy, nodes,
@@ -38,6 +40,8 @@ pub struct Universe {
     pub(super) node_ports: Vec<NodePort>,
     /// What of pods is hidden behind their nodes.
     pub(super) pools: Pools,
+    /// What travels between nodes in other packets.
+    pub(super) tunnels: Tunnels,
     /// What nodes say of themselves.
     pub(super) told: BTreeMap<String, Told>,
     /// What nodes need that have not been asked.
@@ -65,8 +69,10 @@ pub struct Objects<'a> {
     pub nodes: &'a [core::Node],
     /// Blocks, which give nodes their addresses in tunnels.
     pub blocks: &'a [crds::IPBlock],
-    /// Pools, for natOutgoing.
+    /// Pools, for natOutgoing and encapsulation.
     pub pools: &'a [crds::IPPool],
+    /// The one named `default` counts, for the ports of VXLAN and BGP and for who the next hops are.
+    pub bgp_configurations: &'a [crds::BGPConfiguration],
     /// Services, for their NodePorts.
     pub services: &'a [core::Service],
     /// Where these lead; without any for a Service, to the pods that it selects.
@@ -91,7 +97,10 @@ impl Universe {
         host_policies.sort_by(|a, b| a.rules.order().cmp(&b.rules.order()));
         let blocks = objects.blocks.iter().map(|block| (block.spec.node.as_str(), block.spec.cidr));
         let of_model = Self::of(pods, namespaces, policies, nodes(objects.nodes.iter(), blocks));
+        let fabric = Fabric::of(objects.bgp_configurations);
         Self {
+            usual: Usual::of(of_model.nodes.values(), &fabric.ports),
+            tunnels: Tunnels::of(objects.pools, objects.blocks, fabric),
             problems,
             names,
             host_policies,
@@ -136,7 +145,7 @@ impl Universe {
                 universe.senders.entry(*address).or_default().insert(node.name.clone());
             }
         }
-        Self { usual: Usual::of(nodes.values()), pods, nodes, ..universe }
+        Self { usual: Usual::of(nodes.values(), &Ports::default()), pods, nodes, ..universe }
     }
 
     /// What is wrong with policies, one sentence each.

@@ -19,6 +19,9 @@ impl Protocol {
     /// ICMP for IPv6.
     pub const ICMPV6: Self = Self(58);
 
+    /// IP-in-IP (RFC 2003).
+    pub const IP_IN_IP: Self = Self(4);
+
     /// Whether its packets carry port numbers that a policy can name.
     #[must_use]
     pub fn has_ports(self) -> bool {

@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use twill_crds::manifest::Manifest;
 use twill_crds::{
-    ClusterNetworkPolicy, EndpointSlice, HostPolicy, IPBlock, IPPool, Namespace, NamespaceIsolation, NetworkPolicy,
-    Node, Object, Pod, Service,
+    BGPConfiguration, ClusterNetworkPolicy, EndpointSlice, HostPolicy, IPBlock, IPPool, Namespace, NamespaceIsolation,
+    NetworkPolicy, Node, Object, Pod, Service,
 };
 use twill_datastore::{Datastore, Error, Filter};
 use twill_felix::evaluate::{Objects, Universe};
@@ -26,6 +26,7 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) blocks: Vec<IPBlock>,
     pub(crate) pools: Vec<IPPool>,
+    pub(crate) bgp_configurations: Vec<BGPConfiguration>,
     pub(crate) services: Vec<Service>,
     pub(crate) endpoint_slices: Vec<EndpointSlice>,
 }
@@ -47,6 +48,7 @@ impl Cluster {
             nodes: all(store).await?,
             blocks: all(store).await?,
             pools: all(store).await?,
+            bgp_configurations: all(store).await?,
             services,
             endpoint_slices,
         })
@@ -63,6 +65,7 @@ impl Cluster {
             nodes: &self.nodes,
             blocks: &self.blocks,
             pools: &self.pools,
+            bgp_configurations: &self.bgp_configurations,
             services: &self.services,
             endpoint_slices: &self.endpoint_slices,
         })
@@ -138,6 +141,7 @@ impl<'a> Putting<'a> {
             (_, "NamespaceIsolation") => places.put(&mut cluster.namespace_isolations, value)?,
             (_, "IPBlock") => places.put(&mut cluster.blocks, value)?,
             (_, "IPPool") => places.put(&mut cluster.pools, value)?,
+            (_, "BGPConfiguration") => places.put(&mut cluster.bgp_configurations, value)?,
             (_, "HostPolicy") => places.put(&mut cluster.host_policies, value)?,
             ("", "Service") => places.put(&mut cluster.services, value)?,
             ("discovery.k8s.io", "EndpointSlice") => places.put(&mut cluster.endpoint_slices, value)?,

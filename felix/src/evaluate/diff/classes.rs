@@ -18,12 +18,15 @@ pub(super) struct End<'a> {
     /// Whether packets from there count as that node's own.
     pub(super) is_host: bool,
     pub(super) address: IpAddr,
+    /// Its node's address, where others see that node in the place of the pod.
+    pub(super) behind: Option<IpAddr>,
 }
 
 impl End<'_> {
     pub(super) fn side(&self) -> Side {
-        let address = self.address;
+        let address = self.behind.unwrap_or(self.address);
         match (self.pod, self.node) {
+            (Some(pod), _) if self.behind.is_some() => Side::Node { node: pod.node.clone(), pod: None, address },
             (Some(pod), _) => Side::Pod { pod: pod.clone(), address },
             (None, Some(node)) if self.is_host => Side::Node { node: node.to_owned(), pod: None, address },
             (None, _) => Side::Outside(address),
@@ -114,11 +117,13 @@ impl<'a> Predicates<'a> {
 
     /// Which of them hold: of the address, then of the pod at both moments.
     fn signature(&self, end: &End<'_>, universes: [&Universe; 2]) -> Vec<bool> {
-        let blocks = self.blocks.iter().map(|ranges| ranges.contains(end.address));
-        let nodes = self.nodes.iter().map(|selector| universes[1].is_node(selector, end.address));
-        let senders = self.senders.iter().map(|selector| universes[1].is_sender(selector, end.address));
+        let address = end.behind.unwrap_or(end.address);
+        let pod = end.pod.filter(|_| end.behind.is_none());
+        let blocks = self.blocks.iter().map(|ranges| ranges.contains(address));
+        let nodes = self.nodes.iter().map(|selector| universes[1].is_node(selector, address));
+        let senders = self.senders.iter().map(|selector| universes[1].is_sender(selector, address));
         let pods = universes.into_iter().flat_map(|universe| {
-            self.pods.iter().map(|selector| end.pod.is_some_and(|pod| universe.selects(selector, pod)))
+            self.pods.iter().map(move |selector| pod.is_some_and(|pod| universe.selects(selector, pod)))
         });
         blocks.chain(nodes).chain(senders).chain(pods).collect()
     }
@@ -133,17 +138,19 @@ impl<'a> Predicates<'a> {
 /// All classes of two universes with the same pods and nodes, and all addresses of these.
 pub(super) fn classes<'a>(before: &'a Universe, after: &'a Universe) -> (Vec<Class<'a>>, BTreeSet<IpAddr>) {
     let universes = [before, after];
-    classes_by(&Predicates::of(universes), universes)
+    classes_by(&Predicates::of(universes), universes, Some)
 }
 
-/// The same as far as these tell ends apart.
+/// The same as far as these tell ends apart, of ends as they are `seen`; none: not at all.
 pub(super) fn classes_by<'a>(
     predicates: &Predicates<'_>,
     universes: [&'a Universe; 2],
+    seen: impl Fn(End<'a>) -> Option<End<'a>>,
 ) -> (Vec<Class<'a>>, BTreeSet<IpAddr>) {
     let [before, after] = universes;
     let ends = ends(after);
     let inside: BTreeSet<IpAddr> = ends.iter().map(|end| end.address).collect();
+    let ends = ends.into_iter().filter_map(seen);
     let mut alike: BTreeMap<_, Vec<End<'_>>> = BTreeMap::new();
     for end in ends {
         let of = end.pod.map(|pod| (pod.key.namespace.as_str(), &pod.ports));
@@ -155,7 +162,7 @@ pub(super) fn classes_by<'a>(
         alike.into_values().map(|ends| class(ends, None, false, universes, same_namespaces)).collect();
     for v4 in [true, false] {
         for (signature, (ranges, address)) in outside(predicates, v4, &inside) {
-            let end = End { pod: None, node: None, is_host: false, address };
+            let end = End { pod: None, node: None, is_host: false, address, behind: None };
             let unnamed = !signature.contains(&true);
             classes.push(class(vec![end], Some(ranges), unnamed, universes, same_namespaces));
         }
@@ -165,18 +172,20 @@ pub(super) fn classes_by<'a>(
 
 fn ends(universe: &Universe) -> Vec<End<'_>> {
     let pods = universe.owners.iter().filter_map(|(address, key)| {
-        Some(End { pod: Some(universe.pods.get(key)?), node: None, is_host: false, address: *address })
+        let pod = Some(universe.pods.get(key)?);
+        Some(End { pod, node: None, is_host: false, address: *address, behind: None })
     });
     let own = |address: &IpAddr| universe.owners.contains_key(address);
     let hosts = universe.hosts.iter().filter(|(address, _)| !own(address));
-    let hosts = hosts.map(|(address, node)| End { pod: None, node: Some(node), is_host: true, address: *address });
+    let of_node = |address, node, is_host| End { pod: None, node: Some(node), is_host, address, behind: None };
+    let hosts = hosts.map(|(address, node)| of_node(*address, node.as_str(), true));
     // Addresses by which policy knows nodes, but from which their packets do not come.
     let mut other: BTreeMap<IpAddr, &str> = BTreeMap::new();
     for node in universe.nodes.values() {
         let known = node.known_as.iter().filter(|address| !own(address) && !universe.hosts.contains_key(address));
         other.extend(known.map(|address| (*address, node.name.as_str())));
     }
-    let other = other.into_iter().map(|(address, node)| End { pod: None, node: Some(node), is_host: false, address });
+    let other = other.into_iter().map(|(address, node)| of_node(address, node, false));
     pods.chain(hosts).chain(other).collect()
 }
 

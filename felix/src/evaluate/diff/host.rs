@@ -3,7 +3,7 @@
 //! Nodes with the same policies and needs are compared once, and what is the same for several such groups is told once: what is told grows
 //! with the policies and what they tell apart, not with the nodes.
 
-use super::classes::{Class, Predicates, classes_by};
+use super::classes::{Class, End, Predicates, classes_by};
 use super::spans::{self, Span};
 use super::{Group, Universe};
 use crate::evaluate::host::{AtHost, governing, has_failsafes, kinds};
@@ -119,7 +119,8 @@ fn at(
     let spans = spans::at_host(rules(), needs);
     // By the class of peers and everything but the interfaces.
     let mut found: BTreeMap<_, (HostChange, BTreeSet<usize>)> = BTreeMap::new();
-    for (of, class) in classes_by(&predicates, universes).0.into_iter().enumerate() {
+    let classes = classes_by(&predicates, universes, |end| seen(universes[1], way, end)).0;
+    for (of, class) in classes.into_iter().enumerate() {
         let Some((node, peer)) = example(&class, nodes) else { continue };
         for (place, (_, interface)) in kinds.iter().enumerate() {
             for (opens, ports) in differing(universes, programs, (node, way), &peer, interface, &spans) {
@@ -152,6 +153,15 @@ fn at(
         }
     }
     joined.into_values().collect()
+}
+
+/// An end as nodes elsewhere see it, as an explanation has it; none: what they send there leaves by a device that is never closed.
+fn seen<'a>(universe: &Universe, way: Way, end: End<'a>) -> Option<End<'a>> {
+    let Some(pod) = end.pod else { return Some(end) };
+    match way {
+        Way::In | Way::Through => Some(End { behind: universe.translated(pod, end.address), ..end }),
+        Way::Out => (!universe.is_tunnelled(end.address)).then_some(end),
+    }
 }
 
 /// Addresses that what a node needs tells apart.

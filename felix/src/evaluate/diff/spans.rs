@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 /// Protocols without ports that rules of HostPolicies tell apart, or that nodes need: ICMP and IP-in-IP.
-const WITHOUT_PORTS: [Protocol; 2] = [Protocol::ICMP, Protocol(4)];
+const WITHOUT_PORTS: [Protocol; 2] = [Protocol::ICMP, Protocol::IP_IN_IP];
 /// One that no policy can name (RFC 3692 section 2.1: for experiments).
 const UNNAMED: Protocol = Protocol(253);
 /// Whatever else has no ports.

@@ -1,6 +1,7 @@
 //! Stories about NodePorts: to whom they lead, and who sees whom.
 
 use super::*;
+use crate::model::Way;
 
 /// Two pods of a Service on two nodes, one in its node's network, and who may reach them.
 fn cluster(policy: &str, slices: &[Value]) -> Universe {
@@ -158,4 +159,25 @@ fn a_node_port_elsewhere_takes_a_pod_with_nat_outgoing_for_its_node() {
     // The policy of the receiver is about outside addresses.
     assert!(!one.ingress.allows() && one.dst.to_string() == "shop/here (10.42.1.5)", "{one}");
     assert_eq!(each(&all, "shop/there", "n2", HTTP).len(), 2, "its own node sees it");
+}
+
+#[test]
+fn a_diff_takes_a_pod_with_nat_outgoing_for_its_node_as_an_explanation_does() {
+    let of = |rules: Value| {
+        let spec = json!({"apiVersion": "twill.network/v1", "kind": "HostPolicy", "metadata": {"name": "metrics"}, "spec": {"ingress": rules}});
+        let mut all = behind_its_node("Cluster");
+        all.host_policies = vec![crate::model::host_policy(&serde_json::from_value(spec).unwrap())];
+        all
+    };
+    let pods = json!({"from": [{"pods": {"namespaceSelector": {}, "podSelector": {}}}], "ports": [{"port": 9100}]});
+    let nodes = json!({"from": [{"nodes": {}}], "ports": [{"port": 9200}]});
+    let (before, after) = (of(json!([])), of(json!([pods, nodes])));
+    let found = diff(&before, &after);
+    let there = "10.42.2.5".parse().unwrap();
+    for (port, opens) in [(9100, None), (9200, Some(true)), (9300, None)] {
+        let told = [&before, &after].map(|all| each(all, "shop/there", "n1", (port, Protocol::TCP))[0].allowed);
+        let at = AtHost { node: "n1", way: Way::In, port, protocol: Protocol::TCP, interface: Some("eth0") };
+        let change = found.at_host(&at, there).map(|change| change.opens);
+        assert_eq!((change, (told[0] != told[1]).then_some(told[1])), (opens, opens), "{port}: {:#?}", found.at_hosts);
+    }
 }
