@@ -5,7 +5,7 @@ use crate::cluster::Cluster;
 use crate::universe::{State, blocks, cluster_policy_of, isolation_of, state, tunnels};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use twill_crds::{ClusterNetworkPolicy, HostPolicy, NamespaceIsolation};
+use twill_crds::{ClusterNetworkPolicy, HostPolicy, IPPool, NamespaceIsolation};
 use twill_felix::evaluate::{Objects, Party, Universe};
 use twill_felix::model::Protocol;
 use twill_policy_oracle as oracle;
@@ -44,6 +44,11 @@ pub fn stories(state: &State) -> Universe {
 
 /// The same with HostPolicies.
 pub fn stories_beside(state: &State, host_policies: &[HostPolicy]) -> Universe {
+    stories_in(state, host_policies, &[])
+}
+
+/// The same with addresses from pools.
+pub fn stories_in(state: &State, host_policies: &[HostPolicy], pools: &[IPPool]) -> Universe {
     let all = raw(state);
     let cluster: Vec<ClusterNetworkPolicy> =
         state.cluster_policies.iter().map(|(name, spec)| cluster_policy_of(name, spec)).collect();
@@ -58,6 +63,7 @@ pub fn stories_beside(state: &State, host_policies: &[HostPolicy]) -> Universe {
         host_policies,
         nodes: &all.nodes,
         blocks: &blocks(),
+        pools,
         ..Objects::default()
     })
 }

@@ -3,7 +3,7 @@
 //! of the API alone, says that it does; so says the story teller.
 
 use crate::cluster::compiled;
-use crate::differential::{raw, stories_beside};
+use crate::differential::{raw, stories_beside, stories_in};
 use crate::sequences::{Agent, perform, states};
 use crate::universe::{State, node_address, state};
 use proptest::collection::vec;
@@ -312,18 +312,29 @@ fn oracle_and_story_agree_about_both_ends_of_connections_to_nodes_that_are_named
 fn a_diff_at_interfaces_is_exactly_where_the_verdicts_of_two_random_programs_differ() {
     let config = Config { cases: 60, failure_persistence: None, ..Config::default() };
     let asked = std::cell::Cell::new([0_u64; 2]);
-    let test = |(state, before, after, ssh): (State, Vec<Value>, Vec<Value>, bool)| {
+    let test = |(state, before, after, [ssh, nat]): (State, Vec<Value>, Vec<Value>, [bool; 2])| {
+        let spec = json!({"cidr": "10.0.0.0/24", "natOutgoing": nat});
+        let raw = json!({"apiVersion": "twill.network/v1", "kind": "IPPool", "metadata": {"name": "v4"}, "spec": spec});
+        let pools = [serde_json::from_value(raw).expect("a test's own pool")];
         let stored = |objects: &[Value]| -> Vec<twill_crds::HostPolicy> {
             objects.iter().map(|raw| serde_json::from_value(raw.clone()).expect("a test's own policy")).collect()
         };
         let nodes: Vec<Node> = state.nodes.iter().map(Node::read).collect();
         let stories = |objects: &[Value]| {
-            let all = stories_beside(&state, &stored(objects));
+            let all = stories_in(&state, &stored(objects), &pools);
             nodes.iter().fold(all, |all, node| all.needing(&node.name, needed(ssh)))
         };
         let (before, after) = (stories(&before), stories(&after));
         let found = diff(&before, &after);
         prop_assert_eq!(found.changes.len(), 0);
+        let governed: Vec<Pod> = state.pods.values().map(Pod::read).filter(Pod::is_governed).collect();
+        // As whom a pod comes to other nodes: natOutgoing puts its node there.
+        let seen = |peer: IpAddr, direction: &str| {
+            let of = governed.iter().find(|pod| pod.addresses.contains(&peer));
+            let of = of.filter(|_| nat && peer.is_ipv4() && direction != "Egress");
+            let node = of.map(|pod| node_address(usize::from(pod.node == "n2"), true));
+            node.map_or(peer, |address| address.parse().expect("a test's own address"))
+        };
         for Node { name: node, addresses: own, .. } in &nodes {
             let here = |peer: &IpAddr| {
                 state
@@ -342,7 +353,8 @@ fn a_diff_at_interfaces_is_exactly_where_the_verdicts_of_two_random_programs_dif
                     for (protocol, _, port) in CONNECTIONS {
                         let what = Connection { node, direction, interface, peer, protocol, port, needed: false };
                         let at = at_host(&what);
-                        let [old, new] = [&before, &after].map(|stories| stories.at_host(&at, peer).allows());
+                        let [old, new] =
+                            [&before, &after].map(|stories| stories.at_host(&at, seen(peer, direction)).allows());
                         let opens = found.at_host(&at, peer).map(|change| change.opens);
                         prop_assert_eq!(opens, (old != new).then_some(new), "{:?}\n{:#?}", what, found.at_hosts);
                         let [same, differ] = asked.get();
@@ -353,7 +365,7 @@ fn a_diff_at_interfaces_is_exactly_where_the_verdicts_of_two_random_programs_dif
         }
         Ok(())
     };
-    let outcome = TestRunner::new(config).run(&(state(true), objects(), objects(), any::<bool>()), test);
+    let outcome = TestRunner::new(config).run(&(state(true), objects(), objects(), any::<[bool; 2]>()), test);
     outcome.unwrap_or_else(|error| panic!("{error}"));
     let [same, differ] = asked.get();
     assert!(same > 1_000 && differ > 1_000, "{same} and {differ}");

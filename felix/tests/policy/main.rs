@@ -13,4 +13,5 @@ mod isolations;
 mod metamorphic;
 mod sequences;
 mod tiers;
+mod tunnels;
 mod universe;

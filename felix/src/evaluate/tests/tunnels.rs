@@ -106,6 +106,18 @@ fn a_node_is_seen_beyond_a_tunnel_at_the_first_address_of_its_oldest_block_in_bo
 }
 
 #[test]
+fn a_node_that_hides_a_sender_is_seen_beyond_a_tunnel_as_when_it_sends_itself() {
+    let all = Fabric::of(vxlan("Always")).letting_in(&["10.42.1.64/32"]);
+    let told = |hidden| {
+        let (src, dst) = ("203.0.113.5".parse().unwrap(), "shop/there".parse().unwrap());
+        let way = Crossing { came_to: Some(("n1".to_owned(), 30080)), hidden, ..Crossing::default() };
+        all.universe().explain_by(&src, &dst, 8080, Protocol::TCP, &way).unwrap()
+    };
+    assert!(told(true).allowed, "{}", told(true));
+    assert!(!told(false).allowed, "{}", told(false));
+}
+
+#[test]
 fn a_verdict_that_depends_on_whether_the_tunnel_is_taken_is_none_until_the_interface_is_named() {
     let between = Fabric::of(vxlan("CrossSubnet")).letting_in(&["192.0.2.1/32"]);
     let told = between.explained("n1", "shop/there", None);
