@@ -109,7 +109,7 @@ fn verdict(
     let heard = |some: Vec<&Candidate<'_>>| {
         some.into_iter().filter(|one| !one.node.silent).map(|one| one.name.to_owned()).collect()
     };
-    Verdict { status, nodes: Nodes { up: heard(up), down: heard(down) } }
+    Verdict { status, nodes: Nodes { up: heard(up), down: heard(down), ..Nodes::default() } }
 }
 
 /// What a node that is not heard of said last is no news.

@@ -15,6 +15,8 @@ const PAUSE: u64 = 60_000;
 pub(crate) struct Nodes {
     pub(crate) up: BTreeSet<String>,
     pub(crate) down: BTreeSet<String>,
+    /// Those of which it cannot be known now; what was known before stands.
+    pub(crate) unknown: BTreeSet<String>,
 }
 
 /// How it is said.
@@ -83,14 +85,20 @@ impl Turns {
     /// These nodes have it, or have it not; what is to be told of it. What is seen first is no news, be it of an object or a node.
     pub(crate) fn observe<K: Object>(&mut self, object: &K, nodes: Nodes, now: u64) -> Vec<Occurrence> {
         let (uid, name) = (object.meta().uid.clone(), object.name());
-        let (has, all) = (nodes.up.len(), nodes.up.len() + nodes.down.len());
         let seen = |(nodes, up): (BTreeSet<String>, bool)| nodes.into_iter().map(move |node| (node, up));
-        let seen: BTreeMap<String, bool> = [(nodes.up, true), (nodes.down, false)].into_iter().flat_map(seen).collect();
+        let mut seen: BTreeMap<String, bool> =
+            [(nodes.up, true), (nodes.down, false)].into_iter().flat_map(seen).collect();
         let known = self.told.get_mut(name).filter(|told| told.uid == uid);
         let Some(told) = known else {
             self.told.insert(name.to_owned(), Told { uid, has: seen, at: None, waits: false });
             return Vec::new();
         };
+        let known = |node: String| {
+            let up = *told.has.get(&node)?;
+            Some((node, up))
+        };
+        seen.extend(nodes.unknown.into_iter().filter_map(known));
+        let (has, all) = (seen.values().filter(|up| **up).count(), seen.len());
         let turned = |up: bool| -> Vec<String> {
             let turned = seen.iter().filter(|(node, now)| **now == up && told.has.get(*node) == Some(&!up));
             turned.map(|(node, _)| node.clone()).collect()
@@ -152,7 +160,7 @@ mod tests {
 
     fn nodes(up: &str, down: &str) -> Nodes {
         let all = |text: &str| text.split_whitespace().map(str::to_owned).collect();
-        Nodes { up: all(up), down: all(down) }
+        Nodes { up: all(up), down: all(down), unknown: BTreeSet::new() }
     }
 
     fn said(sessions: &mut Turns, uid: &str, now: u64, up: &str, down: &str) -> Vec<String> {
@@ -196,6 +204,23 @@ mod tests {
         assert!(said(&mut sessions, "2", 100_001, "", "a").is_empty());
         sessions.retain(|_| false);
         assert!(said(&mut sessions, "2", 200_000, "a", "").is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_known_of_a_node_stays_as_it_was() {
+        let mut sessions = Turns::of(&SESSIONS);
+        let mut said = |now, up: &str, down: &str, unknown: &str| -> Vec<String> {
+            let nodes = Nodes { unknown: nodes(unknown, "").up, ..nodes(up, down) };
+            sessions.observe(&peer("1"), nodes, now).into_iter().map(|one| one.note).collect()
+        };
+        assert_eq!(said(0, "a", "b", "c"), [""; 0]);
+        assert_eq!(said(100_000, "", "", "a b c"), [""; 0], "nothing came and nothing is lost");
+        // Nobody had known anything of the third.
+        assert_eq!(said(200_000, "b", "c", "a"), ["session established: b; 2 of 3 nodes have one"]);
+        assert_eq!(
+            said(300_000, "b", "a", "c"),
+            ["session lost: a; 1 of 3 nodes have one; twill peers says why there"]
+        );
     }
 
     #[test]

@@ -103,8 +103,8 @@ pub struct Network {
     pub uninstall: bool,
     /// The node's addresses, and which peers are down.
     pub bgp: BgpState,
-    /// IP-in-IP does not get from the node to others that are there.
-    pub protocol_filtered: bool,
+    /// Whether IP-in-IP gets from the node to others that are there; none while nobody knows.
+    pub passes_protocol_4: Option<bool>,
     /// Whether the node's kernel holds all policy; none while felix has not said.
     pub policy: Option<bool>,
 }
@@ -331,7 +331,11 @@ impl World {
         let heard = |name: &str| self.nodes.get(&Key::cluster(name)).is_some_and(|node| !node.silent);
         let mut nodes = Nodes::default();
         for (key, network) in self.networks.iter().filter(|(key, network)| !network.drained && heard(&key.name)) {
-            let side = if network.protocol_filtered { &mut nodes.down } else { &mut nodes.up };
+            let side = match network.passes_protocol_4 {
+                Some(true) => &mut nodes.up,
+                Some(false) => &mut nodes.down,
+                None => &mut nodes.unknown,
+            };
             side.insert(key.name.clone());
         }
         nodes
@@ -387,16 +391,23 @@ fn node(node: &twill_crds::Node) -> Node {
 fn network(network: &NodeNetwork) -> Network {
     let status = network.status.clone().unwrap_or_default();
     let policy = status.felix.conditions.iter().find(|condition| condition.type_ == "PolicySynced");
-    let is_filtered = |one: &Condition| {
-        (one.type_.as_str(), one.status.as_str(), one.reason.as_str()) == (TUNNEL_HEALTHY, "False", PROTOCOL_FILTERED)
-    };
+    let tunnels = status.bgp.conditions.iter().find(|condition| condition.type_ == TUNNEL_HEALTHY);
     Network {
-        protocol_filtered: status.bgp.conditions.iter().any(is_filtered),
+        passes_protocol_4: tunnels.and_then(passes_protocol_4),
         version: version(network),
         drained: network.spec.drain,
         uninstall: network.spec.uninstall,
         policy: policy.map(|condition| condition.status == "True"),
         bgp: BgpState { conditions: Vec::new(), ..status.bgp },
+    }
+}
+
+/// Whether protocol 4 gets through from a node with this condition of its tunnels. A device that cannot be used says nothing of the network.
+fn passes_protocol_4(tunnels: &Condition) -> Option<bool> {
+    match (tunnels.status.as_str(), tunnels.reason.as_str()) {
+        ("True", _) => Some(true),
+        (_, PROTOCOL_FILTERED) => Some(false),
+        _ => None,
     }
 }
 

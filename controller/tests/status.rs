@@ -290,6 +290,15 @@ fn nodes_that_others_are_not_reached_from_are_told_of_on_the_pools_that_need_it(
     world.pass(120);
     let came = "ipip ProtocolPasses IP protocol 4 (IP-in-IP) gets through from these nodes: n1; 2 of 3 nodes have no such trouble";
     assert_eq!(told(&world), [lost, came]);
+    // Without its device a node does not know any more, nor does one whose bgpd has said nothing: what stood there stays.
+    let silent = json!({"metadata": {"name": "n1", "uid": "n1", "resourceVersion": "4"}, "spec": {}});
+    world.hear([says("n2", 3, "False", "TunnelUnusable"), Fact::Network(applied(object(silent)))]);
+    world.pass(120);
+    assert_eq!(told(&world), [lost, came]);
+    world.hear([says("n1", 5, "True", "Usable"), says("n2", 4, "True", "Usable")]);
+    world.pass(120);
+    let last = "ipip ProtocolPasses IP protocol 4 (IP-in-IP) gets through from these nodes: n2; 3 of 3 nodes have no such trouble";
+    assert_eq!(told(&world), [lost, came, last]);
 }
 
 #[test]
