@@ -3,49 +3,43 @@
 
 use super::SpeakerHandle;
 use crate::fib::{Ends, Fib};
-use crate::probe::packet::read;
-use crate::probe::{Ask, Prober, Report, Session, Signs};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use std::io::{self, Read};
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
+use crate::probe::{News, Prober, Report, Session, Signs, Words};
+use sockets::Sockets;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 use twill_crds::names::IPIP_DEVICE;
 
+mod sockets;
+
 /// How often it is asked where IP-in-IP leads. It costs a walk over the learned routes where a pool asks for it, and nothing else.
 const LOOK: Duration = Duration::from_secs(10);
-/// Longest packet that is looked at.
-const LONGEST: usize = 576;
-/// Packets that are read before anything else has its turn.
-const AT_ONCE: usize = 64;
-/// `linux/icmp.h`, ICMP_FILTER: a bit per type, set for those that are not wanted.
-const FILTER: libc::c_int = 1;
-/// Echo replies, and destinations that cannot be reached.
-const WANTED: u32 = 0b1001;
-/// `netinet/in.h`, IPPROTO_RAW: packets with their IP header; nothing is ever received.
-const RAW: i32 = 255;
 /// Counters of links in this thread's network namespace.
 const COUNTERS: &str = "/proc/thread-self/net/dev";
 
 /// Asks for ever, and tells what is known.
 pub(super) async fn run(speaker: SpeakerHandle, fib: Fib, told: watch::Sender<Report>, seed: u64) {
-    let mut probing =
-        Probing { speaker, prober: Prober::new(seed), started: Instant::now(), sockets: None, told, refused: false };
+    let mut probing = Probing {
+        speaker,
+        prober: Prober::new(seed),
+        started: Instant::now(),
+        sockets: None,
+        words: Words::default(),
+        told,
+        refused: false,
+    };
     let mut look = tokio::time::interval(LOOK);
     loop {
         let due = probing.prober.poll_timeout().map(|at| probing.started + at);
-        let socket = probing.sockets.as_ref().map(|sockets| &sockets.heard);
+        let sockets = probing.sockets.as_ref();
         tokio::select! {
             _ = look.tick() => {
                 if let Some(ends) = ends(&fib).await {
                     probing.want(ends);
                 }
             }
-            () = readable(socket) => probing.listen(),
+            () = readable(sockets) => probing.listen(),
             () = super::sleep_until(due), if due.is_some() => probing.act().await,
         }
         probing.tell();
@@ -57,15 +51,10 @@ struct Probing {
     prober: Prober,
     started: Instant,
     sockets: Option<Sockets>,
+    words: Words,
     told: watch::Sender<Report>,
     /// That there are no sockets was said.
     refused: bool,
-}
-
-/// One to send whole packets by, and one that hears ICMP.
-struct Sockets {
-    send: Socket,
-    heard: AsyncFd<Socket>,
 }
 
 impl Probing {
@@ -73,7 +62,7 @@ impl Probing {
         if ends.others.is_empty() {
             self.sockets = None;
         } else if self.sockets.is_none() {
-            match Sockets::open() {
+            match Sockets::open(self.prober.id()) {
                 Ok(sockets) => self.sockets = Some(sockets),
                 Err(error) if self.refused => debug!(%error, "nobody is asked whether protocol 4 passes"),
                 Err(error) => {
@@ -88,19 +77,8 @@ impl Probing {
 
     /// Hears what has come.
     fn listen(&mut self) {
-        let Some(sockets) = &self.sockets else { return };
-        let mut buffer = [0; LONGEST];
-        for _ in 0..AT_ONCE {
-            match sockets.heard.try_io(Interest::READABLE, |mut socket| socket.read(&mut buffer)) {
-                Ok(length) => {
-                    if let Some(heard) = read(&buffer[..length]) {
-                        self.prober.hear(heard);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Nothing more is there.
-                Err(_) => return,
-            }
+        if let Some(sockets) = &self.sockets {
+            sockets.read(|heard| self.prober.hear(heard));
         }
     }
 
@@ -133,36 +111,22 @@ impl Probing {
     }
 
     /// Says what is new.
-    fn tell(&self) {
-        let (before, now) = (self.told.borrow().problem(), self.prober.report());
-        match (before, now.problem()) {
-            (before, Some(problem)) if before.as_ref() != Some(&problem) => warn!(problem, "a tunnel does not work"),
-            (Some(_), None) => info!("IP protocol 4 gets through to all nodes that are asked"),
-            _ => {}
+    fn tell(&mut self) {
+        let mut now = self.prober.report();
+        match self.words.hear(self.started.elapsed(), &now) {
+            Some(News::Filtered(problem)) => warn!(problem, "a tunnel does not work"),
+            Some(News::Passes) => info!("IP protocol 4 gets through to all nodes that are asked"),
+            Some(News::Unknown) => {
+                info!("the nodes that IP protocol 4 does not get through to are asked no more, or are gone")
+            }
+            None => {}
         }
+        now.said = self.words.said().map(str::to_owned);
         self.told.send_if_modified(|told| {
             let changed = *told != now;
             *told = now;
             changed
         });
-    }
-}
-
-impl Sockets {
-    #[allow(unsafe_code)]
-    fn open() -> io::Result<Self> {
-        let send = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(RAW)))?;
-        send.set_nonblocking(true)?;
-        let heard = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
-        heard.set_nonblocking(true)?;
-        filter(&heard)?;
-        // SAFETY: a socket has one descriptor, which it closes when it is dropped, and it is dropped after it has been taken off the list.
-        let heard = unsafe { AsyncFd::register_with_interest(heard, Interest::READABLE)? };
-        Ok(Self { send, heard })
-    }
-
-    fn send(&self, ask: &Ask) -> io::Result<usize> {
-        self.send.send_to(&ask.packet, &SockAddr::from(SocketAddr::new(IpAddr::V4(ask.to), 0)))
     }
 }
 
@@ -174,10 +138,9 @@ async fn ends(fib: &Fib) -> Option<Ends> {
     if asked { ends.await.ok() } else { None }
 }
 
-async fn readable(socket: Option<&AsyncFd<Socket>>) {
-    match socket {
-        // An error shows when it is read.
-        Some(socket) => drop(socket.readable().await),
+async fn readable(sockets: Option<&Sockets>) {
+    match sockets {
+        Some(sockets) => sockets.readable().await,
         None => std::future::pending().await,
     }
 }
@@ -186,16 +149,6 @@ async fn readable(socket: Option<&AsyncFd<Socket>>) {
 fn received(counters: &str) -> Option<u64> {
     let of = |line: &str| line.trim_start().strip_prefix(IPIP_DEVICE)?.strip_prefix(':').map(str::to_owned);
     counters.lines().find_map(of)?.split_whitespace().nth(1)?.parse().ok()
-}
-
-#[allow(unsafe_code)]
-fn filter(socket: &Socket) -> io::Result<()> {
-    let blocked = !WANTED;
-    let length = size_of_val(&blocked) as libc::socklen_t;
-    // SAFETY: the pointer and the length describe `blocked`, which lives through the call.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_RAW, FILTER, (&raw const blocked).cast(), length) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ mod report;
 
 pub use peer::Session;
 pub use prober::{Ask, Prober, Signs};
-pub use report::{Filtered, Report};
+pub use report::{Filtered, News, Report, Words};
 
 use std::time::Duration;
 

@@ -77,6 +77,12 @@ impl Prober {
         }
     }
 
+    /// The identifier of all its requests.
+    #[must_use]
+    pub fn id(&self) -> u16 {
+        self.id
+    }
+
     /// IP-in-IP leads there now.
     pub fn want(&mut self, now: Time, ends: Ends) {
         if (self.ends.outer, self.ends.inner) != (ends.outer, ends.inner) {
@@ -175,7 +181,9 @@ impl Prober {
         Report {
             pools: self.ends.pools.clone(),
             asked: self.peers.len(),
+            reached: self.peers.values().filter(|peer| peer.state == State::Reached).count(),
             filtered: filtered.collect(),
+            said: None,
             judged: self.judged,
             rounds: self.rounds,
             lost: self.lost,

@@ -2,7 +2,7 @@
 
 use super::packet::{Heard, Mark};
 use super::prober::Prober;
-use super::{Ask, Session, Signs, Time, Way};
+use super::{Ask, News, Session, Signs, Time, Way, Words};
 use crate::fib::{End, Ends};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -398,6 +398,37 @@ fn who_is_gone_is_asked_no_more_and_without_an_address_nobody_is() {
     assert_eq!(node.filtered(), ["n1", "n2"]);
     node.prober.want(node.now, Ends { inner: None, ..ends(2) });
     assert_eq!((node.filtered().len(), node.prober.poll_timeout()), (0, None));
+}
+
+#[test]
+fn it_is_said_to_get_through_only_where_all_who_are_asked_are_reached() {
+    let mut node = Node::new(3, OPEN);
+    node.paths.insert(end(3).outer, FILTERED);
+    let mut words = Words::default();
+    let mut told = |node: &Node| words.hear(node.now, &node.prober.report());
+    node.run(60);
+    assert!(matches!(told(&node), Some(News::Filtered(_))));
+    node.prober.want(node.now, ends(2));
+    assert_eq!(told(&node), Some(News::Passes), "who is left is reached");
+    // It is gone with all others, or the pool asks for something else.
+    node.prober.want(node.now, ends(3));
+    node.run(120);
+    assert!(matches!(told(&node), Some(News::Filtered(_))));
+    node.prober.want(node.now, ends(0));
+    assert_eq!(told(&node), Some(News::Unknown));
+    // It answers nothing any more.
+    node.prober.want(node.now, ends(3));
+    node.run(180);
+    assert!(matches!(told(&node), Some(News::Filtered(_))));
+    node.paths.insert(end(3).outer, SILENT);
+    node.run(300);
+    assert_eq!(told(&node), Some(News::Unknown));
+    node.paths.insert(end(3).outer, FILTERED);
+    node.run(400);
+    assert!(matches!(told(&node), Some(News::Filtered(_))));
+    node.paths.clear();
+    node.run(460);
+    assert_eq!(told(&node), Some(News::Passes));
 }
 
 #[test]

@@ -153,7 +153,7 @@ async fn observe(speaker: SpeakerHandle, probed: watch::Receiver<Report>, observ
             needs,
             untold: speaker.untold().await,
             fib: status.borrow_and_update().clone(),
-            filtered: probed.borrow().problem(),
+            filtered: probed.borrow().said.clone(),
             probed: probed.borrow().judged,
             problems,
         };

@@ -4,6 +4,9 @@
 use super::super::netns::{Netns, within};
 use super::*;
 use crate::fib::{Command, End};
+use crate::probe::packet::{Heard, Mark, echo, ip_in_ip};
+use crate::probe::{Ask, Way};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::thread;
 
@@ -79,6 +82,45 @@ fn a_router_that_drops_protocol_4_is_found_out_and_one_that_passes_it_is_not_acc
     n3.ip("link set eth0 down");
     within(Duration::from_secs(90), "it was asked in vain", || report.borrow().lost >= lost + 5);
     assert!(filtered().is_empty() && report.borrow().rounds > rounds);
+}
+
+#[test]
+#[ignore = "needs root: make test"]
+fn no_flood_of_icmp_hides_an_answer() {
+    let (here, there) = (Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2));
+    let mark = |id| Mark { id, sequence: 9, token: 5 };
+    let reply = |id| {
+        let mut packet = echo(there, here, mark(id));
+        packet[20] = 0;
+        packet
+    };
+    let refusal = |quoted: &[u8]| [&reply(0)[..20], &[3, 1, 0, 0, 0, 0, 0, 0], quoted].concat();
+    let request = |id| echo(here, there, mark(id));
+    let flood = [reply(8), refusal(&request(8)), refusal(&ip_in_ip(here, there, &request(7)))];
+    let heard = Netns::new("flood").enter(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let sockets = Sockets::open(7).unwrap();
+            let send = |packet: &[u8]| {
+                sockets.send(&Ask { way: Way::Plain, to: here, packet: packet.to_vec() }).unwrap();
+            };
+            // More than any queue takes.
+            (0..2000).for_each(|_| flood.iter().for_each(|packet| send(packet)));
+            send(&reply(7));
+            send(&refusal(&request(7)));
+            let mut heard = Vec::new();
+            let all = async {
+                while heard.len() < 2 {
+                    sockets.readable().await;
+                    sockets.read(|one| heard.extend(Some(one).filter(|one| !matches!(one, Heard::Refused { .. }))));
+                }
+            };
+            drop(tokio::time::timeout(Duration::from_secs(5), all).await);
+            heard
+        })
+    });
+    let answers = [Heard::Reply { from: there, mark: mark(7) }, Heard::NoWay { from: there, id: 7, sequence: 9 }];
+    assert_eq!(heard, answers);
 }
 
 #[test]
