@@ -13,6 +13,7 @@ pub mod resolve;
 pub mod route;
 pub mod table;
 pub mod tunnel;
+pub mod uplinks;
 pub mod world;
 
 pub use ends::{End, Ends};

@@ -8,7 +8,6 @@ use super::Config;
 use super::route::Transport;
 use super::world::{Release, World};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use twill_crds::ChecksumOffload;
 
 /// Where checksum offload of tunnels does not work.
@@ -52,14 +51,14 @@ pub const KNOWN: &[Fault] = &[
     },
 ];
 
-/// Why the device of this transport must not leave checksums to others, if so.
+/// Why the device of this transport must not leave checksums to others, if so. `uplinks`: links by which packets leave.
 #[must_use]
-pub fn unwanted(config: &Config, world: &World, transport: Transport) -> Option<&'static str> {
+pub fn unwanted(config: &Config, world: &World, uplinks: &BTreeSet<u32>, transport: Transport) -> Option<&'static str> {
     match config.checksum_offload {
         ChecksumOffload::Unchanged => None,
         ChecksumOffload::Disabled => Some("tunnelChecksumOffload of BGPConfiguration default is Disabled"),
         ChecksumOffload::Auto => {
-            let drivers = drivers(config, world);
+            let drivers = drivers(world, uplinks);
             let applies = |fault: &&Fault| fault.applies(world.release, &drivers, transport);
             config.offload_faults.iter().find(applies).map(|fault| fault.why)
         }
@@ -77,13 +76,11 @@ impl Fault {
     }
 }
 
-/// Drivers of the interface that has the node's address, and of all that it stands on: what a VLAN is a part of, what a bond or a bridge is
-/// made of.
-fn drivers<'a>(config: &Config, world: &'a World) -> BTreeSet<&'a str> {
-    let uplink = config.local.v4.and_then(|address| world.link_of(IpAddr::V4(address)));
+/// Drivers of the uplinks, and of all that they stand on: what a VLAN is a part of, what a bond or a bridge is made of.
+fn drivers<'a>(world: &'a World, uplinks: &BTreeSet<u32>) -> BTreeSet<&'a str> {
     let mut found = BTreeSet::new();
     let mut seen = BTreeSet::new();
-    let mut open: Vec<u32> = uplink.into_iter().map(|link| link.index).collect();
+    let mut open: Vec<u32> = uplinks.iter().copied().collect();
     while let Some(link) = open.pop().and_then(|index| world.links.get(&index)) {
         if !seen.insert(link.index) {
             continue;

@@ -6,10 +6,11 @@
 use super::offload;
 use super::resolve::{overhead, tunnel_neighbour};
 use super::route::Transport;
+use super::uplinks::{self, uplinks};
 use super::world::{Link, LinkKind, ReversePath, World};
 use super::{Condition, Config, Pool, Problem};
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use twill_crds::Protocol;
 use twill_crds::names::{IPIP_DEVICE, VXLAN_DEVICE, vxlan_mac};
@@ -97,11 +98,12 @@ pub fn additions(config: &Config, world: &World, failures: &Failures) -> Vec<Ste
     }
     // Without an address of its own a node can be no end of a tunnel.
     let Some(local) = config.local.v4 else { return steps };
-    vxlan(config, world, vxlan_mac(local), &mut steps);
+    let uplinks = uplinks(config, world);
+    vxlan(config, world, &uplinks, vxlan_mac(local), &mut steps);
     if failures.get(&Transport::Ipip) != Some(&Failure::Unsupported) {
-        ipip(config, world, &mut steps);
+        ipip(config, world, &uplinks, &mut steps);
     }
-    let strict = loose(config, world).filter(|link| link.reverse_path == ReversePath::Strict);
+    let strict = loose(config, world, uplinks).filter(|link| link.reverse_path == ReversePath::Strict);
     steps.extend(strict.map(|link| Step::Loosen(link.index, link.name.clone())));
     for (link, address) in missing_addresses(config, world) {
         steps.push(Step::AddAddress(link, address));
@@ -188,8 +190,8 @@ fn port_conflict(port: u16, world: &World) -> String {
     }
 }
 
-fn vxlan(config: &Config, world: &World, mac: [u8; 6], steps: &mut Vec<Step>) {
-    let mtu = device_mtu(config, world, Transport::Vxlan);
+fn vxlan(config: &Config, world: &World, uplinks: &BTreeSet<u32>, mac: [u8; 6], steps: &mut Vec<Step>) {
+    let mtu = device_mtu(config, world, uplinks, Transport::Vxlan);
     let create = Step::CreateVxlan { mac, port: config.vxlan_port, mtu };
     let right = LinkKind::Vxlan { external: true, learning: false, port: config.vxlan_port };
     match world.link(VXLAN_DEVICE) {
@@ -200,13 +202,13 @@ fn vxlan(config: &Config, world: &World, mac: [u8; 6], steps: &mut Vec<Step>) {
                 steps.push(Step::SetMac(link.index, mac));
             }
             adjust(link, Transport::Vxlan, mtu, steps);
-            steps.extend(checksums(config, world, link, Transport::Vxlan));
+            steps.extend(checksums(config, world, uplinks, link, Transport::Vxlan));
         }
     }
 }
 
-fn ipip(config: &Config, world: &World, steps: &mut Vec<Step>) {
-    let mtu = device_mtu(config, world, Transport::Ipip);
+fn ipip(config: &Config, world: &World, uplinks: &BTreeSet<u32>, steps: &mut Vec<Step>) {
+    let mtu = device_mtu(config, world, uplinks, Transport::Ipip);
     match world.link(IPIP_DEVICE) {
         None => steps.push(Step::CreateIpip { mtu }),
         Some(link) if link.kind != (LinkKind::Ipip { external: true }) => {
@@ -214,13 +216,19 @@ fn ipip(config: &Config, world: &World, steps: &mut Vec<Step>) {
         }
         Some(link) => {
             adjust(link, Transport::Ipip, mtu, steps);
-            steps.extend(checksums(config, world, link, Transport::Ipip));
+            steps.extend(checksums(config, world, uplinks, link, Transport::Ipip));
         }
     }
 }
 
-fn checksums(config: &Config, world: &World, link: &Link, transport: Transport) -> Option<Step> {
-    let why = offload::unwanted(config, world, transport).filter(|_| link.checksum_offload == Some(true))?;
+fn checksums(
+    config: &Config,
+    world: &World,
+    uplinks: &BTreeSet<u32>,
+    link: &Link,
+    transport: Transport,
+) -> Option<Step> {
+    let why = offload::unwanted(config, world, uplinks, transport).filter(|_| link.checksum_offload == Some(true))?;
     Some(Step::DisableChecksumOffload { transport, why })
 }
 
@@ -233,22 +241,24 @@ fn adjust(link: &Link, transport: Transport, mtu: u32, steps: &mut Vec<Step>) {
     }
 }
 
-fn device_mtu(config: &Config, world: &World, transport: Transport) -> u32 {
-    let uplink = config.local.v4.and_then(|address| world.link_of(IpAddr::V4(address)));
-    let mtu = uplink.map_or(DEFAULT_MTU, |link| link.mtu);
+fn device_mtu(config: &Config, world: &World, uplinks: &BTreeSet<u32>, transport: Transport) -> u32 {
+    let mtu = uplinks::mtu(config, world, uplinks).unwrap_or(DEFAULT_MTU);
     mtu - overhead(transport).min(mtu)
 }
 
 /// Links by which packets of pods come, and that must not drop those whose way back is another one. Nodes hear of a change of encapsulation one
-/// after the other, and a pod that speaks to a node beyond the subnet does so plainly, while what it hears comes through the tunnel. The uplink is the
-/// machine's: it is let be while this node sends nothing through a tunnel, and so has no way back but the one that packets come by.
-pub(crate) fn loose<'a>(config: &Config, world: &'a World) -> impl Iterator<Item = &'a Link> {
+/// after the other, and a pod that speaks to a node beyond the subnet does so plainly, while what it hears comes through the tunnel. Uplinks are the
+/// machine's: they are let be while this node sends nothing through a tunnel, and so has no way back but the one that packets come by.
+pub(crate) fn loose<'a>(
+    config: &Config,
+    world: &'a World,
+    uplinks: BTreeSet<u32>,
+) -> impl Iterator<Item = &'a Link> + use<'a> {
     let encapsulates = |pool: &Pool| pool.encapsulation.protocol != Protocol::None && matches!(pool.cidr, IpNet::V4(_));
-    let local = config.local.v4.filter(|_| config.install && !config.alone);
-    let uplink = local.filter(|_| config.pools.iter().any(encapsulates));
-    let uplink = uplink.and_then(|address| world.link_of(IpAddr::V4(address)));
-    let tunnels = [VXLAN_DEVICE, IPIP_DEVICE].into_iter().filter(move |_| local.is_some());
-    tunnels.filter_map(|name| world.link(name)).chain(uplink)
+    let is_end = config.local.v4.is_some() && config.install && !config.alone;
+    let uplinks = if is_end && config.pools.iter().any(encapsulates) { uplinks } else { BTreeSet::new() };
+    let tunnels = [VXLAN_DEVICE, IPIP_DEVICE].into_iter().filter(move |_| is_end);
+    tunnels.filter_map(|name| world.link(name)).chain(uplinks.into_iter().filter_map(|index| world.links.get(&index)))
 }
 
 fn vxlan_device(world: &World) -> Option<&Link> {

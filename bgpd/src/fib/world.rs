@@ -48,6 +48,8 @@ pub struct Link {
     pub name: String,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it is `lo`, by which no packet leaves.
+    pub loopback: bool,
     /// Its MTU in bytes.
     pub mtu: u32,
     /// Its MAC address, if it has one of six octets.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::fib::offload::{KNOWN, unwanted};
 use crate::fib::route::Transport;
+use crate::fib::uplinks::uplinks;
 use crate::fib::world::Release;
 use twill_crds::ChecksumOffload;
 
@@ -19,7 +20,8 @@ fn machine(release: Release, driver: &str) -> World {
 /// Whether VXLAN and IPIP suffer there.
 fn suffers(world: &World) -> [bool; 2] {
     let config = config(Protocol::VXLAN, When::Always);
-    [Transport::Vxlan, Transport::Ipip].map(|transport| unwanted(&config, world, transport).is_some())
+    let uplinks = uplinks(&config, world);
+    [Transport::Vxlan, Transport::Ipip].map(|transport| unwanted(&config, world, &uplinks, transport).is_some())
 }
 
 #[test]
@@ -58,6 +60,22 @@ fn drivers_are_those_of_all_that_the_uplink_stands_on() {
     assert_eq!(suffers(&world), [true, false], "one of the bond's interfaces");
     world.links.get_mut(&22).unwrap().driver = Some("ice".into());
     assert_eq!(suffers(&world), [false, false]);
+}
+
+#[test]
+fn where_the_nodes_address_is_routed_drivers_are_those_of_the_links_that_lead_to_other_nodes() {
+    let mut world = machine(Release(6, 18), "vmxnet3");
+    world.addresses.remove(&(UPLINK, net("172.31.1.11/24")));
+    world.addresses.insert((1, net("172.31.1.11/32")));
+    world.links.insert(1, Link { loopback: true, ..link(1, "lo", 65_536, LinkKind::Other) });
+    assert_eq!(suffers(&world), [true, false]);
+    let config = config(Protocol::VXLAN, When::Always);
+    let mtus = |step| match step {
+        tunnel::Step::SetMtu(_, _, mtu) => Some(mtu),
+        _ => None,
+    };
+    let steps = tunnel::additions(&config, &world, &BTreeMap::new());
+    assert_eq!(steps.into_iter().filter_map(mtus).collect::<Vec<_>>(), [0; 0], "theirs, too, is the MTU");
 }
 
 #[test]

@@ -162,6 +162,7 @@ pub(crate) fn link(payload: &[u8]) -> Option<Link> {
         index: message.header.index,
         name: String::new(),
         up: message.header.flags.contains(LinkFlags::Up),
+        loopback: message.header.flags.contains(LinkFlags::Loopback),
         ..Link::default()
     };
     let elsewhere = message.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::LinkNetNsId(_)));

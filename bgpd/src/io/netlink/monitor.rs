@@ -5,6 +5,7 @@ use super::socket::{enlarge, messages, retry};
 use crate::fib::Config;
 use crate::fib::hosts::{HostRoute, is_outside};
 use crate::fib::tunnel;
+use crate::fib::uplinks::uplinks;
 use crate::fib::world::World;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use socket2::{SockFilter, SockRef};
@@ -116,16 +117,20 @@ impl Judge<'_> {
                 (Some(index) == self.vxlan).then_some("a tunnel neighbour changed")
             }
             NEW_SETTINGS => {
-                // felix sets those of pods.
-                let mut loose = tunnel::loose(self.config, self.world);
+                let loose = || tunnel::loose(self.config, self.world, uplinks(self.config, self.world));
                 let matters = match decode::reverse_path_of(body)? {
-                    Settings::OfAll => loose.next().is_some(),
-                    Settings::Of(index) => loose.any(|link| link.index == index),
+                    Settings::OfAll => loose().next().is_some(),
+                    // felix sets those of pods, one after the other, and uplinks are found by looking at every node.
+                    Settings::Of(index) => self.may_be_uplink(index) && loose().any(|link| link.index == index),
                 };
                 matters.then_some("rp_filter was changed")
             }
             _ => None,
         }
+    }
+
+    fn may_be_uplink(&self, index: u32) -> bool {
+        self.world.links.get(&index).is_some_and(|link| !link.name.starts_with(WORKLOAD_PREFIX))
     }
 
     /// From `struct rtmsg` alone: a flushed table of 100,000 routes is 100,000 events.

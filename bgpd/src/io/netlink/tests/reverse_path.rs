@@ -49,6 +49,29 @@ fn the_uplink_and_the_tunnels_stay_loose_and_no_other_link_is_touched() {
     assert_eq!(of("other0"), "1");
 }
 
+#[test]
+#[ignore = "needs root: make test"]
+fn a_node_whose_address_is_routed_has_its_uplinks_loose_and_its_tunnels_as_wide_as_they_are() {
+    let (node, router) = (Netns::new("n1"), Netns::new("r"));
+    for number in [1, 2] {
+        node.ip(&format!("link add eth{number} type veth peer name e{number} netns {}", router.name));
+        node.ip(&format!("addr add 192.0.2.{number}1/28 dev eth{number}"));
+        router.ip(&format!("link set e{number} up"));
+        node.ip(&format!("link set eth{number} up mtu 1600"));
+        node.exec(&format!("sysctl -qw net.ipv4.conf.eth{number}.rp_filter=1"));
+    }
+    node.ip("addr add 172.31.1.11/32 dev lo");
+    node.ip("route add default nexthop via 192.0.2.1 dev eth1 nexthop via 192.0.2.17 dev eth2");
+    let fib = fib(&node, cluster("n1", Protocol::VXLAN, When::Always));
+    assert_eq!(fib.settled().problems, []);
+    for link in ["eth1", "eth2"] {
+        let value = node.exec(&format!("cat /proc/sys/net/ipv4/conf/{link}/rp_filter"));
+        assert_eq!(value.trim(), "2", "{link}");
+    }
+    let tunnel = node.ip("link show dev twill-vxlan");
+    assert!(tunnel.contains("mtu 1550"), "{tunnel}");
+}
+
 /// Each change of a link brings another look at the kernel, 200 ms later at most; that one is not to find what the next event has to be heard for.
 fn nothing_is_pending() {
     std::thread::sleep(Duration::from_millis(400));
