@@ -39,6 +39,9 @@ pub(crate) fn page(
         let help =
             "How often checksum offload of a tunnel device was turned off, at first and after others had turned it on";
         counter(&mut registry, "tunnel_offloads_disabled", help, fib.offloads_disabled);
+        let help =
+            "How often the kernel refused a setting of a tunnel device, or of a link under it, that tunnels need";
+        counter(&mut registry, "tunnel_settings_refused", help, fib.settings_refused);
     }
     if let Some(probed) = probed {
         let registry = registry.sub_registry_with_prefix("ipip");
@@ -151,7 +154,13 @@ mod tests {
     #[test]
     fn a_configured_peer_has_lines_of_its_own_and_nodes_are_counted_together() {
         let peers = [peer("tor", "Established", false), peer("n1", "Established", true), peer("n2", "Active", true)];
-        let fib = fib::Status { installed: 9, repairs: 2, offloads_disabled: 3, ..fib::Status::default() };
+        let fib = fib::Status {
+            installed: 9,
+            repairs: 2,
+            offloads_disabled: 3,
+            settings_refused: 4,
+            ..fib::Status::default()
+        };
         let one = Filtered { node: "n3".to_owned(), address: [10, 0, 0, 3].into(), refused_by: None };
         let probed = Report { asked: 8, filtered: vec![one.clone(), one], rounds: 7, lost: 6, ..Report::default() };
         let page = page(&peers, Some(&fib), 1, Some(&probed));
@@ -182,6 +191,7 @@ mod tests {
             "twill_fib_routes 9",
             "twill_fib_repairs_total 2",
             "twill_tunnel_offloads_disabled_total 3",
+            "twill_tunnel_settings_refused_total 4",
         ] {
             assert!(page.contains(&format!("{line}\n")), "{line} in\n{page}");
         }

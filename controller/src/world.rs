@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use twill_crds::node_network::{BgpState, PROTOCOL_FILTERED, TUNNEL_HEALTHY};
+use twill_crds::node_network::{BgpState, PROTOCOL_FILTERED, SETTING_REFUSED, TUNNEL_HEALTHY};
 use twill_crds::{
     BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, IPReservation, NamespaceIsolation,
     NetworkPolicy, NodeNetwork, Object,
@@ -405,7 +405,7 @@ fn network(network: &NodeNetwork) -> Network {
 /// Whether protocol 4 gets through from a node with this condition of its tunnels. A device that cannot be used says nothing of the network.
 fn passes_protocol_4(tunnels: &Condition) -> Option<bool> {
     match (tunnels.status.as_str(), tunnels.reason.as_str()) {
-        ("True", _) => Some(true),
+        ("True", _) | (_, SETTING_REFUSED) => Some(true),
         (_, PROTOCOL_FILTERED) => Some(false),
         _ => None,
     }

@@ -295,7 +295,7 @@ fn nodes_that_others_are_not_reached_from_are_told_of_on_the_pools_that_need_it(
     world.hear([says("n2", 3, "False", "TunnelUnusable"), Fact::Network(applied(object(silent)))]);
     world.pass(120);
     assert_eq!(told(&world), [lost, came]);
-    world.hear([says("n1", 5, "True", "Usable"), says("n2", 4, "True", "Usable")]);
+    world.hear([says("n1", 5, "True", "Usable"), says("n2", 4, "False", "SettingRefused")]);
     world.pass(120);
     let last = "ipip ProtocolPasses IP protocol 4 (IP-in-IP) gets through from these nodes: n2; 3 of 3 nodes have no such trouble";
     assert_eq!(told(&world), [lost, came, last]);

@@ -52,6 +52,10 @@ pub const PEERS_DOWN: usize = 64;
 pub const TUNNEL_HEALTHY: &str = "TunnelHealthy";
 /// Its reason where the network between nodes does not let IP-in-IP through.
 pub const PROTOCOL_FILTERED: &str = "ProtocolFiltered";
+/// Its reason where a tunnel device cannot be made or used.
+pub const TUNNEL_UNUSABLE: &str = "TunnelUnusable";
+/// Its reason where the kernel refused a setting without which some packets do not arrive, and there is no greater trouble.
+pub const SETTING_REFUSED: &str = "SettingRefused";
 
 /// Routing state of a node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -79,8 +83,9 @@ pub struct BgpState {
     pub reflects: bool,
     /// `BGPReady`: the speaker runs with what is configured. `AddressValid`: the node has an address to be the next hop of its blocks.
     /// `TunnelHealthy`: tunnels that pools ask for work; its reason is `ProtocolFiltered` where other nodes that are there are not reached by IP-in-IP, of
-    /// those that are asked (all in a small cluster, some in a large one). `RoutesResolved`: the next hops of all routes are known. `RoutesInstalled`: the
-    /// kernel has taken them. `SessionsEstablished`: all peers are connected. `Drained`: a node that is drained has closed its sessions.
+    /// those that are asked (all in a small cluster, some in a large one), and `SettingRefused` where the kernel refused a setting that tunnels need.
+    /// `RoutesResolved`: the next hops of all routes are known. `RoutesInstalled`: the kernel has taken them. `SessionsEstablished`: all peers are
+    /// connected. `Drained`: a node that is drained has closed its sessions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::conditions")]
     pub conditions: Vec<Condition>,

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use twill_crds::node_network::{BgpState, PEERS_DOWN, PROTOCOL_FILTERED, TUNNEL_HEALTHY};
+use twill_crds::node_network::{
+    BgpState, PEERS_DOWN, PROTOCOL_FILTERED, SETTING_REFUSED, TUNNEL_HEALTHY, TUNNEL_UNUSABLE,
+};
 
 /// Characters of a condition's message; the API server refuses a status with a longer one as a whole.
 const MESSAGE: usize = 32_768;
@@ -38,10 +40,27 @@ pub struct Observed {
     pub problems: Vec<String>,
 }
 
-/// What stands there of nodes that protocol 4 does not reach.
-fn still_filtered(old: &BgpState) -> Option<String> {
+/// Why tunnels do not work, and the reason for it: a device that cannot be used goes before what that leads to, and settings without which most packets arrive come last.
+fn tunnels(
+    observed: &Observed,
+    unusable: Vec<String>,
+    refused: Vec<String>,
+    old: &BgpState,
+) -> (&'static str, Vec<String>) {
+    let filtered = observed.filtered.clone().or_else(|| still_filtered(old, &refused).filter(|_| !observed.probed));
+    let reason = match (unusable.is_empty(), filtered.is_none()) {
+        (false, _) => TUNNEL_UNUSABLE,
+        (true, false) => PROTOCOL_FILTERED,
+        (true, true) => SETTING_REFUSED,
+    };
+    (reason, unusable.into_iter().chain(filtered).chain(refused).collect())
+}
+
+/// What stands there of nodes that protocol 4 does not reach, without what is said beside it anyway.
+fn still_filtered(old: &BgpState, beside: &[String]) -> Option<String> {
     let found = |one: &&Condition| one.type_ == TUNNEL_HEALTHY && one.reason == PROTOCOL_FILTERED;
-    old.conditions.iter().find(found).map(|one| one.message.clone())
+    let message = old.conditions.iter().find(found).map(|one| one.message.clone())?;
+    Some(beside.iter().fold(message, |message, text| message.replace(&format!("; {text}"), "")))
 }
 
 /// The new state; equal to `old` if nothing changed. A condition keeps its transition time while its status is the same.
@@ -55,9 +74,7 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
     address.extend(of(fib::Condition::Address));
     let mut ready = desired.problems.clone();
     ready.extend(observed.problems.iter().cloned());
-    let mut tunnel = of(fib::Condition::Tunnel);
-    let broken = if tunnel.is_empty() { PROTOCOL_FILTERED } else { "TunnelUnusable" };
-    tunnel.extend(observed.filtered.clone().or_else(|| still_filtered(old).filter(|_| !observed.probed)));
+    let (broken, tunnel) = tunnels(observed, of(fib::Condition::Tunnel), of(fib::Condition::Setting), old);
     let judged = [
         ("BGPReady", "Configured", "Misconfigured", ready),
         ("AddressValid", "Found", "NoUsableAddress", address),

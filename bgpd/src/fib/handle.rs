@@ -91,6 +91,8 @@ pub struct Status {
     pub repairs: u64,
     /// How often checksum offload of a tunnel device was turned off: at first, and after somebody had turned it on.
     pub offloads_disabled: u64,
+    /// How often the kernel refused a setting that tunnels need.
+    pub settings_refused: u64,
     /// What is wrong, with what kind of thing it concerns.
     pub problems: Vec<Problem>,
 }
@@ -111,6 +113,8 @@ pub enum Condition {
     Address,
     /// `TunnelHealthy`: a tunnel device cannot be made or used.
     Tunnel,
+    /// `TunnelHealthy`, with a reason of its own: the kernel refused a setting without which some packets do not arrive.
+    Setting,
     /// `RoutesResolved`: a next hop leads nowhere, or a route is refused by rule.
     Resolved,
     /// `RoutesInstalled`: the kernel refused a change.

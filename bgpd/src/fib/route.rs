@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use twill_crds::Protocol;
+use twill_crds::names::{IPIP_DEVICE, VXLAN_DEVICE};
 
 /// Where a route leads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +65,16 @@ impl Transport {
             Self::Plain => "plain",
             Self::Vxlan => "VXLAN",
             Self::Ipip => "IPIP",
+        }
+    }
+
+    /// Its device; empty where it needs none.
+    #[must_use]
+    pub fn device(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Vxlan => VXLAN_DEVICE,
+            Self::Ipip => IPIP_DEVICE,
         }
     }
 

@@ -3,6 +3,7 @@
 //! Wanted depends on configuration, world and the RIB's last word alone. What the kernel has is what we wrote since the last
 //! dump, and what that dump found. An error of the kernel makes the belief unknown, so that the next round tries again.
 
+use super::refusals::Refusals;
 use super::resolve::{Outcome, Refusal, Resolver};
 use super::route::{Forward, Found, Step};
 use super::tunnel::{self, Failure, Failures};
@@ -16,6 +17,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use twill_crds::names::METRIC_UNREACHABLE;
 
+mod devices;
 mod shown;
 
 /// Sentences of one kind that a status carries at most; the rest is a number.
@@ -39,6 +41,8 @@ pub struct Table {
     unresolved: BTreeMap<IpNet, Refusal>,
     refused: BTreeMap<(IpNet, u32), String>,
     devices: Failures,
+    /// Of settings of devices.
+    refusals: Refusals,
     tracked: BTreeMap<ScopedAddr, Tracked>,
     /// As last told.
     hosts: Option<Hosts>,
@@ -165,35 +169,6 @@ impl Table {
         repairs
     }
 
-    /// Changes of devices that must come before those of routes.
-    #[must_use]
-    pub fn device_additions(&self) -> Vec<tunnel::Step> {
-        tunnel::additions(&self.config, &self.world, &self.devices)
-    }
-
-    /// Changes of devices that must come after those of routes.
-    #[must_use]
-    pub fn device_removals(&self) -> Vec<tunnel::Step> {
-        tunnel::removals(&self.config, &self.world)
-    }
-
-    /// Remembers how a change of a device went.
-    pub fn device_result(&mut self, step: &tunnel::Step, failure: Option<Failure>) {
-        if matches!((step, &failure), (tunnel::Step::DisableChecksumOffload { .. }, None)) {
-            self.offloads_disabled += 1;
-        }
-        let Some(device) = step.device() else { return };
-        match failure {
-            Some(failure) => {
-                self.devices.insert(device, failure);
-            }
-            None if matches!(step, tunnel::Step::SetUp(..)) => {
-                self.devices.remove(&device);
-            }
-            None => {}
-        }
-    }
-
     /// Changes of routes, unreachable ones first, deletions last; believed to be done from here on, see [`Table::failed`].
     pub fn difference(&mut self) -> Vec<Step> {
         if !self.config.install {
@@ -263,7 +238,8 @@ impl Table {
     /// Whether the kernel refused something that is still wanted; worth another try later.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        !self.refused.is_empty() || self.devices.values().any(|failure| *failure != Failure::Unsupported)
+        let settings = self.refusals.any();
+        settings || !self.refused.is_empty() || self.devices.values().any(|failure| *failure != Failure::Unsupported)
     }
 
     /// Follows these next hops, and no others.
@@ -311,6 +287,7 @@ impl Table {
     pub fn status(&self) -> Status {
         let learned = self.learned.values().filter(|entry| entry.kernel.is_some()).count();
         let mut problems = tunnel::problems(&self.config, &self.world, &self.devices);
+        limited(&mut problems, Condition::Setting, self.refusals.texts(&self.world));
         problems.extend(self.foreign_address());
         // A prefix whose next hop the RIB left out never comes here; the next hop itself does.
         let tracked = self.tracked.values().filter_map(|tracked| tracked.refusal.as_ref());
@@ -322,7 +299,9 @@ impl Table {
         });
         limited(&mut problems, Condition::Installed, texts.collect());
         let installed = (learned + self.unreachable.len()) as u64;
-        Status { installed, repairs: self.repairs, offloads_disabled: self.offloads_disabled, problems }
+        let (repairs, offloads_disabled, settings_refused) =
+            (self.repairs, self.offloads_disabled, self.refusals.total());
+        Status { installed, repairs, offloads_disabled, settings_refused, problems }
     }
 
     /// The node's address is on no interface of this machine.

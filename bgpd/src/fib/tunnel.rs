@@ -19,7 +19,7 @@ use twill_crds::names::{IPIP_DEVICE, VXLAN_DEVICE, vxlan_mac};
 const DEFAULT_MTU: u32 = 1500;
 
 /// One change of a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Make the VXLAN device, down.
     CreateVxlan {

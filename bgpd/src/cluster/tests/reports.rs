@@ -83,3 +83,28 @@ fn a_network_that_drops_the_tunnel_protocol_is_a_reason_of_its_own() {
     let both = Observed { fib: fib::Status { problems: vec![problem], ..Default::default() }, ..filtered };
     assert_eq!(tunnel(&both), said("False", "TunnelUnusable", "no device; n2 is not reached"));
 }
+
+#[test]
+fn a_setting_that_the_kernel_refused_is_the_reason_where_there_is_no_greater_one() {
+    let desired = desired("a1", &cluster());
+    let with = |setting: &str, filtered: Option<&str>| {
+        let problem = fib::Problem { condition: fib::Condition::Setting, text: setting.to_owned() };
+        let fib = fib::Status { problems: vec![problem], ..Default::default() };
+        Observed { fib, filtered: filtered.map(str::to_owned), ..Observed::default() }
+    };
+    let said = |observed: &Observed, old: &BgpState| {
+        let state = report(&desired, observed, old, Timestamp::UNIX_EPOCH);
+        let found = state.conditions.iter().find(|condition| condition.type_ == "TunnelHealthy").cloned().unwrap();
+        (state, found.reason, found.message)
+    };
+    let (_, reason, message) = said(&with("eth0 is strict", None), &BgpState::default());
+    assert_eq!((reason.as_str(), message.as_str()), ("SettingRefused", "eth0 is strict"));
+    let (mut old, reason, message) = said(&with("eth0 is strict", Some("n2 is not reached")), &BgpState::default());
+    assert_eq!((reason.as_str(), message.as_str()), ("ProtocolFiltered", "n2 is not reached; eth0 is strict"));
+    // Who starts again and does not know better says it once.
+    for _ in 0..3 {
+        let (new, _, again) = said(&with("eth0 is strict", None), &old);
+        assert_eq!(again, message);
+        old = new;
+    }
+}

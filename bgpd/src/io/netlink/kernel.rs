@@ -5,7 +5,7 @@ use super::encode;
 use super::ethtool::Ethtool;
 use super::socket::{BATCH, Refused, Requests};
 use crate::fib::Config;
-use crate::fib::route::{Found, Step, Transport};
+use crate::fib::route::{Found, Step};
 use crate::fib::tunnel::{self, Failure};
 use crate::fib::world::{Link, Release, ReversePath, World};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -107,8 +107,10 @@ impl Kernel {
     /// Performs a change of a device of which rtnetlink knows nothing.
     fn set(&self, step: &tunnel::Step) -> Option<Failure> {
         let tunnel::Step::DisableChecksumOffload { transport, .. } = step else { return None };
-        let name = if *transport == Transport::Vxlan { VXLAN_DEVICE } else { IPIP_DEVICE };
-        self.ethtool.set_checksum_offload(name, false).err().map(|error| Failure::Other(error.to_string()))
+        self.ethtool
+            .set_checksum_offload(transport.device(), false)
+            .err()
+            .map(|error| Failure::Other(error.to_string()))
     }
 
     /// What ethtool knows of links. Workloads' are many, and no tunnel stands on one.

@@ -58,6 +58,7 @@ impl Node {
 
 mod link_local;
 mod offload;
+mod refusals;
 mod reverse_path;
 mod workloads;
 

@@ -214,6 +214,7 @@ impl Worker {
     }
 
     fn add_devices(&mut self) -> io::Result<()> {
+        self.table.begin_devices();
         for _ in 0..DEVICE_ROUNDS {
             let steps = self.table.device_additions();
             let mut done = 0;
@@ -244,22 +245,29 @@ impl Worker {
 
     fn device(&mut self, step: &tunnel::Step) -> io::Result<bool> {
         let failure = self.kernel.device(step)?;
+        let is_new = self.table.device_result(step, failure.clone());
         match (step, &failure) {
             (tunnel::Step::DisableChecksumOffload { transport, why }, None) => {
                 tracing::warn!(tunnel = transport.name(), why, "checksum offload of a tunnel device turned off");
             }
             (_, None) => tracing::info!(?step, "device changed"),
+            (_, Some(failure)) if is_new => {
+                tracing::warn!(?step, ?failure, "the kernel refused a setting that tunnels need; it is tried again");
+            }
             (_, Some(failure)) => tracing::debug!(?step, ?failure, "device not changed"),
         }
-        let done = failure.is_none();
-        self.table.device_result(step, failure);
-        Ok(done)
+        Ok(failure.is_none())
     }
 
+    /// Other work does not put off what is due: of devices nothing is tried but on an event, or then.
     fn schedule_retry(&mut self, now: Instant) {
-        self.retry = self.table.has_failed().then(|| {
-            let wait = self.retry.map_or(RETRY, |(at, wait)| if at <= now { (wait * 2).min(RETRY_MAX) } else { wait });
-            (now + wait, wait)
+        self.retry = self.table.has_failed().then(|| match self.retry {
+            None => (now + RETRY, RETRY),
+            Some((at, wait)) if at > now => (at, wait),
+            Some((_, wait)) => {
+                let wait = (wait * 2).min(RETRY_MAX);
+                (now + wait, wait)
+            }
         });
     }
 
