@@ -9,6 +9,7 @@ mod ends;
 mod handle;
 pub mod hosts;
 pub mod offload;
+mod raises;
 mod refusals;
 pub mod resolve;
 pub mod route;

@@ -1,8 +1,9 @@
 //! All that the FIB knows: what is wanted, what the kernel is believed to have, and the difference.
 //!
-//! Wanted depends on configuration, world and the RIB's last word alone. What the kernel has is what we wrote since the last
+//! Wanted depends on configuration, world and the RIB's last word alone; a greater MTU is written a while later ([`Table::raise`]). What the kernel has is what we wrote since the last
 //! dump, and what that dump found. An error of the kernel makes the belief unknown, so that the next round tries again.
 
+use super::raises::Raises;
 use super::refusals::Refusals;
 use super::resolve::{Outcome, Refusal, Resolver};
 use super::route::{Forward, Found, Step};
@@ -36,6 +37,7 @@ pub struct Table {
     /// Prefixes to look at again; everything if `all`.
     dirty: FxHashSet<IpNet>,
     all: bool,
+    raises: Raises,
     /// Whether adopted routes that nobody announced again may go.
     learned_in_sync: bool,
     unresolved: BTreeMap<IpNet, Refusal>,
@@ -180,6 +182,7 @@ impl Table {
         let prefixes: Vec<IpNet> = if std::mem::take(&mut self.all) {
             self.dirty.clear();
             self.unresolved.clear();
+            self.raises.clear();
             self.learned.keys().copied().collect()
         } else {
             self.dirty.drain().collect()
@@ -187,6 +190,7 @@ impl Table {
         let mut memo = std::mem::take(&mut self.memo);
         let resolver = Resolver::new(&self.config, &self.world);
         for prefix in prefixes {
+            self.raises.forget(prefix);
             let Some(entry) = self.learned.get_mut(&prefix) else { continue };
             let verdict = entry.next_hops.as_ref().map(|set| judge(&resolver, &mut memo, prefix, set));
             // Nothing goes on the word of a snapshot: a peer that it does not know may still be about to speak.
@@ -200,7 +204,7 @@ impl Table {
                 None => self.unresolved.remove(&prefix),
             };
             match (&wanted, &entry.kernel) {
-                (Some(new), Some(old)) if new == old => {}
+                (Some(new), Some(old)) if self.raises.waits(prefix, old, new) || new == old => {}
                 (Some(new), _) => {
                     steps.push(Step::Replace(prefix, self.config.metric, new.clone()));
                     entry.kernel.clone_from(&wanted);
@@ -216,11 +220,23 @@ impl Table {
             }
         }
         self.memo = memo;
+        self.raises.close();
         for step in steps.iter().chain(&deletions) {
             self.refused.remove(&step.key());
         }
         steps.append(&mut deletions);
         steps
+    }
+
+    /// Whether routes wait for a greater MTU; it is to have stood for a while.
+    #[must_use]
+    pub fn waits_to_raise(&self) -> bool {
+        self.raises.any()
+    }
+
+    /// It has stood: the next difference has it.
+    pub fn raise(&mut self) {
+        self.dirty.extend(self.raises.open());
     }
 
     /// The kernel refused a change of [`Table::difference`]: what it has is unknown until the next observation.

@@ -16,6 +16,7 @@ mod ends;
 mod hosts;
 mod link_local;
 mod offload;
+mod raises;
 mod refusals;
 mod reverse_path;
 

@@ -23,6 +23,8 @@ const AT_LATEST: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(500);
 /// See [`RETRY`].
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// A greater MTU is to have stood for so long before routes have it: where it goes up and down, that is how often they are written.
+const STANDS: Duration = Duration::from_secs(15);
 /// A status is told at most this often.
 const STATUS: Duration = Duration::from_millis(100);
 /// Commands that one round takes in.
@@ -62,6 +64,7 @@ pub fn start(
         untold: false,
         pending: None,
         retry: None,
+        raise: None,
         settles: Vec::new(),
         shows: Vec::new(),
         more: false,
@@ -90,6 +93,8 @@ struct Worker {
     untold: bool,
     pending: Option<Pending>,
     retry: Option<(Instant, Duration)>,
+    /// When routes that wait for a greater MTU get it.
+    raise: Option<Instant>,
     settles: Vec<Box<dyn FnOnce(Status) + Send>>,
     shows: Vec<(Vec<IpNet>, Reply)>,
     /// Commands wait that no wake-up will announce again.
@@ -140,6 +145,10 @@ impl Worker {
             self.work.routes = true;
             self.work.devices = true;
         }
+        if self.raise.take_if(|at| *at <= now).is_some() {
+            self.table.raise();
+            self.work.routes = true;
+        }
         let work = std::mem::take(&mut self.work);
         if (work.routes || work.devices)
             && let Err(error) = self.converge(work.devices)
@@ -149,6 +158,7 @@ impl Worker {
         }
         if work.routes || work.devices {
             self.schedule_retry(now);
+            self.raise = self.table.waits_to_raise().then(|| self.raise.unwrap_or(now + STANDS));
         }
         if work.reach || std::mem::take(&mut self.work.reach) {
             let changes = self.table.reach_changes();
@@ -298,7 +308,7 @@ impl Worker {
     /// Waits for a command, a notification, or the next time at which something is due.
     fn sleep(&mut self) {
         let status = self.told_at.map(|at| at + STATUS).filter(|_| self.untold);
-        let due = [self.pending.as_ref().map(Pending::due), self.retry.map(|(at, _)| at), status];
+        let due = [self.pending.as_ref().map(Pending::due), self.retry.map(|(at, _)| at), self.raise, status];
         let timeout = match due.into_iter().flatten().min() {
             _ if self.more => PollTimeout::ZERO,
             None => PollTimeout::NONE,
