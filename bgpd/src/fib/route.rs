@@ -22,6 +22,23 @@ pub enum Forward {
     },
 }
 
+impl Forward {
+    /// Gateways without a tunnel, by link.
+    pub fn neighbours(&self) -> impl Iterator<Item = (u32, IpAddr)> + '_ {
+        let hops: &[Hop] = match self {
+            Self::Unreachable => &[],
+            Self::Unicast { hops, .. } => hops.as_slice(),
+        };
+        hops.iter().filter(|hop| hop.tunnel.is_none()).filter_map(|hop| Some((hop.link, hop.gateway?)))
+    }
+
+    /// Whether it leads through a tunnel.
+    #[must_use]
+    pub fn is_tunnelled(&self) -> bool {
+        matches!(self, Self::Unicast { hops, .. } if hops.iter().any(|hop| hop.tunnel.is_some()))
+    }
+}
+
 /// One next hop of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hop {

@@ -38,6 +38,8 @@ pub struct Table {
     dirty: FxHashSet<IpNet>,
     all: bool,
     raises: Raises,
+    /// Gateways, by link, to which packets that have gone through a tunnel go plainly by the last difference.
+    new_neighbours: BTreeSet<(u32, IpAddr)>,
     /// Whether adopted routes that nobody announced again may go.
     learned_in_sync: bool,
     unresolved: BTreeMap<IpNet, Refusal>,
@@ -205,7 +207,10 @@ impl Table {
             };
             match (&wanted, &entry.kernel) {
                 (Some(new), Some(old)) if self.raises.waits(prefix, old, new) || new == old => {}
-                (Some(new), _) => {
+                (Some(new), old) => {
+                    if old.as_ref().is_some_and(|old| old.is_tunnelled()) {
+                        self.new_neighbours.extend(new.neighbours());
+                    }
                     steps.push(Step::Replace(prefix, self.config.metric, new.clone()));
                     entry.kernel.clone_from(&wanted);
                 }
@@ -226,6 +231,11 @@ impl Table {
         }
         steps.append(&mut deletions);
         steps
+    }
+
+    /// Neighbours, by link, to which packets that have gone through a tunnel go plainly by what [`Table::difference`] said last: nobody may have spoken to them yet.
+    pub fn new_neighbours(&mut self) -> BTreeSet<(u32, IpAddr)> {
+        std::mem::take(&mut self.new_neighbours)
     }
 
     /// Whether routes wait for a greater MTU; it is to have stood for a while.

@@ -262,14 +262,24 @@ pub(crate) fn neighbour(payload: &[u8], link: u32) -> Option<(IpAddr, [u8; 6])> 
     if message.header.ifindex != link || message.header.state != NeighbourState::Permanent {
         return None;
     }
-    let mut found = (None, None);
-    for attribute in message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => found.0 = Some(IpAddr::V4(address)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => found.0 = Some(IpAddr::V6(address)),
-            NeighbourAttribute::LinkLayerAddress(bytes) => found.1 = bytes.try_into().ok(),
-            _ => {}
-        }
-    }
-    found.0.zip(found.1)
+    let mac = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok(),
+        _ => None,
+    });
+    destination(&message).zip(mac)
+}
+
+/// A neighbour that is being looked for, with its link.
+pub(crate) fn sought_neighbour(payload: &[u8]) -> Option<(u32, IpAddr)> {
+    let message = NeighbourMessage::parse(payload).ok()?;
+    let is_sought = message.header.state == NeighbourState::Incomplete;
+    destination(&message).filter(|_| is_sought).map(|address| (message.header.ifindex, address))
+}
+
+fn destination(message: &NeighbourMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    })
 }

@@ -11,7 +11,9 @@ use netlink_packet_route::link::{
     AfSpecInet, AfSpecUnspec, InetDevConf, InfoData, InfoIpTunnel, InfoKind, InfoVxlan, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
 };
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteIpTunnel, RouteLwEnCapType, RouteLwTunnelEncap, RouteMessage, RouteMetric,
     RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteScope, RouteType, RouteVia,
@@ -197,6 +199,14 @@ fn address(index: u32, net: IpNet) -> AddressMessage {
         message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
     message
+}
+
+/// The message that has the kernel find a neighbour, as if a packet went to it; one that is known stays as it is.
+pub(crate) fn find_neighbour(index: u32, address: IpAddr) -> Request {
+    let mut message = neighbour(index, address);
+    message.header.state = NeighbourState::None;
+    message.header.flags = NeighbourFlags::Use;
+    Request { message: RouteNetlinkMessage::NewNeighbour(message), flags: NLM_F_CREATE }
 }
 
 fn neighbour(index: u32, address: IpAddr) -> NeighbourMessage {

@@ -44,6 +44,10 @@ impl Kernel {
         self.requests.port()
     }
 
+    pub(super) fn requests(&mut self) -> &mut Requests {
+        &mut self.requests
+    }
+
     /// Reads links, addresses, neighbours and the routes of both families.
     pub(crate) fn read(&mut self, config: &Config) -> io::Result<(World, Vec<Found>)> {
         let mut world = self.links()?;

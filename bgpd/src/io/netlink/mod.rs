@@ -8,6 +8,7 @@ mod encode;
 mod ethtool;
 mod kernel;
 mod monitor;
+mod neighbours;
 mod removal;
 pub(crate) mod socket;
 mod thread;

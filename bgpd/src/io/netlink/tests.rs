@@ -57,6 +57,8 @@ impl Node {
 }
 
 mod link_local;
+mod mtu;
+mod neighbours;
 mod offload;
 mod refusals;
 mod reverse_path;

@@ -202,6 +202,12 @@ impl Worker {
             self.add_devices()?;
         }
         let steps = self.table.difference();
+        let neighbours = self.table.new_neighbours();
+        if !neighbours.is_empty()
+            && let Err(error) = self.kernel.resolve(&neighbours)
+        {
+            tracing::debug!(%error, "neighbours cannot be looked for now");
+        }
         let mut reason = None;
         let (kernel, monitor, table) = (&mut self.kernel, &mut self.monitor, &self.table);
         let judge = judge(table);

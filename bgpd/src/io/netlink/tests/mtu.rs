@@ -1,0 +1,25 @@
+//! Routes follow the MTU of the way to the other node.
+
+use super::*;
+
+#[test]
+#[ignore = "needs root: make test"]
+fn a_smaller_mtu_is_there_at_once_and_a_greater_one_once_it_has_stood() {
+    let (node, _router) = one_node();
+    let fib = fib(&node, cluster("n1", Protocol::VXLAN, When::CrossSubnet));
+    fib.apply(&[("10.42.3.0/26", &["172.31.2.11"])]);
+    fib.settled();
+    let has = |mtu: u32| node.ip("route show 10.42.3.0/26").contains(&format!("mtu {mtu}"));
+    let default = |mtu: &str| drop(node.ip(&format!("route replace default via 172.31.1.1 {mtu}")));
+    assert!(has(1450));
+    default("mtu 1400");
+    within(SECOND, "smaller", || has(1350));
+    let start = Instant::now();
+    default("");
+    // What this brings is written after the look at the default route.
+    node.ip("route del 10.42.1.0/26 proto 84");
+    within(SECOND, "the kernel was looked at", || !node.ip("route show 10.42.1.0/26").is_empty());
+    assert!(has(1350));
+    within(SECOND * 30, "greater", || has(1450));
+    assert!(start.elapsed() > SECOND * 14, "{:?}", start.elapsed());
+}
