@@ -242,6 +242,10 @@ fn a_fresh_node_is_fit_and_the_check_changes_nothing_there() {
     assert!(told(&findings, "uplink").1.contains("up0, MTU 1500"), "{findings:#}");
     assert_eq!(told(&findings, "kube-proxy").0, ["warning"]);
     assert_eq!(node.files("bin").len() + node.files("conf").len(), 0);
+    ns.exec("sysctl -qw net.ipv4.conf.up0.rp_filter=1");
+    let (code, findings) = ns.check(&node);
+    let (states, text) = told(&findings, "reverse path");
+    assert!(code == 0 && states == ["warning"] && text.contains("net.ipv4.conf.up0.rp_filter=2"), "{text}");
 }
 
 #[test]

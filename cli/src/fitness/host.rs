@@ -62,7 +62,10 @@ fn uplink(facts: &Facts) -> Finding {
         Some((name, mtu)) if mtu.saturating_sub(VXLAN_OVERHEAD) < LEAST_MTU => Finding::warning(
             "uplink",
             format!("{name} has MTU {mtu}: VXLAN leaves less than the {LEAST_MTU} that IPv6 needs"),
-            format!("ip link set {name} mtu 1500, if the network carries it"),
+            format!(
+                "ip link set {name} mtu 1500, or {} at least, if the network carries it; else have IPv6 pools with encapsulation.protocol None",
+                LEAST_MTU + VXLAN_OVERHEAD
+            ),
         ),
         Some((name, mtu)) => {
             Finding::fine("uplink", format!("{name}, MTU {mtu}; {} through VXLAN", mtu.saturating_sub(VXLAN_OVERHEAD)))

@@ -17,10 +17,13 @@ const UP: u32 = 1;
 /// Settings of the network stack.
 pub(crate) fn settings() -> settings::Facts {
     let value = |name: &str| Some(fs::read_to_string(format!("/proc/sys/net/{name}")).ok()?.trim().to_owned());
+    let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let uplink = default_route(&routes).map(|name| (name.to_owned(), value(&format!("ipv4/conf/{name}/rp_filter"))));
     settings::Facts {
         writable: access("/proc/sys/net/ipv4/ip_forward", AccessFlags::W_OK).is_ok(),
         ip_forward: value("ipv4/ip_forward"),
         rp_filter: value("ipv4/conf/all/rp_filter"),
+        uplink,
         disable_ipv6: value("ipv6/conf/all/disable_ipv6"),
     }
 }
