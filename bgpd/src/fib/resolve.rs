@@ -282,7 +282,10 @@ impl<'a> Resolver<'a> {
         let outer = outer.ok_or_else(|| Refusal::NoWayToNode(next_hop, node.name.clone()))?;
         let mtu = self.mtu(outer, outer.ways.iter().map(|way| way.link));
         let (device, gateway, id) = match transport {
-            Transport::Vxlan if v6 => (self.vxlan, Some(IpAddr::V6(tunnel_neighbour(remote))), u64::from(VXLAN_VNI)),
+            Transport::Vxlan if v6 => {
+                let wide = self.vxlan.filter(|link| self.mtu_of(*link) >= Some(LEAST_MTU_V6));
+                (wide, Some(IpAddr::V6(tunnel_neighbour(remote))), u64::from(VXLAN_VNI))
+            }
             Transport::Vxlan => (self.vxlan, Some(IpAddr::V4(remote)), u64::from(VXLAN_VNI)),
             Transport::Ipip | Transport::Plain => (self.ipip, None, 0),
         };
@@ -304,6 +307,9 @@ impl<'a> Resolver<'a> {
         self.world.link_of(source).map(|_| source)
     }
 }
+
+/// What IPv6 needs at least (RFC 8200 section 5); the kernel has none on a device with less.
+pub const LEAST_MTU_V6: u32 = 1280;
 
 /// Bytes that a transport adds to a packet.
 #[must_use]

@@ -15,6 +15,7 @@ use twill_crds::{Encapsulation, Protocol, When};
 mod ends;
 mod hosts;
 mod link_local;
+mod narrow;
 mod offload;
 mod raises;
 mod refusals;

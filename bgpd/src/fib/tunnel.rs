@@ -4,7 +4,7 @@
 //! where the kernel knows the protocol, so that it receives either kind at any moment of a change of encapsulation.
 
 use super::offload;
-use super::resolve::{overhead, tunnel_neighbour};
+use super::resolve::{LEAST_MTU_V6, overhead, tunnel_neighbour};
 use super::route::Transport;
 use super::uplinks::{self, uplinks};
 use super::world::{Link, LinkKind, ReversePath, World};
@@ -110,7 +110,7 @@ pub fn additions(config: &Config, world: &World, failures: &Failures) -> Vec<Ste
     }
     if let Some(device) = vxlan_device(world) {
         for (address, mac) in neighbours(config) {
-            if world.neighbours.get(&address) != Some(&mac) {
+            if carries(device, address) && world.neighbours.get(&address) != Some(&mac) {
                 steps.push(Step::AddNeighbour(device.index, address, mac));
             }
         }
@@ -170,6 +170,16 @@ pub fn problems(config: &Config, world: &World, failures: &Failures) -> Vec<Prob
             Some(Failure::Other(text)) => texts.push(format!("device {VXLAN_DEVICE}: {text}")),
         }
     }
+    let six = used(Protocol::VXLAN).find(|pool| matches!(pool.cidr, IpNet::V6(_)));
+    let narrow = vxlan_device(world).filter(|link| link.mtu < LEAST_MTU_V6);
+    texts.extend(six.zip(narrow).map(|(pool, Link { mtu, .. })| {
+        format!(
+            "IPPool {name}: the uplink's MTU leaves {mtu} inside of VXLAN, and IPv6 needs {LEAST_MTU_V6}; give the uplink an MTU of {} or more, or set \
+             encapsulation.protocol of IPPool {name} to None",
+            LEAST_MTU_V6 + overhead(Transport::Vxlan),
+            name = pool.name,
+        )
+    }));
     texts.into_iter().map(|text| Problem { condition: Condition::Tunnel, text }).collect()
 }
 
@@ -266,11 +276,17 @@ fn vxlan_device(world: &World) -> Option<&Link> {
 }
 
 fn missing_addresses<'a>(config: &'a Config, world: &'a World) -> impl Iterator<Item = (u32, IpAddr)> + 'a {
-    let up = |name| world.link(name).filter(|link| link.up).map(|link| link.index);
+    let up = |name| world.link(name).filter(|link| link.up);
     [VXLAN_DEVICE, IPIP_DEVICE].into_iter().filter_map(up).flat_map(move |link| {
-        let wanted = config.tunnel_sources.iter().map(move |address| (link, *address));
+        let wanted = config.tunnel_sources.iter().filter(move |address| carries(link, **address));
+        let wanted = wanted.map(move |address| (link.index, *address));
         wanted.filter(|(link, address)| !world.addresses.contains(&(*link, IpNet::from(*address))))
     })
+}
+
+/// Whether packets of an address's family fit through a device at all.
+fn carries(link: &Link, address: IpAddr) -> bool {
+    address.is_ipv4() || link.mtu >= LEAST_MTU_V6
 }
 
 /// The permanent neighbours of the VXLAN device: each node's address and its link-local stand-in for IPv6 routes.
