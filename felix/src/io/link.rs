@@ -59,6 +59,8 @@ pub struct Link {
     pub up: bool,
     /// Whether it is an end of a veth pair.
     pub veth: bool,
+    /// Whether it is `lo`.
+    pub loopback: bool,
 }
 
 /// Makes the pair, configures the pod's end, then the host's, which comes up last. Returns the host side.
@@ -193,16 +195,6 @@ pub fn all(rtnl: &mut Rtnl) -> Result<Vec<Link>, KernelError> {
     Ok(answers.iter().filter_map(link).collect())
 }
 
-/// The MTU of the link that carries one of these addresses.
-///
-/// # Errors
-/// What the kernel said.
-pub fn uplink_mtu(rtnl: &mut Rtnl, node: &[IpAddr]) -> Result<Option<u32>, KernelError> {
-    let links = all(rtnl)?;
-    let index = addresses(rtnl)?.into_iter().find(|(_, address)| node.contains(address)).map(|(index, _)| index);
-    Ok(index.and_then(|index| links.iter().find(|link| link.index == index)).map(|link| link.mtu))
-}
-
 /// Sets a link administratively up.
 ///
 /// # Errors
@@ -258,6 +250,7 @@ pub(crate) fn link(message: &RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         veth: false,
+        loopback: message.header.flags.contains(LinkFlags::Loopback),
     };
     for attribute in &message.attributes {
         match attribute {

@@ -25,3 +25,4 @@ pub mod rtnl;
 pub mod server;
 pub mod shaping;
 pub mod sysctl;
+pub mod uplink;

@@ -133,7 +133,16 @@ mod tests {
     use super::*;
 
     fn link(name: &str, alias: &str, mac: [u8; 6], veth: bool) -> Link {
-        Link { index: 7, name: name.into(), alias: alias.into(), mac: Some(mac), mtu: 1500, up: true, veth }
+        Link {
+            index: 7,
+            name: name.into(),
+            alias: alias.into(),
+            mac: Some(mac),
+            mtu: 1500,
+            up: true,
+            veth,
+            loopback: false,
+        }
     }
 
     #[test]

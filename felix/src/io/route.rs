@@ -140,6 +140,20 @@ pub fn leads_elsewhere(rtnl: &mut Rtnl, address: IpAddr) -> Result<Option<IpNet>
     Ok(found.and_then(|found| destination(&found).or_else(|| IpNet::new(any, 0).ok())))
 }
 
+/// The links by which the node sends to this address, by index.
+///
+/// # Errors
+/// What the kernel said.
+pub fn ways(rtnl: &mut Rtnl, address: IpAddr) -> Result<Vec<u32>, KernelError> {
+    let attributes = lookup(rtnl, address)?.map(|found| found.attributes).unwrap_or_default();
+    let of = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Oif(index) => vec![*index],
+        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+        _ => vec![],
+    };
+    Ok(attributes.iter().flat_map(of).collect())
+}
+
 /// A route that bgpd has learned from somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Learned {

@@ -2,7 +2,7 @@
 
 use crate::world::Ns;
 use std::net::IpAddr;
-use twill_felix::io::{link, netns::Netns, route, rtnl::Rtnl, sysctl};
+use twill_felix::io::{link, netns::Netns, route, rtnl::Rtnl, sysctl, uplink};
 use twill_felix::workload::{Plan, alias, interface_name, pod_mac};
 use twill_ipam::Sandbox;
 
@@ -76,6 +76,10 @@ fn an_address_of_a_block_is_free_and_one_of_the_node_is_in_use() {
     node.run(&["ip", "addr", "add", "10.42.0.9/32", "dev", "lo"]);
     node.run(&["ip", "link", "add", "up0", "mtu", "1430", "type", "veth", "peer", "name", "up1"]);
     node.run(&["ip", "addr", "add", "172.31.1.11/24", "dev", "up0"]);
+    node.run(&["ip", "link", "set", "up0", "up"]);
+    node.run(&["ip", "link", "add", "wide0", "mtu", "1450", "up", "type", "veth", "peer", "name", "wide1"]);
+    let hops = ["nexthop", "dev", "up0", "nexthop", "dev", "wide0"];
+    node.run(&[&["ip", "route", "add", "192.0.2.8/29"], &hops[..]].concat());
     Netns::open(&node.path())
         .unwrap()
         .run(|| {
@@ -88,8 +92,16 @@ fn an_address_of_a_block_is_free_and_one_of_the_node_is_in_use() {
             let mut blocks = route::unreachable(&mut rtnl).unwrap();
             blocks.sort();
             assert_eq!(blocks, ["10.42.0.0/26".parse().unwrap(), "fd42::/122".parse().unwrap()]);
-            assert_eq!(link::uplink_mtu(&mut rtnl, &["172.31.1.11".parse().unwrap()]).unwrap(), Some(1430));
-            assert_eq!(link::uplink_mtu(&mut rtnl, &["172.31.1.12".parse().unwrap()]).unwrap(), None);
+            let mut mtu = |own: &str, others: &[&str]| {
+                let others: Vec<_> = others.iter().map(|other| other.parse().unwrap()).collect();
+                uplink::mtu(&mut rtnl, &[own.parse().unwrap()], others).unwrap()
+            };
+            assert_eq!(mtu("172.31.1.11", &["192.0.2.1"]), Some(1430));
+            assert_eq!(mtu("172.31.1.12", &["172.31.1.13"]), None);
+            let routed = "10.42.0.9";
+            assert_eq!([mtu(routed, &[]), mtu(routed, &["192.0.2.1"])], [None, None], "lo's is nobody's");
+            assert_eq!(mtu(routed, &["172.31.1.12"]), Some(1430));
+            assert_eq!(mtu(routed, &["172.31.1.12", "192.0.2.9"]), Some(1450), "by either next hop");
         })
         .unwrap();
 }

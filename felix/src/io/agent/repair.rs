@@ -3,7 +3,7 @@
 use super::{Agent, Live};
 use crate::index::Event;
 use crate::io::link::KernelError;
-use crate::io::{link, route};
+use crate::io::{link, route, uplink};
 use crate::workload::{Asked, from_alias, interface_name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -309,8 +309,9 @@ impl Agent {
 
     /// Pods that are attached from now on have the uplink's MTU; those that are there keep theirs.
     pub(crate) fn refresh_mtu(&mut self) {
-        let addresses = self.supply.node_addresses(&self.node);
-        match link::uplink_mtu(&mut self.rtnl, &addresses) {
+        let own = self.supply.node_addresses(&self.node);
+        let others = self.supply.nodes.iter().map(|(key, _)| key.name.as_str()).filter(|name| *name != self.node);
+        match uplink::mtu(&mut self.rtnl, &own, others.flat_map(|name| self.supply.node_addresses(name))) {
             Ok(Some(mtu)) => self.mtu = Some(mtu),
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "MTU of the uplink is not known"),
