@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use twill_crds::ippool::{IPPoolStatus, PoolAddresses, PoolBlocks, accepted};
 use twill_crds::{IPPool, Object, selector};
-use twill_ipam::{Seen, claim, range};
+use twill_ipam::{Seen, full, range};
 
 /// A pool is nearly full when less than one in so many of its blocks is left.
 const FEW: i64 = 10;
@@ -99,7 +99,7 @@ fn nearly_full(world: &World, pool: &IPPool, use_of: &Use<'_>) -> Judged {
 
 fn full(pool: &IPPool, use_of: &Use<'_>) -> twill_ipam::PoolFull {
     let known: Vec<Seen> = use_of.inside.iter().map(|(_, seen)| (*seen).clone()).collect();
-    let mut full = claim::full(pool.name(), pool.spec.cidr, pool.spec.block_prefix_len(), &known);
+    let mut full = full::full(pool.name(), pool.spec.cidr, pool.spec.block_prefix_len(), &known);
     full.taken = use_of.claimed.into();
     full
 }

@@ -5,6 +5,7 @@
 
 pub mod claim;
 pub mod error;
+pub mod full;
 pub mod holder;
 pub mod idle;
 pub mod io;
@@ -17,8 +18,9 @@ pub mod range;
 pub mod reservation;
 pub mod warm;
 
-pub use claim::{Claim, PoolFull, Seen, Step};
+pub use claim::{Claim, Seen, Step};
 pub use error::StoreError;
+pub use full::PoolFull;
 pub use ledger::{Attachment, Ledger, Sandbox, Use};
 pub use origin::{Kind, Origin};
 pub use owner::{Fate, Owner};

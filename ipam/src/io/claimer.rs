@@ -1,6 +1,7 @@
 //! Performs the steps of a claim on the datastore.
 
-use crate::claim::{Claim, PoolFull, Seen, Step};
+use crate::claim::{Claim, Seen, Step};
+use crate::full::PoolFull;
 use crate::owner::Owner;
 use crate::pool::Pool;
 use twill_crds::{IPBlock, IPBlockSpec, Object, names};
