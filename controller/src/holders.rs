@@ -12,22 +12,23 @@ use twill_crds::{IPReservation, Object};
 use twill_ipam::Quarantine;
 
 /// What was observed of such holders.
-#[derive(Debug)]
-pub(crate) struct Holders {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Holders {
     quarantine: Quarantine,
     /// Those that were handed out to be freed: if one is still there, its time begins anew.
     tried: BTreeSet<String>,
 }
 
 impl Holders {
-    /// `length` in milliseconds.
-    pub(crate) fn new(length: u64) -> Self {
+    /// None seen yet; `length` of the quarantine in milliseconds.
+    #[must_use]
+    pub fn new(length: u64) -> Self {
         // With none at all one look would do.
         Self { quarantine: Quarantine::new(length.max(1)), tried: BTreeSet::new() }
     }
 
     /// Takes in what there is now. Returns those whose node was gone for the whole time.
-    pub(crate) fn observe(&mut self, world: &World, now: u64) -> Vec<IPReservation> {
+    pub fn observe(&mut self, world: &World, now: u64) -> Vec<IPReservation> {
         let silent: Vec<&str> =
             world.networks.iter().map(|(key, _)| key.name.as_str()).filter(|name| !world.has_node(name)).collect();
         let doubted = exodus(world.nodes.len(), &silent).is_some();
@@ -39,7 +40,18 @@ impl Holders {
             all.insert(format!("{uid}/{}/{claimant}/{}", holder.node, holder.pod_uid), reservation);
         }
         let tried = std::mem::take(&mut self.tried);
-        let seen = all.keys().map(|key| (key.clone(), doubted || tried.contains(key))).collect();
+        // A block around what he has is freed first: if his machine lives, it claims that again.
+        let may_live = |one: &IPReservation| {
+            let holder = one.holder().filter(|holder| !holder.addresses.is_empty());
+            holder.is_some_and(|holder| {
+                let mut blocks = world.blocks.iter().map(|(_, block)| block);
+                blocks.any(|block| {
+                    block.seen.node == holder.node && holder.addresses.iter().any(|one| block.cidr().contains(one))
+                })
+            })
+        };
+        let used = |key: &String, one: &IPReservation| doubted || tried.contains(key) || may_live(one);
+        let seen = all.iter().map(|(key, one)| (key.clone(), used(key, one))).collect();
         self.tried = self.quarantine.observe(now, &seen).into_iter().collect();
         self.tried.iter().filter_map(|key| Some((*all.get(key)?).clone())).collect()
     }
@@ -60,7 +72,7 @@ mod tests {
         world.hear(Fact::node(Followed::Synced { items: nodes.iter().map(make).collect(), revision }));
         let one = json!({"apiVersion": "twill.network/v1", "kind": "IPReservation", "metadata": {"name": "db", "uid": "r"},
             "spec": {"addresses": ["10.0.0.7"], "pod": {"namespace": "shop", "name": "db-0"}},
-            "status": {"holder": {"node": "n1", "podUID": "u"}}});
+            "status": {"holder": {"node": "n1", "podUID": "u", "addresses": ["10.0.0.7"]}}});
         let items = vec![serde_json::from_value(one).unwrap()];
         world.hear(Fact::Reservation(Followed::Synced { items, revision }));
         world
@@ -79,5 +91,27 @@ mod tests {
         assert_eq!(holders.observe(&gone, 250).len(), 1);
         assert!(holders.observe(&gone, 251).is_empty(), "what could not be freed waits again");
         assert_eq!(holders.observe(&gone, 351).len(), 1);
+    }
+
+    #[test]
+    fn a_holder_is_freed_only_the_whole_time_after_the_block_around_what_it_has() {
+        let (mut world, mut holders) = (world(&["n2"]), Holders::new(100));
+        let block = |cidr: &str, node: &str| {
+            let block = json!({"apiVersion": "twill.network/v1", "kind": "IPBlock", "metadata": {"name": cidr.replace(['.', '/'], "-")},
+                "spec": {"cidr": cidr, "node": node}});
+            serde_json::from_value(block).unwrap()
+        };
+        let mut there = |blocks: &[(&str, &str)], now| {
+            let items = blocks.iter().map(|(cidr, node)| block(cidr, node)).collect();
+            world.hear(Fact::Block(Followed::Synced { items, revision: Revision(1) }));
+            holders.observe(&world, now).len()
+        };
+        let others = [("10.0.0.64/26", "n1"), ("10.0.0.0/26", "n2")];
+        assert_eq!([there(&others, 0), there(&others, 100)], [0, 1], "none of its node's is around it");
+        let own = [("10.0.0.0/26", "n1")];
+        assert_eq!(
+            [there(&own, 200), there(&own, 300), there(&[], 301), there(&[], 399), there(&[], 400)],
+            [0, 0, 0, 0, 1]
+        );
     }
 }

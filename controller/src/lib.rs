@@ -8,7 +8,7 @@ pub mod conditions;
 mod events;
 pub mod exodus;
 pub mod gone;
-mod holders;
+pub mod holders;
 pub mod io;
 pub mod leftovers;
 mod orphans;

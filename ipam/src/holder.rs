@@ -3,13 +3,14 @@
 //!
 //! `status.holder` is written by compare-and-swap alone, so of two nodes that ask one is first. It names the addresses, and is written before a
 //! node's own store has one of them, and taken back after nothing of the node has them any more; so whoever is killed in between leaves a holder
-//! too many, never one too few. Such a one is passed over when its pod is gone for certain and nothing is routed to its node. What a holder
-//! names counts, not what the reservation says by now: an edit takes nothing away, and gives nothing before somebody looked.
+//! too many, never one too few. Such a one is passed over when its pod has been gone for a while and nothing is routed to its node: by then that
+//! node has heard of it, or hears nothing; in either case it attaches no such pod any more. What a holder names counts, not what the reservation
+//! says by now: an edit takes nothing away, and gives nothing before somebody looked.
 
 use twill_crds::ip_reservation::Holder;
 
 /// What was seen of a holder, and of the addresses that are wanted and that it has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Signs {
     /// This node has the addresses for the holder's pod.
     pub attached: bool,
@@ -19,8 +20,11 @@ pub struct Signs {
     pub routed: bool,
     /// This node's bgpd has not written its own routes, so that it may lack those of others, too.
     pub blind: bool,
-    /// One of the addresses lies in another node's block, and is kept for so short a time that the node may have given it to a pod before it heard.
+    /// One of the addresses lies in another node's block, and it is kept, or the block there, for so short a time that the node may have given it to a
+    /// pod before it heard, or has a pod with it that it has not written down.
     pub young: bool,
+    /// The holder is another machine's, and its pod is gone for so short a time that the machine may not have heard, or was attaching the pod.
+    pub fresh: bool,
 }
 
 /// What is to be done now.
@@ -58,9 +62,20 @@ pub enum Hindrance {
     Blind,
     /// The block's owner may have given one away.
     #[error(
-        "an address lies in another node's block, and was reserved less than 30 s ago: that node may just have given it to a pod"
+        "an address lies in another node's block, and that was claimed, or the address reserved, less than 30 s ago: the node may have a pod with it"
     )]
     Young,
+    /// The holder's node may still attach the pod.
+    #[error("is gone for less than 30 s, in which its node may still attach it")]
+    Fresh,
+}
+
+impl Hindrance {
+    /// Whether the look that found it, also found that the holder's pod is gone.
+    #[must_use]
+    pub fn is_of_the_gone(self) -> bool {
+        !matches!(self, Self::Attached | Self::Exists)
+    }
 }
 
 /// Whether two are the same pod on the same machine, whatever it has.
@@ -111,8 +126,42 @@ fn pass_over(seen: Signs) -> Next {
     }
 }
 
+/// A look at a holder, and the write after it: what is decided on what was heard, to be performed call by call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settling {
+    /// Who has the addresses, as it was heard; the write is a compare-and-swap on that.
+    pub holder: Option<Holder>,
+    /// Whom to write; none: nobody.
+    pub wanted: Option<Holder>,
+    /// What was seen so far.
+    pub seen: Signs,
+    /// See [`give_up`].
+    pub ended: bool,
+}
+
+impl Settling {
+    /// What comes next. Asking twice changes nothing.
+    #[must_use]
+    pub fn next(&self) -> Next {
+        match &self.wanted {
+            Some(me) => take(self.holder.as_ref(), me, self.seen),
+            None => give_up(self.ended, self.seen),
+        }
+    }
+
+    /// Answers [`Next::Look`].
+    pub fn looked(&mut self, exists: bool) {
+        self.seen.exists = Some(exists);
+    }
+}
+
 fn hindrance(seen: Signs, routed: Hindrance) -> Option<Hindrance> {
-    let all = [(seen.routed, routed), (seen.blind, Hindrance::Blind), (seen.young, Hindrance::Young)];
+    let all = [
+        (seen.routed, routed),
+        (seen.blind, Hindrance::Blind),
+        (seen.young, Hindrance::Young),
+        (seen.fresh, Hindrance::Fresh),
+    ];
     all.into_iter().find_map(|(is_so, hindrance)| is_so.then_some(hindrance))
 }
 
@@ -131,7 +180,8 @@ mod tests {
         holder("n2", "b", "u2", &[7])
     }
 
-    const NOTHING: Signs = Signs { attached: false, exists: None, routed: false, blind: false, young: false };
+    const NOTHING: Signs =
+        Signs { attached: false, exists: None, routed: false, blind: false, young: false, fresh: false };
     const GONE: Signs = Signs { exists: Some(false), ..NOTHING };
 
     #[test]
@@ -168,6 +218,7 @@ mod tests {
                 (Signs { routed: true, ..GONE }, Hindrance::Lingers),
                 (Signs { blind: true, ..GONE }, Hindrance::Blind),
                 (Signs { young: true, ..GONE }, Hindrance::Young),
+                (Signs { fresh: true, ..GONE }, Hindrance::Fresh),
             ];
             assert!(signs.into_iter().all(|(seen, why)| then(seen) == Next::Wait(why)));
         }

@@ -2,6 +2,7 @@
 
 use crate::node::Attached;
 use crate::node::Node;
+use crate::recall::{start_recalling, until_kept};
 use crate::world::until;
 use k8s_openapi::api::events::v1::Event;
 use serde_json::{Value, json};
@@ -140,6 +141,10 @@ fn an_address_that_is_kept_for_a_pod_follows_it_to_another_node_and_two_never_ha
     let (code, said) = refused(&one.cni("ADD", &third));
     assert!(code == 11 && said.contains("node n2 has them") && said.contains("still routed to that node"), "{said}");
     one.ns.run(&["ip", "route", "del", &format!("{address}/32"), "proto", "84", "metric", "512"]);
+    // Nor before the node has had its time to hear that its pod is gone: it may have been about to attach it.
+    let (code, said) = refused(&one.cni("ADD", &third));
+    assert!(code == 11 && said.contains("is gone for less than 30 s"), "{said}");
+    until("the holder is passed over", Duration::from_secs(60), || one.cni("ADD", &third).get("error").is_none());
     assert_eq!(one.add(&third), [address.as_str()]);
     assert_eq!(holder(&one), Some(("n1".into(), third.uid.clone())));
     // The machine was only cut off: what it still has is closed, and its route goes.
@@ -202,6 +207,45 @@ fn the_holder_goes_with_the_pod_also_if_felix_was_killed_in_between() {
     let put = |cidr: &&str| node.ns.run(&["ip", "route", "add", "unreachable", cidr, "proto", "84", "metric", "4096"]);
     own.iter().for_each(|cidr| drop(put(cidr)));
     assert_eq!(node.add(&next), ["10.42.77.7"]);
+}
+
+/// A machine may outlive its Node, or a Pod be deleted by force; then nobody else may have what runs here yet.
+#[test]
+#[ignore = "needs root: make test"]
+fn what_a_pod_has_that_outlives_its_object_is_written_down_until_it_ends() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let db = node.pod("db-0");
+    let had = node.add(&db).remove(0);
+    node.delete_in_shop::<Pod>("db-0");
+    node.create::<IPReservation>(json!({"metadata": {"name": "db"}, "spec": kept_for_db(&[&had])}));
+    until("its holder is written", Duration::from_secs(15), || named(&node) == [had.as_str()]);
+    assert_eq!(holder(&node), Some(("n1".into(), db.uid.clone())));
+    node.del(&db);
+    until("nobody holds it", Duration::from_secs(15), || holder(&node).is_none());
+}
+
+/// Nobody here hears meanwhile that another node passed over the holder, for its pod is gone.
+#[test]
+#[ignore = "needs root: make test"]
+fn without_the_datastore_a_pod_keeps_its_kept_address_and_gets_none_anew() {
+    let mut node = Node::new(&["10.42.0.0/16"]);
+    node.start_routed(1);
+    let spec = json!({"addresses": ["10.42.77.7"], "pod": {"namespace": "shop", "name": "db-0"}});
+    node.create::<IPReservation>(json!({"metadata": {"name": "db"}, "spec": spec}));
+    let db = node.pod("db-0");
+    assert_eq!(node.add(&db), ["10.42.77.7"]);
+    until_kept(&node, &db.uid);
+    node.datastore_away();
+    node.kill();
+    start_recalling(&mut node);
+    assert_eq!(node.add(&db), ["10.42.77.7"], "the same call again");
+    node.del(&db);
+    let (code, said) = refused(&node.cni("ADD", &db));
+    assert!(code == 11 && said.contains("only the datastore can say"), "{code} {said}");
+    node.datastore_back("cluster");
+    until("it is there again", Duration::from_secs(15), || node.cni("ADD", &db).get("error").is_none());
+    assert_eq!((node.add(&db), holder(&node)), (vec!["10.42.77.7".to_owned()], Some(("n1".into(), db.uid.clone()))));
 }
 
 /// The addresses that the holder of the one reservation is said to have.

@@ -57,7 +57,11 @@ impl Agent {
                 if let Followed::Synced { revision, .. } = &*followed {
                     self.blocks.listed(*revision);
                 }
+                let listened = self.heard_up_to().is_some();
                 for change in self.supply.blocks.apply(*followed) {
+                    if listened {
+                        self.keeping.hear_block(&change, Instant::now());
+                    }
                     let [old, new] = [&change.old, &change.new].map(|block| block.as_ref().map(|block| &block.spec));
                     self.nodes_untold |= old != new;
                     let gone = change.old.filter(|_| change.new.is_none());

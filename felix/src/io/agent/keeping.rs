@@ -1,8 +1,6 @@
 //! Addresses that are kept for one pod ([`twill_ipam::holder`]): which node has them is written into the IPReservation before anything of this
 //! node has them, and taken back after nothing has. One write of a reservation at a time, and the next is decided on only when that was heard of.
 
-mod known;
-
 use super::attach::Wait;
 use super::{Agent, later};
 use crate::cni::{Add, Failure, Reason};
@@ -15,16 +13,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use twill_crds::ip_reservation::Holder;
-use twill_crds::{IPReservation, Object, Pod};
-use twill_datastore::{Datastore, Error, Filter, Followed};
-use twill_ipam::holder::{self, Hindrance, Next, Signs};
-use twill_ipam::{Kind, Sandbox, Seen};
+use twill_crds::{IPBlock, IPReservation, Object, Pod};
+use twill_datastore::{Change, Datastore, Error, Filter, Followed};
+use twill_ipam::holder::{Hindrance, Next, Settling};
+use twill_ipam::kept::{self, Course, Taking};
+use twill_ipam::{Here, Kind, Known, Sandbox, Seen};
 
 /// Pause before a holder that was in the way is looked at again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is going on with reservations.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Keeping {
     /// Looked at or written now, by name.
     under_way: BTreeSet<String>,
@@ -34,8 +33,18 @@ pub(super) struct Keeping {
     waits: BTreeMap<String, (String, Instant)>,
     /// UIDs of pods that had addresses here and have them no more.
     ended: BTreeSet<String>,
-    /// Since when addresses are known to be kept.
-    known: known::Known,
+    /// Since when addresses are known to be kept, and pods of holders to be gone.
+    known: Known,
+    /// Whence its time counts.
+    begun: Instant,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        let known = Known::default();
+        let (under_way, written, waits, ended) = Default::default();
+        Self { under_way, written, waits, ended, known, begun: Instant::now() }
+    }
 }
 
 /// How a look at a holder, and the write after it, went.
@@ -62,7 +71,20 @@ impl Keeping {
             self.written.remove(gone.name());
             self.waits.remove(gone.name());
         }
-        self.known.hear(followed, now);
+        self.known.hear(followed, self.at(now));
+    }
+
+    /// Takes in what became of a block.
+    pub(super) fn hear_block(&mut self, change: &Change<IPBlock>, now: Instant) {
+        let uid = |block: &Option<Arc<IPBlock>>| block.as_ref().and_then(|block| block.metadata.uid.clone());
+        if let Some(block) = change.new.as_ref().or(change.old.as_ref()) {
+            let (old, new, now) = (uid(&change.old), uid(&change.new), self.at(now));
+            self.known.hear_block(block.spec.cidr, old.as_deref(), new.as_deref(), now);
+        }
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.begun).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Nothing of ours is on the way to it.
@@ -79,7 +101,7 @@ impl Agent {
             return Ok(None);
         }
         let Some(kept) = self.supply.kept_for(&add.namespace, &add.pod) else { return Ok(None) };
-        let (name, me) = (kept.name().to_owned(), self.holder_of(&kept, &add.uid, &kept.spec.addresses));
+        let name = kept.name().to_owned();
         // Another interface of the same container has others.
         let second = |held: &twill_ipam::Attachment| {
             held.sandbox.container_id == add.sandbox.container_id && held.sandbox != add.sandbox
@@ -92,19 +114,22 @@ impl Agent {
                 |error: crate::workload::supply::NoAddress| Failure::new(Reason::AddressRefused, error.to_string());
             self.supply.keepable(&name, *address).map_err(refused)?;
             self.refuse_in_use(&name, *address, add)?;
-            // While it has it the holder must be its own.
-            if let Some(held) = self.store.ledger().holder(*address).filter(|held| held.uid != add.uid) {
-                return Err(Wait::For(is_had_here(&name, *address, held)));
-            }
-            if let Some(why) = self.held_by_another(&name, *address, &me) {
-                return Err(Wait::For(why));
-            }
         }
-        let is_settled = self.keeping.is_settled(&kept);
-        if is_settled && holder::holds(kept.holder(), &me) {
-            return Ok(Some(kept));
-        }
-        if is_settled && !away {
+        let me = match self.here().taking(&kept, &add.uid, |address| self.supply.holders(address)) {
+            Taking::HadHere(address, held) => return Err(Wait::For(is_had_here(&name, address, held))),
+            Taking::HeldBy(address, other, holder) => return Err(Wait::For(held_by(&name, address, other, holder))),
+            // Nobody here would hear that another passed over it, because its pod is gone.
+            _ if away => {
+                return Err(Wait::For(format!(
+                    "IPReservation {name} keeps addresses for this pod, and whether this node still holds them only the datastore can say, \
+                     which did not answer"
+                )));
+            }
+            Taking::Held => None,
+            Taking::Unwritten(me) => Some(me),
+        };
+        if self.keeping.is_settled(&kept) {
+            let Some(me) = me else { return Ok(Some(kept)) };
             self.settle_holder(&kept, Some(me), false);
         }
         let why = self.keeping.waits.get(&name).map(|(why, _)| why.clone());
@@ -112,6 +137,10 @@ impl Agent {
         Err(Wait::For(format!(
             "IPReservation {name} keeps addresses for this pod, which this node does not hold: {why}; not"
         )))
+    }
+
+    fn here(&self) -> Here<'_> {
+        Here { owner: self.supply.owner(), ledger: self.store.ledger() }
     }
 
     /// A pod elsewhere that got the address before it was reserved keeps it.
@@ -128,33 +157,6 @@ impl Agent {
         Err(Failure::new(Reason::AddressRefused, message))
     }
 
-    /// By another reservation, which was edited since, some pod has it.
-    fn held_by_another(&self, name: &str, address: IpAddr, me: &Holder) -> Option<String> {
-        let mut others =
-            self.supply.holders(address).filter(|(other, holder)| *other != name && !holder::is_same(holder, me));
-        let (other, holder) = others.next()?;
-        Some(format!(
-            "IPReservation {name} keeps {address} for this pod, and by IPReservation {other} the pod with UID {} on node {} still has it; it was not \
-             given up",
-            holder.pod_uid, holder.node
-        ))
-    }
-
-    /// A pod of this node as holder: of what the reservation keeps for it, it has what it is written to have, what it has here, and what it
-    /// `wants`; and what it was written to have before an edit and still has.
-    fn holder_of(&self, kept: &IPReservation, uid: &str, wants: &[IpAddr]) -> Holder {
-        let claimant = Some(self.supply.owner().claimant.clone());
-        let me = Holder { node: self.node.clone(), claimant, pod_uid: uid.to_owned(), addresses: Vec::new() };
-        let ours = kept.holder().filter(|holder| holder::is_same(holder, &me));
-        let named = ours.map(|holder| holder.addresses.as_slice()).unwrap_or_default();
-        let has = |address: &IpAddr| self.store.ledger().holder(*address).is_some_and(|held| held.uid == uid);
-        let keeps = &kept.spec.addresses;
-        let of_kept = keeps.iter().filter(|one| wants.contains(one) || named.contains(one) || has(one));
-        let earlier = named.iter().filter(|one| !keeps.contains(one) && has(one));
-        let addresses = of_kept.chain(earlier).copied().collect();
-        Holder { addresses, ..me }
-    }
-
     /// Takes back what nobody here has any more, and writes down what pods here have.
     pub(super) fn give_up_kept(&mut self) {
         if self.heard_up_to().is_none() {
@@ -162,14 +164,14 @@ impl Agent {
         }
         for kept in self.supply.held_here() {
             let Some(holder) = kept.holder().cloned() else { continue };
-            let (uid, ours) = (&holder.pod_uid, self.supply.is_ours(&holder));
-            let attached = ours && self.store.ledger().attachments().any(|held| held.uid == *uid);
-            if attached || self.pending.iter().any(|pending| pending.is_of(uid)) || !self.keeping.is_settled(&kept) {
-                continue;
-            }
-            let ended = ours && self.keeping.ended.contains(uid);
-            // Its next sandbox may be on the way.
-            if !ended && self.compiler.pods().any(|pod| pod.uid == *uid) {
+            let uid = &holder.pod_uid;
+            let pod = Course {
+                ended: self.keeping.ended.contains(uid),
+                comes: self.pending.iter().any(|pending| pending.is_of(uid)),
+                exists: self.compiler.pods().any(|pod| pod.uid == *uid),
+            };
+            let Some(ended) = self.here().gives_up(&holder, pod) else { continue };
+            if !self.keeping.is_settled(&kept) {
                 continue;
             }
             self.settle_holder(&kept, None, ended);
@@ -180,33 +182,26 @@ impl Agent {
         self.write_down_kept();
     }
 
-    /// A pod may have had an address before it was kept for it, or its reservation was deleted and made again: it is the holder if nobody else is.
-    /// What it is written to have, is not kept for it any more and was let go is given up.
+    /// What pods here had before it was kept for them, or have no more of what they are written to have.
     fn write_down_kept(&mut self) {
-        let attached = self.store.ledger().attachments().filter(|held| held.origin.kind == Kind::Workload);
+        let attached = self.here().workloads();
         let pods: BTreeSet<_> =
             attached.map(|held| (held.namespace.clone(), held.pod.clone(), held.uid.clone())).collect();
         for (namespace, pod, uid) in pods {
             let Some(kept) = self.supply.kept_for(&namespace, &pod) else { continue };
-            let me = self.holder_of(&kept, &uid, &[]);
-            let same = kept.holder().map(|holder| holder::is_same(holder, &me));
-            let next = holder::take(kept.holder(), &me, Signs::default());
+            let Some(wanted) = self.here().writes_down(&kept, &uid) else { continue };
             let is_busy = self.pending.iter().any(|pending| pending.is_of(&uid)) || !self.keeping.is_settled(&kept);
-            if same == Some(false) || next == Next::Stays || is_busy || self.pod_of(&namespace, &pod, &uid).is_none() {
+            // Its Pod may be gone, deleted by force or with its Node: as long as it is here, it has them.
+            if is_busy {
                 continue;
             }
-            if me.addresses.is_empty() {
-                if same.is_some() {
-                    self.settle_holder(&kept, None, true);
-                }
-                continue;
-            }
-            let is_others = |address: &IpAddr| {
-                self.held_by_another(kept.name(), *address, &me).is_some()
+            let is_others = |me: &Holder, address: &IpAddr| {
+                kept::by_another(&kept, me, self.supply.holders(*address)).is_some()
                     || self.compiler.claimants(*address).any(|pod| pod.uid != uid)
             };
-            if !me.addresses.iter().any(is_others) {
-                self.settle_holder(&kept, Some(me), false);
+            if !wanted.as_ref().is_some_and(|me| me.addresses.iter().any(|address| is_others(me, address))) {
+                let ended = wanted.is_none();
+                self.settle_holder(&kept, wanted, ended);
             }
         }
     }
@@ -225,8 +220,8 @@ impl Agent {
         if !ended && self.keeping.waits.get(&name).is_some_and(|(_, until)| Instant::now() < *until) {
             return;
         }
-        let signs = match self.signs(kept, wanted.as_ref()) {
-            Ok(signs) => signs,
+        let settling = match self.settling(kept, wanted, ended) {
+            Ok(settling) => settling,
             Err(why) => {
                 self.keeping.waits.insert(name, (why, later(PAUSE)));
                 return;
@@ -235,43 +230,32 @@ impl Agent {
         self.keeping.under_way.insert(name.clone());
         let (store, done, kept) = (self.datastore.clone(), self.done.clone(), kept.as_ref().clone());
         tokio::spawn(async move {
-            let outcome = settle(&store, kept, wanted, signs, ended).await;
+            let outcome = settle(&store, kept, settling).await;
             let _ = done.send(Done::Kept { name, outcome });
         });
     }
 
     /// What this node sees of the holder and of what is wanted; whether the holder's pod exists is not among it.
-    fn signs(&mut self, kept: &IPReservation, wanted: Option<&Holder>) -> Result<Signs, String> {
-        let holder = kept.holder();
-        let named = holder.map(|holder| holder.addresses.as_slice()).unwrap_or_default();
-        let is_same = holder.zip(wanted).is_some_and(|(holder, me)| holder::is_same(holder, me));
-        let wants = wanted.iter().flat_map(|me| &me.addresses).filter(|one| !(is_same && named.contains(one)));
-        // What a pod here has and uses, nobody else does.
-        let uses = |address: &&IpAddr| {
-            let held = self.store.ledger().holder(**address).filter(|held| !self.isolation.holds(&held.sandbox));
-            held.zip(wanted).is_some_and(|(held, me)| held.uid == me.pod_uid)
+    fn settling(&mut self, kept: &IPReservation, wanted: Option<Holder>, ended: bool) -> Result<Settling, String> {
+        let now = self.keeping.at(Instant::now());
+        let known = &self.keeping.known;
+        let is_young = |address| {
+            let another = self.supply.anothers_block(address);
+            another.is_some_and(|cidr| known.is_young(kept, address, now) || known.is_new(cidr, now))
         };
-        let mut doubted: BTreeSet<IpAddr> = wants.filter(|address| !uses(address)).copied().collect();
-        let now = Instant::now();
-        let is_young = |address: &IpAddr| {
-            self.supply.is_in_anothers_block(*address) && self.keeping.known.is_young(kept, *address, now)
-        };
-        let mut signs = Signs { young: doubted.iter().any(is_young), ..Signs::default() };
-        if let Some(holder) = holder.filter(|_| !is_same) {
-            doubted.extend(named);
-            let has = |held: &twill_ipam::Attachment| held.uid == holder.pod_uid;
-            signs.attached = self.supply.is_ours(holder) && self.store.ledger().attachments().any(has);
-        }
+        let (is_cut, fresh) = (|one: &Sandbox| self.isolation.holds(one), known.is_fresh(kept, now));
+        let (mut settling, doubted) = self.here().settling(kept, wanted, ended, is_cut, is_young, fresh);
         let refused = |error: crate::io::link::KernelError| calls::refused(&error).to_string();
         for address in &doubted {
             let route = route::leads_elsewhere(&mut self.rtnl, *address).map_err(refused)?;
-            signs.routed |= route.is_some_and(|route| self.supply.tells(route, *address, holder));
+            settling.seen.routed |= route.is_some_and(|route| self.supply.tells(route, *address, kept.holder()));
         }
         if !doubted.is_empty() {
             let own = self.supply.own();
-            signs.blind = !route::unreachable(&mut self.rtnl).map_err(refused)?.iter().any(|cidr| own.contains(cidr));
+            let routed = route::unreachable(&mut self.rtnl).map_err(refused)?;
+            settling.seen.blind = !routed.iter().any(|cidr| own.contains(cidr));
         }
-        Ok(signs)
+        Ok(settling)
     }
 
     /// A look at a holder, or a write, has ended.
@@ -285,55 +269,45 @@ impl Agent {
                 return;
             }
             Ok(Kept::Changed) => return drop(self.keeping.waits.remove(&name)),
-            Ok(Kept::InTheWay(holder, hindrance)) => in_the_way(holder.as_ref(), hindrance),
+            Ok(Kept::InTheWay(holder, hindrance)) => {
+                self.saw_gone(&name, holder.as_ref(), hindrance);
+                in_the_way(holder.as_ref(), hindrance)
+            }
             Err(error) => error.to_string(),
         };
         self.keeping.waits.insert(name, (why, later(PAUSE)));
     }
 
+    /// Another node's pod is gone: its time begins.
+    fn saw_gone(&mut self, name: &str, holder: Option<&Holder>, hindrance: Hindrance) {
+        let Some((holder, kept)) = holder.filter(|_| hindrance.is_of_the_gone()).zip(self.supply.reservation(name))
+        else {
+            return;
+        };
+        let now = self.keeping.at(Instant::now());
+        self.keeping.known.saw_gone(kept, holder, now);
+    }
+
     /// Attachments whose address is kept for a pod that is elsewhere by now, each with the address as the block that took it.
     pub(super) fn moved_on(&self) -> BTreeMap<Sandbox, Seen> {
-        let mut moved = BTreeMap::new();
-        for held in self.store.ledger().attachments() {
-            for address in &held.addresses {
-                let is_else = |holder: &&Holder| !self.supply.is_ours(holder) || holder.pod_uid != held.uid;
-                if let Some(holder) = self.supply.holders(*address).map(|(_, holder)| holder).find(is_else) {
-                    let (node, claimant) = (holder.node.clone(), holder.claimant.clone());
-                    let seen = Seen { cidr: (*address).into(), node, claimant, used: None };
-                    moved.insert(held.sandbox.clone(), seen);
-                }
-            }
-        }
-        moved
+        self.here().moved_on(|address| self.supply.holders(address))
     }
 }
 
 /// Decides by what the datastore has now, and writes by compare-and-swap on what was heard.
-async fn settle(
-    store: &Datastore,
-    mut kept: IPReservation,
-    wanted: Option<Holder>,
-    mut signs: Signs,
-    ended: bool,
-) -> Result<Kept, Error> {
-    let holder = kept.holder().cloned();
-    let decide = |seen| match &wanted {
-        Some(me) => holder::take(holder.as_ref(), me, seen),
-        None => holder::give_up(ended, seen),
-    };
-    let mut next = decide(signs);
-    if let (Next::Look, Some(holder)) = (next, &holder) {
+async fn settle(store: &Datastore, mut kept: IPReservation, mut settling: Settling) -> Result<Kept, Error> {
+    if let (Next::Look, Some(holder)) = (settling.next(), &settling.holder) {
         let fields = vec![("spec.nodeName".to_owned(), holder.node.clone())];
         let pods = store.list::<Pod>(&Filter { fields, ..Filter::default() }).await?.items;
-        signs.exists = Some(pods.iter().any(|pod| pod.metadata.uid.as_ref() == Some(&holder.pod_uid)));
-        next = decide(signs);
+        let exists = pods.iter().any(|pod| pod.metadata.uid.as_ref() == Some(&holder.pod_uid));
+        settling.looked(exists);
     }
-    match next {
-        Next::Wait(hindrance) => return Ok(Kept::InTheWay(holder, hindrance)),
+    match settling.next() {
+        Next::Wait(hindrance) => return Ok(Kept::InTheWay(settling.holder, hindrance)),
         Next::Write => {}
         _ => return Ok(Kept::Changed),
     }
-    kept.status.get_or_insert_default().holder = wanted;
+    kept.status.get_or_insert_default().holder = settling.wanted;
     match store.update_status(&kept).await {
         Ok(kept) => Ok(Kept::Written(revision(&kept))),
         Err(Error::Conflict(_) | Error::NotFound(_)) => Ok(Kept::Changed),
@@ -341,12 +315,21 @@ async fn settle(
     }
 }
 
+/// By another reservation, which was edited since, some pod has it; a sentence without its end.
+fn held_by(name: &str, address: IpAddr, other: &str, holder: &Holder) -> String {
+    format!(
+        "IPReservation {name} keeps {address} for this pod, and by IPReservation {other} the pod with UID {} on node {} still has it; it was not \
+         given up",
+        holder.pod_uid, holder.node
+    )
+}
+
 /// Why the holder cannot be written, and what a person can do; without its end.
 fn in_the_way(holder: Option<&Holder>, hindrance: Hindrance) -> String {
     let Some(Holder { node, pod_uid, .. }) = holder else { return hindrance.to_string() };
     let has = format!("node {node} has them for a pod with UID {pod_uid}");
     match hindrance {
-        Hindrance::Attached | Hindrance::Exists => format!("{has}, which {hindrance}"),
+        Hindrance::Attached | Hindrance::Exists | Hindrance::Fresh => format!("{has}, which {hindrance}"),
         Hindrance::Lingers => format!(
             "{has}, which {hindrance}; end its container there (twill ipam local on that node names it), or delete Node {node} if the machine is lost"
         ),

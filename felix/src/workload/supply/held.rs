@@ -8,7 +8,8 @@ use std::sync::Arc;
 use twill_crds::ip_reservation::Holder;
 use twill_crds::{IPReservation, Object};
 use twill_datastore::Change;
-use twill_ipam::{Ledger, Seen, range};
+use twill_ipam::routed::Around;
+use twill_ipam::{Here, Ledger, Seen};
 
 /// Names of the reservations whose holder names an address.
 #[derive(Clone, Debug, Default)]
@@ -45,50 +46,30 @@ impl Supply {
         names.filter_map(|name| Some((name.as_str(), self.reservation(name)?.holder()?)))
     }
 
-    /// Whether a holder is a pod of this machine.
-    #[must_use]
-    pub fn is_ours(&self, holder: &Holder) -> bool {
-        self.owner.is(&holder.node, holder.claimant.as_deref())
-    }
-
     /// What an attachment of this node has by a reservation, as blocks of its own: it lies in another's, or in none.
     #[must_use]
     pub fn kept_here(&self, ledger: &Ledger) -> Vec<Seen> {
-        let own = &self.owner;
         let here = self.held_here();
-        let ours = here.iter().filter_map(|one| one.holder()).filter(|holder| self.is_ours(holder));
-        let of = |holder: &Holder| {
-            let has = |address: &&IpAddr| ledger.holder(**address).is_some_and(|held| held.uid == holder.pod_uid);
-            let one = |address: &IpAddr| Seen {
-                cidr: IpNet::from(*address),
-                node: own.node.clone(),
-                claimant: Some(own.claimant.clone()),
-                used: None,
-            };
-            holder.addresses.iter().filter(has).map(one).collect::<Vec<_>>()
-        };
-        ours.flat_map(of).collect()
+        Here { owner: &self.owner, ledger }.blocks(here.iter().filter_map(|one| one.holder()))
     }
 
-    /// Whether an address lies in a block that is not this machine's.
+    /// The block that an address lies in, if that is not this machine's.
     #[must_use]
-    pub fn is_in_anothers_block(&self, address: IpAddr) -> bool {
-        self.blocks.iter().any(|(_, block)| block.spec.cidr.contains(&address) && !self.owns(block))
+    pub fn anothers_block(&self, address: IpAddr) -> Option<IpNet> {
+        let blocks = self.blocks.iter().map(|(_, block)| block);
+        blocks
+            .filter(|block| block.spec.cidr.contains(&address))
+            .find(|block| !self.owns(block))
+            .map(|block| block.spec.cidr)
     }
 
-    /// Whether a learned route by which an address is reached says that somebody has it. Its own does. Where it lies in a block, the block's says
-    /// so only of the one who is said to have it, if the block is his; a wider one may be of a block that there was before.
+    /// Whether a learned route by which an address is reached says that somebody has it.
     #[must_use]
     pub fn tells(&self, route: IpNet, address: IpAddr, holder: Option<&Holder>) -> bool {
-        if route.prefix_len() == route.max_prefix_len() {
-            return true;
-        }
-        let block = self.blocks.iter().map(|(_, block)| &block.spec).find(|block| block.cidr.contains(&address));
-        if block.is_some_and(|block| holder.is_some_and(|holder| holder.node == block.node)) {
-            return true;
-        }
-        let Some(pool) = self.accepted.iter().find(|pool| pool.spec.cidr.contains(&address)) else { return false };
-        block.is_none_or(|block| block.cidr != route) && range::hinders(route, address.into(), pool.spec.cidr)
+        let mut blocks = self.blocks.iter().map(|(_, block)| &block.spec);
+        let block = blocks.find(|block| block.cidr.contains(&address)).map(|block| (block.cidr, block.node.as_str()));
+        let pool = self.accepted.iter().map(|pool| pool.spec.cidr).find(|pool| pool.contains(&address));
+        Around { block, pool }.tells(route, address, holder)
     }
 }
 
