@@ -39,7 +39,7 @@ help:
 	@echo "make bench-policy  what policy costs, from an event to its commit in the kernel, in clusters of several sizes (root)"
 	@echo "make bench-cni  what ADD costs beside the reference plugins ptp and host-local (root): BENCH=\"--alone 20\" for less"
 	@echo "make bench-kubernetes  Twill's daemons of 50 nodes on one API server with 10,000 pods: BENCH=\"--nodes 5 --pods 500\" for less"
-	@echo "make model-ipam a million states of blocks and addresses from each of eight beginnings, an hour: STATES=100000 for less"
+	@echo "make model-ipam a million states of blocks and addresses from each of 28 beginnings, hours: STATES=100000 for less"
 	@echo "make lint       format, clippy, licences and versions of dependencies"
 	@echo "make build      optimised twill and twill-cni in target/release"
 	@echo "make static     the same without shared libraries, for any Linux of this architecture"

@@ -1,5 +1,6 @@
 //! The datastore, as far as addresses depend on it, and who has changed what.
 
+use crate::reservation::Reservations;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -40,6 +41,8 @@ pub struct PodObject {
     pub node: usize,
     /// As its status says.
     pub address: Option<IpAddr>,
+    /// Number of its name, if an address may be kept for it: there is one of that name at a time.
+    pub name: Option<u8>,
 }
 
 /// All objects.
@@ -49,6 +52,7 @@ pub struct Cluster {
     pub nodes: BTreeMap<usize, u16>,
     pub blocks: BTreeMap<IpNet, Stored>,
     pub pods: BTreeMap<u8, PodObject>,
+    pub reservations: Reservations,
     /// Prefix length of the pool's blocks.
     pub block_len: u8,
     claims: BTreeMap<IpNet, u16>,
@@ -63,8 +67,8 @@ impl Cluster {
     /// What the controller hears.
     #[must_use]
     pub fn without_pods(&self) -> Self {
-        let (nodes, blocks) = (self.nodes.clone(), self.blocks.clone());
-        Self { nodes, blocks, ..Self::default() }
+        let (nodes, blocks, reservations) = (self.nodes.clone(), self.blocks.clone(), self.reservations.clone());
+        Self { nodes, blocks, reservations, ..Self::default() }
     }
 
     /// What matters of all to the machines of this name.
@@ -73,10 +77,17 @@ impl Cluster {
         Self {
             nodes: self.nodes.iter().filter(|(node, _)| **node == name).map(|(node, uid)| (*node, *uid)).collect(),
             blocks: self.blocks.clone(),
-            pods: self.pods.iter().filter(|(_, pod)| pod.node == name).map(|(pod, object)| (*pod, *object)).collect(),
+            pods: self.concerning(name).map(|(pod, object)| (*pod, *object)).collect(),
+            reservations: self.reservations.clone(),
             block_len: self.block_len,
             ..Self::default()
         }
+    }
+
+    /// Pods of this node, and those that have addresses which reservations are about.
+    pub fn concerning(&self, name: usize) -> impl Iterator<Item = (&u8, &PodObject)> {
+        let kept = |pod: &PodObject| pod.address.is_some_and(|address| self.reservations.concern(address));
+        self.pods.iter().filter(move |(_, pod)| pod.node == name || kept(pod))
     }
 
     pub fn register(&mut self, node: usize) {

@@ -8,5 +8,7 @@
 pub mod cluster;
 pub mod machine;
 pub mod mutants;
+pub mod reservation;
+pub mod scene;
 pub mod search;
 pub mod state;

@@ -22,4 +22,30 @@ pub enum Mutant {
     NameOwns,
     /// Blocks of gone nodes are never freed.
     NeverFrees,
+    /// Addresses that are kept for a pod are given to others.
+    GivesKept,
+    /// A pod gets what is kept for it before it is written that it has it.
+    TakesUnwritten,
+    /// Who has kept addresses is written whatever was written meanwhile.
+    NoCompare,
+    /// Whether the pod exists that has kept addresses is not asked.
+    NoLookAtHolder,
+    /// Nor whether a route leads to them.
+    NoLookAtRoutes,
+    /// What is kept is taken at once of another node's block.
+    TakesYoung,
+    /// The place of a pod is taken as soon as it is gone.
+    TakesFresh,
+    /// While the datastore is away a pod gets what is kept for it.
+    TakesUnheard,
+    /// A pod whose kept address is elsewhere by now keeps it, too.
+    NeverCutsKept,
+    /// Nobody writes that nobody has what is kept.
+    NeverGivesUp,
+    /// What a pod has already by the time that it is kept for it is not written down.
+    NeverWritesDown,
+    /// What is kept is taken at once of another node's block that was just claimed.
+    TakesNew,
+    /// A holder on a node that is gone is freed while there is that node's block around what it has.
+    FreesHolderFirst,
 }

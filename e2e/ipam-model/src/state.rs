@@ -3,8 +3,9 @@
 mod action;
 mod controller;
 mod holds;
+mod pods;
 
-use crate::cluster::{Cluster, PodObject};
+use crate::cluster::Cluster;
 use crate::machine::{COOL_DOWN, Link, Machine, TICK, sandbox};
 use crate::mutants::Mutant;
 pub use action::Action;
@@ -49,6 +50,8 @@ pub struct Rules {
     pub hosts: Vec<usize>,
     /// Nobody deletes a pod whose kubelet has not said that it ended: then a machine that nobody reaches counts, too.
     pub strict: bool,
+    /// Nodes that get pods of a name, for which addresses may be kept; then nobody who hears is behind by a step of the clock.
+    pub named: Vec<(usize, u8)>,
 }
 
 impl State {
@@ -83,7 +86,7 @@ impl State {
         for m in 0..self.machines.len() {
             self.of_machine(m, rules, &mut all);
         }
-        if !self.leader.freeing.is_empty() {
+        if !self.leader.freeing.is_empty() || !self.leader.releasing.is_empty() {
             all.push(Action::Perform);
         } else if self.leader.at != self.now {
             all.push(Action::Control);
@@ -100,7 +103,10 @@ impl State {
                 self.cluster.nodes.keys().filter(|node| rules.hosts.contains(node)).map(|node| Action::Bind(*node)),
             );
         }
-        if self.left.ticks > 0 {
+        if self.left.pods > 0 {
+            all.extend(self.to_run(rules));
+        }
+        if self.left.ticks > 0 && (rules.named.is_empty() || self.is_prompt(rules.mutant)) {
             all.push(Action::Tick);
         }
         if self.left.faults > 0 {
@@ -142,12 +148,16 @@ impl State {
         let known = if machine.hears() && machine.heard { &self.cluster.pods } else { &machine.view.pods };
         for (pod, object) in known {
             if object.node == machine.name
+                && object.name.is_none()
                 && !machine.has(*pod)
                 && object.address.is_none()
                 && machine.address(self.now, &others, rules.mutant).is_some()
             {
                 all.push(Action::Attach(m, *pod));
             }
+        }
+        if !rules.named.is_empty() {
+            self.of_kept(m, &others, rules.mutant, all);
         }
         for pod in machine.pods() {
             all.push(Action::End(m, pod));
@@ -168,6 +178,14 @@ impl State {
             Action::Register(node) => !self.cluster.nodes.contains_key(&node),
             Action::Force(pod) => self.cluster.pods.contains_key(&pod),
             Action::Delete(cidr) => self.cluster.blocks.contains_key(&cidr),
+            Action::Keep(name, address, pod) => {
+                let one = self.cluster.reservations.all.get(&name);
+                one.is_none_or(|one| (one.address, one.pod) != (address, pod))
+            }
+            Action::Unkeep(name) => self.cluster.reservations.all.contains_key(&name),
+            Action::Unanswered(m, name) => {
+                self.machines[m].hears() && self.machines[m].settling().any(|call| call == (name, true))
+            }
             _ => true,
         }
     }
@@ -193,9 +211,13 @@ impl State {
                 (0..self.machines.len()).for_each(|m| self.machine(m).retry());
                 Arc::make_mut(&mut self.let_go).retain(|_, at| now < *at + COOL_DOWN);
             }
-            Action::Bind(node) => drop(self.bind(node)),
+            Action::Bind(node) => drop(self.bind(node, None)),
+            Action::Run(node, name) => drop(self.bind(node, Some(name))),
+            Action::Keep(name, address, pod) => self.keep(name, address, pod),
+            Action::Unkeep(name) => drop(self.cluster_mut().reservations.all.remove(&name)),
+            Action::Settle(m, name, why) => self.settle(m, name, why, mutant),
             Action::Start(m) => {
-                let pod = self.bind(self.machines[m].name);
+                let pod = self.bind(self.machines[m].name, None);
                 self.attach(m, pod, mutant)?;
                 self.report(m, pod);
             }
@@ -223,12 +245,16 @@ impl State {
         let (now, cluster) = (self.now, self.cluster.clone());
         match action {
             Action::Hear(m) => {
-                self.machine(m).hear(&cluster);
+                self.machine(m).hear(&cluster, now, mutant);
                 self.open(m, mutant);
             }
             Action::Claim(m) => {
                 self.both(m, |machine, cluster| machine.claim(cluster, mutant));
                 self.open(m, mutant);
+            }
+            Action::Ask(m, name) => self.both(m, |machine, cluster| machine.ask(name, cluster, now, false, mutant)),
+            Action::Unanswered(m, name) => {
+                self.both(m, |machine, cluster| machine.ask(name, cluster, now, true, mutant))
             }
             Action::Free(m) => self.both(m, |machine, cluster| machine.free(cluster)),
             Action::GiveBack(m, version) => self.both(m, |_, cluster| {
@@ -247,6 +273,9 @@ impl State {
             Action::End(m, pod) => {
                 let addresses = self.machine(m).end(&sandbox(pod), now);
                 self.lets_go(m, addresses);
+                if self.cluster.pods.get(&pod).is_none_or(|object| object.name.is_some()) {
+                    self.machine(m).done.insert(pod);
+                }
                 // The kubelet says so; where it cannot, the object stays.
                 if self.machines[m].hears() {
                     self.cluster_mut().pods.remove(&pod);
@@ -259,12 +288,16 @@ impl State {
                 self.reboot(m);
                 (self.machine(m).link, self.machine(m).off) = (Link::Alone, true);
             }
-            Action::Cut(m, link) => self.machine(m).link = link,
+            Action::Cut(m, link) => {
+                let machine = self.machine(m);
+                (machine.link, machine.lost) = (link, now);
+                machine.fail();
+            }
             Action::Heal(m) => {
                 let was = std::mem::replace(&mut self.machine(m).link, Link::Whole);
                 // Who was nowhere is somebody again when he has heard.
                 if was == Link::Alone {
-                    self.machine(m).hear(&cluster);
+                    self.machine(m).hear(&cluster, now, mutant);
                 }
             }
             _ => {}
@@ -285,51 +318,6 @@ impl State {
         self.lets_go(m, addresses);
     }
 
-    /// With the disk goes what was let go when. Who keeps his blocks, for his pods tell his identity, may give such an address at once.
-    fn wipe(&mut self, m: usize) {
-        let machine = &self.machines[m];
-        let kept = machine.ledger.blocks().filter(|_| machine.ledger.attachments().next().is_some());
-        let lost: Vec<IpNet> = kept.map(|(cidr, _)| *cidr).collect();
-        Arc::make_mut(&mut self.let_go).retain(|address, _| !lost.iter().any(|cidr| cidr.contains(address)));
-        self.machine(m).wipe();
-    }
-
-    /// That an address rests is promised by the owner of its block, as long as he is registered and hears what becomes of it.
-    fn lets_go(&mut self, m: usize, mut addresses: Vec<IpAddr>) {
-        let (now, machine) = (self.now, &self.machines[m]);
-        let promises = machine.link != Link::Unheard && self.cluster.nodes.contains_key(&machine.name);
-        let own = self.cluster.blocks.values().filter(|one| machine.owner.owns(&one.seen)).map(|one| one.seen.cidr);
-        let own: Vec<IpNet> = own.filter(|_| promises).collect();
-        addresses.retain(|address| own.iter().any(|cidr| cidr.contains(address)));
-        Arc::make_mut(&mut self.let_go).extend(addresses.into_iter().map(|address| (address, now)));
-    }
-
-    fn attach(&mut self, m: usize, pod: u8, mutant: Option<Mutant>) -> Result<(), String> {
-        let others = self.routes(m);
-        let Some(address) = self.machines[m].address(self.now, &others, mutant) else { return Ok(()) };
-        self.machine(m).attach(pod, address);
-        let rested = self.let_go.get(&address).is_none_or(|at| self.now >= at + COOL_DOWN);
-        if rested || self.machines[m].link == Link::Alone {
-            return Ok(());
-        }
-        Err(format!("{address} was let go a moment ago, and pod {pod} on machine {m} has it"))
-    }
-
-    fn bind(&mut self, node: usize) -> u8 {
-        self.left.pods = self.left.pods.saturating_sub(1);
-        let pod = self.next_pod;
-        self.cluster_mut().pods.insert(pod, PodObject { node, address: None });
-        self.next_pod += 1;
-        pod
-    }
-
-    fn report(&mut self, m: usize, pod: u8) {
-        let held = self.machines[m].ledger.attachment(&sandbox(pod)).map(|held| held.addresses[0]);
-        if let Some(object) = self.cluster_mut().pods.get_mut(&pod) {
-            object.address = held;
-        }
-    }
-
     fn machine(&mut self, m: usize) -> &mut Machine {
         Arc::make_mut(&mut self.machines[m])
     }
@@ -345,7 +333,8 @@ impl State {
     /// Everybody does what there is to do, one after the other, without pods, faults, and passing time.
     #[must_use]
     pub fn settled(mut self) -> Self {
-        let rules = Rules { faults: Vec::new(), mutant: None, fine: true, hosts: Vec::new(), strict: false };
+        let rules =
+            Rules { faults: Vec::new(), mutant: None, fine: true, hosts: Vec::new(), strict: false, named: Vec::new() };
         let (left, none) = (self.left, Bounds { ticks: 0, pods: 0, faults: 0 });
         self.left = none;
         while let Some(action) = self.actions(&rules).first() {

@@ -6,64 +6,16 @@
 
 use twill_ipam_model::machine::Link::{Alone, Unheard};
 use twill_ipam_model::mutants::Mutant;
-use twill_ipam_model::search::search;
+use twill_ipam_model::scene::Scene;
 use twill_ipam_model::state::Action::{
     Attach, Bind, Claim, Control, Crash, Cut, Delete, Depose, Deregister, Free, Heal, Hear, Off, Perform, Reboot,
     Register, Remove, Report, Resize, Start, Tick, Watch, Wipe,
 };
-use twill_ipam_model::state::{Action, Bounds, Rules, State};
-
-/// States of each beginning, if nothing else is said; and of each mutant, whose fault must lie nearer.
-const STATES: usize = 20_000;
-
-/// A beginning: who there is, what has happened, and what may.
-#[derive(Clone)]
-struct Scene {
-    /// Machines by the number of their name.
-    names: [usize; 3],
-    block_len: u8,
-    /// From a settled cluster; else from nothing.
-    way: Option<Vec<Action>>,
-    faults: Vec<Action>,
-    /// Ticks, pods, faults.
-    left: (u8, u8, u8),
-    hosts: Vec<usize>,
-    fine: bool,
-    strict: bool,
-}
-
-impl Scene {
-    fn rules(&self, mutant: Option<Mutant>) -> Rules {
-        Rules { faults: self.faults.clone(), mutant, fine: self.fine, hosts: self.hosts.clone(), strict: self.strict }
-    }
-
-    fn first(&self, mutant: Option<Mutant>) -> State {
-        let (ticks, pods, faults) = self.left;
-        let first = State::new(&self.names, self.block_len, Bounds { ticks, pods, faults }, mutant);
-        let Some(way) = &self.way else { return first };
-        first.settled().at_the_end_of(way, &Rules { hosts: vec![0, 1, 2], ..self.rules(mutant) })
-    }
-
-    fn holds(&self) {
-        let most = std::env::var("TWILL_MODEL_STATES").map_or(STATES, |text| text.parse().unwrap());
-        let found = search(&self.first(None), &self.rules(None), most).unwrap();
-        println!("{found:?}");
-        assert!(found.complete || found.states >= most);
-    }
-
-    /// Found after `more` has happened, too, which brings it nearer.
-    fn misses(&self, mutant: Mutant, more: &[Action]) {
-        let rules = Rules { hosts: vec![0, 1, 2], ..self.rules(Some(mutant)) };
-        let first = self.first(Some(mutant)).at_the_end_of(more, &rules);
-        let found = search(&first, &self.rules(Some(mutant)), STATES * 2);
-        println!("{mutant:?}: {}", found.expect_err("what was left out is not missed"));
-    }
-}
 
 /// Nothing is claimed yet, blocks are made larger or smaller, and felix is killed.
 fn claims() -> Scene {
     Scene {
-        names: [0, 1, 2],
+        names: vec![0, 1, 2],
         block_len: 31,
         way: None,
         faults: vec![Crash(0), Crash(1), Resize],
@@ -71,6 +23,8 @@ fn claims() -> Scene {
         hosts: vec![0],
         fine: false,
         strict: false,
+        kept: Vec::new(),
+        named: Vec::new(),
     }
 }
 
@@ -109,7 +63,7 @@ fn gone_for_good() -> Scene {
 /// Two machines of one name, one of which is about to lose its disk, or was cut off.
 fn names() -> Scene {
     Scene {
-        names: [0, 0, 1],
+        names: vec![0, 0, 1],
         way: Some(vec![Bind(0), Attach(0, 0), Report(0, 0)]),
         faults: vec![Wipe(0), Reboot(0), Cut(0, Unheard)],
         left: (2, 2, 2),

@@ -1,8 +1,9 @@
 //! What can happen next.
 
 use crate::cluster::Version;
-use crate::machine::Link;
+use crate::machine::{Link, Why};
 use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// One call of one actor, or a fault. Machines by number, nodes by the number of their name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,12 @@ pub enum Action {
     Bind(usize),
     /// The same, and it is attached there and its address told.
     Start(usize),
+    /// The pod of this name, for which addresses may be kept, is made and bound to a node.
+    Run(usize, u8),
+    /// A machine looks at who has what is kept, to write something.
+    Settle(usize, u8, Why),
+    /// One call of that.
+    Ask(usize, u8),
     /// felix and bgpd of a machine hear all.
     Hear(usize),
     /// One call of a claim; a block that is about to go is taken back instead of the first.
@@ -63,11 +70,20 @@ pub enum Action {
     Resize,
     /// Another controller leads.
     Depose,
+    /// Somebody creates a reservation of an address for the pod of a name, or edits it.
+    Keep(u8, IpAddr, u8),
+    /// Somebody deletes it.
+    Unkeep(u8),
+    /// It is written, and the answer is lost.
+    Unanswered(usize, u8),
 }
 
 impl Action {
     pub(super) fn is_fault(self) -> bool {
-        use Action::{Crash, Cut, Delete, Depose, Deregister, Force, Heal, Off, Reboot, Register, Resize, Wipe};
+        use Action::{
+            Crash, Cut, Delete, Depose, Deregister, Force, Heal, Keep, Off, Reboot, Register, Resize, Unanswered,
+            Unkeep, Wipe,
+        };
         matches!(
             self,
             Crash(_)
@@ -82,6 +98,9 @@ impl Action {
                 | Delete(_)
                 | Resize
                 | Depose
+                | Keep(..)
+                | Unkeep(_)
+                | Unanswered(..)
         )
     }
 }

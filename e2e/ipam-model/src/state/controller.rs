@@ -9,6 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 use twill_controller::gone::{Gone, Left, Outcome, Step};
+use twill_controller::holders::Holders;
 use twill_controller::{Fact, World};
 use twill_crds::{IPBlock, IPBlockSpec, Node, names};
 use twill_datastore::{Followed, Revision};
@@ -22,19 +23,23 @@ pub(super) struct Leader {
     pub(super) at: u64,
     /// What is being freed, and which of the calls comes next.
     pub(super) freeing: Vec<(Left, u8)>,
+    holders: Holders,
+    /// Reservations about to be freed of their holder: number, state, his node, and which call comes next.
+    pub(super) releasing: Vec<(u8, (u16, u16), String, u8)>,
 }
 
 impl Leader {
     pub(super) fn new() -> Self {
         let gone = Gone::new(Duration::from_millis(QUARANTINE));
-        Self { gone, world: World::default(), heard: Arc::default(), at: 0, freeing: Vec::new() }
+        let (holders, releasing) = (Holders::new(QUARANTINE), Vec::new());
+        Self { gone, world: World::default(), heard: Arc::default(), at: 0, freeing: Vec::new(), holders, releasing }
     }
 }
 
 impl Hash for Leader {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // The world is what was heard.
-        (&self.gone, &self.heard, self.at, &self.freeing).hash(state);
+        (&self.gone, &self.heard, self.at, &self.freeing, &self.holders, &self.releasing).hash(state);
     }
 }
 
@@ -45,6 +50,7 @@ impl State {
         if *leader.heard != told {
             leader.world.hear(Fact::node(synced(self.cluster.nodes.iter().map(node).collect())));
             leader.world.hear(Fact::Block(synced(self.cluster.blocks.values().map(block).collect())));
+            leader.world.hear(Fact::Reservation(synced(self.cluster.reservations.objects())));
             leader.heard = Arc::new(told);
         }
         leader.at = self.now;
@@ -56,14 +62,43 @@ impl State {
                     leader.gone.looked(&node, Some(pods.collect()), self.now);
                 }
                 Step::Free(_) if mutant == Some(Mutant::NeverFrees) => {}
+                Step::Free(left) if mutant == Some(Mutant::FreesHolderFirst) => {
+                    let all = leader.heard.reservations.all.iter();
+                    let of_node =
+                        all.filter(|(_, one)| one.holder.as_ref().is_some_and(|holder| holder.node == left.node));
+                    leader.releasing.extend(of_node.map(|(name, one)| (*name, one.version(), left.node.clone(), 0)));
+                }
                 Step::Free(left) => leader.freeing.push((left, 0)),
                 Step::Say(_) => {}
             }
+        }
+        for one in leader.holders.observe(&leader.world, self.now) {
+            let name: u8 = one.metadata.name.as_deref().unwrap().parse().unwrap();
+            let (version, node) = (leader.heard.reservations.all[&name].version(), one.holder().unwrap().node.clone());
+            if mutant != Some(Mutant::NeverGivesUp) {
+                leader.releasing.push((name, version, node, 0));
+            }
+        }
+    }
+
+    /// The same for a holder on such a node, then the write that nobody has what is kept.
+    fn release(&mut self) {
+        let cluster = self.cluster.clone();
+        let leader = Arc::make_mut(&mut self.leader);
+        let (name, version, node, stage) = leader.releasing.remove(0);
+        match stage {
+            0 if cluster.nodes.keys().any(|other| NAMES[*other] == node) => {}
+            1 if cluster.pods.values().any(|pod| NAMES[pod.node] == node) => {}
+            2 => drop(Arc::make_mut(&mut self.cluster).reservations.write(name, version, None, false)),
+            _ => leader.releasing.insert(0, (name, version, node, stage + 1)),
         }
     }
 
     /// A get of the Node, a list of its pods, then the deletions.
     pub(super) fn act(&mut self, mutant: Option<Mutant>) {
+        if self.leader.freeing.is_empty() {
+            return self.release();
+        }
         let (cluster, now) = (self.cluster.clone(), self.now);
         let leader = Arc::make_mut(&mut self.leader);
         let Some((left, stage)) = leader.freeing.first().cloned() else { return };

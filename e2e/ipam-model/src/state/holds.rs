@@ -1,6 +1,7 @@
 //! What must hold in a state.
 
 use super::{Action, Bounds, Rules, State};
+use crate::cluster::{NAMES, Stored};
 use crate::machine::{Link, Machine};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,12 +14,32 @@ impl State {
         for (m, machine) in self.machines.iter().enumerate().filter(|(_, one)| rules.strict || one.link != Link::Alone)
         {
             for held in machine.ledger.attachments().filter(|held| !machine.cut.contains_key(&held.sandbox)) {
+                if self.is_not_covered(machine, held.addresses[0]) {
+                    continue;
+                }
                 if let Some(other) = users.insert(held.addresses[0], m) {
                     return Err(format!("{} is in use on machines {other} and {m}", held.addresses[0]));
                 }
             }
         }
         Ok(())
+    }
+
+    /// What the design does not promise of addresses that are kept, of a machine without datastore: it has one of a block that somebody else has
+    /// by now, or had it before it was kept and has not heard of that.
+    fn is_not_covered(&self, machine: &Machine, address: IpAddr) -> bool {
+        let reservations = &self.cluster.reservations;
+        if machine.hears() || !reservations.concern(address) {
+            return false;
+        }
+        let owns = |block: &Stored| machine.owner.owns(&block.seen) && block.seen.cidr.contains(&address);
+        let other = |block: &Stored| !machine.owner.owns(&block.seen) && block.seen.cidr.contains(&address);
+        let lost = machine.view.blocks.values().any(owns) && self.cluster.blocks.values().any(other);
+        let heard = &machine.view.reservations.all;
+        let news = reservations.all.iter().filter(|(_, one)| one.address == address);
+        lost || news
+            .into_iter()
+            .any(|(name, one)| heard.get(name).is_none_or(|before| (before.uid, before.address) != (one.uid, address)))
     }
 
     /// For people.
@@ -38,8 +59,9 @@ impl State {
         for _ in 0..20 {
             // Whoever acts first, acts until there is nothing to do.
             for _ in 0..60 {
-                let next =
-                    state.actions(&rules).into_iter().find(|action| !matches!(action, Action::Bind(_) | Action::Tick));
+                let waits = |action: &Action| matches!(action, Action::Bind(_) | Action::Run(..) | Action::Tick);
+                let mut actions = state.actions(&rules).into_iter().filter(|action| !waits(action));
+                let next = actions.find(|action| state.is_fruitful(*action, rules.mutant));
                 let Some(action) = next else { break };
                 state.perform(action, &rules)?;
                 state.check(&rules)?;
@@ -68,6 +90,15 @@ impl State {
     }
 
     fn leftover(&self) -> Result<(), String> {
+        for (name, holder) in
+            self.cluster.reservations.all.iter().filter_map(|(name, one)| Some((name, one.holder.as_ref()?)))
+        {
+            // Of a machine that is off whoever wants its addresses passes it over.
+            let mut namesakes = self.machines.iter().filter(|machine| NAMES[machine.name] == holder.node);
+            if namesakes.all(|machine| !machine.off) {
+                return Err(format!("what reservation {name} keeps is {}'s for ever", holder.node));
+            }
+        }
         for stored in self.cluster.blocks.values() {
             let of = |machine: &&Arc<Machine>| {
                 machine.owner.owns(&stored.seen) && self.cluster.nodes.contains_key(&machine.name)
