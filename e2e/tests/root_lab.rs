@@ -3,7 +3,8 @@
 //! 1. Commands: exit codes of `exec`, scaling, deleting, a namespace with all that is in it, daemons killed meanwhile.
 //! 2. Nothing is left: after `down`, after `down` again, after `up` was interrupted or killed.
 //! 3. Dual stack, a fabric, hostNetwork pods and pods that have ended, in one matrix.
-//! 4. What does not work after `up` or a change is said, with exit code 2.
+//! 4. A hostNetwork pod that is expected beyond a tunnel by its node's address there.
+//! 5. What does not work after `up` or a change is said, with exit code 2.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -151,6 +152,38 @@ spec: {cidr: 'fd42::/48'}
     let denied = probe.cells.iter().filter(|c| c.observed == "denied").map(|c| (c.from.as_str(), c.to.as_str()));
     let denied = denied.collect::<std::collections::BTreeSet<_>>();
     assert_eq!(denied, [("default/b", "default/c")].into(), "the agent is on the node of c, which always reaches it");
+}
+
+/// Plainly its node sends from the address that the policy names, through a tunnel from another.
+#[test]
+#[ignore = "needs root: make test"]
+fn the_nodes_network_is_expected_as_it_is_seen_on_this_side_of_a_tunnel_and_beyond() {
+    let policy = "---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: node, namespace: default}
+spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 172.31.1.11/32}}]}]}
+";
+    let pool = "
+apiVersion: twill.network/v1
+kind: IPPool
+metadata: {name: pods}
+spec: {cidr: 10.42.0.0/16, encapsulation: {protocol: VXLAN, when: CrossSubnet}}
+";
+    let agent = pod("agent", "n1").replace("spec:\n", "spec:\n  hostNetwork: true\n");
+    let pods = [pod("a", "n1"), pod("b", "n2"), pod("c", "n3"), agent].concat();
+    let files = [("pool.yaml", pool), ("pods.yaml", &pods), ("policy.yaml", policy)];
+    let lab = Lab::up("beyond", &two_racks("  resources: [pool.yaml, pods.yaml, policy.yaml]\n"), &files).unwrap();
+    let probe = lab.probe(&["--from", "default/agent"]).unwrap();
+    let seen = |to: &str| {
+        let of = probe.cells.iter().filter(|cell| cell.to == to);
+        of.map(|cell| cell.observed.as_str()).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(probe.differences, 0, "{probe:?}");
+    assert_eq!(
+        [seen("default/a"), seen("default/b"), seen("default/c")],
+        [["reached"], ["reached"], ["denied"]].map(Into::into)
+    );
 }
 
 /// Racks behind routers that know nothing of pods need a tunnel between them.

@@ -5,13 +5,17 @@ use crate::io::kubelet::{host_network, node_name};
 use crate::io::prober::{self, Attempt, Outcome};
 use crate::matrix::{Cell, Expectation, Question, cell, selected};
 use crate::names::pod_netns;
+use crate::plan::UPLINK;
 use crate::ports::{Port, Protocol, declared};
 use crate::state::State;
 use anyhow::ensure;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use twill_crds::{ClusterNetworkPolicy, IPBlock, Namespace, NamespaceIsolation, NetworkPolicy, Node, Object, Pod};
-use twill_felix::evaluate::{Objects, Party, Universe};
+use twill_crds::{
+    BGPConfiguration, ClusterNetworkPolicy, IPBlock, IPPool, Namespace, NamespaceIsolation, NetworkPolicy, Node,
+    Object, Pod, Protocol as Encapsulation, When, names,
+};
+use twill_felix::evaluate::{Crossing, Objects, Party, Universe};
 
 /// What is tried.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +39,7 @@ const SECOND_PATIENCE: Duration = Duration::from_millis(4000);
 /// There is nothing to try, or a namespace is gone.
 pub fn probe(cluster: &Cluster, selection: &Selection) -> anyhow::Result<Vec<Cell>> {
     let pods = cluster.list::<Pod>()?;
+    let pools = cluster.list::<IPPool>()?;
     let universe = Universe::new(&Objects {
         pods: &pods,
         namespaces: &cluster.list::<Namespace>()?,
@@ -43,13 +48,16 @@ pub fn probe(cluster: &Cluster, selection: &Selection) -> anyhow::Result<Vec<Cel
         namespace_isolations: &cluster.list::<NamespaceIsolation>()?,
         nodes: &cluster.list::<Node>()?,
         blocks: &cluster.list::<IPBlock>()?,
+        pools: &pools,
+        bgp_configurations: &cluster.list::<BGPConfiguration>()?,
         ..Objects::default()
     });
+    let asked = Asked { state: &cluster.state, universe: &universe, pools: &pools };
     let running = pods.iter().filter(|p| runs(p)).collect::<Vec<_>>();
     let mut tries = Vec::new();
     for source in running.iter().filter(|p| selected(&selection.from, p.namespace(), p.name())) {
         for target in running.iter().filter(|p| selected(&selection.to, p.namespace(), p.name())) {
-            tries.extend(questions(&cluster.state, &universe, source, target, &selection.ports)?);
+            tries.extend(asked.questions(source, target, &selection.ports)?);
         }
     }
     ensure!(
@@ -80,54 +88,71 @@ struct Try {
     own_network: bool,
 }
 
-/// The questions of one pair: every port, at every address of the target whose family the source has.
-fn questions(
-    state: &State,
-    universe: &Universe,
-    source: &Pod,
-    target: &Pod,
-    ports: &[Port],
-) -> anyhow::Result<Vec<Try>> {
-    let netns = match host_network(source) {
-        true => state.node(node_name(source))?.netns.clone(),
-        false => pod_netns(&state.name, source.namespace(), source.name()),
-    };
-    let own = addresses(source);
-    let ports = if ports.is_empty() { declared(target) } else { ports.to_vec() };
-    let mut tries = Vec::new();
-    for ip in addresses(target) {
-        let Some(from) = own.iter().find(|a| a.is_ipv4() == ip.is_ipv4()) else { continue };
-        for port in &ports {
-            tries.push(Try {
-                question: Question { from: key(source), to: key(target), ip, port: port.clone() },
-                expectation: expect(universe, source, *from, target, ip, port)?,
-                attempt: Attempt { netns: netns.clone(), to: SocketAddr::new(ip, port.port), protocol: port.protocol },
-                own_network: !host_network(target),
-            });
-        }
-    }
-    Ok(tries)
+/// Whom expectations are asked of.
+struct Asked<'a> {
+    state: &'a State,
+    universe: &'a Universe,
+    pools: &'a [IPPool],
 }
 
-/// A pod of its own network is meant by its address, of this family; a hostNetwork pod by its name.
-fn expect(
-    universe: &Universe,
-    source: &Pod,
-    from: IpAddr,
-    target: &Pod,
-    to: IpAddr,
-    port: &Port,
-) -> anyhow::Result<Expectation> {
-    let party = |pod: &Pod, address: IpAddr| -> anyhow::Result<Party> {
-        if host_network(pod) { key(pod).parse().map_err(anyhow::Error::msg) } else { Ok(Party::Address(address)) }
-    };
-    let protocol = match port.protocol {
-        Protocol::Tcp => twill_felix::model::Protocol::TCP,
-        Protocol::Udp => twill_felix::model::Protocol::UDP,
-        Protocol::Sctp => twill_felix::model::Protocol::SCTP,
-    };
-    let explanation = universe.explain(&party(source, from)?, &party(target, to)?, port.port, protocol)?;
-    Ok(Expectation { allowed: explanation.allowed, reason: explanation.to_string() })
+impl Asked<'_> {
+    /// The questions of one pair: every port, at every address of the target whose family the source has.
+    fn questions(&self, source: &Pod, target: &Pod, ports: &[Port]) -> anyhow::Result<Vec<Try>> {
+        let netns = match host_network(source) {
+            true => self.state.node(node_name(source))?.netns.clone(),
+            false => pod_netns(&self.state.name, source.namespace(), source.name()),
+        };
+        let own = addresses(source);
+        let ports = if ports.is_empty() { declared(target) } else { ports.to_vec() };
+        let mut tries = Vec::new();
+        for ip in addresses(target) {
+            let Some(from) = own.iter().find(|a| a.is_ipv4() == ip.is_ipv4()) else { continue };
+            for port in &ports {
+                tries.push(Try {
+                    question: Question { from: key(source), to: key(target), ip, port: port.clone() },
+                    expectation: self.expect((source, *from), (target, ip), port)?,
+                    attempt: Attempt {
+                        netns: netns.clone(),
+                        to: SocketAddr::new(ip, port.port),
+                        protocol: port.protocol,
+                    },
+                    own_network: !host_network(target),
+                });
+            }
+        }
+        Ok(tries)
+    }
+
+    /// A pod of its own network is meant by its address, of this family; a hostNetwork pod by its name, so that it sends from where its node does.
+    fn expect(&self, source: (&Pod, IpAddr), target: (&Pod, IpAddr), port: &Port) -> anyhow::Result<Expectation> {
+        let party = |(pod, address): (&Pod, IpAddr)| -> anyhow::Result<Party> {
+            if host_network(pod) { key(pod).parse().map_err(anyhow::Error::msg) } else { Ok(Party::Address(address)) }
+        };
+        let protocol = match port.protocol {
+            Protocol::Tcp => twill_felix::model::Protocol::TCP,
+            Protocol::Udp => twill_felix::model::Protocol::UDP,
+            Protocol::Sctp => twill_felix::model::Protocol::SCTP,
+        };
+        let interface = Some(self.interface(source.0, target)?.to_owned());
+        let way = Crossing { interface, ..Crossing::default() };
+        let explanation = self.universe.explain_by(&party(source)?, &party(target)?, port.port, protocol, &way)?;
+        Ok(Expectation { allowed: explanation.allowed, reason: explanation.to_string() })
+    }
+
+    /// The interface by which the source's node sends to a pod elsewhere: where nodes cannot be told from their objects to share a subnet, the lab's racks tell.
+    fn interface(&self, source: &Pod, (target, address): (&Pod, IpAddr)) -> anyhow::Result<&'static str> {
+        let Some(pool) = self.pools.iter().find(|pool| pool.spec.cidr.contains(&address)) else { return Ok(UPLINK) };
+        let rack = |pod: &Pod| Ok::<_, anyhow::Error>(self.state.node(node_name(pod))?.rack.as_str());
+        let crosses = pool.spec.encapsulation.when == When::Always || rack(source)? != rack(target)?;
+        // In a fabric the next hop is a router, to which no tunnel leads.
+        let device = match pool.spec.encapsulation.protocol {
+            _ if self.state.fabric || !crosses || node_name(source) == node_name(target) => UPLINK,
+            Encapsulation::VXLAN => names::VXLAN_DEVICE,
+            Encapsulation::IPIP => names::IPIP_DEVICE,
+            Encapsulation::None => UPLINK,
+        };
+        Ok(device)
+    }
 }
 
 fn key(pod: &Pod) -> String {
