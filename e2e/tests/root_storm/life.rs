@@ -1,5 +1,6 @@
 //! What a runtime does with one pod after the other, in all the ways that runtimes do it: in order, twice, too early, at once, or not at all.
 
+use crate::is_ready;
 use crate::libcni::Container;
 use crate::random::Random;
 use crate::world::{Netns, Node, World};
@@ -13,6 +14,8 @@ const PATIENCE: u32 = 20;
 /// A kubelet that was refused does not come again at once, in milliseconds: twice as long each time that it is refused again.
 const REST: u64 = 1000;
 const REFUSALS: u32 = 4;
+/// How often a kubelet looks whether the network is ready before it tries all the same.
+const LOOKS: u32 = 30;
 
 /// What happens to a pod, and how often of a hundred.
 const COURSES: [(u64, Course); 10] = [
@@ -160,9 +163,7 @@ impl<'a> Hand<'a> {
     /// ADD, and what a pod lives for.
     fn live(&mut self, name: &str, container: &Container) {
         let Some(Ok(result)) = self.world.call(self.node, "ADD", container, None) else {
-            let most = REST << self.refused.min(REFUSALS);
-            self.refused += 1;
-            return std::thread::sleep(Duration::from_millis(self.random.below(most)));
+            return self.rest();
         };
         self.refused = 0;
         if self.random.percent(30) {
@@ -171,6 +172,19 @@ impl<'a> Hand<'a> {
         std::thread::sleep(Duration::from_millis(self.random.below(LIFE)));
         if self.random.percent(30) {
             self.check(container);
+        }
+    }
+
+    /// As a kubelet that was refused: it waits longer each time, and begins nothing while the runtime says that the network is not ready, which
+    /// it has from STATUS.
+    fn rest(&mut self) {
+        let most = REST << self.refused.min(REFUSALS);
+        self.refused += 1;
+        for _ in 0..LOOKS {
+            std::thread::sleep(Duration::from_millis(self.random.below(most)));
+            if is_ready(self.node) {
+                break;
+            }
         }
     }
 

@@ -6,14 +6,17 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// Of so many messages with one code an example is shown.
+const SAID: usize = 6;
+
 #[derive(Default)]
 pub(crate) struct Tally {
     begun: AtomicU64,
     running: AtomicU64,
     highest: AtomicU64,
     counts: Mutex<BTreeMap<String, u64>>,
-    /// The first message of each code.
-    messages: Mutex<BTreeMap<String, String>>,
+    /// What was said with each code: by its words without names and numbers, how often, and the first in full.
+    messages: Mutex<BTreeMap<String, BTreeMap<String, (u64, String)>>>,
     longest: Mutex<BTreeMap<String, Duration>>,
 }
 
@@ -38,7 +41,10 @@ impl Tally {
             Some(Err(error)) => {
                 let what = format!("{verb}, code {}", error["code"]);
                 self.count(&what);
-                self.messages.lock().unwrap().entry(what).or_insert_with(|| error["msg"].to_string());
+                let message = error["msg"].to_string();
+                let mut messages = self.messages.lock().unwrap();
+                let of_code = messages.entry(what).or_default();
+                of_code.entry(words(&message)).or_insert((0, message)).0 += 1;
             }
         }
         outcome
@@ -56,8 +62,11 @@ impl Tally {
     pub(crate) fn report(&self) -> String {
         let (counts, messages) = (self.counts.lock().unwrap(), self.messages.lock().unwrap());
         let line = |(what, count): (&String, &u64)| {
-            let message = messages.get(what).map(|message| format!(", the first: {message}")).unwrap_or_default();
-            format!("  {count:>6} {what}{message}\n")
+            let mut said: Vec<&(u64, String)> = messages.get(what).into_iter().flat_map(BTreeMap::values).collect();
+            said.sort_by_key(|(often, _)| std::cmp::Reverse(*often));
+            let said = said.into_iter().take(SAID);
+            let said: String = said.map(|(often, first)| format!("           {often:>6} as {first}\n")).collect();
+            format!("  {count:>6} {what}\n{said}")
         };
         let lines: String = counts.iter().map(line).collect();
         let longest: Vec<String> = self
@@ -70,4 +79,9 @@ impl Tally {
         let highest = self.highest.load(Ordering::Relaxed);
         format!("{} operations, at most {highest} at once; longest {}\n{lines}", self.begun(), longest.join(", "))
     }
+}
+
+fn words(message: &str) -> String {
+    let is_word = |word: &&str| word.chars().all(|c| c.is_alphabetic() || ",;:.()\"'".contains(c));
+    message.split(' ').filter(is_word).collect::<Vec<_>>().join(" ")
 }
