@@ -21,6 +21,7 @@ mod leftovers;
 #[allow(dead_code)]
 mod libcni;
 mod life;
+mod objects;
 mod points;
 mod random;
 mod referee;

@@ -2,6 +2,7 @@
 
 use crate::daemon::Daemon;
 use crate::libcni::{self, Container, Network, Outcome, Runtime};
+use crate::objects::Objects;
 use crate::referee::Referee;
 use crate::tally::Tally;
 use crate::{Engine, Size};
@@ -10,8 +11,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
-use twill_crds::{IPBlock, Object, Pod};
-use twill_datastore::{Datastore, Filter, Key, Preconditions};
+use twill_crds::{IPBlock, Object};
 use twill_e2e::Lab;
 use twill_lab::io::{labs, netns, process};
 use twill_lab::names;
@@ -193,49 +193,6 @@ pub(crate) fn addresses(result: &Value) -> Vec<IpAddr> {
     let all: Vec<IpAddr> = all.collect();
     assert_eq!(all.len(), 2, "one of each family: {result}");
     all
-}
-
-/// The datastore as an operator has it, whatever a node's way to it does.
-struct Objects {
-    store: Datastore,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Objects {
-    fn of(url: &str) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let store = runtime.block_on(Datastore::open_existing(url)).unwrap();
-        Self { store, runtime }
-    }
-
-    /// Its UID.
-    fn create_pod(&self, name: &str, node: &str) -> String {
-        let pod: Pod = serde_json::from_value(json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": "default", "labels": {"app": "storm"}},
-            "spec": {"nodeName": node, "containers": [{"name": "c", "image": "example.invalid/c"}]},
-        }))
-        .unwrap();
-        self.runtime.block_on(self.store.create(&pod)).unwrap().metadata.uid.unwrap()
-    }
-
-    fn report(&self, name: &str, addresses: &[IpAddr]) {
-        self.runtime.block_on(async {
-            let mut pod = self.store.get::<Pod>(&Key::namespaced("default", name)).await.unwrap().unwrap();
-            let ips: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
-            pod.status = serde_json::from_value(json!({"phase": "Running", "podIPs": ips})).unwrap();
-            self.store.update_status(&pod).await.unwrap();
-        });
-    }
-
-    fn delete_pod(&self, name: &str) {
-        let key = Key::namespaced("default", name);
-        self.runtime.block_on(self.store.delete::<Pod>(&key, &Preconditions::default())).unwrap();
-    }
-
-    fn blocks(&self) -> Vec<IPBlock> {
-        self.runtime.block_on(self.store.list::<IPBlock>(&Filter::default())).unwrap().items
-    }
 }
 
 /// A namespace of a pod, by its name; gone when this is dropped.
