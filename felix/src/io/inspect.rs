@@ -50,7 +50,7 @@ fn of_host(rtnl: &mut Rtnl, plan: &Plan) -> Result<Vec<String>, KernelError> {
     }
     let limits = shaping::Found::read(rtnl)?.difference(rtnl, link.index, name, plan.bandwidth.as_ref())?;
     found.extend(limits.map(|what| format!("{what} is not as it was asked for")));
-    found.extend(sysctl::workload_differs(name, plan.ipv6()));
+    found.extend(sysctl::workload_differs(name, &link.settings, plan.ipv6()));
     Ok(found)
 }
 

@@ -1,5 +1,7 @@
 //! Workload interfaces: a veth pair with one end in the pod.
 
+mod pod;
+
 use crate::io::netns::Netns;
 use crate::io::rtnl::Rtnl;
 use crate::io::{shaping, sysctl};
@@ -7,18 +9,15 @@ use crate::workload::{HOST_MAC, Mac, Plan};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::RouteType;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
-use twill_crds::names::{GATEWAY_V4, GATEWAY_V6};
+use twill_crds::names::GATEWAY_V6;
 
 /// A change that the kernel refused.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +60,8 @@ pub struct Link {
     pub veth: bool,
     /// Whether it is `lo`.
     pub loopback: bool,
+    /// Those of its settings that a workload's interface needs.
+    pub settings: sysctl::OfLink,
 }
 
 /// Makes the pair, configures the pod's end, then the host's, which comes up last. Returns the host side.
@@ -120,39 +121,16 @@ pub fn addresses(rtnl: &mut Rtnl) -> Result<Vec<(u32, IpAddr)>, KernelError> {
 
 fn configure(rtnl: &mut Rtnl, plan: &Plan, netns: &Netns) -> Result<Link, KernelError> {
     netns
-        .run(|| configure_pod(plan))
+        .run(|| pod::configure(plan))
         .trying(|| "entering the pod's network namespace".to_owned())
         .and_then(|inner| inner)?;
     let host = configure_host(rtnl, plan)?;
     netns
-        .run(|| await_operational(&plan.pod_name))
+        .run(|| pod::await_operational(&plan.pod_name))
         .trying(|| "entering the pod's network namespace".to_owned())
         .and_then(|inner| inner)?;
     set_alias(rtnl, plan)?;
     Ok(Link { alias: plan.alias.clone(), ..host })
-}
-
-/// Waits until the pod's end passes packets. It came up before its peer, so the kernel starts its queue from a worker (link
-/// watch, `net/core/link_watch.c`) some time after the peer is up too, and drops what is sent before.
-fn await_operational(name: &str) -> Result<(), KernelError> {
-    const LOOKS: u32 = 5000;
-    let rtnl = &mut Rtnl::open().trying(|| "opening a netlink socket in the pod".into())?;
-    for _ in 0..LOOKS {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        let answers = rtnl
-            .get(RouteNetlinkMessage::GetLink(message))
-            .trying(|| format!("looking whether {name} in the pod is operational"))?;
-        let operational = answers.iter().any(|answer| {
-            matches!(answer, RouteNetlinkMessage::NewLink(link)
-                if link.attributes.contains(&LinkAttribute::OperState(State::Up)))
-        });
-        if operational {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Err(io::Error::from(io::ErrorKind::TimedOut)).trying(|| format!("waiting for {name} in the pod to be operational"))
 }
 
 /// Removes the host side, and with it the pod's. One that is not there is fine; tells whether it was.
@@ -251,6 +229,7 @@ pub(crate) fn link(message: &RouteNetlinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         veth: false,
         loopback: message.header.flags.contains(LinkFlags::Loopback),
+        settings: sysctl::of_link(&message.attributes),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -297,71 +276,50 @@ fn configure_host(rtnl: &mut Rtnl, plan: &Plan) -> Result<Link, KernelError> {
     }
     set_up(rtnl, link.index, name)?;
     if plan.ipv6() {
-        add_address(rtnl, link.index, IpAddr::V6(GATEWAY_V6), 64)
-            .trying(|| format!("giving {GATEWAY_V6} to interface {name}"))?;
+        add_gateway(rtnl, link.index, name)?;
     }
     for address in &plan.addresses {
-        add_neighbour(rtnl, link.index, *address, plan.pod_mac)
-            .trying(|| format!("adding the neighbour {address} of interface {name}"))?;
+        add_behind(rtnl, &link, *address, plan.pod_mac)?;
     }
-    Ok(Link { up: true, ..link })
+    Ok(Link { up: true, settings: sysctl::of_workload(plan.ipv6()).map(Some), ..link })
+}
+
+/// Gives the host side the address that IPv6 pods route through.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn add_gateway(rtnl: &mut Rtnl, index: u32, name: &str) -> Result<(), KernelError> {
+    let added = add_address(rtnl, index, IpAddr::V6(GATEWAY_V6), 64);
+    added.trying(|| format!("giving {GATEWAY_V6} to interface {name}"))
+}
+
+/// Tells the host side who is behind it, so that nobody is asked.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn add_behind(rtnl: &mut Rtnl, link: &Link, address: IpAddr, mac: Mac) -> Result<(), KernelError> {
+    let added = add_neighbour(rtnl, link.index, address, mac);
+    added.trying(|| format!("adding the neighbour {address} of interface {}", link.name))
+}
+
+/// Gives a link another MAC address.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn set_mac(rtnl: &mut Rtnl, link: &Link, mac: Mac) -> Result<(), KernelError> {
+    let mut message = LinkMessage::default();
+    message.header.index = link.index;
+    message.attributes.push(LinkAttribute::Address(mac.to_vec()));
+    let set = rtnl.change(RouteNetlinkMessage::SetLink(message), 0);
+    set.trying(|| format!("giving interface {} its MAC address", link.name))
 }
 
 /// Last: whoever finds the alias, after a crash too, finds a whole interface.
-fn set_alias(rtnl: &mut Rtnl, plan: &Plan) -> Result<(), KernelError> {
+pub(super) fn set_alias(rtnl: &mut Rtnl, plan: &Plan) -> Result<(), KernelError> {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(plan.host_name.clone()));
     message.attributes.push(LinkAttribute::IfAlias(plan.alias.clone()));
     rtnl.change(RouteNetlinkMessage::SetLink(message), 0).trying(|| format!("naming interface {}", plan.host_name))
-}
-
-fn configure_pod(plan: &Plan) -> Result<(), KernelError> {
-    let name = &plan.pod_name;
-    let rtnl = &mut Rtnl::open().trying(|| "opening a netlink socket in the pod".into())?;
-    let gone = || io::Error::from_raw_os_error(libc::ENODEV);
-    let link = by_name(rtnl, name)?.ok_or_else(gone).trying(|| format!("looking for {name} in the pod"))?;
-    sysctl::pod(name, plan.ipv6()).trying(|| format!("preparing {name} in the pod"))?;
-    set_up(rtnl, link.index, name)?;
-    for address in &plan.addresses {
-        let (gateway, len) = match address {
-            IpAddr::V4(_) => (IpAddr::V4(GATEWAY_V4), 32),
-            IpAddr::V6(_) => (IpAddr::V6(GATEWAY_V6), 128),
-        };
-        add_address(rtnl, link.index, *address, len).trying(|| format!("giving {address} to {name} in the pod"))?;
-        add_neighbour(rtnl, link.index, gateway, HOST_MAC)
-            .trying(|| format!("adding the neighbour {gateway} in the pod"))?;
-        add_default(rtnl, link.index, gateway)
-            .trying(|| format!("adding the default route via {gateway} in the pod"))?;
-    }
-    Ok(())
-}
-
-/// Default route through a gateway on the link. IPv4 first needs to know that the gateway is on the link.
-fn add_default(rtnl: &mut Rtnl, index: u32, gateway: IpAddr) -> io::Result<()> {
-    if let IpAddr::V4(v4) = gateway {
-        let mut message = route(AddressFamily::Inet, 32, RouteScope::Link, index);
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(v4)));
-        rtnl.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)?;
-    }
-    let (family, gateway) = match gateway {
-        IpAddr::V4(v4) => (AddressFamily::Inet, RouteAddress::Inet(v4)),
-        IpAddr::V6(v6) => (AddressFamily::Inet6, RouteAddress::Inet6(v6)),
-    };
-    let mut message = route(family, 0, RouteScope::Universe, index);
-    message.attributes.push(RouteAttribute::Gateway(gateway));
-    rtnl.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
-}
-
-fn route(family: AddressFamily, len: u8, scope: RouteScope, index: u32) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family;
-    message.header.destination_prefix_length = len;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::Static;
-    message.header.scope = scope;
-    message.header.kind = RouteType::Unicast;
-    message.attributes.push(RouteAttribute::Oif(index));
-    message
 }
 
 fn add_address(rtnl: &mut Rtnl, index: u32, address: IpAddr, len: u8) -> io::Result<()> {

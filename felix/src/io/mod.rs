@@ -25,4 +25,5 @@ pub mod rtnl;
 pub mod server;
 pub mod shaping;
 pub mod sysctl;
+pub mod upkeep;
 pub mod uplink;

@@ -5,14 +5,18 @@ use crate::io::{link, route, rtnl};
 use crate::workload::from_alias;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::route::RouteProtocol;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
+use std::net::IpAddr;
 use tokio::sync::mpsc::UnboundedSender;
-use twill_crds::names::{IPVS_DEVICE, RTPROT_BGPD, RTPROT_FELIX, SHAPER_PREFIX, WORKLOAD_PREFIX};
+use twill_crds::names::{GATEWAY_V6, IPVS_DEVICE, RTPROT_BGPD, RTPROT_FELIX, SHAPER_PREFIX, WORKLOAD_PREFIX};
 
-/// `RTNLGRP_*` of `linux/rtnetlink.h`.
-const GROUPS: [u32; 4] = [1, 4, 7, 11];
+/// `RTNLGRP_*` of `linux/rtnetlink.h`: links, queues and filters, IPv4 routes, IPv6 addresses and routes, settings of IPv4 and of IPv6.
+const GROUPS: [u32; 7] = [1, 4, 7, 9, 11, 24, 25];
+/// RTM_NEWNETCONF: forwarding or the check of sources is other than it was, somewhere.
+const NEW_SETTINGS: u16 = 80;
 /// Enough for a burst of a hundred thousand routes of bgpd.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
@@ -62,13 +66,19 @@ pub fn start(news: UnboundedSender<News>) -> io::Result<()> {
 }
 
 fn judge(datagram: &[u8]) -> Vec<News> {
-    rtnl::messages(datagram)
-        .into_iter()
-        .filter_map(|message| match message.payload {
+    let of = |part: &[u8]| {
+        let kind = part.get(4..6).map(|kind| u16::from_ne_bytes([kind[0], kind[1]]));
+        if kind == Some(NEW_SETTINGS) {
+            return vec![News::Ours];
+        }
+        let decoded = rtnl::messages(part).into_iter();
+        let news = decoded.filter_map(|message| match message.payload {
             NetlinkPayload::InnerMessage(inner) => one(&inner),
             _ => None,
-        })
-        .collect()
+        });
+        news.collect()
+    };
+    rtnl::parts(datagram).flat_map(of).collect()
 }
 
 fn one(message: &RouteNetlinkMessage) -> Option<News> {
@@ -81,6 +91,10 @@ fn one(message: &RouteNetlinkMessage) -> Option<News> {
             };
             let ours = |link: &link::Link| named(link) || from_alias(&link.alias).is_some();
             link::link(message).map(|link| if ours(&link) { News::Ours } else { News::Link })
+        }
+        RouteNetlinkMessage::DelAddress(gone) => {
+            let gateway = AddressAttribute::Address(IpAddr::V6(GATEWAY_V6));
+            gone.attributes.contains(&gateway).then_some(News::Ours)
         }
         RouteNetlinkMessage::NewRoute(changed) => {
             if route::is_unreachable(changed) {

@@ -85,17 +85,27 @@ impl Rtnl {
 
 /// The messages of one datagram. One that cannot be decoded is left out: kernels grow attributes.
 pub(crate) fn messages(datagram: &[u8]) -> Vec<NetlinkMessage<RouteNetlinkMessage>> {
-    let mut found = Vec::new();
+    parts(datagram)
+        .filter_map(|part| match NetlinkMessage::deserialize(part) {
+            Ok(message) => Some(message),
+            Err(error) => {
+                tracing::debug!(%error, "netlink message left out");
+                None
+            }
+        })
+        .collect()
+}
+
+/// The messages of one datagram as they are, each with its header.
+pub(crate) fn parts(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = datagram;
-    while let Some(length) = rest.first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes) as usize) {
+    std::iter::from_fn(move || {
+        let length = u32::from_ne_bytes(*rest.first_chunk::<4>()?) as usize;
         if length < 16 || length > rest.len() {
-            break;
+            return None;
         }
-        match NetlinkMessage::deserialize(&rest[..length]) {
-            Ok(message) => found.push(message),
-            Err(error) => tracing::debug!(%error, "netlink message left out"),
-        }
+        let part = &rest[..length];
         rest = &rest[length.next_multiple_of(4).min(rest.len())..];
-    }
-    found
+        Some(part)
+    })
 }

@@ -63,6 +63,50 @@ fn routes_and_table_removed_by_a_foreign_hand_are_back_within_a_second() {
 
 #[test]
 #[ignore = "needs root: make test"]
+fn settings_and_interfaces_that_others_change_are_put_right_within_a_second() {
+    let mut node = Node::new(&["10.42.0.0/16", "fd42::/112"]);
+    node.start_routed(2);
+    let (a, b) = (node.pod("a"), node.pod("b"));
+    node.add(&a);
+    let addresses = node.add(&b);
+    let route = node.ns.run(&["ip", "-o", "route", "show", &addresses[0]]);
+    let device = route.split(' ').nth(2).unwrap().to_owned();
+    let of = |family: &str, name: &str| format!("net.{family}.conf.{device}.{name}");
+    let reached = || addresses.iter().all(|address| a.ns.pings(address) && node.ns.pings(address));
+    for (n, (setting, wrong)) in [
+        ("net.ipv4.ip_forward".to_owned(), "0"),
+        ("net.ipv6.conf.all.forwarding".to_owned(), "0"),
+        (of("ipv4", "forwarding"), "0"),
+        (of("ipv4", "rp_filter"), "1"),
+        (of("ipv6", "disable_ipv6"), "1"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let read = || node.ns.run(&["sysctl", "-n", &setting]);
+        let right = read();
+        node.ns.run(&["sysctl", "-w", &format!("{setting}={wrong}")]);
+        until(&setting, Duration::from_secs(1), || read() == right);
+        until(&format!("pods are reached after {setting}"), Duration::from_secs(2), reached);
+        assert!(node.status().unwrap()["repairs"].as_u64().unwrap() > n as u64, "{setting}");
+    }
+    let link = || node.ns.run(&["ip", "link", "show", &device]);
+    let shown = link();
+    let neighbours = || node.ns.run(&["ip", "neigh", "show", "dev", &device, "nud", "permanent"]).lines().count();
+    assert_eq!(neighbours(), 2);
+    for change in [&["address", "02:00:00:00:00:99"][..], &["alias", "mine"], &["down"]] {
+        node.ns.run(&[&["ip", "link", "set", &device], change].concat());
+        until(&format!("{change:?}"), Duration::from_secs(1), || link() == shown && neighbours() == 2);
+        until(&format!("pods are reached after {change:?}"), Duration::from_secs(2), reached);
+    }
+    node.ns.run(&["ip", "addr", "del", "fe80::1/64", "dev", &device]);
+    let gateway = || node.ns.run(&["ip", "addr", "show", "dev", &device]).contains("fe80::1/64");
+    until("the gateway is back", Duration::from_secs(1), gateway);
+    assert!(node.log_text().contains("it had lost fe80::1"), "{}", node.tail());
+}
+
+#[test]
+#[ignore = "needs root: make test"]
 fn a_lost_or_damaged_store_is_rebuilt_from_the_kernel() {
     let mut node = Node::new(&["10.42.0.0/16", "fd42::/112"]);
     node.start_routed(2);

@@ -168,6 +168,10 @@ impl Agent {
         self.recall_attached(&ifname, &attachment.addresses);
         let mtu = add.mtu.or(self.mtu).unwrap_or(DEFAULT_MTU);
         let plan = Plan::of(attachment, &self.supply.owner().claimant, mtu).with_mac(add.runtime_config.mac);
+        // Blocks of ours have it already; addresses of another's plugin need none.
+        if plan.ipv6() {
+            self.forward_ipv6();
+        }
         self.compiler.apply(Event::EndpointAttached(Self::endpoint(attachment, &plan.host_name)));
         self.compiler.map_ports(&plan.host_name, &add.runtime_config.asked.ports);
         let live = self.endpoints.entry(add.sandbox.clone()).or_insert_with(|| Live {

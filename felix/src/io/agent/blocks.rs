@@ -8,7 +8,6 @@ use super::ready::Readiness;
 use super::{Agent, later, milliseconds, name};
 use crate::cut::Suspects;
 use crate::host::failsafe::Facts;
-use crate::io::sysctl;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -205,11 +204,8 @@ impl Agent {
                 format!("{name} overlaps {range} of node {node}: no address of it is handed out; delete one of the two")
             })
             .collect();
-        if own.iter().any(|cidr| Family::of(*cidr) == Family::V6) && !self.ipv6 {
-            match sysctl::forward_ipv6() {
-                Ok(()) => self.ipv6 = true,
-                Err(error) => tracing::error!(%error, "IPv6 is not forwarded"),
-            }
+        if own.iter().any(|cidr| Family::of(*cidr) == Family::V6) {
+            self.forward_ipv6();
         }
         self.check_blocks();
     }

@@ -20,6 +20,7 @@ mod isolation;
 mod keeping;
 mod look;
 mod lost;
+mod mend;
 mod namesakes;
 mod ports;
 mod ready;

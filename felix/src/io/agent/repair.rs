@@ -3,7 +3,7 @@
 use super::{Agent, Live};
 use crate::index::Event;
 use crate::io::link::KernelError;
-use crate::io::{link, route, uplink};
+use crate::io::{link, route, upkeep, uplink};
 use crate::workload::{Asked, from_alias, interface_name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -153,6 +153,8 @@ impl Agent {
 
     /// Returns the endpoints whose interface is gone. What fails of one does not hinder the others.
     fn repair_routes(&mut self) -> Result<Vec<Sandbox>, KernelError> {
+        self.mend_forwarding();
+        let seen = upkeep::Seen::read(&mut self.rtnl)?;
         let links: BTreeMap<u32, link::Link> = self.named_links()?.into_iter().map(|link| (link.index, link)).collect();
         self.come_back(&links);
         let actual = route::locals(&mut self.rtnl)?;
@@ -168,6 +170,7 @@ impl Agent {
             if !link.up {
                 self.attempt(&live.host_name, |agent| link::set_up(&mut agent.rtnl, link.index, &link.name));
             }
+            self.mend_interface(&seen, link, &sandbox, &live);
             if self.isolation.holds(&sandbox) || self.stays_closed(&live.host_name) {
                 continue;
             }
