@@ -9,6 +9,6 @@ mod runtime_config;
 
 pub use error::{Failure, Reason};
 pub use previous::Previous;
-pub use request::{Add, Check, Del, Gc, add, check, del, gc};
+pub use request::{Add, Check, Del, Gc, add, check, del, foreign_ipam, gc};
 pub use result::{lent, result};
 pub use runtime_config::{RuntimeConfig, runtime_config};

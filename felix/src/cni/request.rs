@@ -260,14 +260,17 @@ fn arguments(text: &str) -> Result<BTreeMap<&str, String>, Failure> {
     Ok(found)
 }
 
+/// The address plugin of somebody else that an interface of ours has its addresses from, if it does.
+#[must_use]
+pub fn foreign_ipam(request: &CniRequest) -> Option<&str> {
+    let asked = request.config.pointer("/ipam/type").and_then(Value::as_str).unwrap_or_default();
+    Some(asked).filter(|asked| !request.delegated && !asked.is_empty() && *asked != CNI_IPAM_PLUGIN)
+}
+
 /// What another's address plugin gave: addresses, one of each family at most, and its `dns`.
 fn given(request: &CniRequest) -> Result<(Vec<IpAddr>, Value), Failure> {
     let wrong = |what: String| Err(Failure::new(Reason::InvalidConfig, format!("ipam: the plugin's result {what}")));
-    let asked = request.config.pointer("/ipam/type").and_then(Value::as_str).unwrap_or_default();
-    let foreign = !request.delegated && !asked.is_empty() && asked != CNI_IPAM_PLUGIN;
-    if !foreign {
-        return Ok((Vec::new(), Value::Null));
-    }
+    let Some(asked) = foreign_ipam(request) else { return Ok((Vec::new(), Value::Null)) };
     let result = &request.ipam_result;
     let mut found: Vec<IpAddr> = Vec::new();
     for ip in result["ips"].as_array().into_iter().flatten() {

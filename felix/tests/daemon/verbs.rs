@@ -195,6 +195,18 @@ fn status_says_whether_an_add_would_succeed() {
     };
     let (code, said) = error(&status());
     assert!(code == 50 && said.contains("there is no IPPool"), "{code} {said}");
+    // Addresses of another's plugin need none of ours.
+    let foreign = |request: &mut Value| request["config"]["ipam"] = json!({"type": "static"});
+    let (a, b) = (node.pod("a"), node.pod("b"));
+    assert_eq!(called(&node, "STATUS", &a, foreign), json!({"result": null}));
+    for (pod, address) in [(&a, "2001:db8::5"), (&b, "2001:db8::6")] {
+        let reply = called(&node, "ADD", pod, |request| {
+            foreign(request);
+            request["ipamResult"] = json!({"ips": [{"address": format!("{address}/64")}]});
+        });
+        assert_eq!(addresses(&reply), [address]);
+    }
+    assert!(a.ns.pings("2001:db8::6"));
     node.create::<IPPool>(json!({"metadata": {"name": "late"}, "spec": {"cidr": "10.42.0.0/16"}}));
     until("it would", Duration::from_secs(15), || status() == json!({"result": null}));
 }

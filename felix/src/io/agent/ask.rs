@@ -62,7 +62,12 @@ pub enum Ask {
         reply: oneshot::Sender<Option<MeantAttachment>>,
     },
     /// Whether an ADD would succeed now.
-    Available(oneshot::Sender<Result<(), Failure>>),
+    Available {
+        /// Whether another's plugin gives the addresses.
+        foreign: bool,
+        /// The answer.
+        reply: oneshot::Sender<Result<(), Failure>>,
+    },
     /// Answered when everything up to some marks is in the kernel.
     Reached {
         /// The marks.
@@ -120,7 +125,7 @@ impl Agent {
             Ask::Attachment { sandbox, reply } => drop(reply.send(self.store.ledger().attachment(&sandbox).cloned())),
             Ask::Attachments(reply) => drop(reply.send(self.store.ledger().attachments().cloned().collect())),
             Ask::Meant { sandbox, reply } => drop(reply.send(self.meant_attachment(&sandbox))),
-            Ask::Available(reply) => drop(reply.send(self.available())),
+            Ask::Available { foreign, reply } => drop(reply.send(self.available(foreign))),
             Ask::Reached { marks, reply } if self.in_sync() && self.is_in_force(&marks) => drop(reply.send(())),
             Ask::Reached { marks, reply } => self.reached.push((marks, reply)),
             Ask::Status(reply) | Ask::Leave(reply) => drop(reply.send(self.status())),

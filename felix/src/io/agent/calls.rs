@@ -67,9 +67,11 @@ impl Agent {
         Some(MeantAttachment { attachment, plan, closed, table })
     }
 
-    /// Whether an ADD would succeed now; where it would not because the kernel is not as it should be, pods that run may suffer too.
-    pub(super) fn available(&self) -> Result<(), Failure> {
-        let Some(hindrance) = self.hindrance() else { return Ok(()) };
+    /// Whether an ADD would succeed now; where it would not because the kernel is not as it should be, pods that run may suffer too. `foreign`: another's
+    /// plugin gives the addresses.
+    pub(super) fn available(&self, foreign: bool) -> Result<(), Failure> {
+        let hindrance = if foreign { self.hindrance_of_any() } else { self.hindrance() };
+        let Some(hindrance) = hindrance else { return Ok(()) };
         let suffer = !self.endpoints.is_empty()
             && ["table", "foreign", "routes"].iter().any(|one| self.faults.contains_key(one));
         Err(Failure::new(if suffer { Reason::Limited } else { Reason::NotAvailable }, hindrance))

@@ -35,6 +35,11 @@ impl Agent {
     /// Why a pod cannot be attached here, or would be without its policy. Blocks that are full are no reason: pods are attached again
     /// when others have gone, and an upgrade must not wait for that.
     pub(super) fn hindrance(&self) -> Option<String> {
+        self.hindrance_of_any().or_else(|| self.hindrance_of_ours())
+    }
+
+    /// The same of a pod whose addresses another's plugin gives.
+    pub(super) fn hindrance_of_any(&self) -> Option<String> {
         if let Some(fault) = self.faults.values().next() {
             return Some(fault.clone());
         }
@@ -44,6 +49,11 @@ impl Agent {
         if !self.in_sync() && !self.is_recalling() {
             return Some(NOT_HEARD.to_owned());
         }
+        None
+    }
+
+    /// Why there is no address of ours.
+    fn hindrance_of_ours(&self) -> Option<String> {
         let ledger = self.store.ledger();
         if self.supply.own().iter().any(|cidr| ledger.block(*cidr).is_some_and(|block| block.ready)) {
             return None;

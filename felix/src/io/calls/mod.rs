@@ -103,7 +103,7 @@ pub async fn call(calls: &Calls, request: CniRequest, gone: watch::Receiver<bool
             "DEL" => del(&calls, &cni::del(&request)?).await.map(|()| Done::Nothing),
             "CHECK" => check::check(&calls, &request).await.map(|()| Done::Nothing),
             "GC" => gc::gc(&calls, &request).await.map(|()| Done::Nothing),
-            "STATUS" => calls.ask(Ask::Available).await.unwrap_or_else(|| Err(stopping())).map(|()| Done::Nothing),
+            "STATUS" => status(&calls, cni::foreign_ipam(&request).is_some()).await.map(|()| Done::Nothing),
             other => {
                 let message = format!("CNI_COMMAND {other} is not one of ADD, DEL, CHECK, STATUS, GC");
                 Err(Failure::new(Reason::InvalidEnvironment, message))
@@ -111,6 +111,10 @@ pub async fn call(calls: &Calls, request: CniRequest, gone: watch::Receiver<bool
         }
     });
     task.await.unwrap_or_else(|e| Err(Failure::new(Reason::Io, format!("the call failed inside felix: {e}"))))
+}
+
+async fn status(calls: &Calls, foreign: bool) -> Result<(), Failure> {
+    calls.ask(|reply| Ask::Available { foreign, reply }).await.unwrap_or_else(|| Err(stopping()))
 }
 
 /// Ends an ADD that runs, and what was attached up to the DEL. What is of another network, or was attached later, is not meant.
