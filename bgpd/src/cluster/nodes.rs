@@ -41,7 +41,9 @@ fn addresses(node: &Node) -> NodeAddresses {
 }
 
 fn usable_v4(address: Ipv4Addr) -> bool {
-    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast())
+    let no_host = address.is_unspecified() || address.is_multicast() || address.is_broadcast();
+    // Of this machine or its link alone: what a cache of names on each node listens on, say.
+    !(no_host || address.is_loopback() || address.is_link_local())
 }
 
 fn usable_v6(address: Ipv6Addr) -> bool {

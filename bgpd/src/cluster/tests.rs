@@ -222,6 +222,8 @@ fn a_node_without_object_or_address_says_so_and_keeps_its_blocks_in_the_kernel()
     assert_eq!((none.speaker.peers.len(), none.fib.own.len()), (0, 1));
     let bare = desired("zz", &with(cluster(), [node("zz", &[], 9)]));
     assert!(bare.node_problems[0].contains("no InternalIP") && bare.node_exists);
+    let own = desired("zz", &with(cluster(), [node("zz", &["169.254.20.10", "172.31.1.19"], 9)]));
+    assert_eq!(own.fib.local.v4, Some([172, 31, 1, 19].into()), "of no other machine's link");
     let other = desired("a1", &with(cluster(), [node("zz", &["127.0.0.1"], 9)]));
     assert!(other.problems[0].contains("Node zz"), "{:?}", other.problems);
     assert_eq!(other.speaker.peers.len(), 2);

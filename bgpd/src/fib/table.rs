@@ -314,7 +314,7 @@ impl Table {
         let learned = self.learned.values().filter(|entry| entry.kernel.is_some()).count();
         let mut problems = tunnel::problems(&self.config, &self.world, &self.devices);
         limited(&mut problems, Condition::Setting, self.refusals.texts(&self.world));
-        problems.extend(self.foreign_address());
+        problems.extend(self.foreign_addresses());
         // A prefix whose next hop the RIB left out never comes here; the next hop itself does.
         let tracked = self.tracked.values().filter_map(|tracked| tracked.refusal.as_ref());
         let unresolved: BTreeSet<&Refusal> = self.unresolved.values().chain(tracked).collect();
@@ -330,16 +330,17 @@ impl Table {
         Status { installed, repairs, offloads_disabled, settings_refused, problems }
     }
 
-    /// The node's address is on no interface of this machine.
-    fn foreign_address(&self) -> Option<Problem> {
-        let local = self.config.local.v4.map(IpAddr::V4).or(self.config.local.v6.map(IpAddr::V6))?;
-        let known = self.world.links.is_empty() || self.world.link_of(local).is_some();
-        let name = &self.config.local.name;
-        (!known && !self.config.alone).then(|| Problem {
+    /// Addresses of the node that are on no interface of this machine.
+    fn foreign_addresses(&self) -> impl Iterator<Item = Problem> + '_ {
+        let local = &self.config.local;
+        let judged = !self.config.alone && !self.world.links.is_empty();
+        let all = local.v4.map(IpAddr::V4).into_iter().chain(local.v6.map(IpAddr::V6)).filter(move |_| judged);
+        all.filter(|address| self.world.link_of(*address).is_none()).map(|address| Problem {
             condition: Condition::Address,
             text: format!(
-                "no interface here has {local}, the InternalIP of Node {name}; correct status.addresses, or make sure that no \
-                 other machine runs as {name}"
+                "no interface here has {address}, the InternalIP of Node {name}; correct status.addresses, or make sure that no \
+                 other machine runs as {name}",
+                name = local.name
             ),
         })
     }

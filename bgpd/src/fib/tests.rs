@@ -335,6 +335,11 @@ fn an_address_of_the_node_that_is_on_no_interface_is_said() {
     let problems = table.status().problems;
     assert_eq!(problems[0].condition, Condition::Address);
     assert!(problems[0].text.contains("172.31.1.11") && problems[0].text.contains("Node n1"), "{problems:?}");
+    let both = NodeAddresses { v6: Some("fd31:1::11".parse().unwrap()), ..node("n1", "172.31.1.11") };
+    table.configure(Config { local: both, ..config(Protocol::VXLAN, When::CrossSubnet) });
+    table.set_world(world());
+    let problems = table.status().problems;
+    assert!(problems.len() == 1 && problems[0].text.contains("fd31:1::11"), "one of two is there: {problems:?}");
 }
 
 /// What a kernel would hold after these steps.

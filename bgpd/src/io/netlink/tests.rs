@@ -392,6 +392,7 @@ fn ipv6_travels_through_the_same_tunnel() {
     for (index, (netns, node)) in racks.nodes.iter().enumerate() {
         let name = format!("n{}", index + 1);
         netns.ip(&format!("addr add fd42::{}:5/128 dev lo", index + 1));
+        netns.ip(&format!("addr add fd31::{}/128 dev lo", index + 1));
         let mut config = cluster(&name, Protocol::VXLAN, When::CrossSubnet);
         let encapsulation = config.pools[0].encapsulation;
         config.pools.push(Pool { name: "six".to_owned(), cidr: "fd42::/64".parse().unwrap(), encapsulation });
