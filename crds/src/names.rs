@@ -32,6 +32,8 @@ pub const VXLAN_PORT: u16 = 4789;
 pub const VXLAN_VNI: u32 = 4096;
 /// Bytes that VXLAN over IPv4 adds to a packet: Ethernet 14, IPv4 20, UDP 8, VXLAN 8.
 pub const VXLAN_OVERHEAD: u32 = 50;
+/// The same over IPv6, whose header has 40.
+pub const VXLAN_OVERHEAD_V6: u32 = 70;
 /// The collect-metadata IP-in-IP device of a node.
 pub const IPIP_DEVICE: &str = "twill-ipip";
 /// Bytes that IP-in-IP adds to a packet: one IPv4 header (RFC 2003).
@@ -111,6 +113,16 @@ pub const CNI_CONFLIST: &str = "10-twill.conflist";
 pub fn vxlan_mac(node: std::net::Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = node.octets();
     [0x02, 0x00, a, b, c, d]
+}
+
+/// The same of a node that has no IPv4 address: 06, which no address of the other kind begins with, and a digest (FNV-1a, folded to 40 bits), since nodes
+/// of different subnets may have equal last octets, and those of one equal first ones.
+#[must_use]
+pub fn vxlan_mac_v6(node: std::net::Ipv6Addr) -> [u8; 6] {
+    let step = |digest: u64, octet: &u8| (digest ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3);
+    let digest = node.octets().iter().fold(0xcbf2_9ce4_8422_2325, step);
+    let [_, _, _, a, b, c, d, e] = (digest ^ digest >> 40).to_be_bytes();
+    [0x06, a, b, c, d, e]
 }
 
 /// Object name of a block: its CIDR with dots, colons and the slash as dashes. One-way, and never to be changed.

@@ -1,7 +1,7 @@
 //! Where this node's IP-in-IP routes lead. In flow the configuration and what the kernel has; out flow the other nodes at whose end such a
 //! route comes out, each with an address behind it that belongs to the node itself.
 
-use super::route::{Forward, Hop};
+use super::route::{Forward, Hop, Tunnel};
 use super::world::World;
 use super::{Config, NodeAddresses};
 use ipnet::IpNet;
@@ -71,7 +71,9 @@ impl Ends {
 fn alone_through(forward: &Forward, device: u32) -> Option<Ipv4Addr> {
     match forward {
         Forward::Unicast { hops, .. } => match hops.as_slice() {
-            [Hop { link, tunnel: Some(tunnel), .. }] if *link == device => Some(tunnel.remote),
+            [Hop { link, tunnel: Some(Tunnel { remote: IpAddr::V4(remote), .. }), .. }] if *link == device => {
+                Some(*remote)
+            }
             _ => None,
         },
         Forward::Unreachable => None,

@@ -9,6 +9,7 @@ mod ends;
 mod handle;
 pub mod hosts;
 pub mod offload;
+pub mod outer;
 mod raises;
 mod refusals;
 pub mod resolve;
@@ -58,7 +59,7 @@ pub struct Config {
     pub nodes: Vec<NodeAddresses>,
     /// Addresses of peers that are not nodes; no learned route may cover them.
     pub peers: BTreeSet<IpAddr>,
-    /// This node's own addresses: the IPv4 one is the outer source of tunnels.
+    /// This node's own addresses, the outer sources of tunnels.
     pub local: NodeAddresses,
     /// Inner source towards pods through a tunnel, of each family at most one; also an address of the tunnel devices.
     pub tunnel_sources: Vec<IpAddr>,
@@ -118,7 +119,7 @@ pub struct NodeAddresses {
     pub name: String,
     /// Its IPv4 address: session and outer tunnel address.
     pub v4: Option<Ipv4Addr>,
-    /// Its global IPv6 address: next hop of its IPv6 prefixes.
+    /// Its global IPv6 address: next hop of its IPv6 prefixes, and outer tunnel address towards nodes without an IPv4 one.
     pub v6: Option<Ipv6Addr>,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Depends on [`Config`] and [`World`] alone, never on what was installed before.
 
+use super::outer::overhead;
 use super::route::{Forward, Hop, Transport, Tunnel};
 use super::world::{ForeignRoute, Way, World};
 use super::{Config, NodeAddresses, Pool, Reach};
@@ -10,9 +11,9 @@ use ipnet::IpNet;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use twill_crds::names::{IPIP_DEVICE, IPIP_OVERHEAD, TUNNEL_TTL, VXLAN_DEVICE, VXLAN_OVERHEAD, VXLAN_VNI};
+use twill_crds::names::{IPIP_DEVICE, TUNNEL_TTL, VXLAN_DEVICE, VXLAN_VNI};
 use twill_crds::{Protocol, When};
 
 /// What became of a prefix.
@@ -50,8 +51,10 @@ pub enum Refusal {
     LinkDown(IpAddr),
     /// Nothing at all leads to the node that is the tunnel's other end.
     NoWayToNode(IpAddr, String),
-    /// The other end of the tunnel has no IPv4 address, or this node has none.
+    /// The other end of the tunnel has no IPv4 address, or this node has none, and IP-in-IP needs both.
     NoOuterAddress(String),
+    /// The other end of the tunnel has no address of a family that this node has.
+    NoOuterFamily(String),
     /// The tunnel device is missing.
     NoDevice(Transport),
     /// Another next hop of this prefix is used, and one route carries one kind of transport.
@@ -89,8 +92,12 @@ impl fmt::Display for Refusal {
                 write!(f, "no route leads to {address}, the tunnel's end at node {node}")
             }
             Self::NoOuterAddress(node) => {
-                write!(f, "node {node} has no IPv4 InternalIP for the tunnel's outer header; give it one")
+                write!(f, "node {node} has no IPv4 InternalIP for the outer header of IPIP; give it one, or use VXLAN")
             }
+            Self::NoOuterFamily(node) => write!(
+                f,
+                "node {node} and this one have no InternalIP of the same family for the tunnel's outer header; give one of them another"
+            ),
             Self::NoDevice(transport) => write!(f, "the {} device cannot be used", transport.name()),
             Self::OtherTransport => write!(f, "another next hop of the prefix travels otherwise and is preferred"),
         }
@@ -276,22 +283,31 @@ impl<'a> Resolver<'a> {
         next_hop: IpAddr,
         node: &NodeAddresses,
     ) -> Result<Usable, Refusal> {
-        let source = self.config.local.v4.ok_or_else(|| Refusal::NoOuterAddress(self.config.local.name.clone()))?;
-        let remote = node.v4.ok_or_else(|| Refusal::NoOuterAddress(node.name.clone()))?;
-        let outer = self.world.routes.longest_match(IpAddr::V4(remote), true).filter(|route| !route.ways.is_empty());
+        let local = &self.config.local;
+        let (source, remote) = local.ends(node, transport).ok_or_else(|| match transport {
+            Transport::Ipip if local.v4.is_none() => Refusal::NoOuterAddress(local.name.clone()),
+            Transport::Ipip => Refusal::NoOuterAddress(node.name.clone()),
+            _ => Refusal::NoOuterFamily(node.name.clone()),
+        })?;
+        let outer = self.world.routes.longest_match(remote, true).filter(|route| !route.ways.is_empty());
         let outer = outer.ok_or_else(|| Refusal::NoWayToNode(next_hop, node.name.clone()))?;
         let mtu = self.mtu(outer, outer.ways.iter().map(|way| way.link));
+        let by_itself = Some(remote).filter(|remote| !v6 && remote.is_ipv4());
         let (device, gateway, id) = match transport {
-            Transport::Vxlan if v6 => {
-                let wide = self.vxlan.filter(|link| self.mtu_of(*link) >= Some(LEAST_MTU_V6));
-                (wide, Some(IpAddr::V6(tunnel_neighbour(remote))), u64::from(VXLAN_VNI))
+            Transport::Vxlan => {
+                let gateway = by_itself.or_else(|| node.vxlan_neighbour().map(IpAddr::V6));
+                let wide = |link: &u32| by_itself.is_some() || self.mtu_of(*link) >= Some(LEAST_MTU_V6);
+                (self.vxlan.filter(wide), gateway, u64::from(VXLAN_VNI))
             }
-            Transport::Vxlan => (self.vxlan, Some(IpAddr::V4(remote)), u64::from(VXLAN_VNI)),
             Transport::Ipip | Transport::Plain => (self.ipip, None, 0),
         };
         let link = device.ok_or(Refusal::NoDevice(transport))?;
         let hop = Hop { gateway, link, tunnel: Some(Tunnel { id, source, remote, ttl: TUNNEL_TTL }) };
-        Ok(Usable { transport, hops: vec![hop], mtu: mtu.map(|mtu| mtu - overhead(transport).min(mtu)) })
+        Ok(Usable {
+            transport,
+            hops: vec![hop],
+            mtu: mtu.map(|mtu| mtu - overhead(transport, remote.is_ipv6()).min(mtu)),
+        })
     }
 
     fn forward(&self, v6: bool, transport: Transport, hops: Vec<Hop>, mtu: Option<u32>) -> Forward {
@@ -310,20 +326,3 @@ impl<'a> Resolver<'a> {
 
 /// What IPv6 needs at least (RFC 8200 section 5); the kernel has none on a device with less.
 pub const LEAST_MTU_V6: u32 = 1280;
-
-/// Bytes that a transport adds to a packet.
-#[must_use]
-pub fn overhead(transport: Transport) -> u32 {
-    match transport {
-        Transport::Plain => 0,
-        Transport::Vxlan => VXLAN_OVERHEAD,
-        Transport::Ipip => IPIP_OVERHEAD,
-    }
-}
-
-/// Link-local address by which IPv6 routes name the tunnel's other end on the VXLAN device, derived as its MAC is.
-#[must_use]
-pub fn tunnel_neighbour(node: Ipv4Addr) -> Ipv6Addr {
-    let [a, b, c, d] = node.octets();
-    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
-}

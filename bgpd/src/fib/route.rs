@@ -1,7 +1,7 @@
 //! Routes as the kernel is told them and tells them back, in one normal form.
 
 use ipnet::IpNet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use twill_crds::Protocol;
 use twill_crds::names::{IPIP_DEVICE, VXLAN_DEVICE};
@@ -56,10 +56,10 @@ pub struct Tunnel {
     /// VXLAN network identifier; 0 for IPIP.
     pub id: u64,
     /// Outer source.
-    pub source: Ipv4Addr,
-    /// Outer destination.
-    pub remote: Ipv4Addr,
-    /// Outer TTL.
+    pub source: IpAddr,
+    /// Outer destination, of the same family.
+    pub remote: IpAddr,
+    /// Outer TTL, or hop limit.
     pub ttl: u8,
 }
 

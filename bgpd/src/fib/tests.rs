@@ -1,6 +1,6 @@
 //! The FIB without a kernel: states in, differences out.
 
-use super::route::{Forward, Found, Hop, Step, Tunnel};
+use super::route::{Forward, Found, Hop, Step, Transport, Tunnel};
 use super::table::Table;
 use super::tunnel::{self, Failure};
 use super::world::{ForeignRoute, Link, LinkKind, Way, World};
@@ -17,6 +17,7 @@ mod hosts;
 mod link_local;
 mod narrow;
 mod offload;
+mod outer;
 mod raises;
 mod refusals;
 mod reverse_path;
@@ -127,7 +128,7 @@ fn through(device: u32, remote: &str, mtu: u32) -> Option<Forward> {
     let remote = remote.parse().unwrap();
     let id = if device == VXLAN { 4096 } else { 0 };
     let tunnel = Some(Tunnel { id, source: [172, 31, 1, 11].into(), remote, ttl: 64 });
-    let hop = Hop { gateway: (device == VXLAN).then_some(remote.into()), link: device, tunnel };
+    let hop = Hop { gateway: (device == VXLAN).then_some(remote), link: device, tunnel };
     Some(Forward::Unicast { hops: vec![hop], mtu: Some(mtu), source: Some(ip("10.42.1.0")) })
 }
 
@@ -313,7 +314,7 @@ fn the_device_plan_ends_when_the_kernel_has_all_of_it() {
     let mac = vxlan_mac([172, 31, 1, 11].into());
     let wanted = [tunnel::Step::CreateVxlan { mac, port: 4789, mtu: 1450 }, tunnel::Step::CreateIpip { mtu: 1480 }];
     assert_eq!(steps, wanted);
-    let unsupported = [(super::route::Transport::Ipip, Failure::Unsupported)].into();
+    let unsupported = [(Transport::Ipip, Failure::Unsupported)].into();
     assert_eq!(tunnel::additions(&config, &bare, &unsupported), wanted[..1]);
     // Another port cannot be set on a device that lives.
     let moved = Config { vxlan_port: 4790, ..config.clone() };

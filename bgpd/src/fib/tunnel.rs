@@ -4,7 +4,8 @@
 //! where the kernel knows the protocol, so that it receives either kind at any moment of a change of encapsulation.
 
 use super::offload;
-use super::resolve::{LEAST_MTU_V6, overhead, tunnel_neighbour};
+use super::outer::overhead;
+use super::resolve::LEAST_MTU_V6;
 use super::route::Transport;
 use super::uplinks::{self, uplinks};
 use super::world::{Link, LinkKind, ReversePath, World};
@@ -13,7 +14,7 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use twill_crds::Protocol;
-use twill_crds::names::{IPIP_DEVICE, VXLAN_DEVICE, vxlan_mac};
+use twill_crds::names::{IPIP_DEVICE, VXLAN_DEVICE};
 
 /// MTU of an uplink that cannot be found.
 const DEFAULT_MTU: u32 = 1500;
@@ -97,10 +98,10 @@ pub fn additions(config: &Config, world: &World, failures: &Failures) -> Vec<Ste
         return steps;
     }
     // Without an address of its own a node can be no end of a tunnel.
-    let Some(local) = config.local.v4 else { return steps };
+    let Some(mac) = config.local.vxlan_mac() else { return steps };
     let uplinks = uplinks(config, world);
-    vxlan(config, world, &uplinks, vxlan_mac(local), &mut steps);
-    if failures.get(&Transport::Ipip) != Some(&Failure::Unsupported) {
+    vxlan(config, world, &uplinks, mac, &mut steps);
+    if config.local.v4.is_some() && failures.get(&Transport::Ipip) != Some(&Failure::Unsupported) {
         ipip(config, world, &uplinks, &mut steps);
     }
     let strict = loose(config, world, uplinks).filter(|link| link.reverse_path == ReversePath::Strict);
@@ -176,7 +177,7 @@ pub fn problems(config: &Config, world: &World, failures: &Failures) -> Vec<Prob
         format!(
             "IPPool {name}: the uplink's MTU leaves {mtu} inside of VXLAN, and IPv6 needs {LEAST_MTU_V6}; give the uplink an MTU of {} or more, or set \
              encapsulation.protocol of IPPool {name} to None",
-            LEAST_MTU_V6 + overhead(Transport::Vxlan),
+            LEAST_MTU_V6 + overhead(Transport::Vxlan, config.local.v4.is_none()),
             name = pool.name,
         )
     }));
@@ -253,7 +254,7 @@ fn adjust(link: &Link, transport: Transport, mtu: u32, steps: &mut Vec<Step>) {
 
 fn device_mtu(config: &Config, world: &World, uplinks: &BTreeSet<u32>, transport: Transport) -> u32 {
     let mtu = uplinks::mtu(config, world, uplinks).unwrap_or(DEFAULT_MTU);
-    mtu - overhead(transport).min(mtu)
+    mtu - overhead(transport, config.local.v4.is_none()).min(mtu)
 }
 
 /// Links by which packets of pods come, and that must not drop those whose way back is another one. Nodes hear of a change of encapsulation one
@@ -265,7 +266,7 @@ pub(crate) fn loose<'a>(
     uplinks: BTreeSet<u32>,
 ) -> impl Iterator<Item = &'a Link> + use<'a> {
     let encapsulates = |pool: &Pool| pool.encapsulation.protocol != Protocol::None && matches!(pool.cidr, IpNet::V4(_));
-    let is_end = config.local.v4.is_some() && config.install && !config.alone;
+    let is_end = config.local.outer().is_some() && config.install && !config.alone;
     let uplinks = if is_end && config.pools.iter().any(encapsulates) { uplinks } else { BTreeSet::new() };
     let tunnels = [VXLAN_DEVICE, IPIP_DEVICE].into_iter().filter(move |_| is_end);
     tunnels.filter_map(|name| world.link(name)).chain(uplinks.into_iter().filter_map(|index| world.links.get(&index)))
@@ -289,13 +290,16 @@ fn carries(link: &Link, address: IpAddr) -> bool {
     address.is_ipv4() || link.mtu >= LEAST_MTU_V6
 }
 
-/// The permanent neighbours of the VXLAN device: each node's address and its link-local stand-in for IPv6 routes.
+/// The permanent neighbours of the VXLAN device: each node's IPv4 address, and its link-local stand-in for routes of IPv6 and between nodes that have nothing else.
 fn neighbours(config: &Config) -> BTreeMap<IpAddr, [u8; 6]> {
-    let nodes = config.nodes.iter().filter_map(|node| node.v4);
-    nodes
-        .flat_map(|v4| {
-            let mac = vxlan_mac(v4);
-            [(IpAddr::V4(v4), mac), (IpAddr::V6(tunnel_neighbour(v4)), mac)]
-        })
-        .collect()
+    let named = config.nodes.iter().filter_map(|node| {
+        let by_itself = node.v4.map(IpAddr::V4);
+        Some(
+            by_itself
+                .into_iter()
+                .chain([IpAddr::V6(node.vxlan_neighbour()?)])
+                .zip(std::iter::repeat(node.vxlan_mac()?)),
+        )
+    });
+    named.flatten().collect()
 }

@@ -14,8 +14,8 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteIpTunnel, RouteLwTunnelEncap, RouteMessage, RouteMetric,
-    RouteNextHopFlags, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteIp6Tunnel, RouteIpTunnel, RouteLwTunnelEncap, RouteMessage,
+    RouteMetric, RouteNextHopFlags, RouteType, RouteVia,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use twill_crds::names::{METRIC_LOCAL_V4, METRIC_LOCAL_V6, METRIC_UNREACHABLE, RTPROT_FELIX};
@@ -135,13 +135,18 @@ fn hop(attributes: &[RouteAttribute], link: Option<u32>) -> Option<Hop> {
 }
 
 fn tunnel(encap: &[RouteLwTunnelEncap]) -> Tunnel {
-    let mut tunnel = Tunnel { id: 0, source: Ipv4Addr::UNSPECIFIED, remote: Ipv4Addr::UNSPECIFIED, ttl: 0 };
+    let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let mut tunnel = Tunnel { id: 0, source: nobody, remote: nobody, ttl: 0 };
     for attribute in encap {
         match attribute {
             RouteLwTunnelEncap::Ip(RouteIpTunnel::Id(id)) => tunnel.id = *id,
-            RouteLwTunnelEncap::Ip(RouteIpTunnel::Source(source)) => tunnel.source = *source,
-            RouteLwTunnelEncap::Ip(RouteIpTunnel::Destination(remote)) => tunnel.remote = *remote,
+            RouteLwTunnelEncap::Ip(RouteIpTunnel::Source(source)) => tunnel.source = IpAddr::V4(*source),
+            RouteLwTunnelEncap::Ip(RouteIpTunnel::Destination(remote)) => tunnel.remote = IpAddr::V4(*remote),
             RouteLwTunnelEncap::Ip(RouteIpTunnel::Ttl(ttl)) => tunnel.ttl = *ttl,
+            RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Id(id)) => tunnel.id = *id,
+            RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Source(source)) => tunnel.source = IpAddr::V6(*source),
+            RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Destination(remote)) => tunnel.remote = IpAddr::V6(*remote),
+            RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Hoplimit(ttl)) => tunnel.ttl = *ttl,
             _ => {}
         }
     }

@@ -15,8 +15,9 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteIpTunnel, RouteLwEnCapType, RouteLwTunnelEncap, RouteMessage, RouteMetric,
-    RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteIp6Tunnel, RouteIp6TunnelFlags, RouteIpTunnel, RouteLwEnCapType,
+    RouteLwTunnelEncap, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteScope,
+    RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::net::IpAddr;
@@ -147,16 +148,35 @@ fn hop_attributes(hop: &Hop, family: AddressFamily) -> Vec<RouteAttribute> {
         IpAddr::V6(gateway) if family == AddressFamily::Inet => RouteAttribute::Via(RouteVia::Inet6(gateway)),
         gateway => RouteAttribute::Gateway(RouteAddress::from(gateway)),
     }));
-    if let Some(Tunnel { id, source, remote, ttl }) = &hop.tunnel {
-        attributes.push(RouteAttribute::EncapType(RouteLwEnCapType::Ip));
-        attributes.push(RouteAttribute::Encap(vec![
-            RouteLwTunnelEncap::Ip(RouteIpTunnel::Id(*id)),
-            RouteLwTunnelEncap::Ip(RouteIpTunnel::Source(*source)),
-            RouteLwTunnelEncap::Ip(RouteIpTunnel::Destination(*remote)),
-            RouteLwTunnelEncap::Ip(RouteIpTunnel::Ttl(*ttl)),
-        ]));
+    if let Some(tunnel) = &hop.tunnel {
+        attributes.extend(tunnel_attributes(tunnel));
     }
     attributes
+}
+
+fn tunnel_attributes(Tunnel { id, source, remote, ttl }: &Tunnel) -> [RouteAttribute; 2] {
+    let mut v4 = vec![RouteIpTunnel::Id(*id), RouteIpTunnel::Ttl(*ttl)];
+    let mut v6 = vec![
+        RouteIp6Tunnel::Id(*id),
+        RouteIp6Tunnel::Hoplimit(*ttl),
+        // Over IPv6 nobody takes UDP without.
+        RouteIp6Tunnel::Flags(RouteIp6TunnelFlags::Checksum),
+    ];
+    match source {
+        IpAddr::V4(source) => v4.push(RouteIpTunnel::Source(*source)),
+        IpAddr::V6(source) => v6.push(RouteIp6Tunnel::Source(*source)),
+    }
+    let (kind, parts) = match remote {
+        IpAddr::V4(remote) => {
+            v4.push(RouteIpTunnel::Destination(*remote));
+            (RouteLwEnCapType::Ip, v4.into_iter().map(RouteLwTunnelEncap::Ip).collect())
+        }
+        IpAddr::V6(remote) => {
+            v6.push(RouteIp6Tunnel::Destination(*remote));
+            (RouteLwEnCapType::Ip6, v6.into_iter().map(RouteLwTunnelEncap::Ip6).collect())
+        }
+    };
+    [RouteAttribute::EncapType(kind), RouteAttribute::Encap(parts)]
 }
 
 fn create_vxlan(mac: [u8; 6], port: u16, mtu: u32) -> Request {

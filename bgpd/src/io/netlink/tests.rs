@@ -60,6 +60,7 @@ mod link_local;
 mod mtu;
 mod neighbours;
 mod offload;
+mod outer;
 mod refusals;
 mod reverse_path;
 mod workloads;

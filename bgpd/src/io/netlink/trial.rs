@@ -67,8 +67,9 @@ pub fn vxlan_ports() -> io::Result<Vec<(String, u16)>> {
 }
 
 fn through(link: u32, remote: Ipv4Addr) -> Hop {
-    let tunnel = Tunnel { id: u64::from(VXLAN_VNI), source: LOCAL, remote, ttl: TUNNEL_TTL };
-    Hop { gateway: Some(IpAddr::V4(remote)), link, tunnel: Some(tunnel) }
+    let remote = IpAddr::V4(remote);
+    let tunnel = Tunnel { id: u64::from(VXLAN_VNI), source: IpAddr::V4(LOCAL), remote, ttl: TUNNEL_TTL };
+    Hop { gateway: Some(remote), link, tunnel: Some(tunnel) }
 }
 
 fn device(kernel: &mut Kernel, step: &tunnel::Step) -> io::Result<Option<String>> {
