@@ -31,7 +31,7 @@ impl Supply {
             return self.block_for(address, pool);
         };
         if range::ordinal(cidr, address) == Some(0) {
-            return refused(format!("it is the first address of its block {cidr}, which no pod gets"));
+            return Err(first_of(cidr, address));
         }
         if let Some(holder) = ledger.holder(address) {
             let (pod, container) = (format!("{}/{}", holder.namespace, holder.pod), &holder.sandbox.container_id);
@@ -58,8 +58,13 @@ impl Supply {
         let only = Pool { cidr: place, ..pool.clone() };
         let there = self.blocks.iter().map(|(_, block)| block.as_ref());
         let there = there.filter(|block| range::overlap(block.spec.cidr, place));
+        // No block is claimed for what it cannot give.
+        let claim = || match range::ordinal(place, address) {
+            Some(0) => Err(first_of(place, address)),
+            _ => Ok(Choice::Claim(only.clone())),
+        };
         let Some(block) = there.min_by_key(|block| (!block.spec.cidr.contains(&address), !self.owns(block))) else {
-            return Ok(Choice::Claim(only));
+            return claim();
         };
         let cidr = block.spec.cidr;
         if !self.owns(block) {
@@ -69,7 +74,7 @@ impl Supply {
             )));
         }
         if self.regained(&only).is_some() {
-            return Ok(Choice::Claim(only));
+            return claim();
         }
         if self.giving.contains(&cidr) {
             return Ok(Choice::Until(format!(
@@ -104,6 +109,12 @@ impl Supply {
             false => format!("block {cidr} of node {node} leaves no room for its block; ask for another"),
         }
     }
+}
+
+fn first_of(block: IpNet, address: IpAddr) -> NoAddress {
+    NoAddress::Refused(format!(
+        "{address} was asked for, and it is the first address of its block {block}, which no pod gets"
+    ))
 }
 
 /// What can be done with addresses that another's plugin gave. One that its earlier holder has still to give back is waited for.
@@ -172,6 +183,7 @@ mod tests {
         for (address, says) in [
             ("192.0.2.1", "no IPPool that this pod may use"),
             ("10.42.1.0", "the first address of its block"),
+            ("10.42.3.64", "the first address of its block 10.42.3.64/26"),
             ("10.42.1.7", "pod shop/cart has it (container c1)"),
             ("10.42.2.5", "block 10.42.2.0/26, which is node n2's"),
             ("10.42.1.9", "an interface of this node has it"),
