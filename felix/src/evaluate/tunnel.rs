@@ -219,8 +219,9 @@ impl Universe {
 
     /// A node as the outer packets of tunnels name it.
     pub(super) fn tunnel_end(&self, node: &str) -> Option<Side> {
-        // Tunnels are between IPv4 addresses, whatever is inside.
-        let address = *self.nodes.get(node)?.addresses.iter().find(|address| address.is_ipv4())?;
+        // Tunnels are between IPv4 addresses where nodes have them, whatever is inside.
+        let all = &self.nodes.get(node)?.addresses;
+        let address = *all.iter().find(|address| address.is_ipv4()).or_else(|| all.iter().next())?;
         Some(Side::Node { node: node.to_owned(), pod: None, address })
     }
 }

@@ -5,8 +5,8 @@ use crate::io::rtnl::Rtnl;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteIpTunnel, RouteLwTunnelEncap, RouteMessage,
-    RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteIp6Tunnel, RouteIpTunnel, RouteLwTunnelEncap,
+    RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::collections::BTreeMap;
@@ -208,6 +208,7 @@ fn next_hop(attributes: &[RouteAttribute]) -> Option<IpAddr> {
     let remote = attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Encap(parts) => parts.iter().find_map(|part| match part {
             RouteLwTunnelEncap::Ip(RouteIpTunnel::Destination(remote)) => Some(IpAddr::V4(*remote)),
+            RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Destination(remote)) => Some(IpAddr::V6(*remote)),
             _ => None,
         }),
         _ => None,
