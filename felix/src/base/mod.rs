@@ -95,7 +95,7 @@ pub const LIST: &str = "list_";
 pub const REFUSED: &str = "list_refused";
 /// Chain to which packets for the host come that are of no workload. Empty: no HostPolicy closes anything.
 pub const HOST_INGRESS: &str = "host_ingress";
-/// Chain to which packets of the host come, as long as [`HOST_OUTPUT`] stands.
+/// Chain to which packets of the host come, as long as [`HOST_SENDS`] stands.
 pub const HOST_EGRESS: &str = "host_egress";
 /// Chain to which new connections come that the host forwards to another destination than theirs was. It returns what passes: the policy
 /// of the pod that they go to comes after it.
@@ -104,8 +104,8 @@ pub const HOST_THROUGH: &str = "host_through";
 pub const HOST_FAILSAFE_IN: &str = "host_failsafe_in";
 /// The same from the host.
 pub const HOST_FAILSAFE_OUT: &str = "host_failsafe_out";
-/// Base chain at the output hook; it stands only while a HostPolicy closes something.
-pub const HOST_OUTPUT: &str = "host_output";
+/// Base chain at the postrouting hook; it stands only while a HostPolicy closes something.
+pub const HOST_SENDS: &str = "host_sends";
 /// How the names of all chains and sets begin that are about the host's own interfaces.
 pub const HOST: &str = "host_";
 

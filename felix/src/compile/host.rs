@@ -81,23 +81,30 @@ impl Compiler {
                 self.desired.set_rules(&chain_name(chain), failsafes);
             }
         }
-        self.hook_output(plan.closes(Way::Out));
+        self.hook_sending(plan.closes(Way::Out));
         self.follow_gate(gate, plan.trial.as_ref());
         self.host.compiled = plan;
         std::mem::replace(&mut self.host.heads, heads)
     }
 
-    /// The base chain at the output hook stands only while something from the host is closed.
-    fn hook_output(&mut self, closed: bool) {
-        let output = chain_name(base::HOST_OUTPUT);
-        let there = self.desired.ruleset().chains.contains_key(&output);
+    /// The base chain at the postrouting hook stands only while something from the host is closed. Not at the output hook: where a Service's
+    /// address is translated there, the kernel goes on to tell the interface by which that address would have been reached.
+    fn hook_sending(&mut self, closed: bool) {
+        let sends = chain_name(base::HOST_SENDS);
+        let there = self.desired.ruleset().chains.contains_key(&sends);
         if closed && !there {
-            let base = Some(Base { kind: BaseKind::Filter, hook: Hook::Output, priority: FILTER });
-            let onward = Verdict::Goto(chain_name(dispatch_chain(Way::Out)));
-            let rules = vec![Rule::new(Vec::new(), Action::Verdict(onward))];
-            self.desired.add_chain(&output, Chain { base, rules });
+            let base = Some(Base { kind: BaseKind::Filter, hook: Hook::Postrouting, priority: FILTER });
+            let verdict = |matches, verdict| Rule::new(matches, Action::Verdict(verdict));
+            let known = Match::CtState(CtStates::ESTABLISHED.or(CtStates::RELATED));
+            let rules = vec![
+                // First, so that of what is forwarded only new connections pay for the next.
+                verdict(vec![known], Verdict::Accept),
+                verdict(vec![Match::ForeignSource], Verdict::Return).comment("the host only sends it on"),
+                verdict(Vec::new(), Verdict::Goto(chain_name(dispatch_chain(Way::Out)))),
+            ];
+            self.desired.add_chain(&sends, Chain { base, rules });
         } else if !closed && there {
-            self.desired.remove_chain(&output);
+            self.desired.remove_chain(&sends);
         }
     }
 

@@ -242,7 +242,7 @@ fn what_is_confirmed_stays_through_restarts_and_lets_in_what_the_node_needs() {
     // What loosens needs no trial.
     wire.node.delete::<HostPolicy>("all");
     until("open again", SOON, || wire.reaches(NODE, OTHER) && wire.connects(&wire.node.ns, OUTSIDE, OTHER));
-    assert!(!wire.node.ns.run(&["nft", "list", "table", "inet", "twill"]).contains("chain host_output"));
+    assert!(!wire.node.ns.run(&["nft", "list", "table", "inet", "twill"]).contains("chain host_sends"));
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn plans_for_the_host_leave_no_trace_of_the_road_that_led_to_them() {
 }
 
 /// A way on a node: what the oracle calls it, and how a packet to or from the other end takes it.
-const WAYS: [(&str, Hook); 3] = [("Ingress", Hook::Input), ("Egress", Hook::Output), ("Forwarded", Hook::Forward)];
+const WAYS: [(&str, Hook); 3] = [("Ingress", Hook::Input), ("Egress", Hook::Postrouting), ("Forwarded", Hook::Forward)];
 const CONNECTIONS: [(&str, u8, u16); 7] = [
     ("TCP", 6, 80),
     ("TCP", 6, 22),
@@ -136,7 +136,7 @@ fn packet(what: &Connection<'_>, hook: Hook, protocol: u8) -> Packet {
     let elsewhere: IpAddr = if v4 { "10.9.9.9" } else { "fd99::9" }.parse().expect("a test's own address");
     let interface = || Some(what.interface.to_owned());
     let ((in_interface, out_interface), (src, dst)) = match hook {
-        Hook::Output => ((None, interface()), (own, what.peer)),
+        Hook::Postrouting => ((None, interface()), (own, what.peer)),
         Hook::Input => ((interface(), None), (what.peer, own)),
         _ => ((interface(), Some("eth9".to_owned())), (what.peer, elsewhere)),
     };

@@ -49,15 +49,15 @@ pub(crate) fn rich() -> Ruleset {
     all
 }
 
-/// The same with a set of families, which nft lists and the crate that reads its lists does not know, and a base chain at the output hook.
+/// The same with a set of families, which nft lists and the crate that reads its lists does not know, and a base chain at the postrouting hook.
 fn richer() -> Ruleset {
     let mut all = rich();
     let families = [Family::V4, Family::V6].map(|family| (Key::family(family), Value::Plain));
     all.sets.insert("host_trial_1".into(), Set::of([KeyType::Family]).with(families));
-    let output = Some(Base { kind: BaseKind::Filter, hook: Hook::Output, priority: 0 });
+    let sends = Some(Base { kind: BaseKind::Filter, hook: Hook::Postrouting, priority: 0 });
     let gated = Match::Set { key: vec![Field::Family], set: "host_trial_1".into(), negated: false };
     let rules = vec![Rule::new(vec![gated], Action::Verdict(Verdict::Goto("list_a".into()))).comment("gated")];
-    all.chains.insert(chain_name(base::HOST_OUTPUT), Chain { base: output, rules });
+    all.chains.insert(chain_name(base::HOST_SENDS), Chain { base: sends, rules });
     all.check().unwrap();
     all
 }

@@ -97,13 +97,13 @@ fn what_is_forwarded_is_judged_only_where_that_is_said_and_by_the_port_that_it_c
 }
 
 #[test]
-fn without_policies_nothing_is_closed_and_no_policy_stands_at_the_output_hook() {
+fn without_policies_nothing_is_closed_and_no_policy_stands_where_the_host_sends() {
     let mut compiler = compiler();
     assert!(!compiler.plan_host(Plan::default()));
     compiler.commit();
     let ruleset = compiler.ruleset();
     assert!(passes(ruleset, Hook::Input, "eth0", "203.0.113.5", 6, 80));
-    assert!(!ruleset.chains.contains_key(&chain_name(base::HOST_OUTPUT)));
+    assert!(!ruleset.chains.contains_key(&chain_name(base::HOST_SENDS)));
 }
 
 #[test]
@@ -126,7 +126,10 @@ fn a_closed_node_lets_in_what_it_needs_and_what_rules_accept_on_every_interface(
     for never in ["lo", names::VXLAN_DEVICE] {
         assert!(open(never, "192.0.2.1", 6, 81), "{never}");
     }
-    assert!(passes(compiler.ruleset(), Hook::Output, "eth0", "203.0.113.5", 6, 81), "only one direction is closed");
+    assert!(
+        passes(compiler.ruleset(), Hook::Postrouting, "eth0", "203.0.113.5", 6, 81),
+        "only one direction is closed"
+    );
 }
 
 #[test]
@@ -146,7 +149,7 @@ fn interfaces_are_named_or_begin_alike_and_policies_have_an_order() {
 fn what_goes_out_is_closed_but_never_to_the_nodes_own_pods() {
     let compiler =
         confirmed(&[json!({"directions": ["Egress"], "egress": [{"to": [{"nodes": {}}], "ports": [{"port": 5000}]}]})]);
-    let open = |interface, peer, port| passes(compiler.ruleset(), Hook::Output, interface, peer, 6, port);
+    let open = |interface, peer, port| passes(compiler.ruleset(), Hook::Postrouting, interface, peer, 6, port);
     assert!(open("eth0", "192.0.2.1", 5000) && !open("eth0", "192.0.2.2", 5000) && !open("eth0", "192.0.2.1", 5001));
     assert!(
         open("lo", "127.0.0.1", 1)
@@ -186,10 +189,12 @@ fn a_trial_is_asked_in_place_of_what_is_confirmed_as_long_as_its_gate_lasts() {
     assert!(compiler.ruleset().sets["host_trial_1"].elements.is_empty(), "a repair must not begin it anew");
     let open = |ruleset: &Ruleset, port| passes(ruleset, Hook::Input, "eth0", "203.0.113.5", 6, port);
     let lasting = during(&delta, compiler.ruleset());
-    assert!(!open(&lasting, 80) && open(&lasting, 81) && !passes(&lasting, Hook::Output, "eth0", "203.0.113.5", 6, 81));
+    assert!(
+        !open(&lasting, 80) && open(&lasting, 81) && !passes(&lasting, Hook::Postrouting, "eth0", "203.0.113.5", 6, 81)
+    );
     // The kernel alone goes back, in both directions.
     let over = compiler.ruleset();
-    assert!(open(over, 80) && !open(over, 81) && passes(over, Hook::Output, "eth0", "203.0.113.5", 6, 81));
+    assert!(open(over, 80) && !open(over, 81) && passes(over, Hook::Postrouting, "eth0", "203.0.113.5", 6, 81));
     // And what is left of it goes, too.
     let facts = Facts { listening: [22].into(), ..Facts::default() };
     compiler.plan_host(Plan { confirmed, trial: None, failsafes: failsafes(&facts) });

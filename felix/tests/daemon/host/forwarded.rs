@@ -108,3 +108,31 @@ fn a_trial_of_node_ports_is_over_without_felix_and_open_connections_go_on() {
     assert!(!wire.reaches(NODE, NODE_PORT), "the trial goes on without felix");
     until("the kernel has gone back", Duration::from_secs(30), || wire.reaches(NODE, NODE_PORT));
 }
+
+/// An address that is nobody's but a Service's, beyond the machine outside, and another port of the node.
+const SERVICE: &str = "10.96.0.10";
+const OUTWARD: u16 = 30081;
+
+#[test]
+#[ignore = "needs root: make test"]
+fn what_a_node_sends_to_a_service_is_judged_by_the_way_that_it_really_goes() {
+    let mut wire = Wire::new();
+    wire.node.start_routed(1);
+    let (_pod, address) = node_port(&mut wire);
+    let rules = format!(
+        "add chain ip kube-proxy nat-output {{ type nat hook output priority -100; }}
+         add rule ip kube-proxy nat-output ip daddr {SERVICE} tcp dport 80 dnat to {address}:{OTHER}
+         add rule ip kube-proxy nat-output ip daddr {NODE} tcp dport {OUTWARD} dnat to {OUTSIDE}:{OTHER}"
+    );
+    let file = wire.node.directory.path().join("output.nft");
+    std::fs::write(&file, rules).unwrap();
+    wire.node.ns.run(&["nft", "-f", file.to_str().unwrap()]);
+    wire.node.ns.run(&["ip", "route", "add", &format!("{SERVICE}/32"), "via", OUTSIDE]);
+    let sends = |wire: &Wire| {
+        [(SERVICE, 80), (NODE, OUTWARD), (OUTSIDE, OTHER)].map(|(to, port)| wire.connects(&wire.node.ns, to, port))
+    };
+    assert_eq!(sends(&wire), [true; 3]);
+    wire.apply("out", json!({"directions": ["Egress"], "egress": [{"action": "Deny"}]}));
+    wire.until_confirmed("out");
+    assert_eq!(sends(&wire), [true, false, false], "its own pod, what seems to stay on the node, and outside");
+}
