@@ -134,7 +134,8 @@ pub(crate) struct Explain {
     /// The sender: NAMESPACE/POD, a node's name or an address.
     pub(crate) src: Party,
     /// The receiver: NAMESPACE/POD, a node's name or an address (IPv6 in brackets), then `:PORT[/PROTOCOL]` or `:icmp`; without a port, every
-    /// port that the pod declares. A port of a node is followed to the pods that it leads to, if it is a NodePort or a hostPort.
+    /// port that the pod declares. A port of a node is followed to the pods that it leads to, if it is a NodePort or a hostPort, and so is a
+    /// Service's address.
     pub(crate) dst: Destination,
     /// The interface of a node by which it comes or goes, for HostPolicies that name some; a tunnel's device, or another one, where only nodes know
     /// whether a pool's tunnel is taken.

@@ -100,9 +100,12 @@ pub(super) fn value(explanation: &Explanation) -> Value {
         value["through"] = judgement(through);
     }
     match &explanation.entered {
-        Some(Entered { node, port, service: None }) => value["hostPort"] = json!({"node": node, "port": port}),
-        Some(Entered { node, port, service }) => {
+        Some(Entered::HostPort { node, port }) => value["hostPort"] = json!({"node": node, "port": port}),
+        Some(Entered::NodePort { node, port, service }) => {
             value["nodePort"] = json!({"node": node, "port": port, "service": service});
+        }
+        Some(Entered::ClusterIp { address, port, service }) => {
+            value["clusterIP"] = json!({"address": address, "port": port, "service": service});
         }
         None => {}
     }

@@ -166,7 +166,7 @@ impl Place {
         let is_tunnel = |name: &&String| [VXLAN_DEVICE, IPIP_DEVICE].contains(&name.as_str());
         let tunnel = interfaces.iter().flatten().find(is_tunnel).filter(|_| came_to.is_none()).cloned();
         let interface = tunnel.or_else(|| interfaces[first].clone()).or_else(|| interfaces[second].clone());
-        Crossing { interface, came_to, sent_to: sent_to.map(|sent| sent.ip()), hidden: false }
+        Crossing { interface, came_to, sent_to: sent_to.map(|sent| sent.ip()), ..Crossing::default() }
     }
 
     /// Whether a packet fared otherwise than is said of its connection between these, as far as that is decided here.

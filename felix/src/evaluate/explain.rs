@@ -8,6 +8,7 @@ use super::story::{Entered, Explanation, Note};
 use super::tunnel::Tunnel;
 use super::universe::Universe;
 use crate::model::{Direction, Pod, Protocol, Way};
+use std::net::IpAddr;
 
 impl Universe {
     /// Whether a connection from `src` to `port` of `dst` may be opened, and why. For protocols without ports `port` does not
@@ -46,7 +47,7 @@ impl Universe {
         };
         let way = Crossing { came_to: Some((led.node.clone(), port)), sent_to: to.address(), ..way.clone() };
         let explained = self.explain_by(src, &led.to, led.port, protocol, &way)?;
-        Ok(Explanation { entered: Some(Entered { node: led.node, port, service: None }), ..explained })
+        Ok(Explanation { entered: Some(Entered::HostPort { node: led.node, port }), ..explained })
     }
 
     /// Both ends. A node also receives what is sent to an address that only its Node object has, as a cloud's external one.
@@ -79,7 +80,7 @@ impl Universe {
         let entry = walk.entry(&dst);
         // Who sends it from elsewhere sees the node that it comes to, and no more.
         let (first, first_port) = match &entry {
-            Some((node, at)) if !src.is_on(&at.node) => (sent_to(node, way), at.port),
+            Some((node, (name, port))) if !src.is_on(name) => (sent_to(node, way), *port),
             _ => (dst.clone(), port),
         };
         let egress = walk.egress(&src, &first, first_port, tunnel);
@@ -87,13 +88,13 @@ impl Universe {
         walk.notes.extend(beyond.iter().map(|node| Note::Translated { node: node.to_string() }));
         let seen = beyond.as_ref().unwrap_or(&src);
         let through = way.came_to.as_ref().map(|(node, port)| walk.through(seen, &dst, node, *port));
-        let hidden = entry.as_ref().filter(|(_, at)| way.hidden && !dst.is_on(&at.node));
+        let hidden = entry.as_ref().filter(|(_, (name, _))| way.hidden && !dst.is_on(name));
         let own = hidden.map(|(node, _)| node).or((way.came_to.is_none() && !bound).then_some(&src));
         let tunnelled = tunnel.and_then(|tunnel| tunnel.seen(own?));
         walk.notes.extend(tunnel.zip(tunnelled.as_ref()).map(|(tunnel, seen)| tunnel.note(way, seen)));
         let outer = tunnel.and_then(|tunnel| walk.outer(tunnel));
         let last = tunnelled.as_ref().or(hidden.map(|(node, _)| node)).unwrap_or(seen);
-        let ingress = walk.ingress(last, &dst, port);
+        let ingress = walk.ingress(last, &dst, port, tunnel);
         let mut notes = walk.notes;
         notes.dedup();
         let told = Explanation {
@@ -156,14 +157,13 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// The node that it comes to first, as others see it; none if that has no address of the family.
-    fn entry(&self, dst: &Side) -> Option<(Side, Entered)> {
-        let (name, port) = self.way.came_to.as_ref()?;
+    /// The node that it comes to first, as others see it, with its name and port; none if that has no address of the family.
+    fn entry(&self, dst: &Side) -> Option<(Side, &'a (String, u16))> {
+        let came_to @ (name, _) = self.way.came_to.as_ref()?;
         let v4 = dst.address()?.is_ipv4();
         let node = self.universe.nodes.get(name)?;
         let address = *node.addresses.iter().chain(&node.known_as).find(|address| address.is_ipv4() == v4)?;
-        let side = Side::Node { node: name.clone(), pod: None, address };
-        Some((side, Entered { node: name.clone(), port: *port, service: None }))
+        Some((Side::Node { node: name.clone(), pod: None, address }, came_to))
     }
 
     fn egress(&mut self, src: &Side, dst: &Side, port: u16, tunnel: Option<&Tunnel<'_>>) -> Judgement {
@@ -171,6 +171,9 @@ impl<'a> Walk<'a> {
             (Side::Nowhere { who, why }, _) => Judgement::Impossible(format!("{who} {why}")),
             (_, Side::Nowhere { .. }) => Judgement::NotJudged("nothing can be sent there".to_owned()),
             _ if self.is_to_itself(src, dst) => to_itself(),
+            (Side::Pod { .. }, _) if self.carries_tunnels(port) => {
+                Judgement::Guarded(format!("pods may not send {}", self.tunnel_packets()))
+            }
             (Side::Pod { pod, .. }, _) => {
                 judge(&self.universe.packet(Direction::Egress, pod, dst, dst, (port, self.protocol)))
             }
@@ -187,7 +190,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn ingress(&mut self, src: &Side, dst: &Side, port: u16) -> Judgement {
+    /// `tunnel`: by which it comes out at the receiver's node.
+    fn ingress(&mut self, src: &Side, dst: &Side, port: u16, tunnel: Option<&Tunnel<'_>>) -> Judgement {
         match (src, dst) {
             (_, Side::Nowhere { who, why }) => Judgement::Impossible(format!("{who} {why}")),
             (Side::Nowhere { .. }, _) => Judgement::NotJudged("nothing arrives".to_owned()),
@@ -201,7 +205,10 @@ impl<'a> Walk<'a> {
             (_, Side::Node { node, .. }) if src.is_on(node) => {
                 Judgement::NotJudged("HostPolicies are not about what stays on the node".to_owned())
             }
-            (_, Side::Node { node, .. }) => self.at_node(node, Way::In, port, src),
+            (_, Side::Node { .. }) if self.carries_tunnels(port) && self.is_stranger(src) => {
+                Judgement::Guarded(format!("nodes take {} from nodes alone", self.tunnel_packets()))
+            }
+            (_, Side::Node { node, .. }) => self.at_node(node, Way::In, port, src, tunnel),
             (_, Side::Outside(_)) => Judgement::NotJudged("the receiver is outside the cluster".to_owned()),
         }
     }
@@ -217,12 +224,30 @@ impl<'a> Walk<'a> {
         if matches!(dst, Side::Node { node: own, .. } if own == node) {
             return Judgement::NotJudged("it goes on to the node itself, which judges it as such".to_owned());
         }
-        self.at_node(node, Way::Through, port, src)
+        self.at_node(node, Way::Through, port, src, None)
     }
 
-    fn at_node(&mut self, node: &str, way: Way, port: u16, peer: &Side) -> Judgement {
-        let at = AtHost { node, way, port, protocol: self.protocol, interface: self.way.interface.as_deref() };
+    fn at_node(&mut self, node: &str, way: Way, port: u16, peer: &Side, tunnel: Option<&Tunnel<'_>>) -> Judgement {
+        let interface = tunnel.map(|tunnel| tunnel.device).or(self.way.interface.as_deref());
+        let at = AtHost { node, way, port, protocol: self.protocol, interface };
         self.judge(&at, peer)
+    }
+
+    /// Whether it looks like a packet of a tunnel, which the table judges whatever policy says (`base`, chains `workload` and `input`).
+    fn carries_tunnels(&self, port: u16) -> bool {
+        let vxlan = &self.universe.tunnels.fabric.ports.vxlan;
+        self.protocol == Protocol::IP_IN_IP || self.protocol == Protocol::UDP && vxlan.contains(&port)
+    }
+
+    fn tunnel_packets(&self) -> String {
+        let ports = self.universe.tunnels.fabric.ports.vxlan.iter().map(ToString::to_string).collect::<Vec<_>>();
+        format!("tunnel packets, which are IP-in-IP and UDP to BGPConfiguration's vxlanPort ({})", ports.join(", "))
+    }
+
+    /// Whether nobody sends tunnel packets from there. IP-in-IP of IPv6 is no tunnel of ours.
+    fn is_stranger(&self, src: &Side) -> bool {
+        let judged = |address: &IpAddr| address.is_ipv4() || self.protocol == Protocol::UDP;
+        src.address().filter(judged).is_some_and(|address| !self.universe.node_addresses().contains(&address))
     }
 
     fn judge(&mut self, at: &AtHost<'_>, peer: &Side) -> Judgement {
@@ -248,7 +273,7 @@ impl<'a> Walk<'a> {
 
     fn is_to_itself(&self, src: &Side, dst: &Side) -> bool {
         let same = matches!((src, dst), (Side::Pod { pod: a, .. }, Side::Pod { pod: b, .. }) if a.key == b.key);
-        same && self.way.came_to.is_none()
+        same && self.way.came_to.is_none() && !self.way.led
     }
 }
 

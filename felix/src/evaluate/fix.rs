@@ -4,8 +4,8 @@ use super::judge::RuleRef;
 use super::packet::{Decision, Packet};
 use super::party::Side;
 use crate::model::{
-    Direction, HOST_POLICY, Labels, NamespaceScope, Peer, Peers, Pod, PodSelector, Policy, PolicyKey, Port, PortNumber,
-    Ports, Ranges, Requirement, Selector, Test, Tier,
+    Direction, HOST_POLICY, Labels, NAMESPACE_ISOLATION, NamespaceScope, Peer, Peers, Pod, PodSelector, Policy,
+    PolicyKey, Port, PortNumber, Ports, Ranges, Requirement, Selector, Test, Tier,
 };
 use std::fmt;
 
@@ -37,6 +37,19 @@ pub enum Fix {
         /// Its only port; none: it has no ports, for a protocol that has none.
         port: Option<Port>,
     },
+    /// A NetworkPolicy more, where only NamespaceIsolations isolate: these have no rules of their own.
+    AddPolicy {
+        /// In this namespace.
+        namespace: String,
+        /// The pods that it is about.
+        subject: Selector,
+        /// The direction that it is about.
+        direction: Direction,
+        /// The only peer of its only rule.
+        peer: Peer,
+        /// The only port of that; none: it has no ports, for a protocol that has none.
+        port: Option<Port>,
+    },
     /// A rule denies it in so many words; somebody has to want something else.
     ChangeRule(RuleRef),
     /// A policy denies because it cannot be read; its problem, as a sentence.
@@ -60,7 +73,7 @@ pub(super) fn fix(packet: &Packet<'_>, decision: &Decision<'_>, nearest: Option<
         .protocol
         .has_ports()
         .then_some(Port { protocol: packet.protocol, number: PortNumber::Range(packet.port, packet.port) });
-    if let Some((policy, index)) = nearest {
+    if let Some((policy, index)) = nearest.filter(|(policy, _)| has_rules(policy)) {
         let rule = &policy.rules(packet.direction)?[index];
         let peer = peer(packet, &policy.key)?;
         if packet.is_of(&rule.peers) {
@@ -73,7 +86,8 @@ pub(super) fn fix(packet: &Packet<'_>, decision: &Decision<'_>, nearest: Option<
     }
     // Into the policy that is about the fewest pods, by the look of it; not into one that cannot be read.
     let narrow = |policy: &Policy| policy.subject.pods.requirements().count();
-    let readable = decision.tier.iter().map(|(policy, _)| *policy).filter(|policy| policy.problems.is_empty());
+    let tier = decision.tier.iter().map(|(policy, _)| *policy);
+    let readable = tier.filter(|policy| policy.problems.is_empty() && has_rules(policy));
     let best = readable.reduce(|best, next| if narrow(next) > narrow(best) { next } else { best });
     match best {
         Some(policy) => Some(Fix::AddRule {
@@ -82,8 +96,29 @@ pub(super) fn fix(packet: &Packet<'_>, decision: &Decision<'_>, nearest: Option<
             peer: peer(packet, &policy.key)?,
             port,
         }),
-        None => decision.tier.iter().find_map(|(policy, _)| policy.problems.first().cloned().map(Fix::Mend)),
+        None => {
+            let mend = decision.tier.iter().find_map(|(policy, _)| policy.problems.first().cloned().map(Fix::Mend));
+            mend.or_else(|| another(packet, port))
+        }
     }
+}
+
+/// Whether somebody can add to its rules.
+fn has_rules(policy: &Policy) -> bool {
+    policy.key.kind != NAMESPACE_ISOLATION
+}
+
+/// A NetworkPolicy beside those that there are: what one of them allows is allowed.
+fn another(packet: &Packet<'_>, port: Option<Port>) -> Option<Fix> {
+    let Pod { key, .. } = packet.subject?;
+    let policy = PolicyKey { kind: "NetworkPolicy", namespace: key.namespace.clone(), name: String::new() };
+    Some(Fix::AddPolicy {
+        subject: lasting(packet.subject?),
+        direction: packet.direction,
+        peer: peer(packet, &policy)?,
+        port,
+        namespace: policy.namespace,
+    })
 }
 
 /// The other end, as a NetworkPolicy of this name means it.
@@ -126,15 +161,20 @@ pub(super) fn lasting_labels(labels: &Labels) -> impl Iterator<Item = (&String, 
 
 impl fmt::Display for Fix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |direction: Direction| if direction == Direction::Ingress { "from" } else { "to" };
         match self {
             Self::AddPeer { rule, peer } => {
-                write!(f, "add {} to {rule}.{}", written(peer, &rule.policy), list(rule.direction))
+                write!(f, "add {} to {rule}.{}", written(peer, rule.policy.kind), list(rule.direction))
             }
             Self::AddPort { rule, port } => write!(f, "add {} to {rule}.ports", written_port(port)),
             Self::AddRule { policy, direction, peer, port } => {
-                let ports = port.as_ref().map(|port| format!(", ports: [{}]", written_port(port))).unwrap_or_default();
-                write!(f, "add {{{}: [{}]{ports}}} to {policy} {direction}", list(*direction), written(peer, policy))
+                write!(f, "add {} to {policy} {direction}", written_rule(*direction, peer, port.as_ref(), policy.kind))
+            }
+            Self::AddPolicy { namespace, subject, direction, peer, port } => {
+                let kind = if *direction == Direction::Ingress { "Ingress" } else { "Egress" };
+                let rule = written_rule(*direction, peer, port.as_ref(), "NetworkPolicy");
+                let subject = selector(subject);
+                write!(f, "apply a NetworkPolicy to namespace {namespace} with spec: ")?;
+                write!(f, "{{podSelector: {subject}, policyTypes: [{kind}], {direction}: [{rule}]}}")
             }
             Self::ChangeRule(rule) => write!(f, "change {rule}, which denies it, or allow it in a rule before"),
             Self::Mend(problem) => write!(f, "mend {problem}"),
@@ -142,9 +182,20 @@ impl fmt::Display for Fix {
     }
 }
 
-/// A peer as a policy of this kind writes it, in one line of YAML.
-fn written(peer: &Peer, policy: &PolicyKey) -> String {
-    let of_host = policy.kind == HOST_POLICY;
+/// The field of a rule that has its peers.
+fn list(direction: Direction) -> &'static str {
+    if direction == Direction::Ingress { "from" } else { "to" }
+}
+
+/// A rule with one peer and at most one port as a policy of this kind writes it, in one line of YAML.
+fn written_rule(direction: Direction, peer: &Peer, port: Option<&Port>, kind: &str) -> String {
+    let ports = port.map(|port| format!(", ports: [{}]", written_port(port))).unwrap_or_default();
+    format!("{{{}: [{}]{ports}}}", list(direction), written(peer, kind))
+}
+
+/// A peer, the same.
+fn written(peer: &Peer, kind: &str) -> String {
+    let of_host = kind == HOST_POLICY;
     match peer {
         Peer::Pods(PodSelector { namespaces: NamespaceScope::Matching(namespaces), pods }) if of_host => {
             format!("{{pods: {{namespaceSelector: {}, podSelector: {}}}}}", selector(namespaces), selector(pods))

@@ -27,6 +27,8 @@ pub struct Crossing {
     pub sent_to: Option<IpAddr>,
     /// Whether that node puts its own address in place of the sender's for receivers elsewhere, as proxies of Services do.
     pub hidden: bool,
+    /// Whether its sender's node led it to its receiver: it was sent to a Service's address.
+    pub led: bool,
 }
 
 /// A connection at an interface of a node.

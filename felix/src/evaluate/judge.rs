@@ -12,6 +12,8 @@ pub enum Judgement {
     NotJudged(String),
     /// There can be no such connection; why.
     Impossible(String),
+    /// The table denies it before any policy; why.
+    Guarded(String),
     /// It passes before all HostPolicies of a node, which cannot do without it.
     Needed {
         /// The node.
@@ -61,6 +63,14 @@ impl Judgement {
             Self::Allowed { isolating, .. } | Self::Denied { isolating, .. } => isolating.len(),
             Self::Needed { .. } => 1,
             _ => 0,
+        }
+    }
+
+    /// What would let it go.
+    pub(super) fn fix(&self) -> Option<&Fix> {
+        match self {
+            Self::Denied { fix, .. } => fix.as_deref(),
+            _ => None,
         }
     }
 

@@ -18,6 +18,7 @@ mod nat;
 mod nodeport;
 mod packet;
 mod party;
+mod policies;
 mod story;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

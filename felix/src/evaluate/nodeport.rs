@@ -1,7 +1,8 @@
-//! NodePorts of Services: where a connection to a port of a node is sent on to.
+//! Services: where a connection to a port of a node (NodePort), or to a Service's own address, is sent on to.
 //!
 //! They are followed as kube-proxy and its like do: to any ready endpoint, to those on the node that it came to alone where the Service's
-//! `externalTrafficPolicy` is `Local`. Else the proxy hides the sender: who judges on the endpoint's node sees the node that it came to.
+//! `externalTrafficPolicy` is `Local`. Else the proxy hides the sender: who judges on the endpoint's node sees the node that it came to. What a pod
+//! or a node sends to the Service's address is led to an endpoint before it leaves, so policy knows that endpoint alone.
 
 use super::host::Crossing;
 use super::judge::Judgement;
@@ -18,25 +19,32 @@ use twill_crds::EndpointSlice;
 /// Label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// One port of every node that leads to a Service's endpoints.
+/// One port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NodePort {
+pub(super) struct ServicePort {
     /// NAMESPACE/NAME.
     service: String,
+    /// The Service's own addresses.
+    addresses: Vec<IpAddr>,
+    /// The port there.
     port: u16,
+    /// The same port as one of every node.
+    node_port: Option<u16>,
     protocol: Protocol,
-    /// Whether only endpoints of the node that it came to count.
+    /// Whether only endpoints of the node that it came to count, if it came to one.
     local: bool,
+    /// Whether only endpoints of the sender's node count, if it was sent to the Service's address.
+    internal: bool,
     /// Where it leads.
     endpoints: Vec<(IpAddr, u16)>,
 }
 
 /// Those of all Services.
-pub(super) fn node_ports(
+pub(super) fn service_ports(
     services: &[core::Service],
     slices: &[EndpointSlice],
     pods: &BTreeMap<PodKey, Pod>,
-) -> Vec<NodePort> {
+) -> Vec<ServicePort> {
     let mut of: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in slices {
         let name = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
@@ -45,13 +53,15 @@ pub(super) fn node_ports(
             of.entry((namespace, name)).or_default().push(slice);
         }
     }
-    let of_service = |service: &core::Service| -> Vec<NodePort> {
+    let of_service = |service: &core::Service| -> Vec<ServicePort> {
         let (meta, Some(spec)) = (&service.metadata, &service.spec) else { return Vec::new() };
         let (namespace, name) =
             (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-        let local = spec.external_traffic_policy.as_deref() == Some("Local");
+        let [local, internal] = [&spec.external_traffic_policy, &spec.internal_traffic_policy]
+            .map(|policy| policy.as_deref() == Some("Local"));
+        let addresses: BTreeSet<IpAddr> =
+            spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).filter_map(|text| text.parse().ok()).collect();
         let read = |port: &core::ServicePort| {
-            let number = number(port.node_port?)?;
             let endpoints = match of.get(&(namespace, name)) {
                 // They have them in no order, and for a moment one in two of them.
                 Some(slices) => {
@@ -60,11 +70,14 @@ pub(super) fn node_ports(
                 }
                 None => of_selector(namespace, spec.selector.as_ref()?, port, pods),
             };
-            Some(NodePort {
+            Some(ServicePort {
                 service: format!("{namespace}/{name}"),
-                port: number,
+                addresses: addresses.iter().copied().collect(),
+                port: number(port.port)?,
+                node_port: port.node_port.and_then(number),
                 protocol: Protocol::of_port(port.protocol.as_deref()).ok()?,
                 local,
+                internal,
                 endpoints,
             })
         };
@@ -111,8 +124,8 @@ fn number(port: i32) -> Option<u16> {
 }
 
 impl Universe {
-    /// As [`Universe::explain_by`], once for each receiver that it may be sent on to: where it is sent to a NodePort, these are the
-    /// endpoints of the Service.
+    /// As [`Universe::explain_by`], once for each receiver that it may be sent on to: where it is sent to a NodePort, or from inside to a
+    /// Service's address, these are the endpoints of the Service.
     ///
     /// # Errors
     /// A pod or a node that is named does not exist.
@@ -125,27 +138,45 @@ impl Universe {
         way: &Crossing,
     ) -> Result<Vec<Explanation>, UnknownParty> {
         let (from, to) = self.ends(src, dst)?;
+        if let Some((home, address, found)) = self.cluster_ip(&from, &to, port, protocol) {
+            let entered = Entered::ClusterIp { address, port, service: found.service.clone() };
+            let counts = |own: IpAddr| !found.internal || self.behind(own).is_on(home);
+            let receivers =
+                found.endpoints.iter().filter(|(own, _)| own.is_ipv4() == address.is_ipv4() && counts(*own));
+            let way = Crossing { led: true, ..way.clone() };
+            let stories = receivers.map(|(own, target)| {
+                let explained = self.explain_by(src, &Party::Address(*own), *target, protocol, &way)?;
+                Ok(Explanation { entered: Some(entered.clone()), ..explained })
+            });
+            let all: Vec<Explanation> = stories.collect::<Result<_, UnknownParty>>()?;
+            let place = found.internal.then_some((home, "internal"));
+            let nowhere = || leads_nowhere(from.clone(), to.clone(), protocol, (port, entered), &found.service, place);
+            return Ok(if all.is_empty() { vec![nowhere()] } else { all });
+        }
         let Some((node, address, found)) = self.node_port(&to, port, protocol).filter(|_| way.came_to.is_none()) else {
             return Ok(vec![self.explain_by(src, dst, port, protocol, way)?]);
         };
-        let entered = Entered { node: node.to_owned(), port, service: Some(found.service.clone()) };
+        let entered = Entered::NodePort { node: node.to_owned(), port, service: found.service.clone() };
         // Whoever is inside, and is seen to be, is sent to all endpoints.
         let is_pod = matches!(from, Side::Pod { .. }) && self.seen_beyond(&from, &to).is_none();
         let local = found.local && !is_pod && !from.is_on(node);
         let of_family = found.endpoints.iter().filter(|(own, _)| own.is_ipv4() == address.is_ipv4());
         let counts = |(own, _): &&(IpAddr, u16)| !local || self.behind(*own).is_on(node);
         let came_to = Some((node.to_owned(), port));
-        let way = Crossing { came_to, sent_to: Some(address), hidden: !found.local, ..way.clone() };
+        // What a node sends to its own port is hidden in any case: it would leave in the name of that address.
+        let hidden = !found.local || matches!(from, Side::Node { .. }) && from.is_on(node);
+        let way = Crossing { came_to, sent_to: Some(address), hidden, ..way.clone() };
         let mut all = Vec::new();
         for (own, target) in of_family.filter(counts) {
             let explained = self.explain_by(src, &Party::Address(*own), *target, protocol, &way)?;
-            let hidden = way.hidden && !explained.dst.is_on(node);
+            let hidden = !found.local && !explained.dst.is_on(node);
             let note = hidden.then(|| Note::Hidden { service: found.service.clone(), node: node.to_owned() });
             let notes = explained.notes.iter().cloned().chain(note).collect();
             all.push(Explanation { entered: Some(entered.clone()), notes, ..explained });
         }
         if all.is_empty() {
-            all.push(leads_nowhere(from, to.clone(), protocol, entered, local));
+            let place = local.then_some((node, "external"));
+            all.push(leads_nowhere(from, to.clone(), protocol, (port, entered), &found.service, place));
         }
         Ok(all)
     }
@@ -155,24 +186,41 @@ impl Universe {
         dst: &'a Side,
         port: u16,
         protocol: Protocol,
-    ) -> Option<(&'a str, IpAddr, &'a NodePort)> {
+    ) -> Option<(&'a str, IpAddr, &'a ServicePort)> {
         let Side::Node { node, pod: None, address } = dst else { return None };
-        let found = self.node_ports.iter().find(|one| (one.port, one.protocol) == (port, protocol))?;
+        let found = self.services.iter().find(|one| (one.node_port, one.protocol) == (Some(port), protocol))?;
         Some((node, *address, found))
+    }
+
+    /// The Service whose address is asked for from inside, with the sender's node and the address.
+    fn cluster_ip<'a>(
+        &'a self,
+        src: &'a Side,
+        dst: &Side,
+        port: u16,
+        protocol: Protocol,
+    ) -> Option<(&'a str, IpAddr, &'a ServicePort)> {
+        let Side::Outside(address) = dst else { return None };
+        let (Side::Pod { pod: Pod { node, .. }, .. } | Side::Node { node, .. }) = src else { return None };
+        let is_it =
+            |one: &&ServicePort| (one.port, one.protocol) == (port, protocol) && one.addresses.contains(address);
+        Some((node, *address, self.services.iter().find(is_it)?))
     }
 }
 
-fn leads_nowhere(src: Side, dst: Side, protocol: Protocol, entered: Entered, local: bool) -> Explanation {
-    let Entered { node, port, service } = &entered;
-    let service = service.as_deref().unwrap_or_default();
-    let place = if local {
-        format!(" on node {node}, and wants no other (externalTrafficPolicy: Local)")
-    } else {
-        String::new()
-    };
-    let why = format!("Service {service} has no ready endpoint of this family{place}");
-    let egress = Judgement::NotJudged(format!("it is for node {node}"));
-    let (port, ingress, notes) = (*port, Judgement::Impossible(why), Vec::new());
+/// `place`: the only node whose endpoints count, and by which of the Service's two policies of traffic.
+fn leads_nowhere(
+    src: Side,
+    dst: Side,
+    protocol: Protocol,
+    (port, entered): (u16, Entered),
+    service: &str,
+    place: Option<(&str, &str)>,
+) -> Explanation {
+    let place = place.map(|(node, which)| format!(" on node {node}, and wants no other ({which}TrafficPolicy: Local)"));
+    let why = format!("Service {service} has no ready endpoint of this family{}", place.unwrap_or_default());
+    let egress = Judgement::NotJudged("it is led to nobody".to_owned());
+    let (ingress, notes) = (Judgement::Impossible(why), Vec::new());
     let (outer, through, entered) = (None, None, Some(entered));
     Explanation { allowed: false, src, dst, port, protocol, egress, outer, ingress, through, entered, notes }
 }

@@ -38,7 +38,7 @@ impl Universe {
     /// The policies that govern a pod in one direction.
     pub(super) fn governing(&self, direction: Direction, subject: &Pod) -> Governing<'_> {
         self.policies
-            .iter()
+            .of_namespace(&subject.key.namespace)
             .filter_map(|policy| Some((policy, policy.rules(direction)?)))
             .filter(|(policy, _)| self.selects(&policy.subject, subject))
             .collect()

@@ -5,6 +5,7 @@ use super::party::Side;
 use super::tunnel::Taken;
 use crate::model::Protocol;
 use std::fmt;
+use std::net::IpAddr;
 
 /// What policy says of one connection, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub struct Explanation {
     pub ingress: Judgement,
     /// What HostPolicies say of it on its way through a node that sends it on, if it goes that way.
     pub through: Option<Judgement>,
-    /// Where it was sent to, if that is a port of a node that leads to the receiver.
+    /// Where it was sent to, if that leads to the receiver.
     pub entered: Option<Entered>,
     /// What to know beside this.
     pub notes: Vec<Note>,
@@ -107,23 +108,44 @@ impl fmt::Display for Note {
     }
 }
 
-/// A port of a node that leads to others: a pod's hostPort, or a Service's NodePort.
+/// What was asked for, if that leads to others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entered {
-    /// The node.
-    pub node: String,
-    /// Its port.
-    pub port: u16,
-    /// The Service, NAMESPACE/NAME, if it is a NodePort.
-    pub service: Option<String>,
+pub enum Entered {
+    /// A pod's port of its node.
+    HostPort {
+        /// The node.
+        node: String,
+        /// Its port.
+        port: u16,
+    },
+    /// A Service's port of a node.
+    NodePort {
+        /// The node.
+        node: String,
+        /// Its port.
+        port: u16,
+        /// NAMESPACE/NAME.
+        service: String,
+    },
+    /// A Service's own address.
+    ClusterIp {
+        /// The address.
+        address: IpAddr,
+        /// Its port.
+        port: u16,
+        /// NAMESPACE/NAME.
+        service: String,
+    },
 }
 
 impl fmt::Display for Entered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, port, service } = self;
-        match service {
-            Some(service) => write!(f, "the NodePort {port} of node {node} (Service {service})"),
-            None => write!(f, "the hostPort {port} of node {node}"),
+        match self {
+            Self::HostPort { node, port } => write!(f, "the hostPort {port} of node {node}"),
+            Self::NodePort { node, port, service } => {
+                write!(f, "the NodePort {port} of node {node} (Service {service})")
+            }
+            Self::ClusterIp { address, port, service } => write!(f, "port {port} of {address} (Service {service})"),
         }
     }
 }
@@ -178,6 +200,7 @@ impl fmt::Display for Judgement {
         match self {
             Self::NotJudged(why) => write!(f, "allowed: {why}"),
             Self::Impossible(why) => write!(f, "impossible: {why}"),
+            Self::Guarded(why) => write!(f, "denied: {why}"),
             Self::Needed { node, reason, .. } => {
                 write!(f, "allowed: what node {node} needs passes before all HostPolicies: {reason}")
             }

@@ -147,7 +147,7 @@ fn a_policy_of_the_cluster_is_told_with_its_tier_and_the_names_of_its_rules() {
     let guard = serde_json::from_value(json!({"metadata": {"name": "guard"}, "spec": spec})).unwrap();
     let mut shop = shop();
     shop.names = universe::rule_names(&guard).into_iter().collect();
-    shop.policies.insert(0, crate::model::cluster_network_policy(&guard));
+    shop.policies.extend([crate::model::cluster_network_policy(&guard)]);
     let story = told(&shop, "shop/front", "shop/cart", 80);
     let passed = "isolated by ClusterNetworkPolicy guard (Admin), NetworkPolicy shop/cart, NetworkPolicy shop/deny-all
              passed on by ClusterNetworkPolicy guard ingress[0] \"monitoring passes\"
@@ -182,4 +182,21 @@ fn a_fix_for_another_namespace_names_it_and_leaves_out_labels_of_one_pod() {
         fix(&shop),
         "add {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ops}}, podSelector: {matchLabels: {app: \"1\"}}} to NetworkPolicy shop/cart ingress[0].from"
     );
+}
+
+#[test]
+fn a_fix_where_only_an_isolation_isolates_is_a_policy_beside_it() {
+    let raw = json!({"apiVersion": "twill.network/v1", "kind": "NamespaceIsolation", "metadata": {"name": "tenants"},
+        "spec": {"namespaceSelector": {}, "directions": ["Ingress"]}});
+    let isolation = crate::model::namespace_isolation(&serde_json::from_value(raw).unwrap());
+    let mut shop = universe(&[]);
+    shop.policies.extend([isolation.policy("shop")]);
+    let fix = "fix: apply a NetworkPolicy to namespace shop with spec: {podSelector: {matchLabels: {app: cart}}, policyTypes: [Ingress], \
+        ingress: [{from: [{ipBlock: {cidr: \"203.0.113.1/32\"}}], ports: [{port: 8080, protocol: TCP}]}]}";
+    let story = told(&shop, "203.0.113.1", "shop/cart", 8080);
+    assert!(story.contains("isolated by NamespaceIsolation shop/tenants") && story.ends_with(fix), "{story}");
+    // Where there is a policy that can take another rule, it does.
+    let cart = json!({"metadata": {"namespace": "shop", "name": "cart"}, "spec": {"podSelector": {}}});
+    shop.policies.extend([crate::model::network_policy(&serde_json::from_value(cart).unwrap())]);
+    assert!(told(&shop, "203.0.113.1", "shop/cart", 8080).ends_with("to NetworkPolicy shop/cart ingress"));
 }

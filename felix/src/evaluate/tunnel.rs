@@ -21,7 +21,7 @@ pub(super) struct Tunnels {
     pools: Vec<Pool>,
     /// Of each node, of each family at most one address.
     sources: BTreeMap<String, Vec<IpAddr>>,
-    fabric: Fabric,
+    pub(super) fabric: Fabric,
 }
 
 /// A pool that has a tunnel.
@@ -172,7 +172,11 @@ impl Explanation {
 
     /// The sentence about another reason for the same verdict.
     fn reason_through(&self, other: &Self, tunnel: &Tunnel<'_>) -> Option<Note> {
-        let first = |judgement: &Judgement| judgement.to_string().lines().next().unwrap_or_default().to_owned();
+        let first = |judgement: &Judgement| {
+            let line = judgement.to_string().lines().next().unwrap_or_default().to_owned();
+            // What lets it go without a tunnel need not do so in one: the sender has another address there.
+            judgement.fix().map_or(line.clone(), |fix| format!("{line} (fix: {fix})"))
+        };
         let steps = [("egress", &self.egress, &other.egress), ("ingress", &self.ingress, &other.ingress)];
         let said = steps.into_iter().filter(|(_, own, other)| own != other);
         let said = said.map(|(step, _, other)| format!("{step} {}", first(other)));
@@ -199,17 +203,21 @@ impl Tunnel<'_> {
 }
 
 impl Universe {
-    /// The tunnel by which what comes from a node to a pod elsewhere goes, or may go.
+    /// The tunnel by which what comes from a node to a pod elsewhere goes, or to what another node is in tunnels, or may go.
     pub(super) fn tunnel<'a>(&'a self, from: &'a str, to: &'a Side) -> Option<Tunnel<'a>> {
-        let Side::Pod { pod, address } = to else { return None };
-        let (pool, taken) = self.tunnels.to(*address).filter(|_| pod.node != from && !pod.node.is_empty())?;
+        let (home, address) = match to {
+            Side::Pod { pod, address } => (&pod.node, address),
+            Side::Node { node, address, .. } => (node, address),
+            Side::Outside(_) | Side::Nowhere { .. } => return None,
+        };
+        let (pool, taken) = self.tunnels.to(*address).filter(|_| home != from && !home.is_empty())?;
         let (device, carrier) = match pool.protocol {
             crds::Protocol::IPIP => (names::IPIP_DEVICE, (0, Protocol::IP_IN_IP)),
             _ => (names::VXLAN_DEVICE, (self.tunnels.fabric.vxlan, Protocol::UDP)),
         };
         let sources = self.tunnels.sources.get(from).into_iter().flatten();
         let source = sources.copied().find(|source| source.is_ipv4() == address.is_ipv4());
-        Some(Tunnel { pool: &pool.name, from, to: &pod.node, device, taken, carrier, source })
+        Some(Tunnel { pool: &pool.name, from, to: home, device, taken, carrier, source })
     }
 
     /// Whether what nodes send to an address elsewhere always goes through a tunnel, whose device no HostPolicy closes.

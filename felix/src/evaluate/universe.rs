@@ -3,7 +3,8 @@
 use super::host::Usual;
 use super::hostport::{HostPort, host_ports};
 use super::nat::Pools;
-use super::nodeport::{NodePort, node_ports};
+use super::nodeport::{ServicePort, service_ports};
+use super::policies::Policies;
 use super::told::Told;
 use super::tunnel::{Fabric, Tunnels};
 use crate::host::ports::Ports;
@@ -22,7 +23,7 @@ use twill_crds::{self as crds, ClusterNetworkPolicy, NamespaceIsolation};
 pub struct Universe {
     pub(super) pods: BTreeMap<PodKey, Pod>,
     pub(super) namespaces: BTreeMap<String, Labels>,
-    pub(super) policies: Vec<Policy>,
+    pub(super) policies: Policies,
     /// What rules are called that have a name.
     pub(super) names: BTreeMap<(PolicyKey, Direction, usize), String>,
     pub(super) nodes: BTreeMap<String, Node>,
@@ -36,8 +37,8 @@ pub struct Universe {
     pub(super) host_policies: Vec<HostPolicy>,
     /// Ports of nodes that lead to pods.
     pub(super) host_ports: Vec<HostPort>,
-    /// The same by Services.
-    pub(super) node_ports: Vec<NodePort>,
+    /// Where ports of Services lead.
+    pub(super) services: Vec<ServicePort>,
     /// What of pods is hidden behind their nodes.
     pub(super) pools: Pools,
     /// What travels between nodes in other packets.
@@ -106,7 +107,7 @@ impl Universe {
             host_policies,
             pools: Pools::of(objects.pools),
             host_ports: host_ports(objects.pods),
-            node_ports: node_ports(objects.services, objects.endpoint_slices, &of_model.pods),
+            services: service_ports(objects.services, objects.endpoint_slices, &of_model.pods),
             ..of_model
         }
     }
@@ -120,8 +121,7 @@ impl Universe {
         nodes: impl IntoIterator<Item = Node>,
     ) -> Self {
         let pods: BTreeMap<PodKey, Pod> = pods.into_iter().map(|p| (p.key.clone(), p)).collect();
-        let mut policies: Vec<Policy> = policies.into_iter().collect();
-        policies.sort_by(|a, b| a.order().cmp(&b.order()));
+        let policies = policies.into_iter().collect();
         let nodes: BTreeMap<String, Node> = nodes.into_iter().map(|n| (n.name.clone(), n)).collect();
         let mut universe = Self { namespaces, policies, ..Self::default() };
         let mut by_age: Vec<&Pod> = pods.values().filter(|p| !p.completed).collect();

@@ -1,9 +1,12 @@
 //! Ends of connections that no policy tells apart.
 
+use super::signature::Signatures;
 use crate::evaluate::packet::Governing;
 use crate::evaluate::party::Side;
 use crate::evaluate::universe::Universe;
-use crate::model::{Direction, NamedPort, Peer, Peers, Pod, PodSelector, Policy, Ranges, Rule, Selector};
+use crate::model::{
+    Direction, Labels, NamedPort, NamespaceScope, Peer, Peers, Pod, PodSelector, Policy, Ranges, Rule, Selector,
+};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -72,10 +75,10 @@ fn place(direction: Direction) -> usize {
 /// Everything that a policy of either moment tells ends apart by.
 #[derive(Default)]
 pub(super) struct Predicates<'a> {
-    pods: BTreeSet<&'a PodSelector>,
-    nodes: BTreeSet<&'a Selector>,
-    senders: BTreeSet<&'a Selector>,
-    blocks: BTreeSet<Cow<'a, Ranges>>,
+    pub(super) pods: BTreeSet<&'a PodSelector>,
+    pub(super) nodes: BTreeSet<&'a Selector>,
+    pub(super) senders: BTreeSet<&'a Selector>,
+    pub(super) blocks: BTreeSet<Cow<'a, Ranges>>,
 }
 
 impl<'a> Predicates<'a> {
@@ -115,21 +118,8 @@ impl<'a> Predicates<'a> {
         self
     }
 
-    /// Which of them hold: of the address, then of the pod at both moments.
-    fn signature(&self, end: &End<'_>, universes: [&Universe; 2]) -> Vec<bool> {
-        let address = end.behind.unwrap_or(end.address);
-        let pod = end.pod.filter(|_| end.behind.is_none());
-        let blocks = self.blocks.iter().map(|ranges| ranges.contains(address));
-        let nodes = self.nodes.iter().map(|selector| universes[1].is_node(selector, address));
-        let senders = self.senders.iter().map(|selector| universes[1].is_sender(selector, address));
-        let pods = universes.into_iter().flat_map(|universe| {
-            self.pods.iter().map(move |selector| pod.is_some_and(|pod| universe.selects(selector, pod)))
-        });
-        blocks.chain(nodes).chain(senders).chain(pods).collect()
-    }
-
     /// Where in a family of addresses ranges begin, or have just ended.
-    fn bounds(&self, v4: bool) -> BTreeSet<u128> {
+    pub(super) fn bounds(&self, v4: bool) -> BTreeSet<u128> {
         let ranges = self.blocks.iter().flat_map(|ranges| ranges.bounds(v4));
         ranges.flat_map(|(from, to)| [Some(*from), to.checked_add(1)]).flatten().collect()
     }
@@ -138,36 +128,60 @@ impl<'a> Predicates<'a> {
 /// All classes of two universes with the same pods and nodes, and all addresses of these.
 pub(super) fn classes<'a>(before: &'a Universe, after: &'a Universe) -> (Vec<Class<'a>>, BTreeSet<IpAddr>) {
     let universes = [before, after];
-    classes_by(&Predicates::of(universes), universes, Some)
+    // What policies of pods say of a pod depends on what its ports are called, and people look for it by its namespace.
+    let place = |pod: &'a Pod| (pod.key.namespace.as_str(), &pod.ports);
+    classes_by(&Predicates::of(universes), universes, |end| Some((end, end.pod.map(place))))
 }
 
-/// The same as far as these tell ends apart, of ends as they are `seen`; none: not at all.
-pub(super) fn classes_by<'a>(
+/// The same as far as these, and what it is `seen` as beside itself, tell an end apart; none: it is none.
+pub(super) fn classes_by<'a, A: Ord>(
     predicates: &Predicates<'_>,
     universes: [&'a Universe; 2],
-    seen: impl Fn(End<'a>) -> Option<End<'a>>,
+    seen: impl Fn(End<'a>) -> Option<(End<'a>, A)>,
 ) -> (Vec<Class<'a>>, BTreeSet<IpAddr>) {
-    let [before, after] = universes;
-    let ends = ends(after);
+    let ends = ends(universes[1]);
     let inside: BTreeSet<IpAddr> = ends.iter().map(|end| end.address).collect();
     let ends = ends.into_iter().filter_map(seen);
-    let mut alike: BTreeMap<_, Vec<End<'_>>> = BTreeMap::new();
-    for end in ends {
-        let of = end.pod.map(|pod| (pod.key.namespace.as_str(), &pod.ports));
-        let key = (end.address.is_ipv4(), of, end.is_host, predicates.signature(&end, universes));
+    let (mut alike, mut signatures): (BTreeMap<_, Vec<End<'_>>>, _) = (BTreeMap::new(), Signatures::of(predicates));
+    for (end, of) in ends {
+        let key = (end.address.is_ipv4(), of, end.is_host, signatures.holding(&end, universes));
         alike.entry(key).or_default().push(end);
     }
-    let same_namespaces = before.namespaces == after.namespaces;
+    let relabelled = Relabelled::of(universes);
     let mut classes: Vec<Class<'_>> =
-        alike.into_values().map(|ends| class(ends, None, false, universes, same_namespaces)).collect();
+        alike.into_values().map(|ends| class(ends, None, false, universes, &relabelled)).collect();
     for v4 in [true, false] {
         for (signature, (ranges, address)) in outside(predicates, v4, &inside) {
             let end = End { pod: None, node: None, is_host: false, address, behind: None };
             let unnamed = !signature.contains(&true);
-            classes.push(class(vec![end], Some(ranges), unnamed, universes, same_namespaces));
+            classes.push(class(vec![end], Some(ranges), unnamed, universes, &relabelled));
         }
     }
     (classes, inside)
+}
+
+/// Namespaces whose labels are others, with these before and after.
+pub(super) struct Relabelled<'a>(Vec<(&'a str, [Option<&'a Labels>; 2])>);
+
+impl<'a> Relabelled<'a> {
+    pub(super) fn of(universes: [&'a Universe; 2]) -> Self {
+        let names: BTreeSet<&String> = universes.into_iter().flat_map(|universe| universe.namespaces.keys()).collect();
+        let labels = |name: &'a String| (name.as_str(), universes.map(|universe| universe.namespaces.get(name)));
+        Self(names.into_iter().map(labels).filter(|(_, [before, after])| before != after).collect())
+    }
+
+    /// Whether the same rules mean others after than before.
+    pub(super) fn changes(&self, rules: &[Rule]) -> bool {
+        let peers = rules.iter().filter_map(|rule| match &rule.peers {
+            Peers::Of(peers) => Some(peers),
+            Peers::Any => None,
+        });
+        let flips = |scope: &NamespaceScope| {
+            let has = |name, labels: Option<&Labels>| scope.contains(name, labels.map(AsRef::as_ref));
+            self.0.iter().any(|(name, [before, after])| has(name, *before) != has(name, *after))
+        };
+        peers.flatten().any(|peer| matches!(peer, Peer::Pods(selector) if flips(&selector.namespaces)))
+    }
 }
 
 fn ends(universe: &Universe) -> Vec<End<'_>> {
@@ -194,7 +208,7 @@ fn class<'a>(
     outside: Option<Ranges>,
     unnamed: bool,
     universes: [&'a Universe; 2],
-    same_namespaces: bool,
+    relabelled: &Relabelled<'_>,
 ) -> Class<'a> {
     let pod = ends.first().and_then(|end| end.pod);
     let governing = [Direction::Egress, Direction::Ingress].map(|direction| {
@@ -203,9 +217,7 @@ fn class<'a>(
     let tiers = |governing: &Governing<'a>| -> Vec<_> { governing.iter().map(|(p, rules)| (p.tier, *rules)).collect() };
     let changed = [0, 1].map(|i| {
         let [before, after] = &governing[i];
-        // Other labels of a namespace may be another meaning of the same rule.
-        let governed = !before.is_empty() || !after.is_empty();
-        tiers(before) != tiers(after) || (governed && !same_namespaces)
+        tiers(before) != tiers(after) || after.iter().any(|(_, rules)| relabelled.changes(rules))
     });
     let v4 = ends.first().is_some_and(|end| end.address.is_ipv4());
     Class { v4, ends, outside, unnamed, universes, governing, changed }

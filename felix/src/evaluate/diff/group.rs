@@ -10,7 +10,7 @@ use std::net::IpAddr;
 /// Ends of connections that fare alike.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
-    /// Pods of one namespace.
+    /// Pods, where policies of pods are compared of one namespace.
     Pods {
         /// Their names.
         pods: BTreeSet<PodKey>,

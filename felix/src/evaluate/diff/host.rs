@@ -3,7 +3,7 @@
 //! Nodes with the same policies and needs are compared once, and what is the same for several such groups is told once: what is told grows
 //! with the policies and what they tell apart, not with the nodes.
 
-use super::classes::{Class, End, Predicates, classes_by};
+use super::classes::{Class, End, Predicates, Relabelled, classes_by};
 use super::spans::{self, Span};
 use super::{Group, Universe};
 use crate::evaluate::host::{AtHost, governing, has_failsafes, kinds};
@@ -30,7 +30,7 @@ pub struct HostChange {
     pub opens: bool,
     /// Ports at the destination, of what goes through those that it came to.
     pub ports: Vec<Span>,
-    /// HostPolicies by whose change this comes about, by name.
+    /// HostPolicies by whose change this comes about, by name; none: by other labels of namespaces that they tell apart.
     pub by: BTreeMap<String, Edit>,
     /// All interfaces that policies tell apart there.
     kinds: Vec<String>,
@@ -56,9 +56,11 @@ type Programs<'a> = [Vec<&'a HostPolicy>; 2];
 /// All that changes at interfaces, in a fixed order.
 pub(super) fn changes(universes: [&Universe; 2]) -> Vec<HostChange> {
     let mut alike: BTreeMap<Likeness<'_>, (Programs<'_>, Vec<&str>)> = BTreeMap::new();
+    let relabelled = Relabelled::of(universes);
     for node in universes[1].nodes.keys() {
         let programs = universes.map(|universe| universe.program(node));
-        if !says_the_same(&programs) {
+        // Other labels of a namespace may be another meaning of the same rule.
+        if !says_the_same(&programs) || programs[1].iter().any(|policy| means_others(policy, &relabelled)) {
             let keys = programs.each_ref().map(|program| program.iter().map(|policy| &policy.rules.key).collect());
             let group = alike.entry((keys, universes[1].needed_by(node)));
             group.or_insert_with(|| (programs, Vec::new())).1.push(node);
@@ -84,6 +86,11 @@ fn groups_joined(changes: Vec<HostChange>) -> Vec<HostChange> {
 
 fn says_the_same([before, after]: &Programs<'_>) -> bool {
     before.len() == after.len() && before.iter().zip(after).all(|(one, other)| one.says_what(other))
+}
+
+/// Whether its rules mean other pods after than before.
+fn means_others(policy: &HostPolicy, relabelled: &Relabelled<'_>) -> bool {
+    policy.rules.ingress.iter().chain(&policy.rules.egress).any(|rules| relabelled.changes(rules))
 }
 
 /// The policies about a way that are not before what they are after.
@@ -119,7 +126,7 @@ fn at(
     let spans = spans::at_host(rules(), needs);
     // By the class of peers and everything but the interfaces.
     let mut found: BTreeMap<_, (HostChange, BTreeSet<usize>)> = BTreeMap::new();
-    let classes = classes_by(&predicates, universes, |end| seen(universes[1], way, end)).0;
+    let classes = classes_by(&predicates, universes, |end| Some((seen(universes[1], way, end)?, end.pod.is_some()))).0;
     for (of, class) in classes.into_iter().enumerate() {
         let Some((node, peer)) = example(&class, nodes) else { continue };
         for (place, (_, interface)) in kinds.iter().enumerate() {
@@ -157,10 +164,10 @@ fn at(
 
 /// An end as nodes elsewhere see it, as an explanation has it; none: what they send there leaves by a device that is never closed.
 fn seen<'a>(universe: &Universe, way: Way, end: End<'a>) -> Option<End<'a>> {
-    let Some(pod) = end.pod else { return Some(end) };
-    match way {
-        Way::In | Way::Through => Some(End { behind: universe.translated(pod, end.address), ..end }),
-        Way::Out => (!universe.is_tunnelled(end.address)).then_some(end),
+    match (way, end.pod) {
+        (Way::In | Way::Through, Some(pod)) => Some(End { behind: universe.translated(pod, end.address), ..end }),
+        (Way::In | Way::Through, None) => Some(end),
+        (Way::Out, _) => (!universe.is_tunnelled(end.address)).then_some(end),
     }
 }
 

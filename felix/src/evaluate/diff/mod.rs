@@ -7,6 +7,7 @@
 mod classes;
 mod group;
 mod host;
+mod signature;
 mod spans;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -228,3 +228,45 @@ fn what_changes_at_five_thousand_nodes_is_told_in_a_few_lines_with_the_policies_
     let told: BTreeSet<&String> = found.at_hosts.iter().flat_map(|change| &change.nodes).collect();
     assert_eq!(told.len(), 2_500, "nothing changes where the same was closed before");
 }
+
+#[test]
+fn other_labels_of_a_namespace_are_another_meaning_of_host_policies_that_tell_namespaces_apart() {
+    let pods = |namespaces: Value| json!({"from": [{"pods": {"namespaceSelector": namespaces, "podSelector": {}}}], "ports": [{"port": 443}]});
+    let before = hosts(&[("edge", json!({"ingress": [pods(json!({"matchLabels": {"env": "prod"}}))]}))]);
+    let mut after = before.clone();
+    let labels = [("env".to_owned(), "prod".to_owned())];
+    after.namespaces.insert("shop".to_owned(), std::sync::Arc::new(labels.into()));
+    let found = diff(&before, &after).at_hosts;
+    let line = |change: &HostChange| format!("{} {:?} {} {:?}", change.opens, change.nodes, change.peers, change.by);
+    let lines: Vec<String> = found.iter().map(line).collect();
+    assert_eq!(lines, ["true {\"n1\", \"n2\"} shop/cart, shop/front {}", "true {\"n1\", \"n2\"} shop/six {}"]);
+    let all = |namespaces: &std::collections::BTreeMap<String, crate::model::Labels>| {
+        let mut all = hosts(&[("edge", json!({"ingress": [pods(json!({}))]}))]);
+        all.namespaces = namespaces.clone();
+        all
+    };
+    assert_eq!(diff(&all(&before.namespaces), &all(&after.namespaces)).at_hosts, [], "all namespaces are all");
+}
+
+#[test]
+fn pods_of_many_namespaces_that_fare_alike_at_a_node_are_one_line() {
+    let pod = |n: usize| {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": format!("ns{n}"), "name": "p"},
+            "spec": {"nodeName": "n1", "containers": [{"name": "c", "ports": [{"name": format!("p{n}"), "containerPort": 80}]}]},
+            "status": {"phase": "Running", "podIPs": [{"ip": format!("10.42.0.{n}")}]},
+        }))
+        .unwrap()
+    };
+    let pods: Vec<_> = (1..200).map(pod).collect();
+    let addresses =
+        json!([{"type": "InternalIP", "address": "192.0.2.2"}, {"type": "ExternalIP", "address": "203.0.113.80"}]);
+    let node = json!({"metadata": {"name": "n2"}, "status": {"addresses": addresses}});
+    let nodes = [serde_json::from_value(node).unwrap()];
+    let of = |policies: &[(&str, Value)]| {
+        Universe::new(&Objects { pods: &pods, nodes: &nodes, host_policies: &stored(policies), ..Objects::default() })
+    };
+    let found = diff(&of(&[]), &of(&[("edge", json!({}))])).at_hosts;
+    let peers: Vec<String> = found.iter().map(|change| change.peers.to_string()).collect();
+    assert_eq!(peers, ["ns1/p, ns10/p, ns100/p and 196 more", "node n2", "outside, where no policy names it"]);
+}

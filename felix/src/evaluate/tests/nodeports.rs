@@ -24,7 +24,7 @@ fn cluster(policy: &str, slices: &[Value]) -> Universe {
     };
     let service = json!({
         "metadata": {"namespace": "shop", "name": "web"},
-        "spec": {"type": "NodePort", "externalTrafficPolicy": policy, "selector": {"app": "web"},
+        "spec": {"type": "NodePort", "clusterIP": "10.96.0.10", "externalTrafficPolicy": policy, "internalTrafficPolicy": policy, "selector": {"app": "web"},
             "ports": [{"port": 80, "targetPort": "http", "nodePort": 30080}, {"name": "none", "port": 81, "nodePort": 30081, "protocol": "UDP"}]},
     });
     let clients = json!({
@@ -92,7 +92,7 @@ fn who_sends_from_a_pod_elsewhere_is_judged_there_by_the_nodes_port() {
     let deny = json!({"metadata": {"namespace": "shop", "name": "out"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"],
         "egress": [{"to": [{"ipBlock": {"cidr": "192.0.2.1/32"}}], "ports": [{"port": 30080}]}]}});
     let mut all = cluster("Cluster", &[slice(json!([{"addresses": ["10.42.1.5"]}]))]);
-    all.policies.push(crate::model::network_policy(&serde_json::from_value(deny).unwrap()));
+    all.policies.extend([crate::model::network_policy(&serde_json::from_value(deny).unwrap())]);
     let egress = |src: &str, dst: &str| each(&all, src, dst, HTTP)[0].egress.to_string();
     assert!(egress("shop/there", "n1").starts_with("allowed by NetworkPolicy shop/out egress[0]"));
     assert!(egress("shop/there", "n2").starts_with("denied"), "its own node has sent it on to the pod already");
@@ -103,7 +103,7 @@ fn a_node_is_seen_at_the_address_that_was_asked_for() {
     let out = json!({"metadata": {"namespace": "shop", "name": "out"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"],
         "egress": [{"to": [{"ipBlock": {"cidr": "192.0.2.1/32"}}]}]}});
     let mut all = cluster("Cluster", &[slice(json!([{"addresses": ["10.42.1.5"]}]))]);
-    all.policies.push(crate::model::network_policy(&serde_json::from_value(out).unwrap()));
+    all.policies.extend([crate::model::network_policy(&serde_json::from_value(out).unwrap())]);
     let (second, external) = ("192.0.2.11".parse().unwrap(), "198.51.100.1".parse().unwrap());
     let node = all.nodes.get_mut("n1").unwrap();
     node.addresses.insert(second);
@@ -180,4 +180,31 @@ fn a_diff_takes_a_pod_with_nat_outgoing_for_its_node_as_an_explanation_does() {
         let change = found.at_host(&at, there).map(|change| change.opens);
         assert_eq!((change, (told[0] != told[1]).then_some(told[1])), (opens, opens), "{port}: {:#?}", found.at_hosts);
     }
+}
+
+#[test]
+fn who_is_inside_and_asks_for_a_services_address_is_judged_by_the_endpoints_alone() {
+    let endpoints = slice(json!([{"addresses": ["10.42.1.5"]}, {"addresses": ["10.42.2.5"]}]));
+    let web = json!({"metadata": {"namespace": "shop", "name": "out"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"],
+        "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": "http"}]}]}});
+    let with = |policy: &str| {
+        let mut all = cluster(policy, std::slice::from_ref(&endpoints));
+        all.policies.extend([crate::model::network_policy(&serde_json::from_value(web.clone()).unwrap())]);
+        all
+    };
+    let (all, local) = (with("Cluster"), with("Local"));
+    let told = |all: &Universe, src: &str| each(all, src, "10.96.0.10", (80, Protocol::TCP));
+    let [own, other] = &told(&all, "shop/here")[..] else { panic!("{:?}", told(&all, "shop/here")) };
+    let first =
+        "shop/here (10.42.1.5) -> shop/there (10.42.2.5) 8080/TCP, port 80 of 10.96.0.10 (Service shop/web): denied";
+    assert!(other.to_string().starts_with(first) && other.egress.allows(), "{other}");
+    assert!(!own.ingress.allows(), "the proxy led it back, so it is judged: {own}");
+    assert!(told(&all, "n1")[0].allowed, "a node reaches its own pods by a Service, too");
+    let receivers =
+        |all: &Universe, src: &str| told(all, src).iter().map(|story| story.dst.to_string()).collect::<Vec<_>>();
+    assert_eq!(receivers(&local, "n2"), ["shop/there (10.42.2.5)"]);
+    assert_eq!(receivers(&all, "203.0.113.5"), ["10.96.0.10 (outside the cluster)"], "who leads it there is not known");
+    let none = &each(&all, "n1", "10.96.0.10", (81, Protocol::UDP))[0];
+    let why = "ingress  impossible: Service shop/web has no ready endpoint of this family";
+    assert!(!none.allowed && none.to_string().ends_with(why), "{none}");
 }

@@ -1,6 +1,7 @@
 //! Stories about what goes through tunnels: as whom a node is seen beyond one, by which device it sends, and what carries it.
 
 use super::*;
+use crate::model::Way;
 
 /// Two nodes of two families with a pod each, in pools with this encapsulation.
 struct Fabric {
@@ -198,4 +199,50 @@ fn a_diff_leaves_out_what_leaves_by_a_tunnel() {
     };
     assert_eq!(told(vxlan("Always")), 0);
     assert!(told(json!({"protocol": "None"})) > 0);
+}
+
+#[test]
+fn what_a_node_is_in_tunnels_is_reached_by_one() {
+    let closed = json!({"directions": ["Ingress", "Egress"]});
+    let all = Fabric::of(vxlan("Always")).with_host("all", closed.clone());
+    for sender in ["n1", "shop/here"] {
+        let told = all.explained(sender, "10.42.2.0", None);
+        let spared = "ingress  allowed: HostPolicies never close twill-vxlan";
+        assert!(told.allowed && told.to_string().contains(spared), "{told}");
+        assert!(!all.explained(sender, "192.0.2.2", None).allowed, "{sender}");
+    }
+    let found = diff(&Fabric::of(vxlan("Always")).universe(), &all.universe());
+    let opens = |peer: &str| {
+        let at = AtHost { node: "n1", way: Way::Out, port: 80, protocol: Protocol::TCP, interface: Some("eth0") };
+        found.at_host(&at, peer.parse().unwrap()).map(|change| change.opens)
+    };
+    assert_eq!((opens("192.0.2.2"), opens("10.42.2.0")), (Some(false), None));
+}
+
+#[test]
+fn what_looks_like_a_tunnels_packet_passes_between_nodes_alone() {
+    let all = Fabric { configuration: json!({"vxlanPort": 8472}), ..Fabric::of(vxlan("Always")) }.universe();
+    let told = |src: &str, dst: &str, port: u16, protocol: Protocol| {
+        all.explain(&src.parse().unwrap(), &dst.parse().unwrap(), port, protocol).unwrap()
+    };
+    let pod = told("shop/here", "203.0.113.5", 8472, Protocol::UDP);
+    let sentence = "egress   denied: pods may not send tunnel packets, which are IP-in-IP and UDP to BGPConfiguration's vxlanPort (8472)";
+    assert!(!pod.allowed && pod.to_string().contains(sentence), "{pod}");
+    assert!(!told("shop/here", "n1", 0, Protocol::IP_IN_IP).allowed, "to its own node, too");
+    assert!(told("shop/here", "203.0.113.5", 4789, Protocol::UDP).allowed, "of another port");
+    for (src, allowed) in [("203.0.113.5", false), ("n1", true), ("192.0.2.1", true)] {
+        assert_eq!(told(src, "192.0.2.2", 8472, Protocol::UDP).allowed, allowed, "{src}");
+        assert_eq!(told(src, "192.0.2.2", 0, Protocol::IP_IN_IP).allowed, allowed, "{src}");
+    }
+    assert!(told("2001:db8::9", "2001:db8::2", 0, Protocol::IP_IN_IP).allowed, "no tunnel of ours");
+}
+
+#[test]
+fn a_fix_is_told_for_each_of_the_ways_that_may_be_taken() {
+    let told = Fabric::of(vxlan("CrossSubnet")).letting_in(&["203.0.113.0/24"]).explained("n1", "shop/there", None);
+    let fix =
+        |address: &str| format!("add {{ipBlock: {{cidr: \"{address}/32\"}}}} to NetworkPolicy shop/in ingress[0].from");
+    let text = told.to_string();
+    assert!(!told.allowed && !told.depends() && text.contains(&fix("192.0.2.1")), "{told}");
+    assert!(text.contains(&format!("ingress denied: no rule allows it (fix: {})", fix("10.42.1.64"))), "{told}");
 }

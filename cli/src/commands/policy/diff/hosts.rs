@@ -22,7 +22,7 @@ pub(super) fn table(changes: &[HostChange], told: &[State]) -> anyhow::Result<()
             change.peers.to_string(),
             ports(&change.ports),
             if interfaces.is_empty() { "all".to_owned() } else { interfaces },
-            few(change.by.iter().map(|(name, edit)| format!("{}{name}", sign(*edit))).collect()),
+            by(change),
         ]
     });
     print_table(&["CHANGE", "NODES", "DIRECTION", "OTHER END", "PORTS", "INTERFACES", "BY"], rows)?;
@@ -64,6 +64,14 @@ fn sign(edit: Edit) -> char {
         Edit::Added => '+',
         Edit::Removed => '-',
         Edit::Changed => '~',
+    }
+}
+
+/// What does it: HostPolicies that are others, or namespaces that are, by whose labels HostPolicies tell pods apart.
+fn by(change: &HostChange) -> String {
+    match change.by.is_empty() {
+        true => "labels of namespaces".to_owned(),
+        false => few(change.by.iter().map(|(name, edit)| format!("{}{name}", sign(*edit))).collect()),
     }
 }
 
