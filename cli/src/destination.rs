@@ -52,7 +52,7 @@ impl FromStr for NodePort {
 /// `PORT[/PROTOCOL]`, or a protocol without ports.
 pub(crate) fn port_of(text: &str) -> Result<(u16, Protocol), String> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    if let (Err(_), Ok(protocol)) = (port.parse::<u64>(), port.parse::<Protocol>())
+    if let (Err(_), Ok(protocol)) = (text.parse::<u64>(), text.parse::<Protocol>())
         && !protocol.has_ports()
     {
         return Ok((0, protocol));
@@ -93,7 +93,16 @@ mod tests {
         assert_eq!(read("n-1.example"), is("n-1.example", None));
         assert_eq!(read("n-1:22"), is("n-1", Some((22, Protocol::TCP))));
         assert_eq!((read("4711"), read("4711:22")), (is("4711", None), is("4711", Some((22, Protocol::TCP)))));
-        for bad in ["Pg-0", "db/pg-0:x", "db/pg-0:80/x", "db/pg-0:99999", "db/pg-0:0", "a/b/c"] {
+        for bad in [
+            "Pg-0",
+            "db/pg-0:x",
+            "db/pg-0:80/x",
+            "db/pg-0:icmp/x",
+            "db/pg-0:icmp/tcp",
+            "db/pg-0:99999",
+            "db/pg-0:0",
+            "a/b/c",
+        ] {
             assert_eq!(read(bad), None, "{bad}");
         }
         let error = "db/pg-0:99999".parse::<Destination>().unwrap_err();

@@ -27,8 +27,12 @@ pub(super) struct Case {
     pub(super) file: String,
     pub(super) line: u64,
     pub(super) expect: Expectation,
-    /// At least one.
-    pub(super) assertions: Vec<Assertion>,
+    from: Vec<Party>,
+    /// With the ports that are asked about.
+    to: Vec<(Party, Vec<(u16, Protocol)>)>,
+    way: Crossing,
+    /// Whether both ends are named: a selector does not mean that a pod or a node is to reach itself, which it always does.
+    both_named: bool,
 }
 
 impl Case {
@@ -36,6 +40,19 @@ impl Case {
     pub(super) fn place(&self) -> String {
         let name = self.name.as_ref().map(|name| format!(": {name}")).unwrap_or_default();
         format!("{}:{}{name}", self.file, self.line)
+    }
+
+    /// Each connection, at least one. They are made one by one: of two selectors there are as many as pairs.
+    pub(super) fn assertions(&self) -> impl Iterator<Item = Assertion> {
+        let counts = |src: &Party, dst: &Party| src != dst || self.both_named;
+        let pairs = self.from.iter().flat_map(|src| self.to.iter().map(move |to| (src, to)));
+        pairs.filter(move |(src, (dst, _))| counts(src, dst)).flat_map(move |(src, (dst, ports))| {
+            let assertion = move |port: &(u16, Protocol)| {
+                let (from, to, port, way) = (src.clone(), dst.clone(), *port, self.way.clone());
+                Assertion { from, to, port, way }
+            };
+            ports.iter().map(assertion)
+        })
     }
 }
 
@@ -166,27 +183,17 @@ fn read_case(document: &Document, at: &str, case: &WrittenCase, known: &Known<'_
     let through = through.map_err(|problem| refused("through", problem))?;
     let way = crossing(case.interface.as_ref(), through.as_ref());
     let both_named = matches!((&case.from, &case.to), (Ends::One(_), Ends::One(_)));
-    // A selector does not mean that a pod or a node is to reach itself, which it always does.
-    let counts = |src: &Party, dst: &Party| src != dst || both_named;
     let mut to_ports = Vec::new();
-    for dst in to.iter().filter(|dst| from.iter().any(|src| counts(src, dst))) {
-        let declared = || declared_by(dst, known).map_err(|problem| refused("to", problem));
-        to_ports.push((dst, if ports.is_empty() { declared()? } else { ports.clone() }));
+    for dst in to.into_iter().filter(|dst| both_named || from.iter().any(|src| src != dst)) {
+        let declared = || declared_by(&dst, known).map_err(|problem| refused("to", problem));
+        let ports = if ports.is_empty() { declared()? } else { ports.clone() };
+        to_ports.push((dst, ports));
     }
-    let mut assertions = Vec::new();
-    for (src, (dst, ports)) in from.iter().flat_map(|src| to_ports.iter().map(move |to| (src, to))) {
-        let ports = ports.iter().filter(|_| counts(src, dst));
-        let assertion = |port: &(u16, Protocol)| {
-            let (from, to, port, way) = (src.clone(), (*dst).clone(), *port, way.clone());
-            Assertion { from, to, port, way }
-        };
-        assertions.extend(ports.map(assertion));
-    }
-    if assertions.is_empty() {
+    if to_ports.is_empty() {
         return Err(refused("to", "the only one selected is the sender itself; select another".to_owned()));
     }
     let (file, line) = (document.file().to_owned(), document.line_of(at));
-    Ok(Case { name: case.name.clone(), file, line, expect: case.expect, assertions })
+    Ok(Case { name: case.name.clone(), file, line, expect: case.expect, from, to: to_ports, way, both_named })
 }
 
 /// The ends that are meant, at least one.
