@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+type Said = BTreeMap<String, (u64, String)>;
+
 /// Of so many messages with one code an example is shown.
 const SAID: usize = 6;
 
@@ -16,7 +18,7 @@ pub(crate) struct Tally {
     highest: AtomicU64,
     counts: Mutex<BTreeMap<String, u64>>,
     /// What was said with each code: by its words without names and numbers, how often, and the first in full.
-    messages: Mutex<BTreeMap<String, BTreeMap<String, (u64, String)>>>,
+    messages: Mutex<BTreeMap<String, Said>>,
     longest: Mutex<BTreeMap<String, Duration>>,
 }
 
@@ -62,7 +64,7 @@ impl Tally {
     pub(crate) fn report(&self) -> String {
         let (counts, messages) = (self.counts.lock().unwrap(), self.messages.lock().unwrap());
         let line = |(what, count): (&String, &u64)| {
-            let mut said: Vec<&(u64, String)> = messages.get(what).into_iter().flat_map(BTreeMap::values).collect();
+            let mut said: Vec<&(u64, String)> = messages.get(what).into_iter().flat_map(Said::values).collect();
             said.sort_by_key(|(often, _)| std::cmp::Reverse(*often));
             let said = said.into_iter().take(SAID);
             let said: String = said.map(|(often, first)| format!("           {often:>6} as {first}\n")).collect();
