@@ -2,6 +2,7 @@
 //! missing once felix was called.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use nix::libc;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -35,6 +36,7 @@ fn run(directory: &Path, n: usize, its: &OnceLock<Pid>) -> Run {
     let config = format!(r#"{{"cniVersion": "1.1.0", "name": "twill", "socket": "{}"}}"#, socket.display());
     let mut child = plugin();
     let pid = *its.get_or_init(|| Pid::from_raw(i32::try_from(child.id()).unwrap()));
+    until_it_reads(pid);
     ptrace::seize(pid, ptrace::Options::empty()).unwrap();
     ptrace::interrupt(pid).unwrap();
     waitpid(pid, Some(WaitPidFlag::__WALL)).unwrap();
@@ -54,6 +56,18 @@ fn run(directory: &Path, n: usize, its: &OnceLock<Pid>) -> Run {
     }
     let _ = child.wait();
     outcome
+}
+
+/// Waits until it waits for its input: else how many system calls are left would depend on how far it has come.
+fn until_it_reads(pid: Pid) {
+    let reads = format!("{} 0x0 ", libc::SYS_read);
+    for _ in 0..10_000 {
+        if fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|call| call.starts_with(&reads)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("the plugin does not read its configuration");
 }
 
 #[test]
