@@ -87,10 +87,11 @@ test-unit:
 EXAMPLES ?= $(or $(TWILL_EXAMPLES),$(wildcard ../shared/examples))
 ROOT_TESTS = "needs root" $(if $(EXAMPLES),"needs the published manifests")
 
+# A test of the whole workspace builds twill and twill-cni, too. Built by themselves before it, they would ask less of their
+# dependencies, and all libraries would be built twice.
 test-root:
 	$(call ROOT,its tests make network namespaces; make test-unit runs those that do not.)
 	@scripts/need $(TEST_TOOLS)
-	$(CARGO) build --locked -p twill -p twill-cni
 	$(if $(EXAMPLES),TWILL_EXAMPLES=$(abspath $(EXAMPLES))) $(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast -- \
 	  --ignored $$(scripts/ignored-tests $(ROOT_TESTS))
 	@$(if $(EXAMPLES),,echo "Not run without TWILL_EXAMPLES=DIR:" $$(scripts/ignored-tests "needs the published manifests"))
@@ -127,7 +128,6 @@ test-kubernetes:
 	$(call ROOT,its tests make network namespaces.)
 	@scripts/control-plane
 	@scripts/need $(TEST_TOOLS)
-	$(CARGO) build --locked -p twill -p twill-cni
 	$(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast -- \
 	  --ignored --test-threads=2 $$(scripts/ignored-tests $(KUBERNETES_TESTS))
 	@$(if $(HELM),,echo "Not run without helm:" $$(scripts/ignored-tests "needs helm"))
