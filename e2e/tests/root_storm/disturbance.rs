@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 /// Between two of them on a node, in milliseconds, where it is alone.
 const EVERY: u64 = 700;
+/// Before the next one, a node attaches a pod for every so many of its hands; it is not waited for longer than this.
+const WORK: u64 = 4;
+const IDLE: Duration = Duration::from_secs(60);
 /// How long a killed daemon is away at most, and a cut lasts, in milliseconds.
 const AWAY: u64 = 800;
 const CUT: u64 = 3000;
@@ -36,8 +39,10 @@ pub(crate) fn disturb(world: &World, node: &Node, number: u64, over: &AtomicBool
     // Each node begins elsewhere.
     let mut point = number * 7 % POINTS;
     let every = EVERY * u64::from(world.size.nodes);
+    let mut seen = 0;
     for blow in IN_TURN.iter().cycle().skip(usize::try_from(2 * number).unwrap()) {
         pause(every / 2 + random.below(every), over);
+        await_work(world, node, &mut seen, over);
         if over.load(Ordering::Relaxed) {
             break;
         }
@@ -54,6 +59,16 @@ pub(crate) fn disturb(world: &World, node: &Node, number: u64, over: &AtomicBool
     }
     let all = [Some(&node.felix), Some(&node.bgpd), node.relay.as_ref()];
     all.into_iter().flatten().for_each(|one| one.lock().unwrap().start());
+}
+
+/// However slow the machine: a node that has not come to work since the last time is not disturbed again, for it would show nothing.
+fn await_work(world: &World, node: &Node, seen: &mut u64, over: &AtomicBool) {
+    let enough = *seen + world.size.parallel / WORK;
+    let end = Instant::now() + IDLE;
+    while node.attached.load(Ordering::Relaxed) < enough && Instant::now() < end && !over.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    *seen = node.attached.load(Ordering::Relaxed);
 }
 
 fn supervise(world: &World, daemon: &Mutex<Daemon>) {

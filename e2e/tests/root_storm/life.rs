@@ -1,7 +1,7 @@
 //! What a runtime does with one pod after the other, in all the ways that runtimes do it: in order, twice, too early, at once, or not at all.
 
 use crate::is_ready;
-use crate::libcni::Container;
+use crate::libcni::{Container, Outcome};
 use crate::random::Random;
 use crate::world::{Netns, Node, World};
 use std::time::Duration;
@@ -71,6 +71,9 @@ impl<'a> Hand<'a> {
     }
 
     fn one_pod(&mut self) {
+        if self.refused > 0 {
+            self.rest();
+        }
         self.pods += 1;
         let name = format!("s{}-{}", self.number, self.pods);
         let netns = self.netns();
@@ -119,6 +122,7 @@ impl<'a> Hand<'a> {
     /// Everything but the last DEL.
     fn go(&mut self, course: Course, name: &str, container: &Container, netns: &str) {
         let (world, node) = (self.world, self.node);
+        let mut added = None;
         let early = Duration::from_millis(self.random.below(EARLY));
         match course {
             Course::Plain | Course::Forgotten => self.live(name, container),
@@ -127,9 +131,9 @@ impl<'a> Hand<'a> {
                 std::thread::sleep(early);
                 world.referee.released(&container.id);
                 world.call(node, "DEL", container, None);
-                let _ = add.join().unwrap();
+                added = add.join().unwrap();
             }),
-            Course::AddKilled => drop(world.call(node, "ADD", container, Some(early))),
+            Course::AddKilled => added = world.call(node, "ADD", container, Some(early)),
             Course::DelKilled => {
                 self.live(name, container);
                 world.referee.released(&container.id);
@@ -151,21 +155,21 @@ impl<'a> Hand<'a> {
                 std::thread::sleep(early);
                 world.referee.released(&container.id);
                 netns::remove(netns).unwrap();
-                let _ = add.join().unwrap();
+                added = add.join().unwrap();
             }),
             Course::Collected => {
                 self.live(name, container);
                 let _ = world.collect(node);
             }
         }
+        self.heard(added.as_ref());
     }
 
     /// ADD, and what a pod lives for.
     fn live(&mut self, name: &str, container: &Container) {
-        let Some(Ok(result)) = self.world.call(self.node, "ADD", container, None) else {
-            return self.rest();
-        };
-        self.refused = 0;
+        let added = self.world.call(self.node, "ADD", container, None);
+        self.heard(added.as_ref());
+        let Some(Ok(result)) = added else { return };
         if self.random.percent(30) {
             self.node.report(name, &result);
         }
@@ -175,14 +179,22 @@ impl<'a> Hand<'a> {
         }
     }
 
+    /// What an ADD that was not killed has answered.
+    fn heard(&mut self, added: Option<&Outcome>) {
+        match added {
+            Some(Ok(_)) => self.refused = 0,
+            Some(Err(_)) => self.refused += 1,
+            None => {}
+        }
+    }
+
     /// As a kubelet that was refused: it waits longer each time, and begins nothing while the runtime says that the network is not ready, which
     /// it has from STATUS.
     fn rest(&mut self) {
-        let most = REST << self.refused.min(REFUSALS);
-        self.refused += 1;
+        let most = REST << (self.refused - 1).min(REFUSALS);
         for _ in 0..LOOKS {
             std::thread::sleep(Duration::from_millis(self.random.below(most)));
-            if is_ready(self.node) {
+            if is_ready(self.node) || self.world.tally.begun() >= self.world.size.operations {
                 break;
             }
         }

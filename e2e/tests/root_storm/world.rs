@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use twill_crds::{IPBlock, Object};
 use twill_e2e::Lab;
@@ -48,6 +49,8 @@ pub(crate) struct Node {
     pub(crate) relay: Option<Mutex<Daemon>>,
     /// What the runtime has, or is about to have, or has not taken away yet.
     pub(crate) containers: Mutex<BTreeMap<String, Container>>,
+    /// How many pods it has attached so far.
+    pub(crate) attached: AtomicU64,
     objects: Mutex<Objects>,
 }
 
@@ -90,6 +93,7 @@ spec:
         let outcome = self.tally.operation(verb, || node.call(verb, container, killed_after));
         if let (true, Some(Ok(result))) = (verb == "ADD", &outcome) {
             self.referee.attached(&node.name, &container.id, &addresses(result));
+            node.attached.fetch_add(1, Ordering::Relaxed);
         }
         outcome
     }
@@ -139,6 +143,7 @@ impl Node {
             bgpd: daemon(Kind::Bgpd),
             relay,
             containers: Mutex::default(),
+            attached: AtomicU64::new(0),
             objects: Mutex::new(Objects::of(&state.datastore)),
         }
     }
