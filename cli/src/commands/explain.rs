@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Explain) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Receivers of a NodePort that are told in full; of the others, how many are denied.
+/// Receivers of a Service that are told in full; of the others, how many are denied.
 const SHOWN: usize = 4;
 
 pub(super) fn table(each: &[Explanation]) -> anyhow::Result<()> {

@@ -159,6 +159,7 @@ impl Place {
 
     /// What a connection meets here.
     fn way(&self, sent_to: Option<SocketAddr>, interfaces: &[Option<String>; 2], answer: bool) -> Crossing {
+        let led = sent_to.is_some();
         let sent_to = sent_to.filter(|sent| self.own.contains(&sent.ip()));
         let [first, second] = [usize::from(answer), usize::from(!answer)];
         let came_to = self.node.clone().zip(sent_to.map(|sent| sent.port()));
@@ -166,7 +167,7 @@ impl Place {
         let is_tunnel = |name: &&String| [VXLAN_DEVICE, IPIP_DEVICE].contains(&name.as_str());
         let tunnel = interfaces.iter().flatten().find(is_tunnel).filter(|_| came_to.is_none()).cloned();
         let interface = tunnel.or_else(|| interfaces[first].clone()).or_else(|| interfaces[second].clone());
-        Crossing { interface, came_to, sent_to: sent_to.map(|sent| sent.ip()), ..Crossing::default() }
+        Crossing { interface, came_to, sent_to: sent_to.map(|sent| sent.ip()), led, ..Crossing::default() }
     }
 
     /// Whether a packet fared otherwise than is said of its connection between these, as far as that is decided here.
@@ -259,6 +260,8 @@ mod tests {
         assert_eq!(by(["twl0123456789a", "twill-vxlan"], None), "twill-vxlan");
         assert_eq!(by(["twl0123456789a", "eth0"], None), "twl0123456789a");
         assert_eq!(by(["eth0", "twill-vxlan"], Some("192.0.2.1:30080")), "eth0");
+        let led = |sent_to: Option<&str>| place.way(sent_to.map(|at| at.parse().unwrap()), &[None, None], false).led;
+        assert!(led(Some("10.96.0.10:53")) && !led(None), "to itself by a Service, a pod is judged");
     }
 
     #[test]

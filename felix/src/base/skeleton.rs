@@ -54,8 +54,8 @@ const LINK_TYPES: [u8; 7] = [130, 131, 132, 133, 135, 136, 143];
 /// The table with no workload and no policy: every workload interface is closed, every tunnel packet dropped.
 ///
 /// Filter chains stand at priority filter, after destination NAT and before source NAT, so policy sees pods' own addresses.
-/// At the output hook the skeleton judges only what the host passes on, and a chain of HostPolicies never what goes to a workload: a node
-/// always reaches its own pods.
+/// At the output hook the skeleton judges only what the host passes on. A chain of HostPolicies, at the postrouting hook, judges only what
+/// the host itself sends, and never what goes to a workload: a node always reaches its own pods.
 #[must_use]
 pub fn skeleton(settings: &Settings) -> Ruleset {
     let chain = |base, rules| Chain { base, rules };

@@ -16,7 +16,7 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    pub(super) fn of(pools: &[IPPool]) -> Self {
+    pub(super) fn of(pools: &[&IPPool]) -> Self {
         let ranges = |nat_only: bool| {
             let chosen = pools.iter().filter(|pool| !nat_only || pool.spec.nat_outgoing);
             Ranges::union(&chosen.map(|pool| Ranges::network(pool.spec.cidr)).collect::<Vec<_>>())

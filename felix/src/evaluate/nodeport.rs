@@ -138,7 +138,10 @@ impl Universe {
         way: &Crossing,
     ) -> Result<Vec<Explanation>, UnknownParty> {
         let (from, to) = self.ends(src, dst)?;
-        if let Some((home, address, found)) = self.cluster_ip(&from, &to, port, protocol) {
+        // What has come to a port of a node already is sent on once.
+        let fresh = way.came_to.is_none();
+        let of_address = self.cluster_ip(&from, &to, port, protocol).filter(|_| fresh);
+        if let Some((home, address, found)) = of_address {
             let entered = Entered::ClusterIp { address, port, service: found.service.clone() };
             let counts = |own: IpAddr| !found.internal || self.behind(own).is_on(home);
             let receivers =
@@ -153,7 +156,7 @@ impl Universe {
             let nowhere = || leads_nowhere(from.clone(), to.clone(), protocol, (port, entered), &found.service, place);
             return Ok(if all.is_empty() { vec![nowhere()] } else { all });
         }
-        let Some((node, address, found)) = self.node_port(&to, port, protocol).filter(|_| way.came_to.is_none()) else {
+        let Some((node, address, found)) = self.node_port(&to, port, protocol).filter(|_| fresh) else {
             return Ok(vec![self.explain_by(src, dst, port, protocol, way)?]);
         };
         let entered = Entered::NodePort { node: node.to_owned(), port, service: found.service.clone() };

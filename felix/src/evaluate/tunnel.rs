@@ -63,9 +63,9 @@ impl Fabric {
 }
 
 impl Tunnels {
-    pub(super) fn of(pools: &[IPPool], blocks: &[IPBlock], fabric: Fabric) -> Self {
+    pub(super) fn of(pools: &[&IPPool], blocks: &[IPBlock], fabric: Fabric) -> Self {
         let tunnelled = pools.iter().filter(|pool| pool.spec.encapsulation.protocol != crds::Protocol::None);
-        let read = |pool: &IPPool| Pool {
+        let read = |pool: &&IPPool| Pool {
             name: pool.name().to_owned(),
             cidr: pool.spec.cidr,
             protocol: pool.spec.encapsulation.protocol,
@@ -153,7 +153,10 @@ impl Explanation {
         let is_same = self.allowed == other.allowed && !self.depends() && !other.depends();
         if is_same {
             let note = self.reason_through(&other, tunnel);
-            let notes = self.notes.iter().cloned().chain(note).collect();
+            // The nodes that were asked, or were not, for the tunnel alone.
+            let of_nodes = |note: &&Note| matches!(note, Note::Assumed { .. } | Note::Enforced(_));
+            let more = other.notes.iter().filter(|note| of_nodes(note) && !self.notes.contains(note));
+            let notes = self.notes.iter().chain(more).cloned().chain(note).collect();
             return Self { notes, ..self };
         }
         let plain = || Judgement::NotJudged("no tunnel carries it".to_owned());
@@ -192,13 +195,19 @@ impl Explanation {
 impl Tunnel<'_> {
     /// What is said of both ways, by the interfaces of the sending node.
     fn either(&self, plain: Judgement, tunnelled: Judgement) -> Judgement {
-        let mut interfaces = match plain {
-            Judgement::Depends { interfaces, .. } => interfaces,
+        let (node, mut interfaces) = match plain {
+            Judgement::Depends { node, interfaces } => (node, interfaces),
             plain if plain.allows() == tunnelled.allows() => return plain,
-            plain => vec![("other interfaces".to_owned(), plain)],
+            plain => (self.from.to_owned(), vec![("other interfaces".to_owned(), plain)]),
         };
-        interfaces.push((self.device.to_owned(), tunnelled));
-        Judgement::Depends { node: self.from.to_owned(), interfaces }
+        match tunnelled {
+            Judgement::Depends { interfaces: more, .. } => {
+                let carried = |(name, judgement)| (format!("{}, carried by {name}", self.device), judgement);
+                interfaces.extend(more.into_iter().map(carried));
+            }
+            tunnelled => interfaces.push((self.device.to_owned(), tunnelled)),
+        }
+        Judgement::Depends { node, interfaces }
     }
 }
 

@@ -74,7 +74,7 @@ pub struct Objects<'a> {
     pub pools: &'a [crds::IPPool],
     /// The one named `default` counts, for the ports of VXLAN and BGP and for who the next hops are.
     pub bgp_configurations: &'a [crds::BGPConfiguration],
-    /// Services, for their NodePorts.
+    /// Services, for their addresses and NodePorts.
     pub services: &'a [core::Service],
     /// Where these lead; without any for a Service, to the pods that it selects.
     pub endpoint_slices: &'a [crds::EndpointSlice],
@@ -99,13 +99,15 @@ impl Universe {
         let blocks = objects.blocks.iter().map(|block| (block.spec.node.as_str(), block.spec.cidr));
         let of_model = Self::of(pods, namespaces, policies, nodes(objects.nodes.iter(), blocks));
         let fabric = Fabric::of(objects.bgp_configurations);
+        // Of pools that overlap, the oldest, as for nodes.
+        let pools = crds::ippool::accepted(objects.pools).0;
         Self {
             usual: Usual::of(of_model.nodes.values(), &fabric.ports),
-            tunnels: Tunnels::of(objects.pools, objects.blocks, fabric),
+            tunnels: Tunnels::of(&pools, objects.blocks, fabric),
             problems,
             names,
             host_policies,
-            pools: Pools::of(objects.pools),
+            pools: Pools::of(&pools),
             host_ports: host_ports(objects.pods),
             services: service_ports(objects.services, objects.endpoint_slices, &of_model.pods),
             ..of_model

@@ -57,7 +57,7 @@ pub enum Match {
     },
     /// The destination of the packet's connection was translated.
     Translated,
-    /// The packet's source is no address of this host. At the output hook: this host passes it on, and only seems to send it.
+    /// The packet's source is no address of this host. At the output and postrouting hooks: this host passes it on, and only seems to send it.
     ForeignSource,
     /// The packet's destination is an address of this host.
     ToThisHost,

@@ -37,7 +37,7 @@ const V6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0);
 
 impl Cluster {
     pub(crate) async fn of(store: &Datastore) -> anyhow::Result<Self> {
-        let (services, endpoint_slices) = as_far_as_allowed(node_ports(store).await)?;
+        let (services, endpoint_slices) = as_far_as_allowed(services(store).await)?;
         Ok(Self {
             pods: all(store).await?,
             namespaces: all(store).await?,
@@ -196,21 +196,23 @@ impl Free {
     }
 }
 
-type NodePorts = (Vec<Service>, Vec<EndpointSlice>);
+type Services = (Vec<Service>, Vec<EndpointSlice>);
 
 /// Services and where they lead.
-async fn node_ports(store: &Datastore) -> Result<NodePorts, Error> {
+async fn services(store: &Datastore) -> Result<Services, Error> {
     let services = store.list::<Service>(&Filter::default()).await?;
     let slices = store.list::<EndpointSlice>(&Filter::default()).await?;
     Ok((services.items, slices.items))
 }
 
-/// Who may not read Services, as felix itself, is answered about all but NodePorts.
-fn as_far_as_allowed(found: Result<NodePorts, Error>) -> Result<NodePorts, Error> {
+/// Who may not read Services, as felix itself, is answered about all but Services.
+fn as_far_as_allowed(found: Result<Services, Error>) -> Result<Services, Error> {
     match found {
         Err(error @ Error::Forbidden { .. }) => {
-            eprintln!("warning: NodePorts are taken for ports of the node itself: {error}");
-            Ok(NodePorts::default())
+            eprintln!(
+                "warning: NodePorts are taken for ports of the node itself, and addresses of Services for addresses outside: {error}"
+            );
+            Ok(Services::default())
         }
         found => found,
     }

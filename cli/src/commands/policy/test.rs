@@ -78,7 +78,7 @@ fn is_assumed(story: &Explanation) -> bool {
     story.notes.iter().any(|note| matches!(note, Note::Assumed { .. }))
 }
 
-/// What is asserted of a NodePort is so of each of its receivers; one of them that is otherwise is enough to tell.
+/// What is asserted of a Service is so of each of its receivers; one of them that is otherwise is enough to tell.
 fn first_that_fails(stories: Vec<Explanation>, expect: Expectation) -> Option<Explanation> {
     stories.into_iter().find(|story| !holds(story, expect))
 }

@@ -157,6 +157,18 @@ fn what_goes_out_is_closed_but_never_to_the_nodes_own_pods() {
             && open(names::VXLAN_DEVICE, "10.42.1.7", 1)
     );
     assert!(passes(compiler.ruleset(), Hook::Input, "eth0", "192.0.2.2", 6, 1), "only one direction is closed");
+    // A pod's: the host only sends it on.
+    let of_a_pod = Packet {
+        in_interface: Some("twl00000000001".to_owned()),
+        out_interface: Some("eth0".to_owned()),
+        src: "10.42.0.7".parse().unwrap(),
+        dst: "203.0.113.5".parse().unwrap(),
+        protocol: 6,
+        src_port: 40_000,
+        dst_port: 81,
+        came_to: None,
+    };
+    assert_eq!(interpret(compiler.ruleset(), Hook::Postrouting, &of_a_pod), Fate::Passed);
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn receivers_come_once_and_in_order_however_slices_have_them() {
 fn behind_its_node(policy: &str) -> Universe {
     let pool = json!({"metadata": {"name": "v4"}, "spec": {"cidr": "10.42.0.0/16", "natOutgoing": true}});
     let mut all = cluster(policy, &[slice(json!([{"addresses": ["10.42.1.5"]}, {"addresses": ["10.42.2.5"]}]))]);
-    all.pools = nat::Pools::of(&[serde_json::from_value(pool).unwrap()]);
+    all.pools = nat::Pools::of(&[&serde_json::from_value(pool).unwrap()]);
     all
 }
 

@@ -155,6 +155,44 @@ fn a_node_with_closed_egress_reaches_pods_behind_a_tunnel_by_its_device() {
 }
 
 #[test]
+fn a_verdict_that_depends_on_interfaces_and_on_the_tunnel_names_the_node_whose_interfaces_they_are() {
+    let closed = |direction: &str| json!({"directions": [direction], "interfaces": ["eth0"], "failsafes": "None", "lockoutRisk": "Accepted"});
+    let told = |host: Value, dst: &str| {
+        Fabric::of(vxlan("CrossSubnet")).with_host("on-eth0", host).explained("n1", dst, None).to_string()
+    };
+    let there = told(closed("Ingress"), "10.42.2.0");
+    assert!(there.contains("depends on the interface of node n2") && there.contains("eth0: denied"), "{there}");
+    let outer = told(closed("Egress"), "shop/there");
+    assert!(outer.contains("twill-vxlan, carried by eth0: denied"), "{outer}");
+    assert!(!outer.contains("twill-vxlan: depends"), "a sentence has an end: {outer}");
+}
+
+#[test]
+fn a_pool_that_does_not_count_has_no_tunnels_and_hides_nobody() {
+    let universe = |pools: [Value; 2]| {
+        let pools = pools.map(|pool| serde_json::from_value(pool).unwrap());
+        let read = Universe::new(&Objects { pools: &pools, ..Objects::default() });
+        let mut all = Fabric::of(json!({"protocol": "None"})).universe();
+        (all.tunnels, all.pools) = (read.tunnels, read.pools);
+        all
+    };
+    let pool = |name: &str, second: u8, cidr: &str, spec: Value| {
+        let mut pool = json!({"apiVersion": "twill.network/v1", "kind": "IPPool", "spec": spec,
+            "metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z")}});
+        pool["spec"]["cidr"] = json!(cidr);
+        pool
+    };
+    let refused = json!({"encapsulation": vxlan("Always"), "natOutgoing": true});
+    let pools = [pool("a", 9, "10.42.0.0/15", refused), pool("b", 1, "10.42.0.0/16", json!({}))];
+    let told = |universe: &Universe, src: &str, dst: &str| {
+        universe.explain(&src.parse().unwrap(), &dst.parse().unwrap(), 80, Protocol::TCP).unwrap().to_string()
+    };
+    let told = |src, dst| told(&universe(pools.clone()), src, dst);
+    assert!(!told("n1", "shop/there").contains("twill-vxlan"), "{}", told("n1", "shop/there"));
+    assert!(!told("shop/here", "n2").contains("192.0.2.1"), "{}", told("shop/here", "n2"));
+}
+
+#[test]
 fn what_carries_it_from_node_to_node_is_judged_there_as_what_it_is() {
     let without = |directions: &str, ports: Value| {
         let rules = json!([{"ports": ports}]);
