@@ -109,7 +109,7 @@ pub struct Problem {
 /// Conditions of a NodeNetwork that the FIB decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
-    /// `AddressValid`: the node's address is not on this machine.
+    /// `AddressValid`: an address of the node is not on this machine, or on a link by which no other node reaches it.
     Address,
     /// `TunnelHealthy`: a tunnel device cannot be made or used.
     Tunnel,

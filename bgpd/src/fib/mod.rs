@@ -5,6 +5,7 @@
 //! everything that cannot be installed; and which workloads have addresses outside of our blocks ([`Hosts`]). This module is pure; [`crate::io::netlink`] reads and writes the
 //! kernel on a thread of its own, which the [`Fib`] handle feeds.
 
+mod address;
 mod ends;
 mod handle;
 pub mod hosts;

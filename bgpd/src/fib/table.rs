@@ -9,7 +9,7 @@ use super::resolve::{Outcome, Refusal, Resolver};
 use super::route::{Forward, Found, Step};
 use super::tunnel::{self, Failure, Failures};
 use super::world::World;
-use super::{Change, Condition, Config, Ends, Hosts, Problem, Reach, Status};
+use super::{Change, Condition, Config, Ends, Hosts, Problem, Reach, Status, address};
 use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -314,7 +314,7 @@ impl Table {
         let learned = self.learned.values().filter(|entry| entry.kernel.is_some()).count();
         let mut problems = tunnel::problems(&self.config, &self.world, &self.devices);
         limited(&mut problems, Condition::Setting, self.refusals.texts(&self.world));
-        problems.extend(self.foreign_addresses());
+        problems.extend(address::problems(&self.config, &self.world));
         // A prefix whose next hop the RIB left out never comes here; the next hop itself does.
         let tracked = self.tracked.values().filter_map(|tracked| tracked.refusal.as_ref());
         let unresolved: BTreeSet<&Refusal> = self.unresolved.values().chain(tracked).collect();
@@ -328,21 +328,6 @@ impl Table {
         let (repairs, offloads_disabled, settings_refused) =
             (self.repairs, self.offloads_disabled, self.refusals.total());
         Status { installed, repairs, offloads_disabled, settings_refused, problems }
-    }
-
-    /// Addresses of the node that are on no interface of this machine.
-    fn foreign_addresses(&self) -> impl Iterator<Item = Problem> + '_ {
-        let local = &self.config.local;
-        let judged = !self.config.alone && !self.world.links.is_empty();
-        let all = local.v4.map(IpAddr::V4).into_iter().chain(local.v6.map(IpAddr::V6)).filter(move |_| judged);
-        all.filter(|address| self.world.link_of(*address).is_none()).map(|address| Problem {
-            condition: Condition::Address,
-            text: format!(
-                "no interface here has {address}, the InternalIP of Node {name}; correct status.addresses, or make sure that no \
-                 other machine runs as {name}",
-                name = local.name
-            ),
-        })
     }
 
     /// An own prefix that still leads elsewhere, by the RIB's word or by that of an earlier run, is not ours to answer for yet.

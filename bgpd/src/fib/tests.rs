@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use twill_crds::names::{IPIP_DEVICE, METRIC_LEARNED, METRIC_UNREACHABLE, VXLAN_DEVICE, vxlan_mac};
 use twill_crds::{Encapsulation, Protocol, When};
 
+mod address;
 mod ends;
 mod hosts;
 mod link_local;

@@ -80,7 +80,7 @@ pub enum ReversePath {
     Loose,
 }
 
-/// What a link is, as far as tunnels are concerned.
+/// What a link is, as far as tunnels and the node's address are concerned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LinkKind {
     /// A VXLAN device.
@@ -97,6 +97,12 @@ pub enum LinkKind {
         /// Collect-metadata mode.
         external: bool,
     },
+    /// A bridge.
+    Bridge,
+    /// One end of a veth.
+    Veth,
+    /// Of a process, such as a virtual machine: TUN or TAP.
+    Tun,
     /// Anything else.
     #[default]
     Other,

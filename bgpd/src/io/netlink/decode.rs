@@ -247,6 +247,9 @@ fn link_kind(infos: &[LinkInfo]) -> LinkKind {
                 matches!(data, Some(InfoData::IpTunnel(data)) if data.contains(&InfoIpTunnel::CollectMetadata));
             LinkKind::Ipip { external }
         }
+        (Some(InfoKind::Bridge), _) => LinkKind::Bridge,
+        (Some(InfoKind::Veth), _) => LinkKind::Veth,
+        (Some(InfoKind::Tun), _) => LinkKind::Tun,
         _ => LinkKind::Other,
     }
 }

@@ -56,6 +56,7 @@ impl Node {
     }
 }
 
+mod address;
 mod link_local;
 mod mtu;
 mod neighbours;

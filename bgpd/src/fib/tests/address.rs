@@ -1,0 +1,66 @@
+//! Where the node's address stands.
+
+use super::*;
+
+const INNER: u32 = 20;
+const PORT: u32 = 21;
+
+/// The sentences about a node at `address`, on a link of this name and kind.
+fn told(name: &str, kind: LinkKind, address: &str, more: impl FnOnce(&mut World)) -> Vec<String> {
+    let mut world = world();
+    world.links.insert(INNER, link(INNER, name, 1500, kind));
+    world.addresses.insert((INNER, net("172.17.0.1/16")));
+    more(&mut world);
+    let mut config = config(Protocol::None, When::Always);
+    config.local = node("n1", address);
+    let mut table = Table::default();
+    table.configure(config);
+    table.observe(world, Vec::new());
+    let problems = table.status().problems.into_iter();
+    problems.filter(|problem| problem.condition == Condition::Address).map(|problem| problem.text).collect()
+}
+
+#[test]
+fn an_address_that_stands_within_the_machine_is_told_with_the_one_of_the_uplink() {
+    let port = |kind| {
+        move |world: &mut World| {
+            let port = Link { master: Some(INNER), ..link(PORT, "port", 1500, kind) };
+            drop(world.links.insert(PORT, port));
+        }
+    };
+    for (name, kind, what) in [
+        ("docker0", LinkKind::Bridge, "on docker0, a bridge without a wire"),
+        ("veth1", LinkKind::Veth, "on veth1, a veth"),
+        ("nodelocaldns", LinkKind::Other, "on nodelocaldns, where addresses of Services stand"),
+    ] {
+        let told = told(name, kind, "172.17.0.1", |_| ());
+        let [one] = told.as_slice() else { panic!("{name}: {told:?}") };
+        assert!(one.contains(what) && one.contains("by eth0, which has 172.31.1.11; start the kubelet"), "{one}");
+    }
+    for kind in [LinkKind::Veth, LinkKind::Tun] {
+        let inside = told("docker0", LinkKind::Bridge, "172.17.0.1", port(kind));
+        assert_eq!(inside.len(), 1, "containers and virtual machines are no way to other nodes");
+    }
+    assert!(told("br0", LinkKind::Bridge, "172.17.0.1", port(LinkKind::Other)).is_empty(), "a wire in it");
+    let nowhere = told("docker0", LinkKind::Bridge, "172.18.0.1", |_| ());
+    assert!(nowhere[0].contains("172.18.0.1, the InternalIP of Node n1, is on no interface here"), "{nowhere:?}");
+}
+
+#[test]
+fn an_address_that_others_can_reach_is_not_doubted() {
+    for (name, kind) in [("eth2", LinkKind::Other), ("dummy0", LinkKind::Other), ("eth2", LinkKind::Veth)] {
+        let told = told(name, kind, "172.31.1.11", |_| ());
+        assert!(told.is_empty(), "{name}: {told:?}");
+    }
+    assert!(told("dummy0", LinkKind::Other, "172.17.0.1", |_| ()).is_empty(), "a routed address");
+    // A node in a container, or of a lab: its only link is a veth.
+    let route = |world: &mut World| {
+        let ways = vec![Way { gateway: Some(ip("172.17.0.254")), link: INNER }];
+        world.routes.insert(ForeignRoute { prefix: net("172.31.2.0/24"), metric: 0, mtu: None, ways });
+    };
+    for kind in [LinkKind::Veth, LinkKind::Bridge] {
+        assert!(told("eth9", kind, "172.17.0.1", route).is_empty(), "other nodes are reached by it");
+    }
+    let unnumbered = |world: &mut World| world.addresses.retain(|(index, _)| *index != UPLINK);
+    assert!(told("veth1", LinkKind::Veth, "172.17.0.1", unnumbered).is_empty(), "there is no better one");
+}
