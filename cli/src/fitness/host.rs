@@ -2,7 +2,6 @@
 
 use super::Finding;
 use std::path::{Path, PathBuf};
-use twill_crds::names::VXLAN_OVERHEAD;
 
 /// What IPv6 needs at least (RFC 8200 section 5).
 const LEAST_MTU: u32 = 1280;
@@ -24,11 +23,20 @@ pub(crate) struct Directory {
     pub(crate) free: u64,
 }
 
+/// The link by which other nodes are reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Uplink {
+    pub(crate) name: String,
+    pub(crate) mtu: u32,
+    /// What VXLAN takes of that, by the family of its outer header.
+    pub(crate) overhead: u32,
+}
+
 /// What was read.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
-    /// The link of the default route, with its MTU.
-    pub(crate) uplink: Option<(String, u32)>,
+    /// The link of the default route: of the IPv4 one, if there is one.
+    pub(crate) uplink: Option<Uplink>,
     /// Seconds since 1970.
     pub(crate) now: u64,
     /// When this executable was made, likewise.
@@ -57,18 +65,18 @@ fn uplink(facts: &Facts) -> Finding {
         None => Finding::warning(
             "uplink",
             "there is no default route; the uplink will be the link with the Node's InternalIP",
-            "ip route show; kubectl get node -o wide",
+            "ip route show; ip -6 route show; kubectl get node -o wide",
         ),
-        Some((name, mtu)) if mtu.saturating_sub(VXLAN_OVERHEAD) < LEAST_MTU => Finding::warning(
+        Some(Uplink { name, mtu, overhead }) if mtu.saturating_sub(*overhead) < LEAST_MTU => Finding::warning(
             "uplink",
             format!("{name} has MTU {mtu}: VXLAN leaves less than the {LEAST_MTU} that IPv6 needs"),
             format!(
                 "ip link set {name} mtu 1500, or {} at least, if the network carries it; else have IPv6 pools with encapsulation.protocol None",
-                LEAST_MTU + VXLAN_OVERHEAD
+                LEAST_MTU + overhead
             ),
         ),
-        Some((name, mtu)) => {
-            Finding::fine("uplink", format!("{name}, MTU {mtu}; {} through VXLAN", mtu.saturating_sub(VXLAN_OVERHEAD)))
+        Some(Uplink { name, mtu, overhead }) => {
+            Finding::fine("uplink", format!("{name}, MTU {mtu}; {} through VXLAN", mtu.saturating_sub(*overhead)))
         }
     }
 }
@@ -107,10 +115,15 @@ fn directory(directory: &Directory) -> Finding {
 mod tests {
     use super::super::State;
     use super::*;
+    use twill_crds::names::{VXLAN_OVERHEAD, VXLAN_OVERHEAD_V6};
+
+    fn uplink(name: &str, mtu: u32, overhead: u32) -> Option<Uplink> {
+        Some(Uplink { name: name.to_owned(), mtu, overhead })
+    }
 
     fn facts() -> Facts {
         Facts {
-            uplink: Some(("eth0".to_owned(), 1500)),
+            uplink: uplink("eth0", 1500, VXLAN_OVERHEAD),
             now: FIRST_RELEASE + 10,
             made: FIRST_RELEASE + 5,
             directories: vec![Directory {
@@ -135,10 +148,12 @@ mod tests {
 
     #[test]
     fn a_small_or_unknown_uplink_is_told() {
-        for uplink in [None, Some(("wg0".to_owned(), 1329))] {
-            assert_eq!(states(&Facts { uplink, ..facts() })[0], State::Warning);
+        let state = |uplink| states(&Facts { uplink, ..facts() })[0];
+        assert_eq!(state(None), State::Warning);
+        for (overhead, least) in [(VXLAN_OVERHEAD, 1330), (VXLAN_OVERHEAD_V6, 1350)] {
+            assert_eq!(state(uplink("wg0", least - 1, overhead)), State::Warning);
+            assert_eq!(state(uplink("wg0", least, overhead)), State::Fine);
         }
-        assert_eq!(states(&Facts { uplink: Some(("wg0".to_owned(), 1330)), ..facts() })[0], State::Fine);
     }
 
     #[test]
