@@ -339,7 +339,7 @@ async fn tell(agent: &mut Agent, news: &mut Vec<News>, looks: &mut Looks) {
         }
     }
     if linked {
-        agent.refresh_mtu();
+        agent.refresh_uplinks();
     }
     if routed || withdrawn {
         agent.routes_changed();

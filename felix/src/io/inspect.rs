@@ -37,6 +37,7 @@ fn of_host(rtnl: &mut Rtnl, plan: &Plan) -> Result<Vec<String>, KernelError> {
         }
     };
     expect(link.up, format!("interface {name} is down"));
+    expect(link.master.is_none(), format!("interface {name} is a part of another interface, which takes its packets"));
     expect(
         link.alias == plan.alias,
         format!("interface {name} has the alias {:?} and not {:?}", link.alias, plan.alias),

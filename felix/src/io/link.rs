@@ -60,6 +60,8 @@ pub struct Link {
     pub veth: bool,
     /// Whether it is `lo`.
     pub loopback: bool,
+    /// Index of the bridge, or whatever else, that it is a part of: that one has its packets then.
+    pub master: Option<u32>,
     /// Those of its settings that a workload's interface needs.
     pub settings: sysctl::OfLink,
 }
@@ -229,6 +231,7 @@ pub(crate) fn link(message: &RouteNetlinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         veth: false,
         loopback: message.header.flags.contains(LinkFlags::Loopback),
+        master: None,
         settings: sysctl::of_link(&message.attributes),
     };
     for attribute in &message.attributes {
@@ -237,6 +240,7 @@ pub(crate) fn link(message: &RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Controller(master) => link.master = Some(*master).filter(|master| *master > 0),
             LinkAttribute::LinkInfo(infos) => link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
             _ => {}
         }
@@ -300,6 +304,18 @@ pub(super) fn add_gateway(rtnl: &mut Rtnl, index: u32, name: &str) -> Result<(),
 pub(super) fn add_behind(rtnl: &mut Rtnl, link: &Link, address: IpAddr, mac: Mac) -> Result<(), KernelError> {
     let added = add_neighbour(rtnl, link.index, address, mac);
     added.trying(|| format!("adding the neighbour {address} of interface {}", link.name))
+}
+
+/// Takes a link out of what it is a part of.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn take_out(rtnl: &mut Rtnl, link: &Link, of: &str) -> Result<(), KernelError> {
+    let mut message = LinkMessage::default();
+    message.header.index = link.index;
+    message.attributes.push(LinkAttribute::Controller(0));
+    let set = rtnl.change(RouteNetlinkMessage::SetLink(message), 0);
+    set.trying(|| format!("taking interface {} out of {of}", link.name))
 }
 
 /// Gives a link another MAC address.

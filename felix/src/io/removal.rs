@@ -142,6 +142,7 @@ mod tests {
             up: true,
             veth,
             loopback: false,
+            master: None,
             settings: Default::default(),
         }
     }

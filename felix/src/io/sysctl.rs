@@ -1,5 +1,6 @@
 //! Settings of the kernel's network stack, in the calling thread's namespace.
 
+use crate::io::link::Link;
 use netlink_packet_route::link::{AfSpecInet, AfSpecInet6, AfSpecUnspec, LinkAttribute};
 use std::{fs, io};
 
@@ -61,6 +62,24 @@ pub fn forward(ipv6: bool) -> io::Result<()> {
     set("ipv4/ip_forward", "1")?;
     if ipv6 { forward_ipv6() } else { Ok(()) }
 }
+
+/// What an uplink's setting is where others have ended that packets which come in by it are passed on.
+#[must_use]
+pub fn uplink_differs(link: &Link) -> Option<String> {
+    let now = link.settings[FORWARDING].filter(|now| *now != 1)?;
+    Some(differs(&format!("ipv4/conf/{}/forwarding", link.name), &now.to_string(), 1))
+}
+
+/// Packets that come in by an interface are passed on again.
+///
+/// # Errors
+/// Naming the setting.
+pub fn uplink(interface: &str) -> io::Result<()> {
+    set(&format!("ipv4/conf/{interface}/forwarding"), "1")
+}
+
+/// Of IPv4, in [`OF_WORKLOAD`].
+const FORWARDING: usize = 1;
 
 /// Settings of the host side of a workload's interface. The source check is in our nft table, strictly.
 const OF_WORKLOAD: [(&str, &str); 7] = [

@@ -6,10 +6,17 @@ use super::netns::Netns;
 use super::rtnl::Rtnl;
 use super::sysctl;
 use crate::workload::{HOST_MAC, Mac, Plan};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use twill_crds::names::GATEWAY_V6;
+
+/// What a link is a part of, by name.
+#[must_use]
+pub fn master<'a>(links: &'a BTreeMap<u32, Link>, link: &Link) -> Option<&'a str> {
+    // One of another namespace is in no list of this one.
+    link.master.map(|index| links.get(&index).map_or("an interface elsewhere", |master| &master.name))
+}
 
 /// What the kernel has beside links. Read before them: an interface that goes meanwhile is then not taken for one that lacks something.
 pub struct Seen {
@@ -31,14 +38,26 @@ impl Seen {
     }
 }
 
-/// Makes an interface that is up again what it was made to be. `netns`: where its other end is; empty if that is not known. One sentence for each thing that was
-/// otherwise.
+/// Makes an interface that is up again what it was made to be. `master`: what it is a part of; `netns`: where its other end is, empty if that is not known. One
+/// sentence for each thing that was otherwise.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn mend(rtnl: &mut Rtnl, seen: &Seen, found: &Link, plan: &Plan, netns: &Path) -> Result<Vec<String>, KernelError> {
+pub fn mend(
+    rtnl: &mut Rtnl,
+    seen: &Seen,
+    found: &Link,
+    master: Option<&str>,
+    plan: &Plan,
+    netns: &Path,
+) -> Result<Vec<String>, KernelError> {
     let name = &found.name;
     let mut was = Vec::new();
+    // First: what the pod sends comes in by the bridge until then, where nobody knows it for a pod's.
+    if let Some(master) = master {
+        link::take_out(rtnl, found, master)?;
+        was.push(format!("it was a part of {master}"));
+    }
     if found.mac != Some(HOST_MAC) {
         link::set_mac(rtnl, found, HOST_MAC)?;
         was.push("it had another MAC address".to_owned());

@@ -2,7 +2,7 @@
 
 use crate::world::Ns;
 use std::net::IpAddr;
-use twill_felix::io::{link, netns::Netns, route, rtnl::Rtnl, sysctl, uplink};
+use twill_felix::io::{inspect, link, netns::Netns, route, rtnl::Rtnl, sysctl, uplink};
 use twill_felix::workload::{Plan, alias, interface_name, pod_mac};
 use twill_ipam::Sandbox;
 
@@ -49,6 +49,16 @@ fn two_pods_of_one_node_reach_each_other_over_both_families() {
         assert!(a.pings(address), "{address}\n{}", a.run(&["ip", "-6", "route"]));
     }
     assert!(b.pings("10.42.0.1"));
+    let (inside, name) = (Netns::open(&b.path()).unwrap(), plans[1].host_name.clone());
+    let differences = || {
+        let found = Netns::open(&node.path()).unwrap().run(|| inspect::differences(&plans[1], &inside));
+        found.unwrap().unwrap()
+    };
+    assert!(differences().is_empty(), "{:?}", differences());
+    node.run(&["ip", "link", "add", "br0", "type", "bridge"]);
+    node.run(&["ip", "link", "set", &name, "master", "br0"]);
+    let said = format!("interface {name} is a part of another interface, which takes its packets");
+    assert_eq!(differences(), [said]);
     Netns::open(&node.path())
         .unwrap()
         .run(|| {
@@ -92,10 +102,15 @@ fn an_address_of_a_block_is_free_and_one_of_the_node_is_in_use() {
             let mut blocks = route::unreachable(&mut rtnl).unwrap();
             blocks.sort();
             assert_eq!(blocks, ["10.42.0.0/26".parse().unwrap(), "fd42::/122".parse().unwrap()]);
-            let mut mtu = |own: &str, others: &[&str]| {
+            let mut uplinks = |own: &str, others: &[&str]| {
                 let others: Vec<_> = others.iter().map(|other| other.parse().unwrap()).collect();
-                uplink::mtu(&mut rtnl, &[own.parse().unwrap()], others).unwrap()
+                uplink::read(&mut rtnl, &[own.parse().unwrap()], others).unwrap()
             };
+            let ways = |found: uplink::Uplinks| found.indices.len();
+            assert_eq!(ways(uplinks("172.31.1.11", &[])), 1, "that with the address");
+            assert_eq!(ways(uplinks("172.31.1.11", &["192.0.2.9"])), 2, "and those to others");
+            assert_eq!(ways(uplinks("10.42.0.9", &["192.0.2.1"])), 0, "lo is none");
+            let mut mtu = |own: &str, others: &[&str]| uplinks(own, others).mtu;
             assert_eq!(mtu("172.31.1.11", &["192.0.2.1"]), Some(1430));
             assert_eq!(mtu("172.31.1.12", &["172.31.1.13"]), None);
             let routed = "10.42.0.9";

@@ -77,6 +77,7 @@ fn settings_and_interfaces_that_others_change_are_put_right_within_a_second() {
         ("net.ipv4.ip_forward".to_owned(), "0"),
         ("net.ipv6.conf.all.forwarding".to_owned(), "0"),
         (of("ipv4", "forwarding"), "0"),
+        ("net.ipv4.conf.up0.forwarding".to_owned(), "0"),
         (of("ipv4", "rp_filter"), "1"),
         (of("ipv6", "disable_ipv6"), "1"),
     ]
@@ -94,7 +95,9 @@ fn settings_and_interfaces_that_others_change_are_put_right_within_a_second() {
     let shown = link();
     let neighbours = || node.ns.run(&["ip", "neigh", "show", "dev", &device, "nud", "permanent"]).lines().count();
     assert_eq!(neighbours(), 2);
-    for change in [&["address", "02:00:00:00:00:99"][..], &["alias", "mine"], &["down"]] {
+    node.ns.run(&["ip", "link", "add", "br0", "type", "bridge"]);
+    node.ns.run(&["ip", "link", "set", "br0", "up"]);
+    for change in [&["address", "02:00:00:00:00:99"][..], &["alias", "mine"], &["down"], &["master", "br0"]] {
         node.ns.run(&[&["ip", "link", "set", &device], change].concat());
         until(&format!("{change:?}"), Duration::from_secs(1), || link() == shown && neighbours() == 2);
         until(&format!("pods are reached after {change:?}"), Duration::from_secs(2), reached);

@@ -89,7 +89,7 @@ impl Agent {
         if !self.supply.nodes.apply(followed).is_empty() {
             self.nodes_untold = true;
             self.services_untold = true;
-            self.refresh_mtu();
+            self.refresh_uplinks();
             self.host_hears_of_nodes();
         }
     }

@@ -150,6 +150,8 @@ pub struct Agent {
     missing: BTreeMap<Sandbox, u32>,
     repairs: u64,
     mtu: Option<u32>,
+    /// Links by which packets of other nodes come, by index.
+    uplinks: BTreeSet<u32>,
     faults: BTreeMap<&'static str, String>,
     /// What of interfaces and routes cannot be put right.
     failing: Failing,
@@ -215,6 +217,7 @@ impl Agent {
             missing: BTreeMap::new(),
             repairs: 0,
             mtu: None,
+            uplinks: BTreeSet::new(),
             faults: BTreeMap::new(),
             failing: Failing::default(),
             ipv6: false,
@@ -386,6 +389,8 @@ impl Agent {
                 self.give_back_idle();
                 self.give_up_kept();
             }
+            // Of routes to other nodes there is no news.
+            self.refresh_uplinks();
             self.repair().await;
             self.collect().await;
         }

@@ -156,6 +156,7 @@ impl Agent {
         self.mend_forwarding();
         let seen = upkeep::Seen::read(&mut self.rtnl)?;
         let links: BTreeMap<u32, link::Link> = self.named_links()?.into_iter().map(|link| (link.index, link)).collect();
+        self.mend_uplinks(&links);
         self.come_back(&links);
         let actual = route::locals(&mut self.rtnl)?;
         let mut gone = Vec::new();
@@ -170,7 +171,7 @@ impl Agent {
             if !link.up {
                 self.attempt(&live.host_name, |agent| link::set_up(&mut agent.rtnl, link.index, &link.name));
             }
-            self.mend_interface(&seen, link, &sandbox, &live);
+            self.mend_interface(&seen, link, &links, &sandbox, &live);
             if self.isolation.holds(&sandbox) || self.stays_closed(&live.host_name) {
                 continue;
             }
@@ -311,13 +312,15 @@ impl Agent {
     }
 
     /// Pods that are attached from now on have the uplink's MTU; those that are there keep theirs.
-    pub(crate) fn refresh_mtu(&mut self) {
+    pub(crate) fn refresh_uplinks(&mut self) {
         let own = self.supply.node_addresses(&self.node);
         let others = self.supply.nodes.iter().map(|(key, _)| key.name.as_str()).filter(|name| *name != self.node);
-        match uplink::mtu(&mut self.rtnl, &own, others.flat_map(|name| self.supply.node_addresses(name))) {
-            Ok(Some(mtu)) => self.mtu = Some(mtu),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "MTU of the uplink is not known"),
+        match uplink::read(&mut self.rtnl, &own, others.flat_map(|name| self.supply.node_addresses(name))) {
+            Ok(found) => {
+                self.mtu = found.mtu.or(self.mtu);
+                self.uplinks = found.indices;
+            }
+            Err(error) => tracing::warn!(%error, "the uplinks and their MTU are not known"),
         }
     }
 }
