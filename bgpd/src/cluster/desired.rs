@@ -1,6 +1,7 @@
 //! The speaker's and the FIB's configuration, from the objects alone.
 
 use super::advertised::Advertised;
+use super::identifier;
 use super::nodes::{Nodes, nodes};
 use super::objects::{Objects, is_shutdown};
 use super::peers::{Sessions, sessions, wanted};
@@ -72,7 +73,7 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     }
     let speaker = speaker::Config {
         asn,
-        router_id: router_id(&local),
+        router_id: nodes.identifier.unwrap_or_else(|| identifier::of_name(own)),
         listen: if shutdown.is_none() { listen(&nodes, &spec, !templates.is_empty()) } else { Vec::new() },
         originate: prefixes.clone(),
         peers,
@@ -138,16 +139,6 @@ fn own_blocks<'a>(own: &str, objects: &'a Objects) -> Vec<&'a IPBlock> {
         .collect();
     sort_by_age(&mut blocks);
     blocks
-}
-
-/// The node's IPv4 address, else a number that depends on its name alone (RFC 6286: any value but 0).
-fn router_id(local: &NodeAddresses) -> Ipv4Addr {
-    local.v4.unwrap_or_else(|| {
-        use sha2::Digest;
-        let digest = sha2::Sha256::digest(local.name.as_bytes());
-        let number = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
-        Ipv4Addr::from(number.max(1))
-    })
 }
 
 /// Where to listen; peers on interfaces call link-local addresses, which every node has.

@@ -9,6 +9,7 @@ mod desired;
 mod exposed;
 mod filters;
 mod hidden;
+mod identifier;
 mod nodes;
 mod objects;
 mod passwords;

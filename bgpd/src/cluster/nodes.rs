@@ -1,5 +1,6 @@
 //! Which nodes there are and which of their addresses count.
 
+use super::identifier::identifier;
 use super::objects::Objects;
 use crate::fib::NodeAddresses;
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ use twill_crds::{Node, Object};
 pub(super) struct Nodes {
     /// This node; none while its Node does not exist or is refused.
     pub(super) own: Option<NodeAddresses>,
+    /// BGP Identifier of this node.
+    pub(super) identifier: Option<Ipv4Addr>,
     /// The AS of this node; none while its label does not say one.
     pub(super) asn: Option<u32>,
     /// The others that have an address, by name.
@@ -69,7 +72,7 @@ fn read(own: &str, objects: &Objects, asn: &NodeAsn) -> Nodes {
         (time.is_none(), time, node.name())
     });
     let mut owners: BTreeMap<IpAddr, &str> = BTreeMap::new();
-    let mut result = Nodes::default();
+    let (mut result, mut older) = (Nodes::default(), 0);
     for node in by_age {
         let found = addresses(node);
         let all = found.v4.map(IpAddr::V4).into_iter().chain(found.v6.map(IpAddr::V6));
@@ -98,6 +101,7 @@ fn read(own: &str, objects: &Objects, asn: &NodeAsn) -> Nodes {
         } else if node.name() == own {
             result.own = Some(found);
             result.asn = number.ok();
+            older = result.others.len();
         } else {
             result.asns.extend(number.ok().map(|number| (found.name.clone(), number)));
             result.others.push(found);
@@ -108,6 +112,7 @@ fn read(own: &str, objects: &Objects, asn: &NodeAsn) -> Nodes {
             .own_problems
             .push(format!("Node {own} does not exist, so bgpd has no address; create it with an InternalIP"));
     }
+    result.identifier = result.own.as_ref().map(|own| identifier(own, &result.others, &result.others[..older]));
     result.others.sort_by(|a, b| a.name.cmp(&b.name));
     result.problems.sort();
     result
