@@ -13,6 +13,7 @@ use crate::speaker::{
     AddPath, Beyond, Bfd, Export, Import, MaxPrefixes, Member, NextHopRule, Peer, PeerAsn, Templates, Unnumbered,
 };
 use crate::wire::{Families, Family};
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -88,6 +89,11 @@ pub(super) fn sessions(
         let taken = peers.contains_key(&name) || templates.unnumbered.contains_key(&name);
         let name = if taken { format!("{name}/{address}") } else { name };
         peers.insert(name, peer);
+    }
+    // Pods may have IPv4 where nodes have none: their blocks are told with the node's IPv6 address as next hop (RFC 8950).
+    let has_v4 = || objects.pools.iter().any(|(_, pool)| matches!(pool.spec.cidr, IpNet::V4(_)));
+    if own.v4.is_none() && has_v4() {
+        peers.values_mut().filter(|peer| peer.extended_next_hop).for_each(|peer| peer.families = Families::ALL);
     }
     Sessions { peers, templates, problems }
 }

@@ -199,6 +199,21 @@ fn ipv6_is_offered_over_the_same_session_once_the_node_has_an_address() {
 }
 
 #[test]
+fn nodes_without_ipv4_tell_blocks_of_ipv4_pools_by_their_ipv6_addresses() {
+    let six = |pool| {
+        let nodes = [node("a1", &["fd31:1::11"], 1), node("a2", &["fd31:1::12"], 2), pool];
+        desired("a1", &objects(nodes)).speaker
+    };
+    let families = |speaker: &crate::speaker::Config| speaker.peers["a2"].families;
+    let only_v6 = six(pool("six", "fd42::/48", "VXLAN", 1));
+    assert_eq!(families(&only_v6), Families::only(Family::Ipv6Unicast));
+    let both = six(pool("four", "10.42.0.0/16", "VXLAN", 1));
+    assert_eq!(families(&both), Families::ALL);
+    assert!(both.peers["a2"].extended_next_hop && both.peers["a2"].next_hop_v4.is_none());
+    assert!((1..127).contains(&both.router_id.octets()[0]));
+}
+
+#[test]
 fn of_two_nodes_with_one_address_the_older_keeps_it_and_the_other_is_named() {
     let double = || with(cluster(), [node("c1", &["172.31.1.12"], 9)]);
     let seen = desired("a1", &double());
