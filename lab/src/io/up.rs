@@ -108,15 +108,19 @@ fn complete(file: &LabFile, desired: &mut Desired, notes: &mut Vec<String>) -> a
     }
     let ipip = underlay::kernel_has_ipip();
     if !has(desired, "IPPool") {
-        let protocol = if ipip { "IPIP" } else { "VXLAN" };
-        let spec = json!({
-            "cidr": "10.42.0.0/16",
-            "encapsulation": {"protocol": protocol, "when": "CrossSubnet"},
-            "natOutgoing": true,
-        });
+        let six = file.racks.iter().flat_map(|rack| &rack.subnets).all(|subnet| subnet.addr().is_ipv6());
+        let (protocol, why) = match (six, ipip) {
+            (true, _) => ("VXLAN", "IP-in-IP is of IPv4 only"),
+            (_, true) => ("IPIP", "this kernel has it"),
+            (_, false) => ("VXLAN", "this kernel has no IP-in-IP"),
+        };
+        // Addresses of IPv6 are hidden where somebody asks for it.
+        let (cidr, nat) = if six { ("fd42::/48", false) } else { ("10.42.0.0/16", true) };
+        let encapsulation = json!({"protocol": protocol, "when": "CrossSubnet"});
+        let spec = json!({"cidr": cidr, "encapsulation": encapsulation, "natOutgoing": nat});
         desired.objects.push(own::<IPPool>("default", spec));
-        let why = if ipip { "this kernel has it" } else { "this kernel has no IP-in-IP" };
-        notes.push(format!("pool 10.42.0.0/16, {protocol} across subnets ({why}), natOutgoing"));
+        let nat = if nat { ", natOutgoing" } else { "" };
+        notes.push(format!("pool {cidr}, {protocol} across subnets ({why}){nat}"));
     }
     check_pools(file, desired, ipip)
 }
