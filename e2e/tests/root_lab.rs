@@ -10,6 +10,7 @@
 mod support;
 
 use std::time::Duration;
+use support::families::{DUAL, racks};
 use support::{hold_against_oracle, one_rack, only, pod, two_racks};
 use twill_e2e::{Lab, failed, repository, within};
 use twill_lab::io::{netns, process};
@@ -139,9 +140,7 @@ spec: {cidr: 'fd42::/48'}
     let host = pod("agent", "n3").replace("spec:\n", "spec:\n  hostNetwork: true\n");
     let ended = format!("{}status: {{phase: Failed}}\n", pod("ended", "n1"));
     let pods = [pod("a", "n1"), pod("b", "n2"), pod("c", "n3"), host, ended, only("closed", "c", "a")].concat();
-    let lab = two_racks("  topology: Fabric\n  resources: [pools.yaml, pods.yaml]\n")
-        .replace("subnet: 172.31.1.0/24", "subnets: [172.31.1.0/24, 'fd31:1::/64']")
-        .replace("subnet: 172.31.2.0/24", "subnets: [172.31.2.0/24, 'fd31:2::/64']");
+    let lab = racks(DUAL, "  topology: Fabric\n  resources: [pools.yaml, pods.yaml]\n");
     let lab = Lab::up("families", &lab, &[("pools.yaml", pools), ("pods.yaml", &pods)]).unwrap();
     let ended = lab.pod("default/ended").unwrap();
     assert_eq!((ended.phase.as_str(), ended.ips.len()), ("Failed", 2), "it had its addresses");

@@ -1,4 +1,4 @@
-//! Jumbo frames in the racks and none between them, over IPv4 and IPv6.
+//! Jumbo frames in the racks and none between them, over IPv4 and IPv6, and over IPv6 where nodes have nothing else.
 //!
 //! ```text
 //!      spine          1500 between routers, 9000 in the racks
@@ -9,7 +9,8 @@
 //! 1. Pods have the MTU that the uplink has when they are attached, and what is as long passes inside the rack.
 //! 2. Through VXLAN routes leave room for its header: what is longer is answered with the size that fits, and transfers go on.
 //! 3. Where the node's route to the other rack says that less fits (`ip route … mtu 1500`) the tunnel's routes follow, and nothing is fragmented.
-//! 4. Without a tunnel the router says what fits; the pod hears it, and transfers go on.
+//! 4. Where the outer header is of IPv6, which no router cuts, the router says what fits and the tunnel passes it on to the pod, without a fragment.
+//! 5. Without a tunnel the router says what fits; the pod hears it, and transfers go on.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -17,9 +18,10 @@ mod support;
 use std::net::IpAddr;
 use std::time::Duration;
 use support::capture::Capture;
+use support::families::{DUAL, Family, SIX, pools, racks};
 use support::pod;
 use support::streams::{PACE, Streams};
-use support::switch::{ACROSS, PLAIN, pools, routes_have_mtu, set_mtu};
+use support::switch::{ACROSS, PLAIN, routes_have_mtu, set_mtu};
 use support::traffic::End;
 use support::wire::packets;
 use twill_e2e::{Lab, Pod, within};
@@ -36,21 +38,9 @@ struct Pods {
 }
 
 impl Pods {
-    fn up(name: &str, topology: &str, encapsulation: &str) -> Self {
-        let lab = format!(
-            "apiVersion: twill.network/v1
-kind: Lab
-metadata: {{name: test}}
-spec:
-  racks:
-  - {{name: r1, subnets: [172.31.1.0/24, 'fd31:1::/64'], nodes: [n1, n2], tor: {{asn: 65101}}}}
-  - {{name: r2, subnets: [172.31.2.0/24, 'fd31:2::/64'], nodes: [n3], tor: {{asn: 65102}}}}
-  spine: {{asn: 65000}}
-  topology: {topology}
-  resources: [pools.yaml]
-"
-        );
-        let lab = Lab::up(name, &lab, &[("pools.yaml", &pools([encapsulation; 2]))]).unwrap();
+    fn up(name: &str, families: &[Family], topology: &str, encapsulation: &str) -> Self {
+        let lab = racks(families, &format!("  topology: {topology}\n  resources: [pools.yaml]\n"));
+        let lab = Lab::up(name, &lab, &[("pools.yaml", &pools(families, &[encapsulation; 2]))]).unwrap();
         set_mtu(&lab, "tor-r1", &["to-n1", "to-n2", "br-r1"], JUMBO);
         set_mtu(&lab, "tor-r2", &["to-n3", "br-r2"], JUMBO);
         for node in ["n1", "n2", "n3"] {
@@ -87,9 +77,11 @@ spec:
             let address: IpAddr = pod.ips[family].parse().unwrap();
             End { name: pod.name.clone(), netns: pod.netns.clone(), address }
         };
-        let pairs = [0, 1].map(|family| (end(&self.a, family), end(&self.c, family)));
-        let back = pairs.clone().map(|(from, to)| (to, from));
-        let pairs = [pairs, back].concat();
+        let mut pairs = Vec::new();
+        for family in 0..self.a.ips.len() {
+            let (a, c) = (end(&self.a, family), end(&self.c, family));
+            pairs.extend([(a.clone(), c.clone()), (c, a)]);
+        }
         Streams::start(&pairs, &pairs, PACE)
     }
 
@@ -104,6 +96,14 @@ spec:
         seen.iter().any(|packet| packet.fragment)
     }
 
+    /// What is as long as the rack's frames passes inside it.
+    fn rack_takes_jumbo(&self) {
+        for address in &self.b.ips {
+            let (reached, said) = self.ping(address, JUMBO);
+            assert!(reached, "{address}: {said}");
+        }
+    }
+
     fn tunnels_have(&self, mtu: u32) {
         for address in &self.c.ips {
             routes_have_mtu(&self.lab, "n1", &address.parse().unwrap(), mtu);
@@ -114,13 +114,10 @@ spec:
 #[test]
 #[ignore = "needs root: make test"]
 fn a_tunnel_leaves_room_for_its_header_and_follows_what_the_way_carries() {
-    let pods = Pods::up("jumbo", "Mesh", ACROSS);
+    let pods = Pods::up("jumbo", DUAL, "Mesh", ACROSS);
     let interface = pods.lab.exec("default/a", &["ip", "-o", "link", "show", "eth0"]).unwrap();
     assert!(interface.contains(" mtu 9000 "), "{interface}");
-    for address in &pods.b.ips {
-        let (reached, said) = pods.ping(address, JUMBO);
-        assert!(reached, "{address}: {said}");
-    }
+    pods.rack_takes_jumbo();
     pods.tunnels_have(8950);
     pods.fits_to_c(8950);
     // The routers cannot pass as much at once, and the tunnel's header lets them cut it.
@@ -138,8 +135,22 @@ fn a_tunnel_leaves_room_for_its_header_and_follows_what_the_way_carries() {
 
 #[test]
 #[ignore = "needs root: make test"]
+fn a_tunnel_over_ipv6_passes_on_what_a_router_says_fits() {
+    let pods = Pods::up("jumbo-6", SIX, "Mesh", ACROSS);
+    pods.rack_takes_jumbo();
+    pods.tunnels_have(8930);
+    let streams = pods.stream();
+    let told = |address| pods.ping(address, JUMBO).1.contains("mtu=1430");
+    within(LIMIT, "the pod is told", || pods.c.ips.iter().all(|address| told(address))).unwrap();
+    pods.fits_to_c(1430);
+    assert!(!pods.comes_in_pieces(&streams));
+    streams.end_whole();
+}
+
+#[test]
+#[ignore = "needs root: make test"]
 fn without_a_tunnel_the_router_says_what_fits_and_the_pod_hears_it() {
-    let pods = Pods::up("narrow", "Fabric", PLAIN);
+    let pods = Pods::up("narrow", DUAL, "Fabric", PLAIN);
     let streams = pods.stream();
     pods.fits_to_c(1500);
     assert!(!pods.comes_in_pieces(&streams));

@@ -14,16 +14,15 @@
 mod support;
 
 use std::time::Duration;
-use support::{POOLS, hold_against_oracle, pod, two_racks};
+use support::families::{DUAL, racks};
+use support::{POOLS, hold_against_oracle, pod};
 use twill_e2e::{Lab, succeeded, within};
 use twill_lab::io::labs;
 use twill_lab::routers::Software;
 
 fn up(software: &str, topology: &str) -> Lab {
     let pods = [pod("a", "n1"), pod("b", "n2"), pod("c", "n3")].concat();
-    let lab = two_racks(&format!("  topology: {topology}\n  resources: [pools.yaml, pods.yaml]\n"))
-        .replace("subnet: 172.31.1.0/24", "subnets: [172.31.1.0/24, 'fd31:1::/64']")
-        .replace("subnet: 172.31.2.0/24", "subnets: [172.31.2.0/24, 'fd31:2::/64']")
+    let lab = racks(DUAL, &format!("  topology: {topology}\n  resources: [pools.yaml, pods.yaml]\n"))
         .replace("{asn: 65101}", &format!("{{asn: 65101, speaker: {software}}}"))
         .replace("{asn: 65102}", &format!("{{asn: 65102, speaker: {software}}}"))
         .replace("{asn: 65000}", &format!("{{asn: 65000, speaker: {software}}}"));

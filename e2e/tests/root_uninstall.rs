@@ -21,7 +21,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use support::{Counter, Sender, hold_against_oracle, only, pod, two_racks};
+use support::families::{DUAL, racks};
+use support::{Counter, Sender, hold_against_oracle, only, pod};
 use twill_e2e::{Lab, failed, succeeded, twill, within};
 use twill_lab::io::{labs, process, underlay};
 use twill_lab::state::{Daemon, State};
@@ -40,9 +41,7 @@ spec: {cidr: 'fd42::/48', natOutgoing: true, encapsulation: {protocol: VXLAN, wh
 
 fn up(name: &str) -> Lab {
     let pods = [pod("a", "n1"), pod("a2", "n1"), pod("b", "n2"), pod("c", "n3"), only("closed", "a", "b")].concat();
-    let lab = two_racks("  resources: [pools.yaml, pods.yaml]\n")
-        .replace("subnet: 172.31.1.0/24", "subnets: [172.31.1.0/24, 'fd31:1::/64']")
-        .replace("subnet: 172.31.2.0/24", "subnets: [172.31.2.0/24, 'fd31:2::/64']");
+    let lab = racks(DUAL, "  resources: [pools.yaml, pods.yaml]\n");
     Lab::up(name, &lab, &[("pools.yaml", POOLS), ("pods.yaml", &pods)]).unwrap()
 }
 

@@ -20,8 +20,9 @@ mod support;
 use std::net::SocketAddr;
 use std::time::Duration;
 use support::capture::Capture;
+use support::families::{DUAL, pools};
 use support::streams::PACE;
-use support::switch::{ACROSS, PLAIN, Stage, Switch, VXLAN, pools};
+use support::switch::{ACROSS, PLAIN, Stage, Switch, VXLAN};
 use support::wire::Form::{Ipip, Plain};
 use support::{Counter, Sender, hold_against_oracle, pod, two_racks};
 use twill_e2e::{Lab, succeeded, within};
@@ -209,7 +210,7 @@ spec:
 #[ignore = "needs a kernel with IP-in-IP: make test-vm"]
 fn encapsulation_changes_under_traffic_and_no_packet_is_lost() {
     // Emulated processors carry less.
-    let switch = Switch::up("change", PACE * 5);
+    let switch = Switch::up("change", DUAL, PACE * 5);
     let stages = [
         ([PLAIN, PLAIN], [[Plain, Plain], [Plain, Plain]]),
         ([IPIP_ALWAYS, ACROSS], [[Ipip, Ipip], [Plain, VXLAN]]),
@@ -219,9 +220,9 @@ fn encapsulation_changes_under_traffic_and_no_packet_is_lost() {
         ([PLAIN, PLAIN], [[Plain, Plain], [Plain, Plain]]),
     ];
     for (encapsulations, ways) in stages {
-        switch.to(&Stage { encapsulations, ways });
+        switch.to(&Stage { encapsulations: &encapsulations, ways: &ways });
     }
-    let refused = switch.lab.apply(&pools([PLAIN, IPIP_ALWAYS])).unwrap_err().to_string();
+    let refused = switch.lab.apply(&pools(DUAL, &[PLAIN, IPIP_ALWAYS])).unwrap_err().to_string();
     assert!(refused.contains("IPPool v6") && refused.contains("IPv4 only; use VXLAN or None"), "{refused}");
     switch.travels(&[[Plain, Plain], [Plain, Plain]]);
     switch.nothing_was_lost();

@@ -4,6 +4,7 @@
 pub(crate) mod away;
 pub(crate) mod capture;
 pub(crate) mod cases;
+pub(crate) mod families;
 pub(crate) mod flows;
 pub(crate) mod image;
 pub(crate) mod machine;
@@ -38,17 +39,7 @@ spec: {cidr: 'fd42::/48'}
 
 /// Two racks behind ToRs and a spine: n1 and n2 in r1, n3 in r2.
 pub(crate) fn two_racks(rest: &str) -> String {
-    format!(
-        "apiVersion: twill.network/v1
-kind: Lab
-metadata: {{name: test}}
-spec:
-  racks:
-  - {{name: r1, subnet: 172.31.1.0/24, nodes: [n1, n2], tor: {{asn: 65101}}}}
-  - {{name: r2, subnet: 172.31.2.0/24, nodes: [n3], tor: {{asn: 65102}}}}
-  spine: {{asn: 65000}}
-{rest}"
-    )
+    families::racks(families::FOUR, rest)
 }
 
 /// One rack with one router and two nodes.
@@ -171,8 +162,12 @@ pub(crate) struct Counter {
 
 impl Counter {
     pub(crate) fn start(netns_name: &str, port: u16) -> Self {
+        Self::at(netns_name, SocketAddr::from(([0, 0, 0, 0], port)))
+    }
+
+    pub(crate) fn at(netns_name: &str, address: SocketAddr) -> Self {
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let socket = netns::inside(netns_name, || Ok(UdpSocket::bind(("0.0.0.0", port))?)).unwrap();
+        let socket = netns::inside(netns_name, || Ok(UdpSocket::bind(address)?)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         // Seconds of packets: a thread that does not get its turn must not look like a network that loses them.
         nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(8 << 20)).unwrap();
@@ -220,7 +215,8 @@ impl Sender {
                 }
                 std::thread::sleep(Duration::from_micros(200));
             }
-            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any).unwrap();
             let (mut sent, mut refused, began) = (0, 0, Instant::now());
             while !stopped.load(Ordering::Relaxed) {
                 match socket.send_to(b"x", to) {

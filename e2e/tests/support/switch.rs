@@ -1,4 +1,4 @@
-//! A cluster whose packets' way is changed while they travel, in both families, and what its uplinks carry.
+//! A cluster whose packets' way is changed while they travel, in both families or in IPv6 alone, and what its uplinks carry.
 //!
 //! ```text
 //!  n1, n2 ── router ── n3      a on n1, b on n2 (same subnet), c on n3 (another)
@@ -7,6 +7,7 @@
 //! route: so pods may travel plainly across as well.
 
 use super::capture::Capture;
+use super::families::{Family, pools, subnets};
 use super::pod;
 use super::streams::Streams;
 use super::traffic::End;
@@ -18,7 +19,8 @@ use twill_e2e::{Lab, within};
 
 /// Much more than anything takes, for busy machines and emulated processors.
 const LIMIT: Duration = Duration::from_secs(30);
-const VXLAN_OVERHEAD: u32 = 50;
+/// Of VXLAN, with an outer header of IPv4 and of IPv6.
+const OVERHEADS: [u32; 2] = [50, 70];
 pub(crate) const ACROSS: &str = "{protocol: VXLAN, when: CrossSubnet}";
 pub(crate) const PLAIN: &str = "{protocol: None}";
 /// Of the VXLAN device.
@@ -27,77 +29,75 @@ pub(crate) const VXLAN: Form = Form::Vxlan(4096);
 /// How packets of one family travel inside the subnet, and between subnets.
 pub(crate) type Ways = [Form; 2];
 
-/// A pool's encapsulation in each family, and what it means on the wire.
-pub(crate) struct Stage {
-    pub(crate) encapsulations: [&'static str; 2],
-    pub(crate) ways: [Ways; 2],
+/// A pool's encapsulation in each family of a cluster, and what it means on the wire.
+pub(crate) struct Stage<'a> {
+    pub(crate) encapsulations: &'a [&'a str],
+    pub(crate) ways: &'a [Ways],
 }
 
 /// A node with its pod.
 struct Place {
     node: String,
     netns: String,
-    address: IpAddr,
+    /// By family, as all of a place.
+    addresses: Vec<IpAddr>,
     pod: String,
-    /// IPv4 first.
     pod_addresses: Vec<IpAddr>,
     pod_netns: String,
 }
 
 pub(crate) struct Switch {
     pub(crate) lab: Lab,
+    families: &'static [Family],
     places: [Place; 3],
     streams: Streams,
     /// The pods' interfaces at the beginning.
     interfaces: Vec<String>,
 }
 
-pub(crate) fn pools(encapsulations: [&str; 2]) -> String {
-    let pool = |(name, cidr, encapsulation)| {
-        format!(
-            "---\napiVersion: twill.network/v1\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{cidr: '{cidr}', encapsulation: {encapsulation}}}\n"
-        )
-    };
-    [("v4", "10.42.0.0/16", encapsulations[0]), ("v6", "fd42::/48", encapsulations[1])].map(pool).concat()
-}
-
 impl Switch {
     /// With VXLAN across subnets, and traffic at this pace between a and the others: datagrams both ways, and transfers to b and from c.
-    pub(crate) fn up(name: &str, pace: Duration) -> Self {
-        let lab = "apiVersion: twill.network/v1
+    pub(crate) fn up(name: &str, families: &'static [Family], pace: Duration) -> Self {
+        let lab = format!(
+            "apiVersion: twill.network/v1
 kind: Lab
-metadata: {name: test}
+metadata: {{name: test}}
 spec:
   racks:
-  - {name: r1, subnets: [172.31.1.0/24, 'fd31:1::/64'], nodes: [n1, n2]}
-  - {name: r2, subnets: [172.31.2.0/24, 'fd31:2::/64'], nodes: [n3]}
+  - {{name: r1, subnets: {}, nodes: [n1, n2]}}
+  - {{name: r2, subnets: {}, nodes: [n3]}}
   topology: Mesh
   resources: [pools.yaml, pods.yaml]
-";
-        let pods = [pod("a", "n1"), pod("b", "n2"), pod("c", "n3")].concat();
-        let lab = Lab::up(name, lab, &[("pools.yaml", &pools([ACROSS; 2])), ("pods.yaml", &pods)]).unwrap();
-        let places = [("n1", "a"), ("n2", "b"), ("n3", "c")].map(|(node, pod)| place(&lab, node, pod));
+",
+            subnets(families, 0),
+            subnets(families, 1)
+        );
+        let (pools, pods) = (pools(families, &[ACROSS; 2]), [pod("a", "n1"), pod("b", "n2"), pod("c", "n3")].concat());
+        let lab = Lab::up(name, &lab, &[("pools.yaml", &pools), ("pods.yaml", &pods)]).unwrap();
+        let places = [("n1", "a"), ("n2", "b"), ("n3", "c")].map(|(node, pod)| place(&lab, families, node, pod));
         let interfaces = interfaces(&lab);
-        know_the_pods(&lab, &places);
+        know_the_pods(&lab, families, &places);
         let [a, b, c] = &places;
-        let both = |from: &Place, to: &Place| [0, 1].map(|family| (end(from, family), end(to, family)));
-        let datagrams = [both(a, b), both(b, a), both(a, c), both(c, a)].concat();
-        let transfers = [both(a, b), both(c, a)].concat();
+        let all = |from: &Place, to: &Place| {
+            (0..families.len()).map(|family| (end(from, family), end(to, family))).collect::<Vec<_>>()
+        };
+        let datagrams = [all(a, b), all(b, a), all(a, c), all(c, a)].concat();
+        let transfers = [all(a, b), all(c, a)].concat();
         let streams = Streams::start(&datagrams, &transfers, pace);
-        Self { lab, places, streams, interfaces }
+        Self { lab, families, places, streams, interfaces }
     }
 
     /// Changes the pools; from then on nothing travels otherwise than they say.
-    pub(crate) fn to(&self, stage: &Stage) {
-        self.lab.apply(&pools(stage.encapsulations)).unwrap();
+    pub(crate) fn to(&self, stage: &Stage<'_>) {
+        self.lab.apply(&pools(self.families, stage.encapsulations)).unwrap();
         // What was under way arrives.
         self.streams.go_on();
-        self.travels(&stage.ways);
+        self.travels(stage.ways);
         println!("{:?}: all travels so", stage.encapsulations);
     }
 
     /// All uplinks carry what is sent so, both ways, and nothing else of pods.
-    pub(crate) fn travels(&self, ways: &[Ways; 2]) {
+    pub(crate) fn travels(&self, ways: &[Ways]) {
         let mut captures = self.places.each_ref().map(|place| Capture::start(&place.netns));
         self.streams.go_on();
         captures.iter_mut().for_each(Capture::stop);
@@ -108,7 +108,7 @@ spec:
         }
     }
 
-    fn expected(&self, place: &Place, ways: &[Ways; 2]) -> BTreeSet<Packet> {
+    fn expected(&self, place: &Place, ways: &[Ways]) -> BTreeSet<Packet> {
         let [a, b, c] = &self.places;
         let mut expected = BTreeSet::new();
         for (number, [from, to]) in [[a, b], [b, a], [a, c], [c, a]].into_iter().enumerate() {
@@ -118,7 +118,8 @@ spec:
             for (family, ways) in ways.iter().enumerate() {
                 let inner = [from.pod_addresses[family], to.pod_addresses[family]];
                 let form = ways[number / 2];
-                let outer = if form == Form::Plain { inner } else { [from.address, to.address] };
+                // Of IPv4 where nodes have it.
+                let outer = if form == Form::Plain { inner } else { [from.addresses[0], to.addresses[0]] };
                 expected.insert(Packet { form, outer, inner, fragment: false });
             }
         }
@@ -143,8 +144,9 @@ spec:
             of_segments();
         }
         let [a, _, c] = &self.places;
+        let overhead = OVERHEADS[usize::from(a.addresses[0].is_ipv6())];
         for address in &c.pod_addresses {
-            routes_have_mtu(&self.lab, &a.node, address, mtu - VXLAN_OVERHEAD);
+            routes_have_mtu(&self.lab, &a.node, address, mtu - overhead);
         }
         self.streams.go_on();
         println!("MTU {mtu}: all goes on");
@@ -157,14 +159,17 @@ spec:
     }
 }
 
-fn place(lab: &Lab, node: &str, pod: &str) -> Place {
+fn place(lab: &Lab, families: &[Family], node: &str, pod: &str) -> Place {
     let status = lab.status().unwrap();
     let pod = status.pods.into_iter().find(|one| one.name == pod).unwrap();
     let node = status.nodes.into_iter().find(|one| one.name == node).unwrap();
-    let pod_addresses: Vec<IpAddr> = pod.ips.iter().map(|one| one.parse().unwrap()).collect();
-    assert!(pod_addresses[0].is_ipv4() && pod_addresses[1].is_ipv6(), "{pod_addresses:?}");
-    let address = node.addresses.iter().filter_map(|one| one.parse().ok()).find(IpAddr::is_ipv4).unwrap();
-    Place { node: node.name, netns: node.netns, address, pod: pod.name, pod_addresses, pod_netns: pod.netns }
+    let read = |all: &[String]| all.iter().map(|one| one.parse().unwrap()).collect::<Vec<IpAddr>>();
+    let (addresses, pod_addresses) = (read(&node.addresses), read(&pod.ips));
+    for all in [&addresses, &pod_addresses] {
+        let of_families = families.iter().map(|family| family.cidr.contains(':'));
+        assert!(all.iter().map(IpAddr::is_ipv6).eq(of_families), "{all:?}");
+    }
+    Place { node: node.name, netns: node.netns, addresses, pod: pod.name, pod_addresses, pod_netns: pod.netns }
 }
 
 fn end(place: &Place, family: usize) -> End {
@@ -176,21 +181,22 @@ fn interfaces(lab: &Lab) -> Vec<String> {
     ["a", "b", "c"].map(show).to_vec()
 }
 
-fn know_the_pods(lab: &Lab, places: &[Place]) {
+fn know_the_pods(lab: &Lab, families: &[Family], places: &[Place]) {
     let route = |machine: &str, to: &str, via: &str| {
         lab.exec(machine, &["ip", "route", "add", to, "via", via]).unwrap();
     };
-    for (node, other, rack) in [("n1", 2, 1), ("n2", 2, 1), ("n3", 1, 2)] {
-        route(node, &format!("172.31.{other}.0/24"), &format!("172.31.{rack}.1"));
-        route(node, &format!("fd31:{other}::/64"), &format!("fd31:{rack}::1"));
-        // Where nothing but tunnels' IPv4 is spoken the first plain packet over IPv6 would wait for its neighbour, in a queue of 200 KiB.
-        lab.exec(node, &["ping", "-c", "1", "-W", "5", &format!("fd31:{rack}::1")]).unwrap();
+    for (node, rack) in [("n1", 0), ("n2", 0), ("n3", 1)] {
+        for Family { subnets, .. } in families {
+            let (gateway, other) = (subnets[rack].1, subnets[1 - rack].0);
+            route(node, other, gateway);
+            // Where nothing but tunnels' IPv4 is spoken the first plain packet over IPv6 would wait for its neighbour, in a queue of 200 KiB.
+            lab.exec(node, &["ping", "-c", "1", "-W", "5", gateway]).unwrap();
+        }
     }
     for place in places {
-        let node_v6 = lab.status().unwrap().nodes.into_iter().find(|one| one.name == place.node).unwrap();
-        let node_v6 = node_v6.addresses.into_iter().find(|one| one.contains(':')).unwrap();
-        route("router", &place.pod_addresses[0].to_string(), &place.address.to_string());
-        route("router", &place.pod_addresses[1].to_string(), &node_v6);
+        for (pod, node) in place.pod_addresses.iter().zip(&place.addresses) {
+            route("router", &pod.to_string(), &node.to_string());
+        }
     }
 }
 
