@@ -22,9 +22,9 @@ fn an_address_on_a_bridge_within_the_machine_is_told_until_another_node_is_reach
         text.contains("on docker0, a bridge without a wire") && text.contains("eth0, which has 172.31.1.11"),
         "{text}"
     );
-    // A virtual machine in it is no way out; a route to another node is.
-    node.ip("tuntap add vm mode tap");
-    node.ip("link set vm master docker0");
+    // A container in it is no way out; a route to another node is.
+    node.ip("link add veth1 type veth peer name inside");
+    node.ip("link set veth1 master docker0");
     assert_eq!(fib.settled().problems, problems);
     node.ip("route add 172.31.2.0/24 dev docker0");
     within(SECOND, "another node is reached by it", || fib.status().problems.is_empty());
