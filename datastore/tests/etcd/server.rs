@@ -3,11 +3,11 @@
 use etcd_client::Client;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use twill_control_plane::free_port;
 
 pub struct Server {
     pub directory: TempDir,
@@ -34,7 +34,7 @@ impl Server {
 
     /// Not started.
     pub fn prepared(arguments: &[&str]) -> Self {
-        let [port, peer] = free_ports();
+        let [port, peer] = std::array::from_fn(|_| free_port().unwrap());
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let cluster = format!("t=http://127.0.0.1:{peer}");
         let directory = tempfile::tempdir().unwrap();
@@ -136,10 +136,4 @@ impl Drop for Server {
 
 fn log_of(directory: &Path) -> String {
     std::fs::read_to_string(directory.join("log")).unwrap_or_default()
-}
-
-fn free_ports<const N: usize>() -> [u16; N] {
-    // All are held at once, so that they differ.
-    let held = std::array::from_fn::<_, N, _>(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
 }

@@ -1,6 +1,7 @@
 //! A kube-apiserver with an etcd behind it.
 
-use crate::process::{Process, free_port};
+use crate::ports::free_port;
+use crate::process::Process;
 use crate::{Authority, Etcd, Identity, asset};
 use anyhow::{Context, ensure};
 use serde_json::json;

@@ -1,6 +1,7 @@
 //! An etcd of one member.
 
-use crate::process::{Process, free_port};
+use crate::ports::free_port;
+use crate::process::Process;
 use crate::{Authority, Identity};
 use anyhow::Context;
 use std::net::TcpStream;

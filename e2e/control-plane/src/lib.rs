@@ -13,9 +13,11 @@ mod api_server;
 mod assets;
 mod certificates;
 mod etcd;
+mod ports;
 mod process;
 
 pub use api_server::{ApiServer, KUBERNETES_SERVICE};
 pub use assets::{asset, distribution_etcd};
 pub use certificates::{Authority, Identity};
 pub use etcd::Etcd;
+pub use ports::free_port;

@@ -7,11 +7,15 @@ use crate::state::{State, Store};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 /// How long etcd may take to listen.
 const START: Duration = Duration::from_secs(30);
+/// Where etcd listens on loopback.
+const PORTS: Range<u16> = 20_000..30_000;
 
 /// Where a new lab's objects will be; nothing is made yet.
 ///
@@ -97,8 +101,15 @@ fn port_of(kubeconfig: &str) -> anyhow::Result<u16> {
     })
 }
 
+/// One below those that the kernel gives to whoever asks for any (`ip_local_port_range`): until etcd starts, and whenever it is down, a
+/// connection that somebody opens would have it.
 fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?.local_addr()?.port())
+    static TOLD: AtomicU16 = AtomicU16::new(0);
+    let of_process = std::process::id().wrapping_mul(37);
+    let next = || of_process.wrapping_add(TOLD.fetch_add(1, Ordering::Relaxed).into()) % PORTS.len() as u32;
+    let mut candidates = PORTS.map(|_| PORTS.start + next() as u16);
+    let found = candidates.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    found.with_context(|| format!("no port from {} to {} is free on loopback", PORTS.start, PORTS.end - 1))
 }
 
 #[cfg(test)]
