@@ -121,6 +121,8 @@ fn lookup(rtnl: &mut Rtnl, address: IpAddr) -> Result<Option<RouteMessage>, Kern
             if matches!(
                 e.raw_os_error(),
                 Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EINVAL | libc::EACCES | libc::ESRCH)
+                    // A kernel without IPv6.
+                    | Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)
             ) =>
         {
             Ok(None)

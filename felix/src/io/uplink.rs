@@ -12,27 +12,35 @@ const ASKED: usize = 8;
 /// The node's uplinks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uplinks {
-    /// Those that have one of the node's addresses, and those on the way to other nodes, by index; never `lo`.
+    /// The one with the address by which tunnels name the node, and those on the way to other nodes, by index; never `lo`.
     pub indices: BTreeSet<u32>,
     /// MTU of the link that has the node's address. A routed address may stand on `lo`, whose MTU is nobody's: then that of the widest link on the way to others; along a
     /// narrower one pods are told by ICMP.
     pub mtu: Option<u32>,
 }
 
-/// By which links the node with these `own` addresses speaks to `others`.
+/// The address by which tunnels name a node with these: its first of IPv4, else its first.
+#[must_use]
+pub fn outer(addresses: &[IpAddr]) -> Option<IpAddr> {
+    addresses.iter().find(|address| address.is_ipv4()).or(addresses.first()).copied()
+}
+
+/// By which links the node with these `own` addresses speaks to `others`; those of another family than its outer address say nothing.
 ///
 /// # Errors
 /// What the kernel said.
 pub fn read(rtnl: &mut Rtnl, own: &[IpAddr], others: impl IntoIterator<Item = IpAddr>) -> Result<Uplinks, KernelError> {
+    let Some(outer) = outer(own) else { return Ok(Uplinks::default()) };
     let links = link::all(rtnl)?;
-    let addresses = link::addresses(rtnl)?.into_iter();
-    let carriers: Vec<u32> = addresses.filter(|(_, address)| own.contains(address)).map(|(index, _)| index).collect();
-    let mut indices: BTreeSet<u32> = carriers.iter().copied().collect();
-    for other in others.into_iter().take(ASKED) {
+    let addresses = link::addresses(rtnl)?;
+    let of_outer = addresses.iter().filter(|(_, address)| *address == outer);
+    let mut indices: BTreeSet<u32> = of_outer.map(|(index, _)| *index).collect();
+    for other in others.into_iter().filter(|other| other.is_ipv4() == outer.is_ipv4()).take(ASKED) {
         indices.extend(route::ways(rtnl, other)?);
     }
     indices.retain(|index| links.iter().any(|link| link.index == *index && !link.loopback));
-    let carrier = carriers.first().and_then(|first| links.iter().find(|link| link.index == *first));
+    let carrier = addresses.iter().find(|(_, address)| own.contains(address));
+    let carrier = carrier.and_then(|(index, _)| links.iter().find(|link| link.index == *index));
     let wires = || links.iter().filter(|link| indices.contains(&link.index));
     let mtu = carrier.and_then(|link| if link.loopback { wires().map(|wire| wire.mtu).max() } else { Some(link.mtu) });
     Ok(Uplinks { indices, mtu })

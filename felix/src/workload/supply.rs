@@ -16,6 +16,7 @@ pub use requested::chosen_by_another;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use twill_crds::ippool::sort_by_age;
 use twill_crds::{IPBlock, IPPool, IPReservation, Namespace, Node};
 use twill_datastore::{Index, Key};
 use twill_ipam::idle::Own;
@@ -227,10 +228,7 @@ impl Supply {
         let own = self.blocks.iter().map(|(_, block)| block.as_ref()).filter(|block| self.owns(block));
         let mut own: Vec<&IPBlock> =
             own.filter(|b| Family::of(b.spec.cidr) == family && ready(&b.spec.cidr) && !barred(&b.spec.cidr)).collect();
-        own.sort_by_key(|block| {
-            let time = block.metadata.creation_timestamp.as_ref().map(|time| time.0);
-            (time.is_none(), time, block.spec.cidr)
-        });
+        sort_by_age(&mut own);
         // A machine without a Node needs none.
         let exists = self.nodes.get(&Key::cluster(&self.owner.node)).is_some();
         let of = |cidr| Own {

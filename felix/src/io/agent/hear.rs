@@ -86,10 +86,14 @@ impl Agent {
     }
 
     pub(super) fn hear_nodes(&mut self, followed: Followed<twill_crds::Node>) {
-        if !self.supply.nodes.apply(followed).is_empty() {
+        let changes = self.supply.nodes.apply(followed);
+        if !changes.is_empty() {
             self.nodes_untold = true;
             self.services_untold = true;
-            self.refresh_uplinks();
+            // Of other nodes the next look does: thousands of them change all the time.
+            if changes.iter().any(|change| change.key.name == self.node) {
+                self.refresh_uplinks();
+            }
             self.host_hears_of_nodes();
         }
     }

@@ -313,14 +313,16 @@ impl Agent {
 
     /// Pods that are attached from now on have the uplink's MTU; those that are there keep theirs.
     pub(crate) fn refresh_uplinks(&mut self) {
-        let own = self.supply.node_addresses(&self.node);
-        let others = self.supply.nodes.iter().map(|(key, _)| key.name.as_str()).filter(|name| *name != self.node);
-        match uplink::read(&mut self.rtnl, &own, others.flat_map(|name| self.supply.node_addresses(name))) {
-            Ok(found) => {
-                self.mtu = found.mtu.or(self.mtu);
-                self.uplinks = found.indices;
-            }
-            Err(error) => tracing::warn!(%error, "the uplinks and their MTU are not known"),
+        let read = |agent: &mut Self| {
+            let (supply, node) = (&agent.supply, &agent.node);
+            let others = supply.nodes.iter().map(|(key, _)| key.name.as_str()).filter(|name| *name != node);
+            // Of each one, what it is in tunnels: its other addresses may be on links that are its operator's.
+            let others = others.filter_map(|name| uplink::outer(&supply.node_addresses(name)));
+            uplink::read(&mut agent.rtnl, &supply.node_addresses(node), others)
+        };
+        if let Some(found) = self.attempt("the node's uplinks", read) {
+            self.mtu = found.mtu.or(self.mtu);
+            self.uplinks = found.indices;
         }
     }
 }
