@@ -197,8 +197,14 @@ impl Tunnel<'_> {
     fn either(&self, plain: Judgement, tunnelled: Judgement) -> Judgement {
         let (node, mut interfaces) = match plain {
             Judgement::Depends { node, interfaces } => (node, interfaces),
-            plain if plain.allows() == tunnelled.allows() => return plain,
-            plain => (self.from.to_owned(), vec![("other interfaces".to_owned(), plain)]),
+            plain => {
+                let node = match &tunnelled {
+                    Judgement::Depends { node, .. } => node,
+                    tunnelled if plain.allows() == tunnelled.allows() => return plain,
+                    _ => self.from,
+                };
+                (node.to_owned(), vec![("other interfaces".to_owned(), plain)])
+            }
         };
         match tunnelled {
             Judgement::Depends { interfaces: more, .. } => {

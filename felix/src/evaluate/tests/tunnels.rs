@@ -162,6 +162,12 @@ fn a_verdict_that_depends_on_interfaces_and_on_the_tunnel_names_the_node_whose_i
     };
     let there = told(closed("Ingress"), "10.42.2.0");
     assert!(there.contains("depends on the interface of node n2") && there.contains("eth0: denied"), "{there}");
+    let carried = Fabric::of(vxlan("CrossSubnet")).with_host("on-eth0", closed("Ingress"));
+    let carried = carried.explained("shop/here", "shop/there", None).to_string();
+    let lines = "depends on the interface of node n2:
+             other interfaces: allowed: no tunnel carries it
+             twill-vxlan, carried by eth0: denied: no rule allows it";
+    assert!(carried.contains(lines), "{carried}");
     let outer = told(closed("Egress"), "shop/there");
     assert!(outer.contains("twill-vxlan, carried by eth0: denied"), "{outer}");
     assert!(!outer.contains("twill-vxlan: depends"), "a sentence has an end: {outer}");
