@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use twill_crds::bmp::BmpStation;
-use twill_crds::ippool::{accepted, sort_by_age, tunnel_addresses};
+use twill_crds::ippool::{accepted, tunnel_addresses};
 use twill_crds::names::DEFAULT_ASN;
 use twill_crds::{BGPConfigurationSpec, IPBlock, IPPool, Object};
 use twill_datastore::Key;
@@ -60,7 +60,7 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     problems.extend(place.problem.clone());
     let Sessions { peers, templates, problems: more } = match &nodes.own {
         Some(own) if nodes.asn.is_some() && shutdown.is_none() => {
-            sessions(objects, &nodes, own, &spec, asn, (&place, &services.between_nodes()))
+            sessions(objects, &nodes, own, &spec, asn, (&place, &services.between_nodes(), &accepted))
         }
         _ => Sessions::default(),
     };
@@ -128,17 +128,11 @@ fn fib_config(
     }
 }
 
-/// This machine's blocks, the oldest first; those that are being deleted too, until they are gone. Not those that felix gives back: when
+/// This machine's blocks; those that are being deleted too, until they are gone. Not those that felix gives back: when
 /// their routes are gone it deletes them. Nor those that another machine claimed under its name: it may still run.
 fn own_blocks<'a>(own: &str, objects: &'a Objects) -> Vec<&'a IPBlock> {
-    let mut blocks: Vec<&IPBlock> = objects
-        .blocks
-        .iter()
-        .map(|(_, block)| block.as_ref())
-        .filter(|block| block.spec.node == own && objects.claimant.owns(block) && !block.is_releasing())
-        .collect();
-    sort_by_age(&mut blocks);
-    blocks
+    let all = objects.blocks.iter().map(|(_, block)| block.as_ref());
+    all.filter(|block| block.spec.node == own && objects.claimant.owns(block) && !block.is_releasing()).collect()
 }
 
 /// Where to listen; peers on interfaces call link-local addresses, which every node has.

@@ -22,7 +22,7 @@ use twill_crds::bgp_filter::FilterRule;
 use twill_crds::bgp_limit::{MaxPrefixesSpec, RETRY_AFTER, WhenExceeded};
 use twill_crds::control::BfdHops;
 use twill_crds::names::{BGP_PORT, HOLD_TIME};
-use twill_crds::{BGPConfigurationSpec, BGPPeer, Object};
+use twill_crds::{BGPConfigurationSpec, BGPPeer, IPPool, Object};
 
 /// Seconds within which a node's speaker is back after a restart (RFC 4724).
 const RESTART_TIME: u16 = 120;
@@ -51,7 +51,7 @@ pub(super) fn sessions(
     own: &NodeAddresses,
     spec: &BGPConfigurationSpec,
     asn: u32,
-    (place, between): (&Place, &[FilterRule]),
+    (place, between, pools): (&Place, &[FilterRule], &[&IPPool]),
 ) -> Sessions {
     let mut gathered = Gathered::default();
     // What was written about one goes before what concerns many.
@@ -91,7 +91,7 @@ pub(super) fn sessions(
         peers.insert(name, peer);
     }
     // Pods may have IPv4 where nodes have none: their blocks are told with the node's IPv6 address as next hop (RFC 8950).
-    let has_v4 = || objects.pools.iter().any(|(_, pool)| matches!(pool.spec.cidr, IpNet::V4(_)));
+    let has_v4 = || pools.iter().any(|pool| matches!(pool.spec.cidr, IpNet::V4(_)));
     if own.v4.is_none() && has_v4() {
         peers.values_mut().filter(|peer| peer.extended_next_hop).for_each(|peer| peer.families = Families::ALL);
     }

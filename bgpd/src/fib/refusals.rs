@@ -1,7 +1,7 @@
 //! Settings that tunnels need and the kernel refuses, although the devices are there: in flow changes of devices and how they went, out flow a sentence for each.
 
 use super::route::Transport;
-use super::tunnel::{Failure, Step};
+use super::tunnel::{self, Failure, Step};
 use super::world::World;
 use super::{Config, Pool};
 use ipnet::IpNet;
@@ -82,9 +82,14 @@ fn is_needed(config: &Config, world: &World, step: &Step) -> bool {
             any(&|pool| Transport::of(pool.encapsulation.protocol) == *transport)
         }
         // IP-in-IP carries no IPv6.
-        Step::AddAddress(link, address) | Step::AddNeighbour(link, address, _) => {
+        Step::AddAddress(link, address) => {
             let v6 = address.is_ipv6();
             any(&|pool| tunnelled(pool, v6)) && (!v6 || name(world, *link) == VXLAN_DEVICE)
+        }
+        // Of the VXLAN device alone.
+        Step::AddNeighbour(_, IpAddr::V6(_), _) => tunnel::needs_ipv6(config).is_some(),
+        Step::AddNeighbour(_, IpAddr::V4(_), _) => {
+            any(&|pool| tunnelled(pool, false) && pool.encapsulation.protocol == Protocol::VXLAN)
         }
         _ => false,
     }

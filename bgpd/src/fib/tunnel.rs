@@ -9,7 +9,7 @@ use super::resolve::LEAST_MTU_V6;
 use super::route::Transport;
 use super::uplinks::{self, uplinks};
 use super::world::{Link, LinkKind, ReversePath, World};
-use super::{Condition, Config, Pool, Problem};
+use super::{Condition, Config, NodeAddresses, Pool, Problem};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -171,7 +171,7 @@ pub fn problems(config: &Config, world: &World, failures: &Failures) -> Vec<Prob
             Some(Failure::Other(text)) => texts.push(format!("device {VXLAN_DEVICE}: {text}")),
         }
     }
-    let six = used(Protocol::VXLAN).find(|pool| matches!(pool.cidr, IpNet::V6(_)));
+    let six = needs_ipv6(config);
     let narrow = vxlan_device(world).filter(|link| link.mtu < LEAST_MTU_V6);
     texts.extend(six.zip(narrow).map(|(pool, Link { mtu, .. })| {
         format!(
@@ -182,6 +182,14 @@ pub fn problems(config: &Config, world: &World, failures: &Failures) -> Vec<Prob
         )
     }));
     texts.into_iter().map(|text| Problem { condition: Condition::Tunnel, text }).collect()
+}
+
+/// A pool that needs IPv6 on the VXLAN device: it is of IPv6, or some other node is named by a link-local address in routes of IPv4, too.
+pub(super) fn needs_ipv6(config: &Config) -> Option<&Pool> {
+    let by_v6 = |node: &NodeAddresses| matches!(config.local.ends(node, Transport::Vxlan), Some((IpAddr::V6(_), _)));
+    let all = config.nodes.iter().any(by_v6);
+    let mut vxlan = config.pools.iter().filter(|pool| pool.encapsulation.protocol == Protocol::VXLAN);
+    vxlan.find(|pool| all || matches!(pool.cidr, IpNet::V6(_)))
 }
 
 fn port_conflict(port: u16, world: &World) -> String {

@@ -69,13 +69,14 @@ fn where_the_nodes_address_is_routed_drivers_are_those_of_the_links_that_lead_to
     world.addresses.insert((1, net("172.31.1.11/32")));
     world.links.insert(1, Link { loopback: true, ..link(1, "lo", 65_536, LinkKind::Other) });
     assert_eq!(suffers(&world), [true, false]);
+    world.links.get_mut(&UPLINK).unwrap().mtu = 1600;
     let config = config(Protocol::VXLAN, When::Always);
     let mtus = |step| match step {
         tunnel::Step::SetMtu(_, _, mtu) => Some(mtu),
         _ => None,
     };
     let steps = tunnel::additions(&config, &world, &BTreeMap::new());
-    assert_eq!(steps.into_iter().filter_map(mtus).collect::<Vec<_>>(), [0; 0], "theirs, too, is the MTU");
+    assert_eq!(steps.into_iter().filter_map(mtus).collect::<Vec<_>>(), [1550, 1580], "theirs, too, is the MTU");
 }
 
 #[test]

@@ -56,6 +56,21 @@ fn nodes_without_ipv4_are_ends_of_vxlan_by_their_ipv6_addresses() {
 }
 
 #[test]
+fn an_uplink_too_narrow_for_the_stand_ins_is_said_of_pools_of_ipv4_too() {
+    for (mtu, fits) in [(1350, true), (1349, false)] {
+        let mut narrow = six_world();
+        narrow.links.get_mut(&UPLINK).unwrap().mtu = mtu;
+        narrow.links.get_mut(&VXLAN).unwrap().mtu = mtu - 70;
+        let mut table = Table::default();
+        table.configure(Config { nodes: vec![six("n2", "fd31:2::11")], ..six_only(Protocol::VXLAN) });
+        table.observe(narrow, Vec::new());
+        let problems = table.status().problems;
+        let told = problems.iter().any(|one| one.condition == Condition::Tunnel && one.text.contains("1350 or more"));
+        assert_eq!(told, !fits, "{mtu}: {problems:?}");
+    }
+}
+
+#[test]
 fn two_nodes_without_a_family_in_common_or_without_what_ipip_needs_are_named() {
     let (none, problems) = wanted(six_only(Protocol::VXLAN), "172.31.7.12");
     assert!(

@@ -72,6 +72,14 @@ fn what_no_pool_needs_is_no_trouble() {
         }
         assert_eq!((table.has_failed(), said(&table)), (false, vec![]));
     }
+    let ipip = config(Protocol::IPIP, When::Always);
+    let four = tunnel::Step::AddNeighbour(VXLAN, ip("172.31.2.11"), [2; 6]);
+    assert!(!refused(&mut table(ipip), &four), "nothing goes by that device");
+    // Between nodes without IPv4 a route of IPv4 names the next hop by its stand-in.
+    let mut bare = config(Protocol::VXLAN, When::Always);
+    bare.local = NodeAddresses { name: "n1".to_owned(), v4: None, v6: "fd31:1::11".parse().ok() };
+    bare.nodes = vec![NodeAddresses { name: "n2".to_owned(), v4: None, v6: "fd31:2::11".parse().ok() }];
+    assert!(refused(&mut table(bare), &six));
     let mut with_six = config(Protocol::VXLAN, When::Always);
     with_six.pools.push(Pool { name: "six".to_owned(), cidr: net("fd42::/64"), ..with_six.pools[0].clone() });
     let mut table = table(with_six);

@@ -23,7 +23,7 @@ const AT_LATEST: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(500);
 /// See [`RETRY`].
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// A greater MTU is to have stood for so long before routes have it: where it goes up and down, that is how often they are written.
+/// Greater MTUs wait until the first of them has waited for so long, and are then written together: where they go up and down, that is how often.
 const STANDS: Duration = Duration::from_secs(15);
 /// A status is told at most this often.
 const STATUS: Duration = Duration::from_millis(100);
