@@ -7,7 +7,9 @@
 
 use crate::exodus::exodus;
 use crate::world::World;
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
+use twill_crds::ip_reservation::Holder;
 use twill_crds::{IPReservation, Object};
 use twill_ipam::Quarantine;
 
@@ -40,14 +42,17 @@ impl Holders {
             all.insert(format!("{uid}/{}/{claimant}/{}", holder.node, holder.pod_uid), reservation);
         }
         let tried = std::mem::take(&mut self.tried);
+        let mut left: BTreeMap<&str, Vec<IpNet>> = BTreeMap::new();
+        for (_, block) in world.blocks.iter().filter(|(_, block)| !all.is_empty() && !world.has_node(&block.seen.node))
+        {
+            left.entry(&block.seen.node).or_default().push(block.cidr());
+        }
         // A block around what he has is freed first: if his machine lives, it claims that again.
         let may_live = |one: &IPReservation| {
-            let holder = one.holder().filter(|holder| !holder.addresses.is_empty());
-            holder.is_some_and(|holder| {
-                let mut blocks = world.blocks.iter().map(|(_, block)| block);
-                blocks.any(|block| {
-                    block.seen.node == holder.node && holder.addresses.iter().any(|one| block.cidr().contains(one))
-                })
+            let blocks_of = |holder: &Holder| left.get(holder.node.as_str());
+            let holder = one.holder().and_then(|holder| Some((holder, blocks_of(holder)?)));
+            holder.is_some_and(|(holder, blocks)| {
+                blocks.iter().any(|block| holder.addresses.iter().any(|one| block.contains(one)))
             })
         };
         let used = |key: &String, one: &IPReservation| doubted || tried.contains(key) || may_live(one);
