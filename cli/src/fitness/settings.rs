@@ -52,10 +52,10 @@ fn reverse_path(facts: &Facts) -> Finding {
         true => format!("net/ipv4/conf/{link}/rp_filter"),
         false => format!("net.ipv4.conf.{link}.rp_filter"),
     };
+    let by = if all >= own { "all" } else { link };
     if all.max(own) != STRICT {
-        return Finding::fine("reverse path", format!("{} is {}", key(link), all.max(own)));
+        return Finding::fine("reverse path", format!("{} is {}", key(by), all.max(own)));
     }
-    let by = if all == STRICT { "all" } else { link };
     Finding::warning(
         "reverse path",
         format!(
@@ -103,8 +103,11 @@ mod tests {
             let finding = reverse_path(&Facts { rp_filter: Some(all.to_owned()), uplink, ..Facts::default() });
             (finding.state, finding.found, finding.remedy)
         };
-        for (all, own) in [("0", "0"), ("1", "2"), ("2", "1"), ("0", "2")] {
-            assert_eq!(told(all, "eth0", own).0, State::Fine, "{all} {own}");
+        for (all, own, found) in
+            [("0", "0", "all.rp_filter is 0"), ("1", "2", "eth0.rp_filter is 2"), ("2", "1", "all.rp_filter is 2")]
+        {
+            let (state, said, _) = told(all, "eth0", own);
+            assert_eq!((state, said), (State::Fine, format!("net.ipv4.conf.{found}")), "{all} {own}");
         }
         for (all, link, own, found, remedy) in [
             ("0", "eth0", "1", "net.ipv4.conf.eth0.rp_filter is 1", "net.ipv4.conf.eth0.rp_filter=2"),
