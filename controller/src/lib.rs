@@ -4,6 +4,7 @@
 //! look whether pods name a node that is gone, free its blocks, write the status of an object, tell an event. Everything outside
 //! [`io`] is pure: no socket, no clock, no file.
 
+mod addresses;
 pub mod conditions;
 mod events;
 pub mod exodus;

@@ -13,7 +13,7 @@ use crate::settled::{Settled, Writes};
 use crate::turns::{PROTOCOL_4, SESSIONS, Turns};
 use crate::world::{Fact, Known, Touched, World};
 use crate::written::{Due, Status};
-use crate::{peers, policies, pools, topology, verdicts};
+use crate::{addresses, peers, policies, pools, topology, verdicts};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::collections::{BTreeMap, BTreeSet};
@@ -296,8 +296,11 @@ impl Controller {
             due.extend(self.world.configurations.iter().filter_map(|(_, one)| Due::of(one, wanted(one))));
         }
         // What nodes follow is in a status, and small clusters that never had one need none.
-        let needed =
-            || topology::needs_reflectors(topology::members(&self.world)) || topology::is_followed(&self.world);
+        let needed = || {
+            topology::needs_reflectors(topology::members(&self.world))
+                || topology::is_followed(&self.world)
+                || !addresses::chosen(&self.world, None).is_empty()
+        };
         if self.world.configurations.is_empty() && needed() {
             self.touched.configurations = true;
             if self.may_write("BGPConfiguration", "default", AT_ONCE, now.at) {

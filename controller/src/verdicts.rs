@@ -1,6 +1,7 @@
 //! Whether policies of the cluster and of namespaces are understood as they are written, and whether the nodes' speakers have what
 //! BGPConfiguration gives them. What is not understood is still in force as far as it denies; the nodes read it as it is read here.
 
+use crate::addresses;
 use crate::conditions::{Judged, conditions};
 use crate::topology;
 use crate::world::World;
@@ -82,9 +83,11 @@ pub fn configuration(configuration: &BGPConfiguration, world: &World, now: Times
     let (nodes, applied) = applied(configuration, world);
     let (sessions, converged) = topology::sessions(configuration, world);
     let judged = [accepted(configuration, &[]), applied, converged];
-    let old = configuration.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let stored = configuration.status.as_ref();
+    let old = stored.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let conditions = conditions(&judged, old, configuration.metadata.generation, now);
-    BGPConfigurationStatus { nodes, sessions: Some(sessions), conditions }
+    let node_addresses = addresses::chosen(world, stored);
+    BGPConfigurationStatus { nodes, sessions: Some(sessions), node_addresses, conditions }
 }
 
 /// By what the nodes find in it, else by what an API server refuses, which an earlier release may have stored.

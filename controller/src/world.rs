@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use twill_crds::node_address::{has_choice, internal_ips};
 use twill_crds::node_network::{BgpState, PROTOCOL_FILTERED, SETTING_REFUSED, TUNNEL_HEALTHY};
 use twill_crds::{
     BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, IPReservation, NamespaceIsolation,
@@ -68,6 +69,8 @@ pub struct Node {
     pub leaving: bool,
     /// Whether it is one of the control plane.
     pub control_plane: bool,
+    /// All its InternalIPs, where several are of one family.
+    pub choice: Vec<IpAddr>,
     /// Seconds since 1970 when it was registered.
     pub created: i64,
 }
@@ -375,6 +378,7 @@ fn node(node: &twill_crds::Node) -> Node {
     let taints = || node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).map(|taint| taint.key.as_str());
     let unschedulable = node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
     let labels = meta.labels.clone().unwrap_or_default();
+    let addresses = internal_ips(node, &[]);
     Node {
         uid: meta.uid.clone().unwrap_or_default(),
         silent: ready("Unknown"),
@@ -383,6 +387,7 @@ fn node(node: &twill_crds::Node) -> Node {
             || meta.deletion_timestamp.is_some()
             || taints().any(|key| REMOVED_SOON.contains(&key)),
         control_plane: labels.contains_key(CONTROL_PLANE) || taints().any(|key| key == CONTROL_PLANE),
+        choice: if has_choice(&addresses) { addresses } else { Vec::new() },
         created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         labels,
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use support::{applied, block, cluster_wide, node, now, object, peer, policy, pool, reported, synced};
 use twill_controller::{Action, Controller, Fact, Written};
 use twill_crds::{BGPConfiguration, BGPFilter, ClusterNetworkPolicy, NamespaceIsolation, Object};
-use twill_datastore::Followed;
 use twill_datastore::event::Occurrence;
+use twill_datastore::{Followed, Revision};
 
 /// A controller whose writes are stored at once, and heard.
 struct World {
@@ -483,4 +483,49 @@ fn of_two_reservations_for_one_pod_the_older_counts_and_its_holder_stays_as_its_
     assert_eq!(conditions(&status("old")), ["Accepted=True/Valid"]);
     assert_eq!(conditions(&status("young")), ["Accepted=False/Duplicate"]);
     assert_eq!(status("old")["holder"], json!({"node": "n1", "podUID": "u"}));
+}
+
+#[test]
+fn nodes_are_told_which_of_several_addresses_one_has_chosen() {
+    let listed = |addresses: &[&str]| {
+        let addresses: Vec<Value> = addresses.iter().map(|one| json!({"type": "InternalIP", "address": one})).collect();
+        let mut node = node("n1", 1);
+        node.status = Some(serde_json::from_value(json!({"addresses": addresses})).unwrap());
+        Fact::node(applied(node))
+    };
+    let says = |address: &str| Fact::Network(applied(reported("n1", 1, address, &[], true)));
+    let configuration: BGPConfiguration = cluster_wide("default", 1, json!({}));
+    let mut world = World::new([listed(&["192.0.2.1", "fd00::1"]), says("192.0.2.1")]);
+    let wants_one = |world: &mut World| {
+        world.at += 1_000;
+        world.controller.plan(now(world.at)).iter().any(|action| matches!(action, Action::Configure))
+    };
+    assert!(!wants_one(&mut world), "one of each family is no choice");
+    world.hear([listed(&["192.0.2.1", "192.0.2.2"])]);
+    assert!(wants_one(&mut world), "nobody could be told");
+    world.hear([Fact::Configuration(applied(configuration))]);
+    let told = |world: &World| {
+        let (_, one) = world.controller.world().configurations.iter().next().unwrap();
+        json!(one.status.as_ref().unwrap().node_addresses)
+    };
+    world.pass(2);
+    assert_eq!(told(&world), json!({"n1": ["192.0.2.1"]}));
+    // A node that chooses is not waited for.
+    world.hear([says("192.0.2.2")]);
+    world.pass(2);
+    assert_eq!(told(&world), json!({"n1": ["192.0.2.2"]}));
+    // Its NodeNetwork is gone, or says an address that is none of its Node's.
+    let network = reported("n1", 1, "192.0.2.2", &[], true);
+    world.hear([Fact::Network(Followed::Deleted(network, Revision(1)))]);
+    world.pass(40);
+    assert_eq!(told(&world), json!({"n1": ["192.0.2.2"]}));
+    world.hear([says("192.0.2.66")]);
+    world.pass(40);
+    assert_eq!(told(&world), json!({}));
+    world.hear([says("192.0.2.2")]);
+    world.pass(40);
+    assert_eq!(told(&world), json!({"n1": ["192.0.2.2"]}));
+    world.hear([listed(&["192.0.2.2"])]);
+    world.pass(40);
+    assert_eq!(told(&world), json!({}), "there is nothing to choose any more");
 }

@@ -99,6 +99,10 @@ pub struct BGPConfigurationStatus {
     /// Who peers with whom now, which nodes follow. Left out until the controller has decided: then they are a mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<Sessions>,
+    /// By which addresses nodes are known whose Nodes list several InternalIPs of one family, by the node's name: what each has chosen, at most one of IPv4 and one of
+    /// IPv6. One that the Node does not list any more does not count. Other nodes are known by what their Nodes list.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_addresses: BTreeMap<String, Vec<IpAddr>>,
     /// `Accepted`: it is valid, and counts. `Applied`: the speaker of every node has the AS that this gives it. `Converged`: the topology
     /// that is asked for is in force, and no node needs what it was before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -23,6 +23,7 @@ pub mod known;
 pub mod manifest;
 pub mod names;
 pub mod namespace_isolation;
+pub mod node_address;
 pub mod node_network;
 pub mod selector;
 pub mod services;
