@@ -1,5 +1,6 @@
 //! The speaker's and the FIB's configuration, from the objects alone.
 
+use super::addresses::candidates;
 use super::advertised::Advertised;
 use super::identifier;
 use super::nodes::{Nodes, nodes};
@@ -88,8 +89,9 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     };
     let configured = wanted(objects, own, &nodes, &local);
     let fib = fib_config(&spec, &nodes, local, &speaker, prefixes, &blocks, &accepted);
-    let fib = fib::Config { services: services.ranges, ..fib };
     let node = objects.nodes.get(&Key::cluster(own));
+    let candidates = node.map(|node| candidates(node)).unwrap_or_default();
+    let fib = fib::Config { services: services.ranges, candidates, ..fib };
     let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref());
     let going_down = conditions.is_some_and(|all| all.iter().any(is_shutdown));
     let node_exists = node.is_some();

@@ -4,6 +4,7 @@
 //! configuration ([`Desired`]) and the node's part of NodeNetwork ([`report`]). Pure: [`crate::io::cluster`] follows the
 //! datastore and writes the status.
 
+mod addresses;
 mod advertised;
 mod desired;
 mod exposed;
@@ -21,7 +22,7 @@ mod topology;
 
 pub use desired::{Desired, desired};
 pub use objects::{Claimant, Heard, Objects, Snapshot, scopes};
-pub use report::{Observed, report};
+pub use report::{Observed, STANDS, report};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

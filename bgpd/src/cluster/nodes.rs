@@ -4,7 +4,7 @@ use super::identifier::identifier;
 use super::objects::Objects;
 use crate::fib::NodeAddresses;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, OnceLock};
 use twill_crds::bgp::NodeAsn;
 use twill_crds::{Node, Object};
@@ -28,31 +28,6 @@ pub(super) struct Nodes {
     pub(super) problems: Vec<String>,
 }
 
-/// The first InternalIP of each family that can be a next hop.
-fn addresses(node: &Node) -> NodeAddresses {
-    let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    let internal = all.filter(|address| address.type_ == "InternalIP");
-    let mut found = NodeAddresses { name: node.name().to_owned(), v4: None, v6: None };
-    for address in internal.filter_map(|address| address.address.parse::<IpAddr>().ok()) {
-        match address {
-            IpAddr::V4(address) if found.v4.is_none() && usable_v4(address) => found.v4 = Some(address),
-            IpAddr::V6(address) if found.v6.is_none() && usable_v6(address) => found.v6 = Some(address),
-            _ => {}
-        }
-    }
-    found
-}
-
-fn usable_v4(address: Ipv4Addr) -> bool {
-    let no_host = address.is_unspecified() || address.is_multicast() || address.is_broadcast();
-    // Of this machine or its link alone: what a cache of names on each node listens on, say.
-    !(no_host || address.is_loopback() || address.is_link_local())
-}
-
-fn usable_v6(address: Ipv6Addr) -> bool {
-    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_unicast_link_local())
-}
-
 /// The nodes as they were read last. In a large cluster reading them is most of what an event costs, and few events are about nodes.
 pub(super) type Known = OnceLock<(String, NodeAsn, Arc<Nodes>)>;
 
@@ -74,7 +49,7 @@ fn read(own: &str, objects: &Objects, asn: &NodeAsn) -> Nodes {
     let mut owners: BTreeMap<IpAddr, &str> = BTreeMap::new();
     let (mut result, mut older) = (Nodes::default(), 0);
     for node in by_age {
-        let found = addresses(node);
+        let found = objects.addresses.of(node.name());
         let all = found.v4.map(IpAddr::V4).into_iter().chain(found.v6.map(IpAddr::V6));
         let taken = all.clone().find_map(|address| owners.get(&address).map(|owner| (address, *owner)));
         let problems = if node.name() == own { &mut result.own_problems } else { &mut result.problems };

@@ -1,5 +1,6 @@
 //! The objects that decide, as last heard. Only remembers.
 
+use super::addresses::{Addresses, Kept};
 use super::desired::Desired;
 use super::filters::Rules;
 use super::nodes::Known;
@@ -9,6 +10,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{NodeCondition, Secret};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use twill_crds::bgp::BGPConfigurationStatus;
 use twill_crds::topology::Sessions;
 use twill_crds::{
     BGPConfiguration, BGPFilter, BGPPeer, EndpointSlice, IPBlock, IPPool, Node, NodeNetwork, NodeNetworkSpec, Object,
@@ -43,6 +45,8 @@ pub enum Heard {
 /// All objects that decide.
 pub struct Objects {
     pub(super) nodes: Index<Node>,
+    /// By which addresses they are known.
+    pub(super) addresses: Addresses,
     /// What they mean, until one of them or the configuration changes.
     pub(super) known_nodes: Known,
     pub(super) pools: Index<IPPool>,
@@ -104,6 +108,8 @@ pub struct Snapshot {
     configurations: Vec<BGPConfiguration>,
     #[serde(default)]
     decided: Option<Sessions>,
+    #[serde(default)]
+    addresses: Kept,
     peers: Vec<BGPPeer>,
     #[serde(default)]
     filters: Vec<BGPFilter>,
@@ -147,6 +153,7 @@ impl Objects {
             Heard::Node(step) => {
                 let first = self.heard.take(&step);
                 let changes = self.nodes.apply(trimmed(*step));
+                self.learn_addresses(&changes);
                 let changed = changes.iter().any(decides) || first;
                 if changed {
                     self.known_nodes = Known::new();
@@ -159,6 +166,7 @@ impl Objects {
                 let changed = take(&mut self.configurations, step, &mut self.heard);
                 self.known_nodes = Known::new();
                 self.learn_decision();
+                self.learn_choices();
                 changed
             }
             Heard::Peer(step) => {
@@ -186,6 +194,22 @@ impl Objects {
         let configuration = self.configurations.get(&Key::cluster("default"));
         let decided = configuration.and_then(|configuration| configuration.status.as_ref()?.sessions.clone());
         self.decided = decided.or(self.decided.take());
+    }
+
+    fn learn_addresses(&mut self, changes: &[Change<Node>]) {
+        let status = status(&self.configurations);
+        for Change { key, new, .. } in changes {
+            match new {
+                Some(node) => self.addresses.learn(node, status),
+                None => self.addresses.forget(&key.name),
+            }
+        }
+    }
+
+    /// Nodes may have chosen other addresses.
+    fn learn_choices(&mut self) {
+        let status = status(&self.configurations);
+        self.nodes.iter().for_each(|(_, node)| self.addresses.learn(node, status));
     }
 
     /// Which blocks are this machine's; whether that is something else than before.
@@ -252,6 +276,9 @@ impl Objects {
             blocks: all(&self.blocks),
             configurations: all(&self.configurations),
             decided: self.decided.clone(),
+            addresses: self
+                .addresses
+                .kept(self.nodes.iter().map(|(_, node)| node.as_ref()), status(&self.configurations)),
             peers: all(&self.peers),
             filters: all(&self.filters),
             rules: self.rules.clone(),
@@ -269,12 +296,15 @@ impl Objects {
             index.apply(Followed::Synced { items, revision: Revision::default() });
             index
         }
+        let configurations = index(snapshot.configurations);
+        let addresses = Addresses::remembered(snapshot.nodes.iter(), status(&configurations), &snapshot.addresses);
         let mut objects = Self {
             nodes: index(snapshot.nodes),
+            addresses,
             known_nodes: Known::new(),
             pools: index(snapshot.pools),
             blocks: index(snapshot.blocks),
-            configurations: index(snapshot.configurations),
+            configurations,
             decided: snapshot.decided,
             peers: index(snapshot.peers),
             filters: index(snapshot.filters),
@@ -293,6 +323,11 @@ impl Objects {
         objects.rules.learn(&objects.peers, &objects.filters);
         objects
     }
+}
+
+/// What the controller says to all nodes.
+fn status(configurations: &Index<BGPConfiguration>) -> Option<&BGPConfigurationStatus> {
+    configurations.get(&Key::cluster("default"))?.status.as_ref()
 }
 
 /// Whether anything that is read differs. A kubelet says every few minutes that it lives, which in a large cluster is often.

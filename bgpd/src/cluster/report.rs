@@ -2,7 +2,7 @@
 
 use super::Desired;
 use crate::fib;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,6 +10,10 @@ use twill_crds::node_network::{
     BgpState, PEERS_DOWN, PROTOCOL_FILTERED, SETTING_REFUSED, TUNNEL_HEALTHY, TUNNEL_UNUSABLE,
 };
 
+/// Type of the condition that the node's addresses do.
+const ADDRESS_VALID: &str = "AddressValid";
+/// An address is not to do for so long before another is taken: a link comes back, and a lease is renewed.
+pub const STANDS: SignedDuration = SignedDuration::from_secs(10);
 /// Characters of a condition's message; the API server refuses a status with a longer one as a whole.
 const MESSAGE: usize = 32_768;
 /// What stands at the end of one that is cut.
@@ -66,7 +70,6 @@ fn still_filtered(old: &BgpState, beside: &[String]) -> Option<String> {
 /// The new state; equal to `old` if nothing changed. A condition keeps its transition time while its status is the same.
 #[must_use]
 pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Timestamp) -> BgpState {
-    let local = &desired.fib.local;
     let of = |condition| -> Vec<String> {
         observed.fib.problems.iter().filter(|p| p.condition == condition).map(|p| p.text.clone()).collect()
     };
@@ -77,7 +80,7 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
     let (broken, tunnel) = tunnels(observed, of(fib::Condition::Tunnel), of(fib::Condition::Setting), old);
     let judged = [
         ("BGPReady", "Configured", "Misconfigured", ready),
-        ("AddressValid", "Found", "NoUsableAddress", address),
+        (ADDRESS_VALID, "Found", "NoUsableAddress", address),
         (TUNNEL_HEALTHY, "Usable", broken, tunnel),
         ("RoutesResolved", "Resolved", "NextHopUnresolved", of(fib::Condition::Resolved)),
         ("RoutesInstalled", "Installed", "KernelRefused", of(fib::Condition::Installed)),
@@ -110,7 +113,7 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
         conditions.push(condition("Drained", "Drained", "Draining", &open, &old.conditions, now));
     }
     BgpState {
-        addresses: local.v4.map(IpAddr::V4).into_iter().chain(local.v6.map(IpAddr::V6)).collect(),
+        addresses: addresses(desired, observed, &conditions, now),
         asn: Some(desired.speaker.asn),
         tunnel_addresses: desired.fib.tunnel_sources.clone(),
         peers_down: Some(desired.configured.difference(&observed.up).take(PEERS_DOWN).cloned().collect()),
@@ -118,6 +121,17 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
         reflects: desired.reflects,
         conditions,
     }
+}
+
+/// By what the node is known, or wants to be known because that has not done for a while.
+fn addresses(desired: &Desired, observed: &Observed, conditions: &[Condition], now: Timestamp) -> Vec<IpAddr> {
+    let wrong = conditions.iter().find(|condition| condition.type_ == ADDRESS_VALID && condition.status == "False");
+    let stands = wrong.is_some_and(|since| now.duration_since(since.last_transition_time.0) >= STANDS);
+    if stands && !observed.fib.better.is_empty() {
+        return observed.fib.better.clone();
+    }
+    let local = &desired.fib.local;
+    local.v4.map(IpAddr::V4).into_iter().chain(local.v6.map(IpAddr::V6)).collect()
 }
 
 fn is_or_are(count: u32) -> &'static str {

@@ -12,6 +12,7 @@ use twill_crds::node_network::BgpState;
 use twill_crds::{Object, Protocol};
 use twill_datastore::{Followed, Revision};
 
+mod addresses;
 mod filters;
 mod peers;
 mod remotes;

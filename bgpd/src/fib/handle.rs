@@ -3,6 +3,7 @@
 use super::{Change, Config, Ends, Hosts};
 use crate::scoped::ScopedAddr;
 use ipnet::IpNet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -93,6 +94,8 @@ pub struct Status {
     pub offloads_disabled: u64,
     /// How often the kernel refused a setting that tunnels need.
     pub settings_refused: u64,
+    /// By what the node would better be known, where an address by which it is does not do and its Node lists another that does; else empty.
+    pub better: Vec<IpAddr>,
     /// What is wrong, with what kind of thing it concerns.
     pub problems: Vec<Problem>,
 }

@@ -62,6 +62,8 @@ pub struct Config {
     pub peers: BTreeSet<IpAddr>,
     /// This node's own addresses, the outer sources of tunnels.
     pub local: NodeAddresses,
+    /// All addresses by which this node could be known, in the order of its Node.
+    pub candidates: Vec<IpAddr>,
     /// Inner source towards pods through a tunnel, of each family at most one; also an address of the tunnel devices.
     pub tunnel_sources: Vec<IpAddr>,
     /// Routing table.
@@ -91,6 +93,7 @@ impl Default for Config {
             nodes: Vec::new(),
             peers: BTreeSet::new(),
             local: NodeAddresses::default(),
+            candidates: Vec::new(),
             tunnel_sources: Vec::new(),
             table: 254,
             protocol: twill_crds::names::RTPROT_BGPD,

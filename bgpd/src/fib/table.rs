@@ -327,7 +327,8 @@ impl Table {
         let installed = (learned + self.unreachable.len()) as u64;
         let (repairs, offloads_disabled, settings_refused) =
             (self.repairs, self.offloads_disabled, self.refusals.total());
-        Status { installed, repairs, offloads_disabled, settings_refused, problems }
+        let better = address::better(&self.config, &self.world);
+        Status { installed, repairs, offloads_disabled, settings_refused, better, problems }
     }
 
     /// An own prefix that still leads elsewhere, by the RIB's word or by that of an earlier run, is not ours to answer for yet.

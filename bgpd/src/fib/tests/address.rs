@@ -61,6 +61,42 @@ fn an_address_that_others_can_reach_is_not_doubted() {
     for kind in [LinkKind::Veth, LinkKind::Bridge] {
         assert!(told("eth9", kind, "172.17.0.1", route).is_empty(), "other nodes are reached by it");
     }
+    let by_itself = |world: &mut World| {
+        world.addresses.retain(|(index, _)| *index != INNER);
+        world.addresses.insert((INNER, net("172.17.0.1/32")));
+    };
+    assert!(told("br0", LinkKind::Bridge, "172.17.0.1", by_itself).is_empty(), "told by BGP");
+    assert_eq!(told("nodelocaldns", LinkKind::Other, "172.17.0.1", by_itself).len(), 1);
     let unnumbered = |world: &mut World| world.addresses.retain(|(index, _)| *index != UPLINK);
     assert!(told("veth1", LinkKind::Veth, "172.17.0.1", unnumbered).is_empty(), "there is no better one");
+}
+
+#[test]
+fn of_several_addresses_the_first_that_does_is_the_better_one_and_one_that_does_is_kept() {
+    let better = |local: &str, candidates: &[&str]| {
+        let mut world = world();
+        world.links.insert(INNER, link(INNER, "docker0", 1500, LinkKind::Bridge));
+        world.addresses.extend([(INNER, net("172.17.0.1/16")), (UPLINK, net("172.31.1.99/24"))]);
+        let mut config = config(Protocol::None, When::Always);
+        config.local = node("n1", local);
+        config.candidates = candidates.iter().map(|one| ip(one)).collect();
+        let mut table = Table::default();
+        table.configure(config);
+        table.observe(world, Vec::new());
+        let status = table.status();
+        let told = status.problems.iter().find(|problem| problem.condition == Condition::Address);
+        let told = told.map(|problem| problem.text.clone()).unwrap_or_default();
+        (status.better, told)
+    };
+    let all = ["172.17.0.1", "172.18.0.1", "172.31.1.99", "172.31.1.11"];
+    assert_eq!(better("172.31.1.11", &all), (Vec::new(), String::new()), "others go before it");
+    let (found, told) = better("172.17.0.1", &all);
+    assert_eq!(found, [ip("172.31.1.99")]);
+    assert!(
+        told.contains("on docker0, a bridge without a wire") && told.contains("its Node lists 172.31.1.99, too"),
+        "{told}"
+    );
+    let (none, told) = better("172.17.0.1", &all[..2]);
+    assert!(none.is_empty() && told.contains("start the kubelet with --node-ip="), "{told}");
+    assert_eq!(better("172.18.0.1", &all).0, [ip("172.31.1.99")], "it is on no interface");
 }

@@ -1,6 +1,6 @@
 //! Writes this node's part of NodeNetwork.
 
-use crate::cluster::{Desired, Observed, report};
+use crate::cluster::{Desired, Observed, STANDS, report};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,9 +35,12 @@ pub async fn report_status(
             wait = if matches!(error, Error::Conflict(_)) { RETRY } else { (wait * 2).clamp(RETRY, RETRY_MAX) };
             continue;
         }
+        // Another address is taken when that has stood for a while.
+        let chooses = !seen.fib.better.is_empty();
         let more = tokio::select! {
             changed = desired.changed() => changed,
             changed = observed.changed() => changed,
+            () = tokio::time::sleep(STANDS.unsigned_abs()), if chooses => Ok(()),
         };
         if more.is_err() {
             return;
