@@ -162,7 +162,8 @@ impl<'a> Walk<'a> {
         let came_to @ (name, _) = self.way.came_to.as_ref()?;
         let v4 = dst.address()?.is_ipv4();
         let node = self.universe.nodes.get(name)?;
-        let address = *node.addresses.iter().chain(&node.known_as).find(|address| address.is_ipv4() == v4)?;
+        let external = || node.known_as.iter().copied().find(|address| address.is_ipv4() == v4);
+        let address = self.universe.address_of_node(name, v4).or_else(external)?;
         Some((Side::Node { node: name.clone(), pod: None, address }, came_to))
     }
 

@@ -37,7 +37,6 @@ impl Universe {
 
     /// The address of its node that a pod's address becomes on the way to nodes elsewhere; none: it stays.
     pub(super) fn translated(&self, pod: &Pod, address: IpAddr) -> Option<IpAddr> {
-        let own = &self.nodes.get(&pod.node).filter(|_| self.pools.nat.contains(address))?.addresses;
-        own.iter().copied().find(|own| own.is_ipv4() == address.is_ipv4())
+        self.address_of_node(&pod.node, address.is_ipv4()).filter(|_| self.pools.nat.contains(address))
     }
 }

@@ -243,8 +243,7 @@ impl Universe {
     /// A node as the outer packets of tunnels name it.
     pub(super) fn tunnel_end(&self, node: &str) -> Option<Side> {
         // Tunnels are between IPv4 addresses where nodes have them, whatever is inside.
-        let all = &self.nodes.get(node)?.addresses;
-        let address = *all.iter().find(|address| address.is_ipv4()).or_else(|| all.iter().next())?;
+        let address = self.address_of_node(node, true).or_else(|| self.address_of_node(node, false))?;
         Some(Side::Node { node: node.to_owned(), pod: None, address })
     }
 }

@@ -16,7 +16,8 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use twill_crds::{self as crds, ClusterNetworkPolicy, NamespaceIsolation};
+use twill_crds::node_address::internal_ips;
+use twill_crds::{self as crds, ClusterNetworkPolicy, NamespaceIsolation, Object as _};
 
 /// All pods, namespaces, policies and nodes at one moment.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,8 @@ pub struct Universe {
     /// What rules are called that have a name.
     pub(super) names: BTreeMap<(PolicyKey, Direction, usize), String>,
     pub(super) nodes: BTreeMap<String, Node>,
+    /// Their own addresses, those by which they are known first.
+    known_by: BTreeMap<String, Vec<IpAddr>>,
     pub(super) owners: BTreeMap<IpAddr, PodKey>,
     pub(super) hosts: BTreeMap<IpAddr, String>,
     /// Nodes by all addresses by which policy means them.
@@ -99,11 +102,17 @@ impl Universe {
         let blocks = objects.blocks.iter().map(|block| (block.spec.node.as_str(), block.spec.cidr));
         let of_model = Self::of(pods, namespaces, policies, nodes(objects.nodes.iter(), blocks));
         let fabric = Fabric::of(objects.bgp_configurations);
+        let status =
+            objects.bgp_configurations.iter().find(|one| one.name() == "default").and_then(|one| one.status.as_ref());
+        let chosen = |node: &core::Node| status.map(|status| status.chosen_by(node.name())).unwrap_or_default();
+        let known_by =
+            objects.nodes.iter().map(|node| (node.name().to_owned(), internal_ips(node, chosen(node)))).collect();
         // Of pools that overlap, the oldest, as for nodes.
         let pools = crds::ippool::accepted(objects.pools).0;
         Self {
             usual: Usual::of(of_model.nodes.values(), &fabric.ports),
             tunnels: Tunnels::of(&pools, objects.blocks, fabric),
+            known_by,
             problems,
             names,
             host_policies,
@@ -138,6 +147,7 @@ impl Universe {
             }
         }
         for node in nodes.values() {
+            universe.known_by.insert(node.name.clone(), node.addresses.iter().copied().collect());
             let all = node.addresses.iter().chain(&node.tunnels);
             universe.hosts.extend(all.map(|a| (*a, node.name.clone())));
             for address in &node.known_as {
@@ -159,6 +169,11 @@ impl Universe {
     /// Whether an address is one of the selected nodes'.
     pub(super) fn is_node(&self, selector: &Selector, address: IpAddr) -> bool {
         self.is_one_of(&self.known_as, selector, address)
+    }
+
+    /// The address of a family by which a node is known.
+    pub(super) fn address_of_node(&self, node: &str, v4: bool) -> Option<IpAddr> {
+        self.known_by.get(node)?.iter().copied().find(|address| address.is_ipv4() == v4)
     }
 
     /// Whether one of the selected nodes may send from an address.

@@ -14,7 +14,7 @@ pub use named::{PoolNames, Whom};
 pub use requested::chosen_by_another;
 
 use ipnet::IpNet;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use twill_crds::ippool::sort_by_age;
 use twill_crds::{IPBlock, IPPool, IPReservation, Namespace, Node};
@@ -44,6 +44,8 @@ pub struct Supply {
     pub giving: BTreeSet<IpNet>,
     /// Nodes.
     pub nodes: Index<Node>,
+    /// By which addresses nodes are known that have a choice.
+    pub chosen: BTreeMap<String, Vec<IpAddr>>,
     /// Namespaces.
     pub namespaces: Index<Namespace>,
 }

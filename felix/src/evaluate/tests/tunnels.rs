@@ -290,3 +290,22 @@ fn a_fix_is_told_for_each_of_the_ways_that_may_be_taken() {
     assert!(!told.allowed && !told.depends() && text.contains(&fix("192.0.2.1")), "{told}");
     assert!(text.contains(&format!("ingress denied: no rule allows it (fix: {})", fix("10.42.1.64"))), "{told}");
 }
+
+#[test]
+fn a_node_of_several_addresses_is_seen_by_the_one_that_it_is_known_by() {
+    let seen = |chosen: Value| {
+        let addresses =
+            ["192.0.2.9", "192.0.2.1", "2001:db8::9"].map(|one| json!({"type": "InternalIP", "address": one}));
+        let node = json!({"metadata": {"name": "n1"}, "status": {"addresses": addresses}});
+        let configuration = json!({"apiVersion": "twill.network/v1", "kind": "BGPConfiguration",
+            "metadata": {"name": "default"}, "spec": {}, "status": {"nodeAddresses": chosen}});
+        let universe = Universe::new(&Objects {
+            nodes: &[serde_json::from_value(node).unwrap()],
+            bgp_configurations: &[serde_json::from_value(configuration).unwrap()],
+            ..Objects::default()
+        });
+        [true, false].map(|v4| universe.address_of_node("n1", v4).unwrap().to_string())
+    };
+    assert_eq!(seen(json!({})), ["192.0.2.9", "2001:db8::9"], "the first that its Node lists");
+    assert_eq!(seen(json!({"n1": ["192.0.2.1"], "n2": ["192.0.2.9"]})), ["192.0.2.1", "2001:db8::9"]);
+}

@@ -67,6 +67,11 @@ impl Agent {
         self.host.configurations.apply(followed);
         let configuration = self.host.configurations.get(&Key::cluster(BGP_CONFIGURATION));
         let spec = configuration.map(|object| object.spec.clone()).unwrap_or_default();
+        let status = configuration.and_then(|object| object.status.as_ref());
+        let chosen = status.map(|status| status.node_addresses.clone()).unwrap_or_default();
+        if std::mem::replace(&mut self.supply.chosen, chosen.clone()) != chosen {
+            self.refresh_uplinks();
+        }
         self.host.ports.hear(spec.listen_port, spec.vxlan_port, Instant::now());
         self.services_untold = true;
         self.follow_ports();

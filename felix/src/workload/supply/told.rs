@@ -4,6 +4,7 @@ use super::Supply;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use twill_crds::node_address::internal_ips;
 use twill_crds::{IPBlock, IPPool, ippool};
 use twill_datastore::{Followed, Key};
 use twill_ipam::Seen;
@@ -68,12 +69,10 @@ impl Supply {
         self.blocks.iter().map(|(_, block)| seen(block)).collect()
     }
 
-    /// Internal addresses of a node, in the order of its status.
+    /// Internal addresses of a node, first those by which it is known.
     #[must_use]
-    pub fn node_addresses(&self, node: &str) -> Vec<IpAddr> {
-        let node = self.nodes.get(&Key::cluster(node));
-        let status = node.and_then(|node| node.status.as_ref()).and_then(|status| status.addresses.as_ref());
-        let internal = status.into_iter().flatten().filter(|address| address.type_ == "InternalIP");
-        internal.filter_map(|address| address.address.parse().ok()).collect()
+    pub fn node_addresses(&self, name: &str) -> Vec<IpAddr> {
+        let chosen = self.chosen.get(name).map(Vec::as_slice).unwrap_or_default();
+        self.nodes.get(&Key::cluster(name)).map(|node| internal_ips(node, chosen)).unwrap_or_default()
     }
 }
