@@ -261,11 +261,16 @@ impl Table {
         self.refused.insert((prefix, metric), reason);
     }
 
-    /// Whether the kernel refused something that is still wanted; worth another try later.
+    /// Whether the kernel refused a route that is still wanted; worth another try later.
     #[must_use]
-    pub fn has_failed(&self) -> bool {
-        let settings = self.refusals.any();
-        settings || !self.refused.is_empty() || self.devices.values().any(|failure| *failure != Failure::Unsupported)
+    pub fn routes_failed(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// The same of a device or its settings.
+    #[must_use]
+    pub fn devices_failed(&self) -> bool {
+        self.refusals.any() || self.devices.values().any(|failure| *failure != Failure::Unsupported)
     }
 
     /// Follows these next hops, and no others.

@@ -16,7 +16,7 @@ fn said(table: &Table) -> Vec<String> {
 fn a_setting_that_is_refused_is_said_with_the_way_out_counted_and_tried_again_until_it_is_taken() {
     let mut table = table(config(Protocol::VXLAN, When::CrossSubnet));
     table.difference();
-    assert!(!table.has_failed());
+    assert!(!table.devices_failed());
     let why = "it loses packets";
     let cases: [(tunnel::Step, &[&str]); 4] = [
         (
@@ -51,10 +51,10 @@ fn a_setting_that_is_refused_is_said_with_the_way_out_counted_and_tried_again_un
         for part in parts.iter().chain(&["Operation not permitted", "it is tried again"]) {
             assert!(texts[0].contains(part), "{part}: {}", texts[0]);
         }
-        assert!(table.has_failed());
+        assert!(table.devices_failed());
         assert_eq!(table.status().settings_refused, 2 * (number as u64 + 1));
         table.device_result(step, None);
-        assert_eq!((table.has_failed(), said(&table)), (false, vec![]));
+        assert_eq!((table.devices_failed(), said(&table)), (false, vec![]));
     }
 }
 
@@ -70,7 +70,7 @@ fn what_no_pool_needs_is_no_trouble() {
         for step in steps {
             assert!(!refused(&mut table, step), "{step:?}");
         }
-        assert_eq!((table.has_failed(), said(&table)), (false, vec![]));
+        assert_eq!((table.devices_failed(), said(&table)), (false, vec![]));
     }
     let ipip = config(Protocol::IPIP, When::Always);
     let four = tunnel::Step::AddNeighbour(VXLAN, ip("172.31.2.11"), [2; 6]);

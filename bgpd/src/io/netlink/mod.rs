@@ -3,6 +3,7 @@
 //! In flow the commands of a [`Fib`] handle and the kernel's notifications; out flow rtnetlink requests and the
 //! [`Feedback`]. One thread owns both sockets. It decides nothing: [`Table`] does.
 
+mod backoff;
 mod decode;
 mod encode;
 mod ethtool;

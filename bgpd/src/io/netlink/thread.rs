@@ -1,5 +1,6 @@
 //! The FIB's thread: commands and notifications in, one round of observation and difference out.
 
+use super::backoff::Backoff;
 use super::kernel::Kernel;
 use super::monitor::{Judge, Monitor};
 use crate::fib::table::Table;
@@ -19,10 +20,6 @@ use twill_crds::names::VXLAN_DEVICE;
 const QUIET: Duration = Duration::from_millis(20);
 /// …which is never put off for longer than this.
 const AT_LATEST: Duration = Duration::from_millis(200);
-/// What the kernel refused is tried again after this, doubled up to [`RETRY_MAX`].
-const RETRY: Duration = Duration::from_millis(500);
-/// See [`RETRY`].
-const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Greater MTUs wait until the first of them has waited for so long, and are then written together: where they go up and down, that is how often.
 const STANDS: Duration = Duration::from_secs(15);
 /// A status is told at most this often.
@@ -63,7 +60,8 @@ pub fn start(
         told_at: None,
         untold: false,
         pending: None,
-        retry: None,
+        route_retry: Backoff::default(),
+        device_retry: Backoff::default(),
         raise: None,
         settles: Vec::new(),
         shows: Vec::new(),
@@ -92,7 +90,9 @@ struct Worker {
     /// The status may be another than the one that was told.
     untold: bool,
     pending: Option<Pending>,
-    retry: Option<(Instant, Duration)>,
+    /// A setting that is refused for good keeps no route waiting.
+    route_retry: Backoff,
+    device_retry: Backoff,
     /// When routes that wait for a greater MTU get it.
     raise: Option<Instant>,
     settles: Vec<Box<dyn FnOnce(Status) + Send>>,
@@ -141,10 +141,8 @@ impl Worker {
         if let Some(reason) = self.pending.take_if(|pending| pending.due() <= now).map(|pending| pending.reason) {
             self.observe(reason);
         }
-        if self.retry.is_some_and(|(at, _)| at <= now) {
-            self.work.routes = true;
-            self.work.devices = true;
-        }
+        self.work.routes |= self.route_retry.is_due(now);
+        self.work.devices |= self.device_retry.is_due(now);
         if self.raise.take_if(|at| *at <= now).is_some() {
             self.table.raise();
             self.work.routes = true;
@@ -157,7 +155,8 @@ impl Worker {
             self.expect("a netlink error");
         }
         if work.routes || work.devices {
-            self.schedule_retry(now);
+            self.route_retry.went(self.table.routes_failed(), now);
+            self.device_retry.went(self.table.devices_failed(), now);
             self.raise = self.table.waits_to_raise().then(|| self.raise.unwrap_or(now + STANDS));
         }
         if work.reach || std::mem::take(&mut self.work.reach) {
@@ -275,18 +274,6 @@ impl Worker {
         Ok(failure.is_none())
     }
 
-    /// Other work does not put off what is due: of devices nothing is tried but on an event, or then.
-    fn schedule_retry(&mut self, now: Instant) {
-        self.retry = self.table.has_failed().then(|| match self.retry {
-            None => (now + RETRY, RETRY),
-            Some((at, wait)) if at > now => (at, wait),
-            Some((_, wait)) => {
-                let wait = (wait * 2).min(RETRY_MAX);
-                (now + wait, wait)
-            }
-        });
-    }
-
     fn tell(&mut self, now: Instant) {
         let settles = std::mem::take(&mut self.settles);
         let recent = self.told_at.is_some_and(|at| now < at + STATUS);
@@ -314,7 +301,8 @@ impl Worker {
     /// Waits for a command, a notification, or the next time at which something is due.
     fn sleep(&mut self) {
         let status = self.told_at.map(|at| at + STATUS).filter(|_| self.untold);
-        let due = [self.pending.as_ref().map(Pending::due), self.retry.map(|(at, _)| at), self.raise, status];
+        let pending = self.pending.as_ref().map(Pending::due);
+        let due = [pending, self.route_retry.due(), self.device_retry.due(), self.raise, status];
         let timeout = match due.into_iter().flatten().min() {
             _ if self.more => PollTimeout::ZERO,
             None => PollTimeout::NONE,
