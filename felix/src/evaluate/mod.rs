@@ -15,10 +15,10 @@ mod host;
 mod hostport;
 mod judge;
 mod nat;
-mod nodeport;
 mod packet;
 mod party;
 mod policies;
+mod service;
 mod story;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -1,5 +1,5 @@
 //! natOutgoing: what a pod sends to an address that no pool has carries its node's address from there on, and who judges it elsewhere sees the
-//! node. (What it is that a Service's proxy hides is another matter: see `nodeport`.)
+//! node. (What it is that a Service's proxy hides is another matter: see `service`.)
 
 use super::party::Side;
 use super::universe::Universe;

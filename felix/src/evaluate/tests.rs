@@ -1,7 +1,7 @@
 //! Stories as a person reads them.
 
 mod hosts;
-mod nodeports;
+mod services;
 mod tunnels;
 
 use super::*;

@@ -3,8 +3,8 @@
 use super::host::Usual;
 use super::hostport::{HostPort, host_ports};
 use super::nat::Pools;
-use super::nodeport::{ServicePort, service_ports};
 use super::policies::Policies;
+use super::service::{ServicePort, service_ports};
 use super::told::Told;
 use super::tunnel::{Fabric, Tunnels};
 use crate::host::ports::Ports;
