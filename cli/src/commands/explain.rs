@@ -104,6 +104,9 @@ pub(super) fn value(explanation: &Explanation) -> Value {
         Some(Entered::NodePort { node, port, service }) => {
             value["nodePort"] = json!({"node": node, "port": port, "service": service});
         }
+        Some(Entered::External { address, port, service }) => {
+            value["external"] = json!({"address": address, "port": port, "service": service});
+        }
         Some(Entered::ClusterIp { address, port, service }) => {
             value["clusterIP"] = json!({"address": address, "port": port, "service": service});
         }

@@ -65,6 +65,19 @@ pub enum UnknownParty {
     /// A node.
     #[error("there is no node {0}; `twill get nodes` lists them, and a pod is written NAMESPACE/POD")]
     Node(String),
+    /// The node that something from outside comes to, which routers or a balancer choose.
+    #[error(
+        "{address} is an address of Service {service}, and routers or a balancer choose the node that a connection from outside comes to; name one with \
+         --through NODE:{port} (in a test: through: NODE:{port})"
+    )]
+    SomeNode {
+        /// The address that is asked for.
+        address: IpAddr,
+        /// The port there.
+        port: u16,
+        /// NAMESPACE/NAME.
+        service: String,
+    },
 }
 
 /// One end of a connection, found.
@@ -152,7 +165,7 @@ impl Universe {
             return Ok(Vec::new());
         }
         if pod.host_network {
-            let node = self.nodes.get(&pod.node).into_iter().flat_map(|n| n.addresses.iter());
+            let node = self.known_by.get(&pod.node).into_iter().flatten();
             return Ok(pod.addresses.iter().chain(node).copied().collect());
         }
         Ok(pod.addresses.iter().filter(|a| self.owners.get(a) == Some(key)).copied().collect())
@@ -161,7 +174,8 @@ impl Universe {
     /// Those from which other nodes hear it before all others.
     fn addresses_of_node(&self, name: &str) -> Result<Vec<IpAddr>, UnknownParty> {
         let node = self.nodes.get(name).ok_or_else(|| UnknownParty::Node(name.to_owned()))?;
-        Ok(node.addresses.iter().chain(&node.known_as).copied().collect())
+        let own = self.known_by.get(name).into_iter().flatten();
+        Ok(own.chain(&node.known_as).copied().collect())
     }
 
     fn side(&self, party: &Party, address: IpAddr) -> Side {

@@ -1,8 +1,9 @@
-//! Services: where a connection to a port of a node (NodePort), or to a Service's own address, is sent on to.
+//! Services: where a connection to a port of a node (NodePort), to a Service's own address, or to one by which it is known outside (`externalIPs`, a load balancer's) is sent on to.
 //!
 //! They are followed as kube-proxy and its like do: to any ready endpoint, to those on the node that it came to alone where the Service's
 //! `externalTrafficPolicy` is `Local`. Else the proxy hides the sender: who judges on the endpoint's node sees the node that it came to. What a pod
-//! or a node sends to the Service's address is led to an endpoint before it leaves, so policy knows that endpoint alone.
+//! or a node sends to the Service's own address is led to an endpoint before it leaves, so policy knows that endpoint alone. What it sends to one that is known outside has come
+//! to its own node; what comes from outside, to one that a router or a balancer has chosen.
 
 use super::host::Crossing;
 use super::judge::Judgement;
@@ -25,7 +26,9 @@ pub(super) struct ServicePort {
     /// NAMESPACE/NAME.
     service: String,
     /// The Service's own addresses.
-    addresses: Vec<IpAddr>,
+    addresses: BTreeSet<IpAddr>,
+    /// Those by which it is known outside, and nodes answer for.
+    external: BTreeSet<IpAddr>,
     /// The port there.
     port: u16,
     /// The same port as one of every node.
@@ -61,6 +64,7 @@ pub(super) fn service_ports(
             .map(|policy| policy.as_deref() == Some("Local"));
         let addresses: BTreeSet<IpAddr> =
             spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).filter_map(|text| text.parse().ok()).collect();
+        let external = external(service);
         let read = |port: &core::ServicePort| {
             let endpoints = match of.get(&(namespace, name)) {
                 // They have them in no order, and for a moment one in two of them.
@@ -72,7 +76,8 @@ pub(super) fn service_ports(
             };
             Some(ServicePort {
                 service: format!("{namespace}/{name}"),
-                addresses: addresses.iter().copied().collect(),
+                addresses: addresses.clone(),
+                external: external.clone(),
                 port: number(port.port)?,
                 node_port: port.node_port.and_then(number),
                 protocol: Protocol::of_port(port.protocol.as_deref()).ok()?,
@@ -84,6 +89,15 @@ pub(super) fn service_ports(
         spec.ports.iter().flatten().filter_map(read).collect()
     };
     services.iter().flat_map(of_service).collect()
+}
+
+/// Addresses by which a Service is known outside: not those of a balancer that sends on by itself, with a node's port (`ipMode: Proxy`).
+fn external(service: &core::Service) -> BTreeSet<IpAddr> {
+    let own = service.spec.iter().flat_map(|spec| spec.external_ips.iter().flatten());
+    let balancers =
+        service.status.iter().filter_map(|status| status.load_balancer.as_ref()?.ingress.as_ref()).flatten();
+    let balancers = balancers.filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_ref());
+    own.chain(balancers).filter_map(|text| text.parse().ok()).collect()
 }
 
 /// Ready endpoints of a Service's port.
@@ -124,11 +138,11 @@ fn number(port: i32) -> Option<u16> {
 }
 
 impl Universe {
-    /// As [`Universe::explain_by`], once for each receiver that it may be sent on to: where it is sent to a NodePort, or from inside to a
+    /// As [`Universe::explain_by`], once for each receiver that it may be sent on to: where it is sent to a NodePort or to a
     /// Service's address, these are the endpoints of the Service.
     ///
     /// # Errors
-    /// A pod or a node that is named does not exist.
+    /// A pod or a node that is named does not exist, or the node that something from outside comes to has to be named.
     pub fn explain_each(
         &self,
         src: &Party,
@@ -156,12 +170,47 @@ impl Universe {
             let nowhere = || leads_nowhere(from.clone(), to.clone(), protocol, (port, entered), &found.service, place);
             return Ok(if all.is_empty() { vec![nowhere()] } else { all });
         }
-        let Some((node, address, found)) = self.node_port(&to, port, protocol).filter(|_| fresh) else {
+        let asked = At { src, from: &from, to: &to, port, protocol, way };
+        if let Some((node, address, found)) = self.node_port(&to, port, protocol).filter(|_| fresh) {
+            let entered = Entered::NodePort { node: node.to_owned(), port, service: found.service.clone() };
+            return self.sent_on(&asked, (node, address), found, entered);
+        }
+        let Some((address, found)) = self.external_address(&to, port, protocol) else {
             return Ok(vec![self.explain_by(src, dst, port, protocol, way)?]);
         };
-        let entered = Entered::NodePort { node: node.to_owned(), port, service: found.service.clone() };
+        let entered = || Entered::External { address, port, service: found.service.clone() };
+        let nodes = self.comes_to(&asked, found);
+        if nodes.is_empty() && !found.local {
+            return Err(UnknownParty::SomeNode { address, port, service: found.service.clone() });
+        }
+        if nodes.is_empty() {
+            return Ok(vec![leads_nowhere(
+                from.clone(),
+                to.clone(),
+                protocol,
+                (port, entered()),
+                &found.service,
+                None,
+            )]);
+        }
+        let all: Vec<Vec<Explanation>> = nodes
+            .into_iter()
+            .map(|node| self.sent_on(&asked, (node, address), found, entered()))
+            .collect::<Result<_, UnknownParty>>()?;
+        Ok(all.concat())
+    }
+
+    /// To whom a Service's port leads at a node that it was asked for at, by an address.
+    fn sent_on(
+        &self,
+        asked: &At<'_>,
+        (node, address): (&str, IpAddr),
+        found: &ServicePort,
+        entered: Entered,
+    ) -> Result<Vec<Explanation>, UnknownParty> {
+        let At { src, from, to, port, protocol, way } = *asked;
         // Whoever is inside, and is seen to be, is sent to all endpoints.
-        let is_pod = matches!(from, Side::Pod { .. }) && self.seen_beyond(&from, &to).is_none();
+        let is_pod = matches!(from, Side::Pod { .. }) && self.seen_beyond(from, to).is_none();
         let local = found.local && !is_pod && !from.is_on(node);
         let of_family = found.endpoints.iter().filter(|(own, _)| own.is_ipv4() == address.is_ipv4());
         let counts = |(own, _): &&(IpAddr, u16)| !local || self.behind(*own).is_on(node);
@@ -179,9 +228,37 @@ impl Universe {
         }
         if all.is_empty() {
             let place = local.then_some((node, "external"));
-            all.push(leads_nowhere(from, to.clone(), protocol, (port, entered), &found.service, place));
+            all.push(leads_nowhere(from.clone(), to.clone(), protocol, (port, entered), &found.service, place));
         }
         Ok(all)
+    }
+
+    /// The nodes to which a connection to an address comes by which a Service is known outside: the sender's own, or the one that was named; else those with an endpoint where
+    /// others let nothing in. None: it may be any.
+    fn comes_to<'a>(&'a self, asked: &'a At<'_>, found: &ServicePort) -> BTreeSet<&'a str> {
+        match (asked.from, &asked.way.came_to) {
+            (Side::Pod { pod: Pod { node, .. }, .. } | Side::Node { node, .. }, _) => [node.as_str()].into(),
+            (_, Some((node, _))) => [node.as_str()].into(),
+            _ if !found.local => BTreeSet::new(),
+            _ => {
+                let v4 = asked.to.address().is_none_or(|address| address.is_ipv4());
+                let own = found.endpoints.iter().filter(|(own, _)| own.is_ipv4() == v4);
+                own.filter_map(|(own, _)| self.node_of(*own)).collect()
+            }
+        }
+    }
+
+    /// The node of whom an address is.
+    fn node_of(&self, address: IpAddr) -> Option<&str> {
+        let of_pod = self.owners.get(&address).and_then(|pod| self.pods.get(pod)).map(|pod| pod.node.as_str());
+        of_pod.or_else(|| self.hosts.get(&address).map(String::as_str))
+    }
+
+    /// The Service that is known outside by the address that is asked for.
+    fn external_address(&self, dst: &Side, port: u16, protocol: Protocol) -> Option<(IpAddr, &ServicePort)> {
+        let Side::Outside(address) = dst else { return None };
+        let is_it = |one: &&ServicePort| (one.port, one.protocol) == (port, protocol) && one.external.contains(address);
+        Some((*address, self.services.iter().find(is_it)?))
     }
 
     fn node_port<'a>(
@@ -209,6 +286,17 @@ impl Universe {
             |one: &&ServicePort| (one.port, one.protocol) == (port, protocol) && one.addresses.contains(address);
         Some((node, *address, self.services.iter().find(is_it)?))
     }
+}
+
+/// What is asked of a Service's port.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    src: &'a Party,
+    from: &'a Side,
+    to: &'a Side,
+    port: u16,
+    protocol: Protocol,
+    way: &'a Crossing,
 }
 
 /// `place`: the only node whose endpoints count, and by which of the Service's two policies of traffic.

@@ -127,6 +127,15 @@ pub enum Entered {
         /// NAMESPACE/NAME.
         service: String,
     },
+    /// An address by which a Service is known outside.
+    External {
+        /// The address.
+        address: IpAddr,
+        /// Its port.
+        port: u16,
+        /// NAMESPACE/NAME.
+        service: String,
+    },
     /// A Service's own address.
     ClusterIp {
         /// The address.
@@ -145,7 +154,9 @@ impl fmt::Display for Entered {
             Self::NodePort { node, port, service } => {
                 write!(f, "the NodePort {port} of node {node} (Service {service})")
             }
-            Self::ClusterIp { address, port, service } => write!(f, "port {port} of {address} (Service {service})"),
+            Self::ClusterIp { address, port, service } | Self::External { address, port, service } => {
+                write!(f, "port {port} of {address} (Service {service})")
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ pub struct Universe {
     pub(super) names: BTreeMap<(PolicyKey, Direction, usize), String>,
     pub(super) nodes: BTreeMap<String, Node>,
     /// Their own addresses, those by which they are known first.
-    known_by: BTreeMap<String, Vec<IpAddr>>,
+    pub(super) known_by: BTreeMap<String, Vec<IpAddr>>,
     pub(super) owners: BTreeMap<IpAddr, PodKey>,
     pub(super) hosts: BTreeMap<IpAddr, String>,
     /// Nodes by all addresses by which policy means them.

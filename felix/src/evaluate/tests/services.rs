@@ -27,6 +27,10 @@ fn cluster(policy: &str, slices: &[Value]) -> Universe {
         "spec": {"type": "NodePort", "clusterIP": "10.96.0.10", "externalTrafficPolicy": policy, "internalTrafficPolicy": policy, "selector": {"app": "web"},
             "ports": [{"port": 80, "targetPort": "http", "nodePort": 30080}, {"name": "none", "port": 81, "nodePort": 30081, "protocol": "UDP"}]},
     });
+    let mut service = service;
+    service["spec"]["externalIPs"] = json!(["198.51.100.7"]);
+    service["status"] =
+        json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.8"}, {"ip": "198.51.100.9", "ipMode": "Proxy"}]}});
     let clients = json!({
         "metadata": {"namespace": "shop", "name": "clients"},
         "spec": {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}]},
@@ -207,4 +211,47 @@ fn who_is_inside_and_asks_for_a_services_address_is_judged_by_the_endpoints_alon
     let none = &each(&all, "n1", "10.96.0.10", (81, Protocol::UDP))[0];
     let why = "ingress  impossible: Service shop/web has no ready endpoint of this family";
     assert!(!none.allowed && none.to_string().ends_with(why), "{none}");
+}
+
+#[test]
+fn an_address_by_which_a_service_is_known_outside_is_answered_for_by_the_senders_node_or_the_one_that_is_named() {
+    const WEB: (u16, Protocol) = (80, Protocol::TCP);
+    let slices = [slice(json!([{"addresses": ["10.42.1.5"]}, {"addresses": ["10.42.2.5"]}]))];
+    let all = cluster("Cluster", &slices);
+    for address in ["198.51.100.7", "198.51.100.8"] {
+        // As by a NodePort of its own node.
+        let (external, own) = (each(&all, "shop/here", address, WEB), each(&all, "shop/here", "n1", HTTP));
+        assert_eq!(external.len(), 2);
+        for (external, own) in external.iter().zip(&own) {
+            assert!(external.to_string().contains(&format!("port 80 of {address} (Service shop/web)")), "{external}");
+            let said = |one: &Explanation| (one.allowed, one.dst.clone(), one.ingress.to_string(), one.notes.clone());
+            assert_eq!(said(external), said(own));
+        }
+        let (src, dst) = ("203.0.113.5".parse().unwrap(), address.parse().unwrap());
+        let nobody = all.explain_each(&src, &dst, 80, Protocol::TCP, &Crossing::default()).unwrap_err().to_string();
+        assert!(
+            nobody.contains("is an address of Service shop/web") && nobody.contains("--through NODE:80"),
+            "{nobody}"
+        );
+        let way = Crossing { came_to: Some(("n1".to_owned(), 80)), ..Crossing::default() };
+        let named = all.explain_each(&src, &dst, 80, Protocol::TCP, &way).unwrap();
+        let receivers: Vec<(bool, String)> = named.iter().map(|one| (one.allowed, one.dst.to_string())).collect();
+        // The edge of n1 lets 30080 through alone.
+        assert_eq!(
+            receivers,
+            [(false, "shop/here (10.42.1.5)".to_owned()), (false, "shop/there (10.42.2.5)".to_owned())]
+        );
+        assert!(
+            named[0].ingress.allows() && !named[1].ingress.allows(),
+            "who comes from n1 is hidden elsewhere: {named:?}"
+        );
+    }
+    let [balancer] = &each(&all, "shop/here", "198.51.100.9", WEB)[..] else { panic!("one receiver") };
+    assert!(balancer.entered.is_none() && balancer.dst.to_string().starts_with("198.51.100.9"), "{balancer}");
+    let local = each(&cluster("Local", &slices), "203.0.113.5", "198.51.100.7", WEB);
+    let steps: Vec<(bool, bool)> =
+        local.iter().map(|one| (one.through.as_ref().unwrap().allows(), one.ingress.allows())).collect();
+    assert_eq!(steps, [(false, true), (false, true)], "each node leads to its own, and hides nobody: {local:?}");
+    let none = each(&cluster("Local", &[slice(json!([]))]), "203.0.113.5", "198.51.100.7", WEB);
+    assert!(none[0].to_string().ends_with("Service shop/web has no ready endpoint of this family"), "{}", none[0]);
 }
