@@ -150,6 +150,10 @@ fn manifest(document: &Tree) -> Result<Manifest, (u64, String)> {
     Ok(Manifest { kind, value, line })
 }
 
+/// Policies that others have under the same name.
+const POLICIES: [(&str, &str); 2] =
+    [("networking.k8s.io/v1", "NetworkPolicy"), ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy")];
+
 fn kind(api_version: &str, name: &str) -> Result<Kind, String> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     match known::of(group, name) {
@@ -160,7 +164,11 @@ fn kind(api_version: &str, name: &str) -> Result<Kind, String> {
                 known::all().filter(|k| k.group == names::GROUP).map(|k| k.kind.to_string()).collect();
             Err(format!("{name} is no kind of {}; there are {}", names::GROUP, own.join(", ")))
         }
-        None => Ok(known::guess(group, version, name)),
+        // Under another group it is another project's, or a slip of the pen: in either case nobody would be held to it.
+        None => match POLICIES.iter().find(|(_, policy)| *policy == name) {
+            Some((group, _)) => Err(format!("{name} is read as {group} only, not {api_version}")),
+            None => Ok(known::guess(group, version, name)),
+        },
     }
 }
 
@@ -275,8 +283,15 @@ mod tests {
         assert_eq!(found[0].kind.plural, "policies");
         let text = error("apiVersion: twill.network/v1\nkind: IPPol\nmetadata: {name: x}\n");
         assert!(text.starts_with("f.yaml:1: IPPol is no kind of twill.network; there are IPPool"), "{text}");
-        let text = error("apiVersion: networking.k8s.io/v1beta1\nkind: NetworkPolicy\nmetadata: {name: x}\n");
-        assert!(text.contains("NetworkPolicy is read as networking.k8s.io/v1 only"), "{text}");
+        for other in ["networking.k8s.io/v1beta1", "v1", "networking.k8s/v1", "projectcalico.org/v3"] {
+            let text = error(&format!("apiVersion: {other}\nkind: NetworkPolicy\nmetadata: {{name: x}}\n"));
+            assert!(
+                text.contains(&format!("NetworkPolicy is read as networking.k8s.io/v1 only, not {other}")),
+                "{text}"
+            );
+        }
+        let text = error("apiVersion: networking.k8s.io/v1\nkind: ClusterNetworkPolicy\nmetadata: {name: x}\n");
+        assert!(text.contains("is read as policy.networking.k8s.io/v1alpha2 only"), "{text}");
     }
 
     #[test]
