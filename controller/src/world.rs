@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use twill_crds::node_address::{has_choice, internal_ips};
+use twill_crds::node_address::{has_choice, internal_ips, may_be_known};
 use twill_crds::node_network::{BgpState, PROTOCOL_FILTERED, SETTING_REFUSED, TUNNEL_HEALTHY};
 use twill_crds::{
     BGPConfiguration, BGPFilter, BGPPeer, ClusterNetworkPolicy, IPBlock, IPPool, IPReservation, NamespaceIsolation,
@@ -69,7 +69,7 @@ pub struct Node {
     pub leaving: bool,
     /// Whether it is one of the control plane.
     pub control_plane: bool,
-    /// All its InternalIPs, where several are of one family.
+    /// All InternalIPs that it could be known by, where several are of one family.
     pub choice: Vec<IpAddr>,
     /// Seconds since 1970 when it was registered.
     pub created: i64,
@@ -378,7 +378,7 @@ fn node(node: &twill_crds::Node) -> Node {
     let taints = || node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).map(|taint| taint.key.as_str());
     let unschedulable = node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
     let labels = meta.labels.clone().unwrap_or_default();
-    let addresses = internal_ips(node, &[]);
+    let addresses: Vec<IpAddr> = internal_ips(node, &[]).into_iter().filter(|one| may_be_known(*one)).collect();
     Node {
         uid: meta.uid.clone().unwrap_or_default(),
         silent: ready("Unknown"),

@@ -43,14 +43,10 @@ fn known_by(
     NodeAddresses { name: node.name().to_owned(), v4, v6 }
 }
 
-fn both(node: &NodeAddresses) -> impl Iterator<Item = IpAddr> + use<> {
-    node.v4.map(IpAddr::V4).into_iter().chain(node.v6.map(IpAddr::V6))
-}
-
 impl Addresses {
     /// A Node is there, or is another than before, or so is what nodes have chosen.
     pub(super) fn learn(&mut self, node: &Node, status: Option<&BGPConfigurationStatus>) {
-        let before = self.all.get(node.name()).into_iter().flat_map(both);
+        let before = self.all.get(node.name()).into_iter().flat_map(NodeAddresses::all);
         let now = known_by(node, status, before);
         self.all.insert(now.name.clone(), now);
     }
@@ -74,7 +70,7 @@ impl Addresses {
     ) -> Kept {
         let anew = |node: &&Node| known_by(node, status, std::iter::empty());
         let others = nodes.filter(|node| self.all.get(node.name()).is_some_and(|known| *known != anew(node)));
-        Kept(others.map(|node| (node.name().to_owned(), both(&self.of(node.name())).collect())).collect())
+        Kept(others.map(|node| (node.name().to_owned(), self.of(node.name()).all().collect())).collect())
     }
 
     /// As it was when that was kept.

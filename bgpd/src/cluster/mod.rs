@@ -6,6 +6,7 @@
 
 mod addresses;
 mod advertised;
+mod choice;
 mod desired;
 mod exposed;
 mod filters;
@@ -20,9 +21,10 @@ mod report;
 mod services;
 mod topology;
 
+pub use choice::{Choice, STANDS};
 pub use desired::{Desired, desired};
 pub use objects::{Claimant, Heard, Objects, Snapshot, scopes};
-pub use report::{Observed, STANDS, report};
+pub use report::{Observed, report};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -9,7 +9,8 @@ use super::services::Services;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{NodeCondition, Secret};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use twill_crds::bgp::BGPConfigurationStatus;
 use twill_crds::topology::Sessions;
 use twill_crds::{
@@ -163,10 +164,10 @@ impl Objects {
             Heard::Pool(step) => take(&mut self.pools, step, &mut self.heard),
             Heard::Block(step) => take(&mut self.blocks, step, &mut self.heard),
             Heard::Configuration(step) => {
+                let before = configuration(&self.configurations).cloned();
                 let changed = take(&mut self.configurations, step, &mut self.heard);
-                self.known_nodes = Known::new();
                 self.learn_decision();
-                self.learn_choices();
+                self.learn_choices(before.as_deref());
                 changed
             }
             Heard::Peer(step) => {
@@ -191,8 +192,7 @@ impl Objects {
 
     /// The controller's last word about sessions counts until there is another one.
     fn learn_decision(&mut self) {
-        let configuration = self.configurations.get(&Key::cluster("default"));
-        let decided = configuration.and_then(|configuration| configuration.status.as_ref()?.sessions.clone());
+        let decided = status(&self.configurations).and_then(|status| status.sessions.clone());
         self.decided = decided.or(self.decided.take());
     }
 
@@ -206,10 +206,22 @@ impl Objects {
         }
     }
 
-    /// Nodes may have chosen other addresses.
-    fn learn_choices(&mut self) {
-        let status = status(&self.configurations);
-        self.nodes.iter().for_each(|(_, node)| self.addresses.learn(node, status));
+    /// Nodes may have chosen other addresses, or have another AS. Most of what is told in a status every few seconds is neither.
+    fn learn_choices(&mut self, before: Option<&BGPConfiguration>) {
+        let now = configuration(&self.configurations).map(AsRef::as_ref);
+        fn status_of(one: Option<&BGPConfiguration>) -> Option<&BGPConfigurationStatus> {
+            one?.status.as_ref()
+        }
+        let none = BTreeMap::new();
+        let [old, new] = [status_of(before), status_of(now)].map(|one| one.map_or(&none, |one| &one.node_addresses));
+        let is_other = |name: &&String| old.get(*name) != new.get(*name);
+        let others: BTreeSet<&String> = old.keys().chain(new.keys()).filter(is_other).collect();
+        for node in others.iter().filter_map(|name| self.nodes.get(&Key::cluster(name.as_str()))) {
+            self.addresses.learn(node, status_of(now));
+        }
+        if !others.is_empty() || before.map(|one| &one.spec.asn) != now.map(|one| &one.spec.asn) {
+            self.known_nodes = Known::new();
+        }
     }
 
     /// Which blocks are this machine's; whether that is something else than before.
@@ -327,7 +339,11 @@ impl Objects {
 
 /// What the controller says to all nodes.
 fn status(configurations: &Index<BGPConfiguration>) -> Option<&BGPConfigurationStatus> {
-    configurations.get(&Key::cluster("default"))?.status.as_ref()
+    configuration(configurations)?.status.as_ref()
+}
+
+fn configuration(configurations: &Index<BGPConfiguration>) -> Option<&Arc<BGPConfiguration>> {
+    configurations.get(&Key::cluster("default"))
 }
 
 /// Whether anything that is read differs. A kubelet says every few minutes that it lives, which in a large cluster is often.

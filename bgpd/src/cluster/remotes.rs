@@ -1,12 +1,13 @@
 //! Who the other side of a BGPPeer is, seen from this node.
 
+use super::addresses::candidates;
 use super::nodes::Nodes;
 use super::objects::Objects;
 use crate::fib::NodeAddresses;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use twill_crds::BGPPeer;
 use twill_crds::selector::{matches, matches_or_absent};
+use twill_crds::{BGPPeer, Node};
 use twill_datastore::Key;
 
 /// The other side.
@@ -57,7 +58,10 @@ pub(super) fn remote(
     match (remote.address, &remote.interface) {
         // The object selects many nodes, and one of them is the remote itself.
         (Some(address), _) => {
-            let is_self = [own.v4.map(IpAddr::V4), own.v6.map(IpAddr::V6)].contains(&Some(address));
+            // Also by an address that it is not known by, or not any more.
+            let listed = |node: &Node| candidates(node).contains(&address);
+            let node = || objects.nodes.get(&Key::cluster(name));
+            let is_self = own.all().any(|own| own == address) || node().is_some_and(|node| listed(node));
             Ok((!is_self).then_some(Remote::Address(address)))
         }
         (None, Some(interface)) => Ok(Some(Remote::Interface(interface.clone()))),

@@ -2,7 +2,7 @@
 
 use super::Desired;
 use crate::fib;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,10 +10,6 @@ use twill_crds::node_network::{
     BgpState, PEERS_DOWN, PROTOCOL_FILTERED, SETTING_REFUSED, TUNNEL_HEALTHY, TUNNEL_UNUSABLE,
 };
 
-/// Type of the condition that the node's addresses do.
-const ADDRESS_VALID: &str = "AddressValid";
-/// An address is not to do for so long before another is taken: a link comes back, and a lease is renewed.
-pub const STANDS: SignedDuration = SignedDuration::from_secs(10);
 /// Characters of a condition's message; the API server refuses a status with a longer one as a whole.
 const MESSAGE: usize = 32_768;
 /// What stands at the end of one that is cut.
@@ -80,7 +76,7 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
     let (broken, tunnel) = tunnels(observed, of(fib::Condition::Tunnel), of(fib::Condition::Setting), old);
     let judged = [
         ("BGPReady", "Configured", "Misconfigured", ready),
-        (ADDRESS_VALID, "Found", "NoUsableAddress", address),
+        ("AddressValid", "Found", "NoUsableAddress", address),
         (TUNNEL_HEALTHY, "Usable", broken, tunnel),
         ("RoutesResolved", "Resolved", "NextHopUnresolved", of(fib::Condition::Resolved)),
         ("RoutesInstalled", "Installed", "KernelRefused", of(fib::Condition::Installed)),
@@ -113,7 +109,7 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
         conditions.push(condition("Drained", "Drained", "Draining", &open, &old.conditions, now));
     }
     BgpState {
-        addresses: addresses(desired, observed, &conditions, now),
+        addresses: addresses(desired, observed),
         asn: Some(desired.speaker.asn),
         tunnel_addresses: desired.fib.tunnel_sources.clone(),
         peers_down: Some(desired.configured.difference(&observed.up).take(PEERS_DOWN).cloned().collect()),
@@ -123,15 +119,9 @@ pub fn report(desired: &Desired, observed: &Observed, old: &BgpState, now: Times
     }
 }
 
-/// By what the node is known, or wants to be known because that has not done for a while.
-fn addresses(desired: &Desired, observed: &Observed, conditions: &[Condition], now: Timestamp) -> Vec<IpAddr> {
-    let wrong = conditions.iter().find(|condition| condition.type_ == ADDRESS_VALID && condition.status == "False");
-    let stands = wrong.is_some_and(|since| now.duration_since(since.last_transition_time.0) >= STANDS);
-    if stands && !observed.fib.better.is_empty() {
-        return observed.fib.better.clone();
-    }
-    let local = &desired.fib.local;
-    local.v4.map(IpAddr::V4).into_iter().chain(local.v6.map(IpAddr::V6)).collect()
+/// By what the node is known, or wants to be known because that does not do ([`super::Choice`] says when).
+fn addresses(desired: &Desired, observed: &Observed) -> Vec<IpAddr> {
+    if observed.fib.better.is_empty() { desired.fib.local.all().collect() } else { observed.fib.better.clone() }
 }
 
 fn is_or_are(count: u32) -> &'static str {

@@ -14,39 +14,60 @@ struct Wrong {
 }
 
 /// What is wrong with the node's addresses; nothing before links are known, and of a router without a cluster.
-pub(super) fn problems<'a>(config: &'a Config, world: &'a World) -> impl Iterator<Item = Problem> + 'a {
-    let all = both(&config.local).filter(|_| is_judged(config, world));
-    all.filter_map(|address| {
+pub(super) fn problems(config: &Config, world: &World) -> Vec<Problem> {
+    if !is_judged(config, world) {
+        return Vec::new();
+    }
+    let name = &config.local.name;
+    let instead = |other: IpAddr| {
+        format!(
+            "Node {name} lists {other}, too, and is known by that once this has been so for 10 s and twill controller, which has to run, has told all nodes"
+        )
+    };
+    let told = |address: IpAddr| {
         let Wrong { what, way_out } = wrong(config, world, address)?;
-        let way_out = match other(config, world, address) {
-            Some(other) => format!("its Node lists {other}, too, by which it is known once that has been so for 10 s and the controller has told all nodes"),
-            None => way_out,
-        };
-        let text = format!("{address}, the InternalIP of Node {}, {what}; {way_out}", config.local.name);
-        Some(Problem { condition: Condition::Address, text })
-    })
+        let way_out = other(config, world, address.is_ipv4()).map_or(way_out, instead);
+        Some(format!("{address}, the InternalIP of Node {name}, {what}; {way_out}"))
+    };
+    let texts = config.local.all().filter_map(told).chain(nobodys(config, world).into_iter().map(instead));
+    texts.map(|text| Problem { condition: Condition::Address, text }).collect()
 }
 
-/// By what the node would better be known: each address that does not do replaced by the first that its Node lists and that does. Empty where that is nothing else than now.
+/// By what the node would better be known: each address that does not do, or that is another node's, replaced by the first that its Node lists and that does. Empty where that is
+/// nothing else than now.
 pub(super) fn better(config: &Config, world: &World) -> Vec<IpAddr> {
-    let now: Vec<IpAddr> = both(&config.local).collect();
-    let does = |address: &IpAddr| !is_judged(config, world) || wrong(config, world, *address).is_none();
+    if !is_judged(config, world) {
+        return Vec::new();
+    }
+    let does = |address: IpAddr| wrong(config, world, address).is_none();
     let better = |address: IpAddr| {
-        let other = (!does(&address)).then(|| other(config, world, address));
+        let other = (!does(address)).then(|| other(config, world, address.is_ipv4()));
         other.flatten().unwrap_or(address)
     };
-    let better: Vec<IpAddr> = now.iter().copied().map(better).collect();
-    if better == now { Vec::new() } else { better }
+    let better: Vec<IpAddr> = config.local.all().map(better).chain(nobodys(config, world)).collect();
+    if config.local.all().eq(better.iter().copied()) { Vec::new() } else { better }
+}
+
+/// By what a node would take part that takes none, because what goes first in its Node's list is another node's: an address of each family that is listed. Nothing where one
+/// family has none.
+fn nobodys(config: &Config, world: &World) -> Vec<IpAddr> {
+    if config.local.all().next().is_some() {
+        return Vec::new();
+    }
+    let is_listed = |v4: &bool| config.candidates.iter().any(|address| address.is_ipv4() == *v4);
+    let listed = [true, false].into_iter().filter(is_listed);
+    listed.map(|v4| other(config, world, v4)).collect::<Option<_>>().unwrap_or_default()
 }
 
 fn is_judged(config: &Config, world: &World) -> bool {
     !config.alone && !world.links.is_empty()
 }
 
-/// The first address of that family that the node's Node lists and that does.
-fn other(config: &Config, world: &World, address: IpAddr) -> Option<IpAddr> {
-    let mut others = config.candidates.iter().filter(|other| other.is_ipv4() == address.is_ipv4());
-    others.find(|other| wrong(config, world, **other).is_none()).copied()
+/// The first address of a family that the node's Node lists, that no other node is known by, and that does. Of Services, and of bridges, many nodes have the same.
+fn other(config: &Config, world: &World, v4: bool) -> Option<IpAddr> {
+    let is_others = |address: IpAddr| config.nodes.iter().any(|node| node.all().any(|other| other == address));
+    let mut all = config.candidates.iter().filter(|address| address.is_ipv4() == v4);
+    all.find(|address| !is_others(**address) && wrong(config, world, **address).is_none()).copied()
 }
 
 fn wrong(config: &Config, world: &World, address: IpAddr) -> Option<Wrong> {
@@ -62,7 +83,10 @@ fn wrong(config: &Config, world: &World, address: IpAddr) -> Option<Wrong> {
         return None;
     }
     let kind = links.iter().map(|link| inner(world, link)).collect::<Option<Vec<_>>>()?.remove(0);
-    let others = || config.nodes.iter().flat_map(both).filter(|other| other.is_ipv4() == address.is_ipv4());
+    // One that stands on this machine, too, as those of Services and of bridges do, is no way to another.
+    let is_here = |other: &IpAddr| world.addresses.iter().any(|(_, net)| net.addr() == *other);
+    let of_family = |other: &IpAddr| other.is_ipv4() == address.is_ipv4() && !is_here(other);
+    let others = || config.nodes.iter().flat_map(NodeAddresses::all).filter(of_family);
     let ways = || others().filter_map(|other| world.routes.longest_match(other, true)).flat_map(|route| &route.ways);
     // A bridge with a wire in it, and a veth whose other end is a machine's, are how a node in a namespace or container reaches the others.
     if ways().any(|way| links.iter().any(|link| link.index == way.link)) {
@@ -70,7 +94,7 @@ fn wrong(config: &Config, world: &World, address: IpAddr) -> Option<Wrong> {
     }
     let (uplink, better) = ways().find_map(|way| global(world, way.link, address.is_ipv4()))?;
     // One address there would end the other family.
-    let way_out = match both(&config.local).count() {
+    let way_out = match config.local.all().count() {
         1 => format!("start the kubelet with --node-ip={better}"),
         _ => format!("have {better} in the kubelet's --node-ip, beside the address of the other family"),
     };
@@ -107,8 +131,4 @@ fn global(world: &World, index: u32, v4: bool) -> Option<(&str, IpAddr)> {
         IpAddr::V6(address) => !v4 && !address.is_unicast_link_local(),
     };
     own.find(known).map(|address| (link.name.as_str(), address))
-}
-
-fn both(node: &NodeAddresses) -> impl Iterator<Item = IpAddr> + use<> {
-    node.v4.map(IpAddr::V4).into_iter().chain(node.v6.map(IpAddr::V6))
 }

@@ -127,6 +127,13 @@ pub struct NodeAddresses {
     pub v6: Option<Ipv6Addr>,
 }
 
+impl NodeAddresses {
+    /// Both.
+    pub fn all(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

@@ -39,7 +39,9 @@ pub fn read(rtnl: &mut Rtnl, own: &[IpAddr], others: impl IntoIterator<Item = Ip
         indices.extend(route::ways(rtnl, other)?);
     }
     indices.retain(|index| links.iter().any(|link| link.index == *index && !link.loopback));
-    let carrier = addresses.iter().find(|(_, address)| own.contains(address));
+    // The others may be on links that no packet between nodes takes.
+    let by = |own: &IpAddr| addresses.iter().find(|(_, address)| address == own);
+    let carrier = by(&outer).or_else(|| own.iter().find_map(by));
     let carrier = carrier.and_then(|(index, _)| links.iter().find(|link| link.index == *index));
     let wires = || links.iter().filter(|link| indices.contains(&link.index));
     let mtu = carrier.and_then(|link| if link.loopback { wires().map(|wire| wire.mtu).max() } else { Some(link.mtu) });

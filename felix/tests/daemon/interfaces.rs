@@ -88,6 +88,7 @@ fn an_address_of_a_block_is_free_and_one_of_the_node_is_in_use() {
     node.run(&["ip", "addr", "add", "172.31.1.11/24", "dev", "up0"]);
     node.run(&["ip", "link", "set", "up0", "up"]);
     node.run(&["ip", "link", "add", "wide0", "mtu", "1450", "up", "type", "veth", "peer", "name", "wide1"]);
+    node.run(&["ip", "addr", "add", "172.31.9.9/24", "dev", "wide0"]);
     let hops = ["nexthop", "dev", "up0", "nexthop", "dev", "wide0"];
     node.run(&[&["ip", "route", "add", "192.0.2.8/29"], &hops[..]].concat());
     Netns::open(&node.path())
@@ -117,6 +118,9 @@ fn an_address_of_a_block_is_free_and_one_of_the_node_is_in_use() {
             assert_eq!([mtu(routed, &[]), mtu(routed, &["192.0.2.1"])], [None, None], "lo's is nobody's");
             assert_eq!(mtu(routed, &["172.31.1.12"]), Some(1430));
             assert_eq!(mtu(routed, &["172.31.1.12", "192.0.2.9"]), Some(1450), "by either next hop");
+            let several = ["172.31.9.9", "172.31.1.11"].map(|own| own.parse().unwrap());
+            let found = uplink::read(&mut rtnl, &several, []).unwrap();
+            assert_eq!(found.mtu, Some(1450), "of the one that the node is known by");
         })
         .unwrap();
 }

@@ -1,6 +1,8 @@
 //! By which of several addresses nodes are known.
 
 use super::*;
+use crate::cluster::Choice;
+use std::time::{Duration, Instant};
 
 fn chosen(node: &str, addresses: &[&str]) -> Heard {
     let status = json!({"nodeAddresses": {node: addresses}});
@@ -46,26 +48,44 @@ fn a_node_stays_known_by_an_address_that_its_node_lists_until_it_has_chosen_anot
 
 #[test]
 fn an_address_that_does_not_do_is_replaced_when_that_has_stood_for_a_while() {
-    let at = |second: i64| Timestamp::from_second(second).unwrap();
-    let desired = desired("a1", &cluster());
-    let better: Vec<IpAddr> = vec!["172.31.1.99".parse().unwrap()];
-    let problem = fib::Problem { condition: fib::Condition::Address, text: "no".to_owned() };
-    let wrong = fib::Status { better: better.clone(), problems: vec![problem], ..fib::Status::default() };
-    let wrong = Observed { fib: wrong, ..Observed::default() };
-    let mut state = report(&desired, &Observed::default(), &BgpState::default(), at(1));
-    let now = state.addresses.clone();
-    assert_eq!(now, ["172.31.1.11".parse::<IpAddr>().unwrap()]);
-    for (second, observed, says) in [
-        (20, &wrong, &now),
-        (29, &wrong, &now),
+    let began = Instant::now();
+    let ips = |all: &[&str]| all.iter().map(|one| one.parse().unwrap()).collect::<Vec<IpAddr>>();
+    let known =
+        fib::NodeAddresses { name: "a1".to_owned(), v4: "172.31.1.11".parse().ok(), v6: "fd31::11".parse().ok() };
+    let (none, v4) = (ips(&[]), ips(&["172.31.1.99", "fd31::11"]));
+    let (v6, both) = (ips(&["172.31.1.11", "fd31::99"]), ips(&["172.31.1.99", "fd31::99"]));
+    let mut choice = Choice::default();
+    for (second, better, says) in [
+        (20, &v4, &none),
+        (29, &v4, &none),
         // It came back.
-        (30, &Observed::default(), &now),
-        (35, &wrong, &now),
-        (44, &wrong, &now),
-        (45, &wrong, &better),
-        (90, &wrong, &better),
+        (30, &none, &none),
+        (35, &v4, &none),
+        // One family waits as long whatever has been wrong with the other, and does not begin anew for it.
+        (38, &both, &none),
+        (45, &both, &v4),
+        (46, &v4, &v4),
+        (47, &both, &v4),
+        (57, &both, &both),
+        (58, &v6, &v6),
     ] {
-        state = report(&desired, observed, &state, at(second));
-        assert_eq!(state.addresses, *says, "{second}");
+        assert_eq!(choice.settled(&known, better, began + Duration::from_secs(second)), *says, "{second}");
     }
+    let mut desired = desired("a1", &cluster());
+    desired.fib.local = known.clone();
+    let fib = fib::Status { better: both.clone(), ..fib::Status::default() };
+    for (observed, says) in
+        [(Observed::default(), known.all().collect()), (Observed { fib, ..Observed::default() }, both)]
+    {
+        assert_eq!(report(&desired, &observed, &BgpState::default(), Timestamp::UNIX_EPOCH).addresses, says);
+    }
+}
+
+#[test]
+fn a_node_is_no_peer_of_itself_by_an_address_that_it_is_not_known_by_any_more() {
+    let reflector = peer("reflector", json!({"remote": {"address": "172.31.1.11"}, "asn": "internal"}));
+    let moved = [node("a1", &["172.31.1.11", "172.31.1.99"], 1), chosen("a1", &["172.31.1.99"]), reflector];
+    let desired = desired("a1", &with(cluster(), moved));
+    assert_eq!(desired.fib.local.v4.unwrap().to_string(), "172.31.1.99");
+    assert_eq!(desired.speaker.peers.keys().collect::<Vec<_>>(), ["a2", "b1"]);
 }

@@ -62,6 +62,38 @@ fn at_scale_an_event_that_is_about_no_node_costs_a_part_of_one_that_is() {
 }
 
 #[test]
+fn at_scale_the_choice_of_one_node_costs_what_one_node_does_and_other_words_of_the_controller_less() {
+    let second = |n: u32| format!("172.31.{}.{}", n / 250, 1 + n % 250);
+    let told = |nodes: u32, other: u32| {
+        let chosen = |n: u32| (format!("n{n}"), json!([if n == other { "172.16.0.7".to_owned() } else { second(n) }]));
+        let chosen: serde_json::Map<String, Value> = (0..NODES).map(chosen).collect();
+        let status = json!({"nodes": nodes, "nodeAddresses": chosen});
+        Heard::Configuration(applied(object(
+            json!({"metadata": {"name": "default"}, "spec": {"topology": "Fabric"}, "status": status}),
+        )))
+    };
+    let mut objects = Objects::of("n9", "twill-system");
+    for n in 0..NODES {
+        objects.apply(node(&format!("n{n}"), &[&format!("172.16.{}.{}", n / 256, n % 256), &second(n)], n % 60));
+    }
+    let mut all: Vec<Heard> = (0..11).map(|round| told(round, NODES)).collect();
+    let octets = serde_json::to_vec(&objects.snapshot(&desired("n9", &objects))).unwrap().len();
+    objects.apply(told(99, NODES));
+    assert_eq!(desired("n9", &objects).fib.nodes[0].v4.unwrap().to_string(), second(0));
+    let of_words = time(|_| {
+        objects.apply(all.pop().unwrap());
+        drop(desired("n9", &objects));
+    });
+    let mut all: Vec<Heard> = (0..11).map(|round| told(0, 7 * (round % 2) + NODES * (1 - round % 2))).collect();
+    let of_choice = time(|_| {
+        objects.apply(all.pop().unwrap());
+        drop(desired("n9", &objects));
+    });
+    println!("what one node has chosen {of_choice:?}, other words {of_words:?}; snapshot {octets} octets");
+    assert!(of_words * 2 < of_choice, "{of_words:?} {of_choice:?}");
+}
+
+#[test]
 fn what_is_remembered_of_nodes_is_never_older_than_they_are() {
     let mut objects = cluster();
     let others = |objects: &Objects| desired("a1", objects).fib.nodes.len();

@@ -1,9 +1,9 @@
 //! Writes this node's part of NodeNetwork.
 
-use crate::cluster::{Desired, Observed, STANDS, report};
+use crate::cluster::{Choice, Desired, Observed, STANDS, report};
 use jiff::Timestamp;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use twill_crds::{NodeNetwork, NodeNetworkSpec};
 use twill_datastore::{Datastore, Error, Key};
@@ -23,10 +23,15 @@ pub async fn report_status(
     mut observed: watch::Receiver<Observed>,
 ) {
     let mut wait = REPORT;
+    let mut choice = Choice::default();
     loop {
         tokio::time::sleep(wait).await;
         let wanted = desired.borrow_and_update().clone();
-        let seen = observed.borrow_and_update().clone();
+        let mut seen = observed.borrow_and_update().clone();
+        let chooses = !seen.fib.better.is_empty();
+        if let Some(wanted) = &wanted {
+            seen.fib.better = choice.settled(&wanted.fib.local, &seen.fib.better, Instant::now());
+        }
         wait = REPORT;
         if let Some(wanted) = wanted.filter(|wanted| wanted.node_exists)
             && let Err(error) = write_status(&store, &node, &wanted, &seen).await
@@ -36,11 +41,10 @@ pub async fn report_status(
             continue;
         }
         // Another address is taken when that has stood for a while.
-        let chooses = !seen.fib.better.is_empty();
         let more = tokio::select! {
             changed = desired.changed() => changed,
             changed = observed.changed() => changed,
-            () = tokio::time::sleep(STANDS.unsigned_abs()), if chooses => Ok(()),
+            () = tokio::time::sleep(STANDS), if chooses => Ok(()),
         };
         if more.is_err() {
             return;
