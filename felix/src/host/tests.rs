@@ -123,6 +123,28 @@ fn nothing_is_confirmed_that_the_kernel_does_not_hold() {
 }
 
 #[test]
+fn who_confirms_and_goes_on_at_once_has_confirmed() {
+    let manual = |port: u16| json!({"ingress": [{"ports": [{"port": port}]}], "confirmation": {"mode": "Manual"}});
+    let confirmed = |generation: &str| json!({twill_crds::host_policy::CONFIRMED_GENERATION: generation});
+    let begin = Instant::now();
+    // What confirms is replaced before anybody has looked, or stands on what follows; or it is of another generation.
+    let replaced = vec![annotated("h", 4, confirmed("4"), manual(22)), object("h", 5, manual(443))];
+    let (stands, other) =
+        (vec![annotated("h", 5, confirmed("4"), manual(443))], vec![annotated("h", 5, confirmed("5"), manual(443))]);
+    for (heard, is_kept) in [(replaced, true), (stands, true), (other, false)] {
+        let mut trials = Trials::default();
+        trials.want(vec![object("h", 4, manual(22))], begin, WITHOUT_BGP, dead);
+        trials.committed(begin);
+        heard.iter().for_each(|object| trials.hear(object));
+        assert_eq!(trials.judge(after(10, begin), alive) == Step::Keep, is_kept);
+        assert_eq!(restarted(&trials).confirmed().len(), usize::from(is_kept));
+        trials.want(heard[heard.len() - 1..].to_vec(), after(10, begin), WITHOUT_BGP, alive);
+        let plan = trials.plan(Vec::new());
+        assert_eq!((plan.confirmed.len(), plan.trial.is_some()), (usize::from(is_kept), true));
+    }
+}
+
+#[test]
 fn an_operator_confirms_what_asks_for_it_and_nothing_else_does() {
     let manual = json!({"confirmation": {"mode": "Manual", "timeoutSeconds": 300}});
     let (begin, mut trials) = (Instant::now(), Trials::default());

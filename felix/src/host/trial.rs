@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use twill_crds::HostPolicy;
+use twill_crds::host_policy::CONFIRMED_GENERATION;
 
 /// How many self-tests must succeed, one after the other.
 const PASSES: u32 = 2;
@@ -64,6 +65,8 @@ pub struct Running {
     unkept: Option<String>,
     /// Names of its policies that somebody has to confirm; none: self-tests decide.
     awaited: Vec<String>,
+    /// Those of them that somebody has confirmed.
+    given: BTreeSet<String>,
 }
 
 /// What is to be done.
@@ -153,6 +156,18 @@ impl Trials {
             within: running.within,
         });
         Plan { confirmed: self.confirmed.clone(), trial, failsafes }
+    }
+
+    /// A state of an object, whether or not it is the last one that is known: who confirms and goes on at once is heard of in one.
+    pub fn hear(&mut self, object: &HostPolicy) {
+        let Some(running) = self.running.as_mut() else { return };
+        let (name, uid) = (&object.metadata.name, &object.metadata.uid);
+        let is_it = |tried: &&HostPolicy| (&tried.metadata.name, &tried.metadata.uid) == (name, uid);
+        let tried = running.objects.iter().find(is_it).and_then(|tried| tried.metadata.generation);
+        let given = object.metadata.annotations.as_ref().and_then(|all| all.get(CONFIRMED_GENERATION));
+        if given.is_some() && given == tried.map(|generation| generation.to_string()).as_ref() {
+            running.given.extend(name.clone());
+        }
     }
 
     /// These objects select the node. `alive` says how long the kernel goes on with a trial of an earlier felix, by the name of its gate;
@@ -324,6 +339,7 @@ impl Trials {
             passes: 0,
             failed: None,
             unkept: None,
+            given: BTreeSet::new(),
             awaited: deciding()
                 .filter(|policy| policy.confirmation.manual)
                 .map(|policy| name(policy).to_owned())
@@ -384,7 +400,9 @@ impl Running {
     fn is_confirmed(&self) -> bool {
         if self.is_manual() {
             let awaited = |policy: &&Arc<crate::model::HostPolicy>| self.awaited.iter().any(|one| one == name(policy));
-            self.program.iter().filter(awaited).all(|policy| policy.confirmation.given)
+            let given =
+                |policy: &Arc<crate::model::HostPolicy>| policy.confirmation.given || self.given.contains(name(policy));
+            self.program.iter().filter(awaited).all(given)
         } else {
             self.passes >= PASSES
         }

@@ -60,6 +60,11 @@ impl Host {
 
 impl Agent {
     pub(super) fn hear_host_policies(&mut self, followed: Followed<HostPolicy>) {
+        match &followed {
+            Followed::Applied(policy, _) => self.host.trials.hear(policy),
+            Followed::Synced { items, .. } => items.iter().for_each(|policy| self.host.trials.hear(policy)),
+            Followed::Deleted(..) | Followed::Bookmark(_) => {}
+        }
         self.host.changed |= !self.host.policies.apply(followed).is_empty();
     }
 
@@ -143,6 +148,8 @@ impl Agent {
         // A trial that may not begin yet is looked at again.
         let sessions = self.host.facts.established.clone().filter(|_| self.equal && self.host.looked);
         self.host.changed = sessions.is_none();
+        // What was confirmed is in force, also where something else is wanted already.
+        self.is_host_judged();
         let now = Instant::now();
         if self.heard_up_to().is_some() && self.node_exists() {
             let wanted = self.host_policies_here();
@@ -185,6 +192,14 @@ impl Agent {
     }
 
     async fn judge_host(&mut self) {
+        if self.is_host_judged() {
+            self.host.changed = true;
+            self.settle().await;
+        }
+    }
+
+    /// Whether a trial is over.
+    fn is_host_judged(&mut self) -> bool {
         let before = self.host.trials.clone();
         let step = self.host.trials.judge(Instant::now(), lasts);
         let (over, confirmed) = (step != Step::Nothing, step == Step::Keep);
@@ -194,12 +209,9 @@ impl Agent {
             Err(why) if confirmed => {
                 self.host.trials = before;
                 self.host.trials.not_kept(why);
+                false
             }
-            _ if over => {
-                self.host.changed = true;
-                self.settle().await;
-            }
-            _ => {}
+            _ => over,
         }
     }
 
