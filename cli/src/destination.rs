@@ -17,7 +17,15 @@ impl FromStr for Destination {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let party = |text: &str| text.trim_matches(['[', ']']).parse::<Party>();
+        let party = |text: &str| {
+            let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            match inner {
+                None if text.contains(['[', ']']) => {
+                    Err(format!("{text:?} has one bracket alone; write [ADDRESS]:PORT"))
+                }
+                inner => inner.unwrap_or(text).parse::<Party>(),
+            }
+        };
         // An IPv6 address without brackets is all address.
         if text.parse::<std::net::IpAddr>().is_ok() {
             return Ok(Self { party: party(text)?, port: None });
@@ -102,6 +110,9 @@ mod tests {
             "db/pg-0:99999",
             "db/pg-0:0",
             "a/b/c",
+            "[fd00::1:80",
+            "[fd00::1",
+            "fd00::1]:80",
         ] {
             assert_eq!(read(bad), None, "{bad}");
         }

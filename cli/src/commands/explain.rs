@@ -8,6 +8,7 @@ use crate::io::with_store;
 use crate::output::{Format, print_line, print_value};
 use anyhow::bail;
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::process::ExitCode;
 use twill_crds::{Object, Pod};
 use twill_felix::evaluate::{Crossing, Entered, Explanation, Judgement, Party, Universe};
@@ -64,7 +65,12 @@ pub(super) fn crossing(interface: Option<&String>, through: Option<&NodePort>) -
 
 /// All ports that a pod declares.
 fn declared_by(dst: &Party, pods: &[Pod]) -> anyhow::Result<Vec<(u16, Protocol)>> {
-    let Party::Pod(key) = dst else { bail!("{dst} has no declared ports; write {dst}:PORT") };
+    let written = match dst {
+        // Without brackets its last part would be the port.
+        Party::Address(IpAddr::V6(address)) => format!("[{address}]:PORT"),
+        other => format!("{other}:PORT"),
+    };
+    let Party::Pod(key) = dst else { bail!("{dst} has no declared ports; write {written}") };
     let pod = pods.iter().find(|pod| pod.namespace() == key.namespace && pod.name() == key.name);
     let ports: Vec<(u16, Protocol)> = pod.map(declared).into_iter().flatten().collect();
     if ports.is_empty() {

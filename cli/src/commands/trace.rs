@@ -78,7 +78,9 @@ fn addresses(party: &Party, cluster: &Cluster) -> anyhow::Result<Vec<IpAddr>> {
         }
         Party::Pod(key) => {
             let pod = cluster.pods.iter().map(Pod::read).find(|pod| pod.key == *key);
-            let pod = pod.with_context(|| format!("there is no pod {key}; twill get pods lists them"))?;
+            let pod = pod.with_context(|| {
+                format!("there is no pod {key}; twill get pods -n {} lists those of its namespace", key.namespace)
+            })?;
             Ok(pod.addresses.to_vec())
         }
     }

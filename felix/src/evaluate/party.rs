@@ -1,7 +1,7 @@
 //! Who is at the ends of a connection: as people name them, and as they are found.
 
 use super::universe::Universe;
-use crate::model::{Pod, PodKey};
+use crate::model::{Pod, PodKey, Protocol};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -60,11 +60,36 @@ impl fmt::Display for Party {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownParty {
     /// A pod.
-    #[error("there is no pod {0}; `twill get pods` lists them")]
+    #[error("there is no pod {0}; `twill get pods -n {ns}` lists those of its namespace", ns = .0.namespace)]
     Pod(PodKey),
     /// A node.
     #[error("there is no node {0}; `twill get nodes` lists them, and a pod is written NAMESPACE/POD")]
     Node(String),
+    /// A Service has an address, and not that port of it.
+    #[error("{address} is an address of Service {service}, which has no port {port}/{protocol}; it has {has}")]
+    NoPort {
+        /// The address that is asked for.
+        address: IpAddr,
+        /// The port that is asked for.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+        /// NAMESPACE/NAME.
+        service: String,
+        /// The ports that it has.
+        has: String,
+    },
+    /// What comes from outside to a Service's own address.
+    #[error(
+        "{address} is the own address of Service {service}, for pods and nodes: what proxies do with a connection from outside is not followed; ask for a port of \
+         a node, an external address of it, or its pods"
+    )]
+    OwnAddress {
+        /// The address that is asked for.
+        address: IpAddr,
+        /// NAMESPACE/NAME.
+        service: String,
+    },
     /// The node that something from outside comes to, which routers or a balancer choose.
     #[error(
         "{address} is an address of Service {service}, and routers or a balancer choose the node that a connection from outside comes to; name one with \

@@ -176,7 +176,10 @@ impl Universe {
             return self.sent_on(&asked, (node, address), found, entered);
         }
         let Some((address, found)) = self.external_address(&to, port, protocol) else {
-            return Ok(vec![self.explain_by(src, dst, port, protocol, way)?]);
+            return match self.not_followed(&to, port, protocol).filter(|_| fresh) {
+                Some(why) => Err(why),
+                None => Ok(vec![self.explain_by(src, dst, port, protocol, way)?]),
+            };
         };
         let entered = || Entered::External { address, port, service: found.service.clone() };
         let nodes = self.comes_to(&asked, found);
@@ -252,6 +255,19 @@ impl Universe {
     fn node_of(&self, address: IpAddr) -> Option<&str> {
         let of_pod = self.owners.get(&address).and_then(|pod| self.pods.get(pod)).map(|pod| pod.node.as_str());
         of_pod.or_else(|| self.hosts.get(&address).map(String::as_str))
+    }
+
+    /// Why nothing can be said of a connection to a Service's address that leads to none of its ports from here.
+    fn not_followed(&self, dst: &Side, port: u16, protocol: Protocol) -> Option<UnknownParty> {
+        let Side::Outside(address) = *dst else { return None };
+        let has = |one: &&ServicePort| one.addresses.contains(&address) || one.external.contains(&address);
+        let all: Vec<&ServicePort> = self.services.iter().filter(has).collect();
+        let service = all.first()?.service.clone();
+        if all.iter().any(|one| (one.port, one.protocol) == (port, protocol)) {
+            return Some(UnknownParty::OwnAddress { address, service });
+        }
+        let has: Vec<String> = all.iter().map(|one| format!("{}/{}", one.port, one.protocol)).collect();
+        Some(UnknownParty::NoPort { address, port, protocol, service, has: has.join(", ") })
     }
 
     /// The Service that is known outside by the address that is asked for.

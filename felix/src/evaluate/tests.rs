@@ -127,7 +127,10 @@ fn a_pod_without_an_address_is_no_connection_and_says_why() {
 #[test]
 fn who_does_not_exist_is_an_error_and_so_is_what_is_no_party() {
     let missing = shop().explain(&"shop/none".parse().unwrap(), &"shop/cart".parse().unwrap(), 80, Protocol::TCP);
-    assert_eq!(missing.unwrap_err().to_string(), "there is no pod shop/none; `twill get pods` lists them");
+    assert_eq!(
+        missing.unwrap_err().to_string(),
+        "there is no pod shop/none; `twill get pods -n shop` lists those of its namespace"
+    );
     let missing = shop().explain(&"cart".parse().unwrap(), &"shop/cart".parse().unwrap(), 80, Protocol::TCP);
     let sentence = "there is no node cart; `twill get nodes` lists them, and a pod is written NAMESPACE/POD";
     assert_eq!(missing.unwrap_err().to_string(), sentence);

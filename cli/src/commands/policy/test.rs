@@ -7,7 +7,7 @@ use crate::args::PolicyTest;
 use crate::commands::{counted, exit, explain};
 use crate::io::{manifests, with_store};
 use crate::output::{Format, print_line, print_value};
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use cases::{Assertion, Expectation};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -60,7 +60,7 @@ struct Outcome {
 fn held(universe: &Universe, case: cases::Case) -> anyhow::Result<Outcome> {
     let (mut asserted, mut assumed, mut failed) = (0, 0, Vec::new());
     for assertion in case.assertions() {
-        let stories = ask(universe, &assertion)?;
+        let stories = ask(universe, &assertion).with_context(|| case.place())?;
         asserted += 1;
         assumed += usize::from(stories.iter().any(is_assumed));
         failed.extend(first_that_fails(stories, case.expect));

@@ -40,7 +40,7 @@ pub(super) fn open_writer(path: &Path, options: Options) -> Result<Connection, E
     if options.create {
         make_file(path)?;
     } else if !path.exists() {
-        let problem = "does not exist; check the path, or make it with: twill apply".to_owned();
+        let problem = "does not exist; check the path, make it with: twill apply, or name another datastore: --datastore kubernetes:".to_owned();
         return Err(open_error(path, problem));
     }
     let mut connection = connect(path, options.busy)?;

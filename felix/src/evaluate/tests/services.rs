@@ -207,7 +207,6 @@ fn who_is_inside_and_asks_for_a_services_address_is_judged_by_the_endpoints_alon
     let receivers =
         |all: &Universe, src: &str| told(all, src).iter().map(|story| story.dst.to_string()).collect::<Vec<_>>();
     assert_eq!(receivers(&local, "n2"), ["shop/there (10.42.2.5)"]);
-    assert_eq!(receivers(&all, "203.0.113.5"), ["10.96.0.10 (outside the cluster)"], "who leads it there is not known");
     let none = &each(&all, "n1", "10.96.0.10", (81, Protocol::UDP))[0];
     let why = "ingress  impossible: Service shop/web has no ready endpoint of this family";
     assert!(!none.allowed && none.to_string().ends_with(why), "{none}");
@@ -254,4 +253,26 @@ fn an_address_by_which_a_service_is_known_outside_is_answered_for_by_the_senders
     assert_eq!(steps, [(false, true), (false, true)], "each node leads to its own, and hides nobody: {local:?}");
     let none = each(&cluster("Local", &[slice(json!([]))]), "203.0.113.5", "198.51.100.7", WEB);
     assert!(none[0].to_string().ends_with("Service shop/web has no ready endpoint of this family"), "{}", none[0]);
+}
+
+#[test]
+fn what_leads_to_no_port_of_a_service_is_an_error_and_nothing_that_is_allowed() {
+    let all = cluster("Cluster", &[]);
+    let error = |src: &str, dst: &str, port: u16, protocol: Protocol| {
+        let (src, dst) = (src.parse().unwrap(), dst.parse().unwrap());
+        all.explain_each(&src, &dst, port, protocol, &Crossing::default()).unwrap_err().to_string()
+    };
+    for (address, port, protocol) in
+        [("10.96.0.10", 8080, Protocol::TCP), ("10.96.0.10", 80, Protocol::UDP), ("198.51.100.8", 30080, Protocol::TCP)]
+    {
+        let told = error("shop/here", address, port, protocol);
+        assert_eq!(
+            told,
+            format!(
+                "{address} is an address of Service shop/web, which has no port {port}/{protocol}; it has 80/TCP, 81/UDP"
+            )
+        );
+    }
+    let told = error("203.0.113.5", "10.96.0.10", 80, Protocol::TCP);
+    assert!(told.starts_with("10.96.0.10 is the own address of Service shop/web, for pods and nodes"), "{told}");
 }
