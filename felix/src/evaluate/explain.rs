@@ -77,6 +77,9 @@ impl Universe {
     fn story(&self, src: Side, dst: Side, asked: &Asked<'_>, tunnel: Option<&Tunnel<'_>>) -> Explanation {
         let Asked { port, protocol, way, bound } = *asked;
         let mut walk = Walk { universe: self, way, protocol, notes: Vec::new() };
+        let free = |side: &Side| matches!(side, Side::Outside(address) if self.pools.all.contains(*address));
+        let nobodys = [&src, &dst].into_iter().filter(|side| free(side)).filter_map(Side::address);
+        walk.notes.extend(nobodys.map(|address| Note::Nobodys { address }));
         let entry = walk.entry(&dst);
         // Who sends it from elsewhere sees the node that it comes to, and no more.
         let (first, first_port) = match &entry {

@@ -10,7 +10,7 @@ use twill_crds::IPPool;
 /// Addresses of pools, as the table has them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pools {
-    all: Ranges,
+    pub(super) all: Ranges,
     /// Those with natOutgoing.
     nat: Ranges,
 }

@@ -64,6 +64,11 @@ pub enum Note {
     },
     /// The verdict is the same through a tunnel, for another reason; in one sentence.
     SameThrough(String),
+    /// An address of a pool is nobody's now.
+    Nobodys {
+        /// The address.
+        address: IpAddr,
+    },
     /// The receiver's node sees another sender.
     Hidden {
         /// The Service whose proxy does that.
@@ -100,6 +105,10 @@ impl fmt::Display for Note {
             Self::Translated { node } => {
                 write!(f, "the sender's pool has natOutgoing: who judges it elsewhere sees {node}")
             }
+            Self::Nobodys { address } => write!(
+                f,
+                "{address} is of a pool, and no pod has it now: it is judged as one outside the cluster, and otherwise once a pod has it"
+            ),
             Self::Hidden { service, node } => write!(
                 f,
                 "Service {service} has externalTrafficPolicy Cluster: its proxy hides the sender, so the receiver's node sees node {node}"

@@ -309,3 +309,14 @@ fn a_node_of_several_addresses_is_seen_by_the_one_that_it_is_known_by() {
     assert_eq!(seen(json!({})), ["192.0.2.9", "2001:db8::9"], "the first that its Node lists");
     assert_eq!(seen(json!({"n1": ["192.0.2.1"], "n2": ["192.0.2.9"]})), ["192.0.2.1", "2001:db8::9"]);
 }
+
+#[test]
+fn an_address_of_a_pool_that_no_pod_has_is_said_to_be_nobodys() {
+    let all = Fabric::of(json!({"protocol": "None"}));
+    let said = |src: &str, dst: &str| {
+        let told = all.explained(src, dst, None);
+        told.notes.iter().filter(|note| note.to_string().contains("no pod has it now")).count()
+    };
+    assert_eq!((said("shop/here", "10.42.2.99"), said("10.42.2.99", "shop/here")), (1, 1));
+    assert_eq!((said("shop/here", "shop/there"), said("203.0.113.5", "shop/here")), (0, 0));
+}
