@@ -65,6 +65,16 @@ pub enum UnknownParty {
     /// A node.
     #[error("there is no node {0}; `twill get nodes` lists them, and a pod is written NAMESPACE/POD")]
     Node(String),
+    /// A Service, by its name.
+    #[error(
+        "{service} is a Service, and there is no pod of that name; write {address} and a port of the Service, or one of its pods"
+    )]
+    Service {
+        /// NAMESPACE/NAME.
+        service: String,
+        /// Its first address.
+        address: IpAddr,
+    },
     /// A Service has an address, and not that port of it.
     #[error("{address} is an address of Service {service}, which has no port {port}/{protocol}; it has {has}")]
     NoPort {
@@ -185,7 +195,7 @@ impl Universe {
             Party::Node(name) => return self.addresses_of_node(name),
             Party::Pod(key) => key,
         };
-        let pod = self.pods.get(key).ok_or_else(|| UnknownParty::Pod(key.clone()))?;
+        let pod = self.pods.get(key).ok_or_else(|| self.no_pod(key))?;
         if pod.completed {
             return Ok(Vec::new());
         }

@@ -257,6 +257,16 @@ impl Universe {
         of_pod.or_else(|| self.hosts.get(&address).map(String::as_str))
     }
 
+    /// Why a pod of that name is not found.
+    pub(super) fn no_pod(&self, key: &PodKey) -> UnknownParty {
+        let service = key.to_string();
+        let of_service = self.services.iter().filter(|one| one.service == service);
+        match of_service.flat_map(|one| &one.addresses).next() {
+            Some(address) => UnknownParty::Service { service, address: *address },
+            None => UnknownParty::Pod(key.clone()),
+        }
+    }
+
     /// Why nothing can be said of a connection to a Service's address that leads to none of its ports from here.
     fn not_followed(&self, dst: &Side, port: u16, protocol: Protocol) -> Option<UnknownParty> {
         let Side::Outside(address) = *dst else { return None };

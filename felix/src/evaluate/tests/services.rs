@@ -273,6 +273,8 @@ fn what_leads_to_no_port_of_a_service_is_an_error_and_nothing_that_is_allowed() 
             )
         );
     }
+    let told = error("shop/here", "shop/web", 80, Protocol::TCP);
+    assert!(told.starts_with("shop/web is a Service") && told.contains("write 10.96.0.10 and a port"), "{told}");
     let told = error("203.0.113.5", "10.96.0.10", 80, Protocol::TCP);
     assert!(told.starts_with("10.96.0.10 is the own address of Service shop/web, for pods and nodes"), "{told}");
 }
