@@ -51,6 +51,12 @@ pub(super) fn of(kind: &Kind) -> &'static [Column] {
             ("NODE", |o| text(o, "/spec/nodeName")),
             ("LABELS", |o| map(o, "/metadata/labels")),
         ],
+        "Service" => &[
+            ("ADDRESSES", service_ips),
+            ("EXTERNAL", external_ips),
+            ("PORTS", |o| list(o, "/spec/ports", "/port")),
+            ("NODE PORTS", |o| list(o, "/spec/ports", "/nodePort")),
+        ],
         "NetworkPolicy" => {
             &[("PODS", |o| map(o, "/spec/podSelector/matchLabels")), ("TYPES", |o| list(o, "/spec/policyTypes", ""))]
         }
@@ -134,6 +140,18 @@ fn encapsulation(pool: &Value) -> String {
     }
 }
 
+fn service_ips(service: &Value) -> String {
+    match list(service, "/spec/clusterIPs", "").as_str() {
+        "-" => text(service, "/spec/clusterIP"),
+        ips => ips.to_owned(),
+    }
+}
+
+fn external_ips(service: &Value) -> String {
+    let of = [("/spec/externalIPs", ""), ("/status/loadBalancer/ingress", "/ip")];
+    joined(of.into_iter().map(|(path, inner)| list(service, path, inner)).filter(|all| all != "-"))
+}
+
 fn pod_ips(pod: &Value) -> String {
     match list(pod, "/status/podIPs", "/ip").as_str() {
         "-" => text(pod, "/status/podIP"),
@@ -186,5 +204,9 @@ mod tests {
         assert_eq!(line("nodenetwork", network("True")), ["-", "-", "-", "yes", "-"]);
         let pod = json!({"metadata": {"labels": {"app": "a"}}, "status": {"podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}});
         assert_eq!(line("pod", pod), ["-", "10.0.0.1,fd00::1", "-", "app=a"]);
+        let service = json!({"spec": {"clusterIP": "10.96.0.1", "externalIPs": ["192.0.2.7"], "ports": [{"port": 80, "nodePort": 30080}, {"port": 53}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.8"}]}}});
+        assert_eq!(line("service", service), ["10.96.0.1", "192.0.2.7,192.0.2.8", "80,53", "30080,-"]);
+        assert_eq!(line("service", json!({})), ["-"; 4]);
     }
 }
