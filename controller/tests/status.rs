@@ -501,6 +501,8 @@ fn nodes_are_told_which_of_several_addresses_one_has_chosen() {
         world.controller.plan(now(world.at)).iter().any(|action| matches!(action, Action::Configure))
     };
     assert!(!wants_one(&mut world), "one of each family is no choice");
+    world.hear([listed(&["192.0.2.1", "169.254.20.10", "fd00::1", "fe80::1"])]);
+    assert!(!wants_one(&mut world), "nor is one of the machine alone");
     world.hear([listed(&["192.0.2.1", "192.0.2.2"])]);
     assert!(wants_one(&mut world), "nobody could be told");
     world.hear([Fact::Configuration(applied(configuration))]);
