@@ -4,6 +4,8 @@ use crate::world::World;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use twill_crds::bgp::BGPConfigurationStatus;
+use twill_crds::node_address::first_of_each;
+use twill_datastore::Key;
 
 /// What the nodes that have a choice have chosen. One that says nothing now, because its NodeNetwork is gone say, has not chosen otherwise than before.
 #[must_use]
@@ -21,9 +23,17 @@ pub(crate) fn chosen(world: &World, stored: Option<&BGPConfigurationStatus>) -> 
     all
 }
 
-/// Whether a node that had chosen has chosen otherwise, for which others wait.
+/// Whether a node is to be known by another address than who has been told nothing of it takes, or than all have been told: others wait for that.
 #[must_use]
-pub(crate) fn moved(old: &BGPConfigurationStatus, new: &BGPConfigurationStatus) -> bool {
-    let is_other = |(node, old): (&String, &Vec<IpAddr>)| new.node_addresses.get(node).is_some_and(|new| new != old);
-    old.node_addresses.iter().any(is_other)
+pub(crate) fn moved(world: &World, old: Option<&BGPConfigurationStatus>, new: &BGPConfigurationStatus) -> bool {
+    let by_default = |node: &str| -> Vec<IpAddr> {
+        let listed = world.nodes.get(&Key::cluster(node)).map(|node| node.choice.as_slice()).unwrap_or_default();
+        let (v4, v6) = first_of_each(listed);
+        v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6)).collect()
+    };
+    let is_other = |(node, new): (&String, &Vec<IpAddr>)| match old.and_then(|old| old.node_addresses.get(node)) {
+        Some(old) => old != new,
+        None => by_default(node) != *new,
+    };
+    new.node_addresses.iter().any(is_other)
 }

@@ -292,8 +292,12 @@ impl Controller {
             due.extend(self.world.filters.iter().filter_map(|(_, filter)| Due::of(filter, wanted(filter))));
         }
         if touched.configurations || touched.networks || touched.nodes {
-            let wanted = |one: &BGPConfiguration| verdicts::configuration(one, &self.world, now.wall);
-            due.extend(self.world.configurations.iter().filter_map(|(_, one)| Due::of(one, wanted(one))));
+            due.extend(self.world.configurations.iter().filter_map(|(_, one)| {
+                let wanted = verdicts::configuration(one, &self.world, now.wall);
+                let moved = addresses::moved(&self.world, one.status.as_ref(), &wanted);
+                let due = Due::of(one, wanted)?;
+                Some(if moved { Due { pause: AT_ONCE, ..due } } else { due })
+            }));
         }
         // What nodes follow is in a status, and small clusters that never had one need none.
         let needed = || {

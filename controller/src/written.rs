@@ -1,6 +1,5 @@
 //! A status that is to be written: of which object, what to tell then, and how soon.
 
-use crate::addresses;
 use crate::conditions::{ACCEPTED, OWN_ACCEPTED};
 use crate::events::{tells, transitions};
 use crate::plan::{AT_ONCE, LATER, SOON, Written};
@@ -92,6 +91,6 @@ status!(
     Configuration,
     ACCEPTED,
     fn decides(old: &BGPConfigurationStatus, new: &BGPConfigurationStatus) -> bool {
-        old.sessions != new.sessions || addresses::moved(old, new)
+        old.sessions != new.sessions
     }
 );

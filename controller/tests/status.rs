@@ -524,8 +524,9 @@ fn nodes_are_told_which_of_several_addresses_one_has_chosen() {
     world.hear([says("192.0.2.66")]);
     world.pass(40);
     assert_eq!(told(&world), json!({}));
+    // Who has been told nothing would take the first.
     world.hear([says("192.0.2.2")]);
-    world.pass(40);
+    world.pass(2);
     assert_eq!(told(&world), json!({"n1": ["192.0.2.2"]}));
     world.hear([listed(&["192.0.2.2"])]);
     world.pass(40);
