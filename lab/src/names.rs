@@ -71,7 +71,7 @@ pub fn mac(lab: &str, machine: &str, device: &str) -> [u8; 6] {
 }
 
 /// FNV-1a, 64 bit.
-fn hash(text: &str) -> u64 {
+pub(crate) fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 

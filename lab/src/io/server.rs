@@ -9,13 +9,13 @@ use serde_json::Value;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 /// How long etcd may take to listen.
 const START: Duration = Duration::from_secs(30);
 /// Where etcd listens on loopback.
 const PORTS: Range<u16> = 20_000..30_000;
+const NO_PORT: &str = "no port from 20000 to 29999 is free on loopback";
 
 /// Where a new lab's objects will be; nothing is made yet.
 ///
@@ -29,7 +29,7 @@ pub fn find(datastore: Datastore, lab: &str) -> anyhow::Result<Store> {
         }
         Datastore::Etcd => {
             etcd()?;
-            let port = free_port()?;
+            let port = free_ports(lab).next().context(NO_PORT)?;
             Ok(Store { url: format!("etcd:http://127.0.0.1:{port}"), server: Some(port) })
         }
         Datastore::Kubernetes => {
@@ -49,7 +49,8 @@ pub fn start(datastore: Datastore, state: &State) -> anyhow::Result<()> {
     let (Datastore::Etcd, Some(port)) = (datastore, state.server) else { return Ok(()) };
     let (dir, mark) = (names::lab_dir(&state.name), names::mark(&state.name));
     let (data, log) = (dir.join("etcd"), dir.join("etcd.log"));
-    let (clients, peers) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", free_port()?));
+    let peers = free_ports(&state.name).find(|free| *free != port).context(NO_PORT)?;
+    let (clients, peers) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peers}"));
     let (data, members) = (data.display().to_string(), format!("{mark}={peers}"));
     let args = [
         ["--name", &mark],
@@ -101,15 +102,12 @@ fn port_of(kubeconfig: &str) -> anyhow::Result<u16> {
     })
 }
 
-/// One below those that the kernel gives to whoever asks for any (`ip_local_port_range`): until etcd starts, and whenever it is down, a
-/// connection that somebody opens would have it.
-fn free_port() -> anyhow::Result<u16> {
-    static TOLD: AtomicU16 = AtomicU16::new(0);
-    let of_process = std::process::id().wrapping_mul(37);
-    let next = || of_process.wrapping_add(TOLD.fetch_add(1, Ordering::Relaxed).into()) % PORTS.len() as u32;
-    let mut candidates = PORTS.map(|_| PORTS.start + next() as u16);
-    let found = candidates.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
-    found.with_context(|| format!("no port from {} to {} is free on loopback", PORTS.start, PORTS.end - 1))
+/// Ports of loopback that are free now, from one of the lab's own on. Below those that the kernel gives to whoever asks for any (`ip_local_port_range`): until etcd
+/// starts, and whenever it is down, a connection that somebody opens would have it.
+fn free_ports(lab: &str) -> impl Iterator<Item = u16> {
+    let first = names::hash(lab) % PORTS.len() as u64;
+    let of_lab = (PORTS.start + first as u16..PORTS.end).chain(PORTS);
+    of_lab.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
 }
 
 #[cfg(test)]
