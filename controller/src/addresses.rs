@@ -26,14 +26,11 @@ pub(crate) fn chosen(world: &World, stored: Option<&BGPConfigurationStatus>) -> 
 /// Whether a node is to be known by another address than who has been told nothing of it takes, or than all have been told: others wait for that.
 #[must_use]
 pub(crate) fn moved(world: &World, old: Option<&BGPConfigurationStatus>, new: &BGPConfigurationStatus) -> bool {
-    let by_default = |node: &str| -> Vec<IpAddr> {
-        let listed = world.nodes.get(&Key::cluster(node)).map(|node| node.choice.as_slice()).unwrap_or_default();
-        let (v4, v6) = first_of_each(listed);
-        v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6)).collect()
-    };
+    let listed =
+        |node: &str| world.nodes.get(&Key::cluster(node)).map(|node| node.choice.as_slice()).unwrap_or_default();
     let is_other = |(node, new): (&String, &Vec<IpAddr>)| match old.and_then(|old| old.node_addresses.get(node)) {
         Some(old) => old != new,
-        None => by_default(node) != *new,
+        None => first_of_each(listed(node)) != first_of_each(new),
     };
     new.node_addresses.iter().any(is_other)
 }

@@ -58,7 +58,7 @@ impl Addresses {
 
     /// Of one node; it has none before its Node was heard of.
     pub(super) fn of(&self, name: &str) -> NodeAddresses {
-        let none = || NodeAddresses { name: name.to_owned(), v4: None, v6: None };
+        let none = || NodeAddresses { name: name.to_owned(), ..NodeAddresses::default() };
         self.all.get(name).cloned().unwrap_or_else(none)
     }
 

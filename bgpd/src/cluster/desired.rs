@@ -47,7 +47,7 @@ pub fn desired(own: &str, objects: &Objects) -> Desired {
     let nodes = nodes(own, objects, &spec.asn);
     // Without one there is no peer that it could be shown to.
     let asn = nodes.asn.unwrap_or(DEFAULT_ASN);
-    let local = nodes.own.clone().unwrap_or_else(|| NodeAddresses { name: own.to_owned(), v4: None, v6: None });
+    let local = nodes.own.clone().unwrap_or_else(|| NodeAddresses { name: own.to_owned(), ..NodeAddresses::default() });
     let blocks = own_blocks(own, objects);
     let prefixes: BTreeSet<IpNet> = blocks.iter().map(|block| block.spec.cidr).collect();
     let mut problems = nodes.problems.clone();

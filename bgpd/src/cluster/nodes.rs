@@ -50,8 +50,7 @@ fn read(own: &str, objects: &Objects, asn: &NodeAsn) -> Nodes {
     let (mut result, mut older) = (Nodes::default(), 0);
     for node in by_age {
         let found = objects.addresses.of(node.name());
-        let all = found.v4.map(IpAddr::V4).into_iter().chain(found.v6.map(IpAddr::V6));
-        let taken = all.clone().find_map(|address| owners.get(&address).map(|owner| (address, *owner)));
+        let taken = found.all().find_map(|address| owners.get(&address).map(|owner| (address, *owner)));
         let problems = if node.name() == own { &mut result.own_problems } else { &mut result.problems };
         if let Some((address, owner)) = taken {
             problems.push(format!(
@@ -66,8 +65,8 @@ fn read(own: &str, objects: &Objects, asn: &NodeAsn) -> Nodes {
         if let Err(problem) = &number {
             problems.push(format!("Node {}: {problem}", node.name()));
         }
-        owners.extend(all.map(|address| (address, node.name())));
-        if found.v4.is_none() && found.v6.is_none() {
+        owners.extend(found.all().map(|address| (address, node.name())));
+        if found.all().next().is_none() {
             problems.push(format!(
                 "Node {}: status.addresses: there is no InternalIP, so {} takes no part in routing; add one",
                 node.name(),

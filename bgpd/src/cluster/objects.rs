@@ -209,9 +209,6 @@ impl Objects {
     /// Nodes may have chosen other addresses, or have another AS. Most of what is told in a status every few seconds is neither.
     fn learn_choices(&mut self, before: Option<&BGPConfiguration>) {
         let now = configuration(&self.configurations).map(AsRef::as_ref);
-        fn status_of(one: Option<&BGPConfiguration>) -> Option<&BGPConfigurationStatus> {
-            one?.status.as_ref()
-        }
         let none = BTreeMap::new();
         let [old, new] = [status_of(before), status_of(now)].map(|one| one.map_or(&none, |one| &one.node_addresses));
         let is_other = |name: &&String| old.get(*name) != new.get(*name);
@@ -339,7 +336,11 @@ impl Objects {
 
 /// What the controller says to all nodes.
 fn status(configurations: &Index<BGPConfiguration>) -> Option<&BGPConfigurationStatus> {
-    configuration(configurations)?.status.as_ref()
+    status_of(configuration(configurations).map(AsRef::as_ref))
+}
+
+fn status_of(configuration: Option<&BGPConfiguration>) -> Option<&BGPConfigurationStatus> {
+    configuration?.status.as_ref()
 }
 
 fn configuration(configurations: &Index<BGPConfiguration>) -> Option<&Arc<BGPConfiguration>> {
