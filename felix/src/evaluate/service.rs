@@ -152,55 +152,64 @@ impl Universe {
         way: &Crossing,
     ) -> Result<Vec<Explanation>, UnknownParty> {
         let (from, to) = self.ends(src, dst)?;
+        let asked = At { src, from: &from, to: &to, port, protocol, way };
         // What has come to a port of a node already is sent on once.
         let fresh = way.came_to.is_none();
-        let of_address = self.cluster_ip(&from, &to, port, protocol).filter(|_| fresh);
-        if let Some((home, address, found)) = of_address {
-            let entered = Entered::ClusterIp { address, port, service: found.service.clone() };
-            let counts = |own: IpAddr| !found.internal || self.behind(own).is_on(home);
-            let receivers =
-                found.endpoints.iter().filter(|(own, _)| own.is_ipv4() == address.is_ipv4() && counts(*own));
-            let way = Crossing { led: true, ..way.clone() };
-            let stories = receivers.map(|(own, target)| {
-                let explained = self.explain_by(src, &Party::Address(*own), *target, protocol, &way)?;
-                Ok(Explanation { entered: Some(entered.clone()), ..explained })
-            });
-            let all: Vec<Explanation> = stories.collect::<Result<_, UnknownParty>>()?;
-            let place = found.internal.then_some((home, "internal"));
-            let nowhere = || leads_nowhere(from.clone(), to.clone(), protocol, (port, entered), &found.service, place);
-            return Ok(if all.is_empty() { vec![nowhere()] } else { all });
+        if let Some((home, address, found)) = self.cluster_ip(&asked).filter(|_| fresh) {
+            return self.led(&asked, (home, address), found);
         }
-        let asked = At { src, from: &from, to: &to, port, protocol, way };
-        if let Some((node, address, found)) = self.node_port(&to, port, protocol).filter(|_| fresh) {
+        if let Some((node, address, found)) = self.node_port(&asked).filter(|_| fresh) {
             let entered = Entered::NodePort { node: node.to_owned(), port, service: found.service.clone() };
-            return self.sent_on(&asked, (node, address), found, entered);
+            return self.sent_on(&asked, (node, address), found, &entered);
         }
-        let Some((address, found)) = self.external_address(&to, port, protocol) else {
-            return match self.not_followed(&to, port, protocol).filter(|_| fresh) {
-                Some(why) => Err(why),
-                None => Ok(vec![self.explain_by(src, dst, port, protocol, way)?]),
-            };
-        };
-        let entered = || Entered::External { address, port, service: found.service.clone() };
-        let nodes = self.comes_to(&asked, found);
+        if let Some((address, found)) = self.external_address(&asked) {
+            return self.known_outside(&asked, address, found);
+        }
+        match self.not_followed(&asked).filter(|_| fresh) {
+            Some(why) => Err(why),
+            None => Ok(vec![self.explain_by(src, dst, port, protocol, way)?]),
+        }
+    }
+
+    /// To whom a Service's own address leads from a node.
+    fn led(
+        &self,
+        asked: &At<'_>,
+        (home, address): (&str, IpAddr),
+        found: &ServicePort,
+    ) -> Result<Vec<Explanation>, UnknownParty> {
+        let At { src, port, protocol, way, .. } = *asked;
+        let entered = Entered::ClusterIp { address, port, service: found.service.clone() };
+        let counts = |own: IpAddr| !found.internal || self.behind(own).is_on(home);
+        let receivers = found.endpoints.iter().filter(|(own, _)| own.is_ipv4() == address.is_ipv4() && counts(*own));
+        let way = Crossing { led: true, ..way.clone() };
+        let stories = receivers.map(|(own, target)| {
+            let explained = self.explain_by(src, &Party::Address(*own), *target, protocol, &way)?;
+            Ok(Explanation { entered: Some(entered.clone()), ..explained })
+        });
+        let all: Vec<Explanation> = stories.collect::<Result<_, UnknownParty>>()?;
+        let place = found.internal.then_some((home, "internal"));
+        Ok(if all.is_empty() { vec![asked.leads_nowhere(&entered, found, place)] } else { all })
+    }
+
+    /// To whom an address leads by which a Service is known outside.
+    fn known_outside(
+        &self,
+        asked: &At<'_>,
+        address: IpAddr,
+        found: &ServicePort,
+    ) -> Result<Vec<Explanation>, UnknownParty> {
+        let (port, service) = (asked.port, found.service.clone());
+        let nodes = self.comes_to(asked, found);
         if nodes.is_empty() && !found.local {
-            return Err(UnknownParty::SomeNode { address, port, service: found.service.clone() });
+            return Err(UnknownParty::SomeNode { address, port, service });
         }
-        if nodes.is_empty() {
-            return Ok(vec![leads_nowhere(
-                from.clone(),
-                to.clone(),
-                protocol,
-                (port, entered()),
-                &found.service,
-                None,
-            )]);
+        let entered = Entered::External { address, port, service };
+        let mut all = Vec::new();
+        for node in &nodes {
+            all.extend(self.sent_on(asked, (node, address), found, &entered)?);
         }
-        let all: Vec<Vec<Explanation>> = nodes
-            .into_iter()
-            .map(|node| self.sent_on(&asked, (node, address), found, entered()))
-            .collect::<Result<_, UnknownParty>>()?;
-        Ok(all.concat())
+        Ok(if all.is_empty() { vec![asked.leads_nowhere(&entered, found, None)] } else { all })
     }
 
     /// To whom a Service's port leads at a node that it was asked for at, by an address.
@@ -209,7 +218,7 @@ impl Universe {
         asked: &At<'_>,
         (node, address): (&str, IpAddr),
         found: &ServicePort,
-        entered: Entered,
+        entered: &Entered,
     ) -> Result<Vec<Explanation>, UnknownParty> {
         let At { src, from, to, port, protocol, way } = *asked;
         // Whoever is inside, and is seen to be, is sent to all endpoints.
@@ -231,17 +240,17 @@ impl Universe {
         }
         if all.is_empty() {
             let place = local.then_some((node, "external"));
-            all.push(leads_nowhere(from.clone(), to.clone(), protocol, (port, entered), &found.service, place));
+            all.push(asked.leads_nowhere(entered, found, place));
         }
         Ok(all)
     }
 
     /// The nodes to which a connection to an address comes by which a Service is known outside: the sender's own, or the one that was named; else those with an endpoint where
     /// others let nothing in. None: it may be any.
-    fn comes_to<'a>(&'a self, asked: &'a At<'_>, found: &ServicePort) -> BTreeSet<&'a str> {
-        match (asked.from, &asked.way.came_to) {
-            (Side::Pod { pod: Pod { node, .. }, .. } | Side::Node { node, .. }, _) => [node.as_str()].into(),
-            (_, Some((node, _))) => [node.as_str()].into(),
+    fn comes_to<'a>(&'a self, asked: &At<'a>, found: &ServicePort) -> BTreeSet<&'a str> {
+        match (asked.home(), &asked.way.came_to) {
+            (Some(node), _) => [node].into(),
+            (None, Some((node, _))) => [node.as_str()].into(),
             _ if !found.local => BTreeSet::new(),
             _ => {
                 let v4 = asked.to.address().is_none_or(|address| address.is_ipv4());
@@ -268,12 +277,12 @@ impl Universe {
     }
 
     /// Why nothing can be said of a connection to a Service's address that leads to none of its ports from here.
-    fn not_followed(&self, dst: &Side, port: u16, protocol: Protocol) -> Option<UnknownParty> {
-        let Side::Outside(address) = *dst else { return None };
+    fn not_followed(&self, asked: &At<'_>) -> Option<UnknownParty> {
+        let (At { port, protocol, .. }, address) = (*asked, asked.outside()?);
         let has = |one: &&ServicePort| one.addresses.contains(&address) || one.external.contains(&address);
         let all: Vec<&ServicePort> = self.services.iter().filter(has).collect();
         let service = all.first()?.service.clone();
-        if all.iter().any(|one| (one.port, one.protocol) == (port, protocol)) {
+        if all.iter().any(|one| asked.is_for(one)) {
             return Some(UnknownParty::OwnAddress { address, service });
         }
         let has: Vec<String> = all.iter().map(|one| format!("{}/{}", one.port, one.protocol)).collect();
@@ -281,36 +290,24 @@ impl Universe {
     }
 
     /// The Service that is known outside by the address that is asked for.
-    fn external_address(&self, dst: &Side, port: u16, protocol: Protocol) -> Option<(IpAddr, &ServicePort)> {
-        let Side::Outside(address) = dst else { return None };
-        let is_it = |one: &&ServicePort| (one.port, one.protocol) == (port, protocol) && one.external.contains(address);
-        Some((*address, self.services.iter().find(is_it)?))
+    fn external_address(&self, asked: &At<'_>) -> Option<(IpAddr, &ServicePort)> {
+        let address = asked.outside()?;
+        let mut services = self.services.iter();
+        Some((address, services.find(|one| asked.is_for(one) && one.external.contains(&address))?))
     }
 
-    fn node_port<'a>(
-        &'a self,
-        dst: &'a Side,
-        port: u16,
-        protocol: Protocol,
-    ) -> Option<(&'a str, IpAddr, &'a ServicePort)> {
-        let Side::Node { node, pod: None, address } = dst else { return None };
-        let found = self.services.iter().find(|one| (one.node_port, one.protocol) == (Some(port), protocol))?;
-        Some((node, *address, found))
+    /// The Service of which a node's port is asked for, with the node and the address.
+    fn node_port<'a>(&'a self, asked: &At<'a>) -> Option<(&'a str, IpAddr, &'a ServicePort)> {
+        let Side::Node { node, pod: None, address } = asked.to else { return None };
+        let is_it = |one: &&ServicePort| (one.node_port, one.protocol) == (Some(asked.port), asked.protocol);
+        Some((node, *address, self.services.iter().find(is_it)?))
     }
 
     /// The Service whose address is asked for from inside, with the sender's node and the address.
-    fn cluster_ip<'a>(
-        &'a self,
-        src: &'a Side,
-        dst: &Side,
-        port: u16,
-        protocol: Protocol,
-    ) -> Option<(&'a str, IpAddr, &'a ServicePort)> {
-        let Side::Outside(address) = dst else { return None };
-        let (Side::Pod { pod: Pod { node, .. }, .. } | Side::Node { node, .. }) = src else { return None };
-        let is_it =
-            |one: &&ServicePort| (one.port, one.protocol) == (port, protocol) && one.addresses.contains(address);
-        Some((node, *address, self.services.iter().find(is_it)?))
+    fn cluster_ip<'a>(&'a self, asked: &At<'a>) -> Option<(&'a str, IpAddr, &'a ServicePort)> {
+        let (home, address) = (asked.home()?, asked.outside()?);
+        let mut services = self.services.iter();
+        Some((home, address, services.find(|one| asked.is_for(one) && one.addresses.contains(&address))?))
     }
 }
 
@@ -325,19 +322,43 @@ struct At<'a> {
     way: &'a Crossing,
 }
 
-/// `place`: the only node whose endpoints count, and by which of the Service's two policies of traffic.
-fn leads_nowhere(
-    src: Side,
-    dst: Side,
-    protocol: Protocol,
-    (port, entered): (u16, Entered),
-    service: &str,
-    place: Option<(&str, &str)>,
-) -> Explanation {
-    let place = place.map(|(node, which)| format!(" on node {node}, and wants no other ({which}TrafficPolicy: Local)"));
-    let why = format!("Service {service} has no ready endpoint of this family{}", place.unwrap_or_default());
-    let egress = Judgement::NotJudged("it is led to nobody".to_owned());
-    let (ingress, notes) = (Judgement::Impossible(why), Vec::new());
-    let (outer, through, entered) = (None, None, Some(entered));
-    Explanation { allowed: false, src, dst, port, protocol, egress, outer, ingress, through, entered, notes }
+impl<'a> At<'a> {
+    /// The sender's node.
+    fn home(&self) -> Option<&'a str> {
+        match self.from {
+            Side::Pod { pod: Pod { node, .. }, .. } | Side::Node { node, .. } => Some(node),
+            Side::Outside(_) | Side::Nowhere { .. } => None,
+        }
+    }
+
+    /// The receiver's address, if neither a pod nor a node has it.
+    fn outside(&self) -> Option<IpAddr> {
+        if let Side::Outside(address) = self.to { Some(*address) } else { None }
+    }
+
+    /// Whether it is for this port of a Service.
+    fn is_for(&self, one: &ServicePort) -> bool {
+        (one.port, one.protocol) == (self.port, self.protocol)
+    }
+
+    /// `place`: the only node whose endpoints count, and by which of the Service's two policies of traffic.
+    fn leads_nowhere(&self, entered: &Entered, found: &ServicePort, place: Option<(&str, &str)>) -> Explanation {
+        let place =
+            place.map(|(node, which)| format!(" on node {node}, and wants no other ({which}TrafficPolicy: Local)"));
+        let why =
+            format!("Service {} has no ready endpoint of this family{}", found.service, place.unwrap_or_default());
+        Explanation {
+            allowed: false,
+            src: self.from.clone(),
+            dst: self.to.clone(),
+            port: self.port,
+            protocol: self.protocol,
+            egress: Judgement::NotJudged("it is led to nobody".to_owned()),
+            outer: None,
+            ingress: Judgement::Impossible(why),
+            through: None,
+            entered: Some(entered.clone()),
+            notes: Vec::new(),
+        }
+    }
 }
